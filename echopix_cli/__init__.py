@@ -1,0 +1,34 @@
+"""echopix: ask questions about what is seen and heard in local media.
+
+The public names load lazily, so that ``import echopix_cli`` (and with it
+``echopix --help``) costs nothing: torch and transformers are imported only
+when ``Engine`` is first touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["Answer", "EchopixError", "Engine", "ExitCode", "__version__"]
+
+if TYPE_CHECKING:
+    from echopix_cli.engine import Engine
+    from echopix_cli.errors import EchopixError, ExitCode
+    from echopix_cli.results import Answer
+
+_HOMES = {
+    "Answer": "echopix_cli.results",
+    "EchopixError": "echopix_cli.errors",
+    "Engine": "echopix_cli.engine",
+    "ExitCode": "echopix_cli.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,57 @@
+"""The errors a user may meet, and the exit code each of them ends with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Process exit codes; documented in the README and stable across versions."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    MODEL = 3
+    MEDIA = 4
+    DEVICE = 5
+    INTERRUPTED = 130
+
+
+class EchopixError(Exception):
+    """A failure with one clear line for the user and the next thing to type.
+
+    Args:
+        message: what failed and why, one line, no trailing full stop needed.
+        hint: what to type or change next; empty when there is nothing useful to say.
+    """
+
+    exit_code: ExitCode = ExitCode.FAILURE
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EchopixError):
+    """The command line, the environment or the config file asks for something impossible."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ModelError(EchopixError):
+    """The model cannot be found, read or trusted."""
+
+    exit_code = ExitCode.MODEL
+
+
+class MediaError(EchopixError):
+    """The media file cannot be opened or holds nothing that can be decoded."""
+
+    exit_code = ExitCode.MEDIA
+
+
+class DeviceError(EchopixError):
+    """The device is missing, or its memory does not suffice."""
+
+    exit_code = ExitCode.DEVICE

@@ -1,0 +1,271 @@
+"""Position ids and rotary angles: the family's three M-RoPE axes, and the fourth that Sync-RoPE adds.
+
+Pure functions. Positions are computed on the CPU in whole blocks, angles on whatever device the ids are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the placeholder and border tokens; every checkpoint states its own."""
+
+    audio: int
+    image: int
+    video: int
+    vision_start: int
+    audio_start: int
+
+    @property
+    def placeholders(self) -> tuple[int, int, int]:
+        """Ids whose rows are replaced by tower features, and which the sieve may drop."""
+        return (self.audio, self.image, self.video)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """How seconds become positions: ``per_second`` steps, audio-video blocks cut every ``chunk_seconds``."""
+
+    per_second: int = 25
+    chunk_seconds: int = 2
+
+    @property
+    def chunk(self) -> int:
+        """Positions in one audio-video chunk."""
+        return self.per_second * self.chunk_seconds
+
+
+def grid_times_to_steps(times: npt.ArrayLike, per_second: int) -> IntArray:
+    """Seconds of each temporal grid step → whole positions, rounded down.
+
+    Single precision, as in the reference, so that its rounding is repeated exactly.
+    """
+    return np.floor(np.asarray(times, dtype=np.float32) * np.float32(per_second)).astype(np.int64)
+
+
+def uniform_grid_times(steps: int, second_per_grid: float) -> npt.NDArray[np.float32]:
+    """Times in seconds of ``steps`` grid steps at an even spacing (the reference's assumption)."""
+    return np.arange(steps, dtype=np.float32) * np.float32(second_per_grid)
+
+
+def video_block(steps: IntArray, height: int, width: int) -> IntArray:
+    """Positions (3, T·height·width) of a video relative to its block's start: time, row, column."""
+    count = len(steps)
+    rows = np.arange(height).reshape(1, -1, 1)
+    columns = np.arange(width).reshape(1, 1, -1)
+    shape = (count, height, width)
+    axes = (steps.reshape(-1, 1, 1), rows, columns)
+    return np.stack([np.broadcast_to(axis, shape).reshape(-1) for axis in axes]).astype(np.int64)
+
+
+def audio_block(count: int) -> IntArray:
+    """Positions (3, count) of audio rows relative to their block's start: the same on every axis."""
+    return np.broadcast_to(np.arange(count, dtype=np.int64), (3, count))
+
+
+def chunk_starts(times: IntArray, chunk: int) -> list[int]:
+    """Where each chunk of a non-decreasing time axis begins.
+
+    As in the reference, one boundary is passed per row: after a gap of several chunks the next rows each
+    open one, until the count has caught up with the clock.
+    """
+    starts = [0]
+    row = int(np.searchsorted(times, chunk))
+    while row < len(times):
+        starts.append(row)
+        row = max(row + 1, int(np.searchsorted(times, len(starts) * chunk)))
+    return starts
+
+
+def interleave(video: IntArray, audio: IntArray, chunk: int) -> list[tuple[str, int, int]]:
+    """Order of an audio-video block: ``("video" | "audio", first row, past the last row)`` pieces.
+
+    Each chunk's video rows stand before its audio rows. The one rule that both the prompt's placeholders
+    and the position ids follow.
+    """
+    pieces = []
+    video_edges = [*chunk_starts(video[0], chunk), video.shape[1]]
+    audio_edges = [*chunk_starts(audio[0], chunk), audio.shape[1]]
+    for index in range(max(len(video_edges), len(audio_edges)) - 1):
+        for name, edges in (("video", video_edges), ("audio", audio_edges)):
+            if index + 1 < len(edges) and edges[index] < edges[index + 1]:
+                pieces.append((name, edges[index], edges[index + 1]))
+    return pieces
+
+
+class _Walker:
+    """Appends segments to one prompt's positions; each starts past the largest position of the one before."""
+
+    def __init__(self) -> None:
+        self.segments: list[IntArray] = []
+        self.next = 0
+
+    def append(self, relative: IntArray, start: int | None = None) -> None:
+        """Add rows (3, n), offset by ``start`` (default: just past the previous segment)."""
+        if relative.shape[1] == 0:
+            return
+        absolute = relative + (self.next if start is None else start)
+        self.segments.append(absolute)
+        # Like the reference: past the *last* segment, which in a block whose sound ends first is not the
+        # block's very largest position.
+        self.next = int(absolute.max()) + 1
+
+    def text(self, count: int) -> None:
+        """Add ``count`` text rows, one position each."""
+        self.append(audio_block(count))
+
+    def shared_pair(self) -> None:
+        """Add two border tokens on one position (the doubled BOS or EOS of an audio-video block)."""
+        self.append(np.zeros((3, 2), dtype=np.int64))
+
+
+def _video_rows(
+    video: tuple[Sequence[int], npt.NDArray[np.float32]], timeline: Timeline, merge: int
+) -> IntArray:
+    """Relative positions of one video given its (T, H, W) patch grid and its grid times in seconds."""
+    (_, height, width), seconds = video
+    return video_block(grid_times_to_steps(seconds, timeline.per_second), height // merge, width // merge)
+
+
+def _prompt_positions(
+    ids: IntArray,
+    special: SpecialTokens,
+    timeline: Timeline,
+    merge: int,
+    image_grids: Iterator[Sequence[int]],
+    videos: Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]],
+    audio_rows: Iterator[int],
+) -> IntArray:
+    """Positions (3, n) of one unpadded prompt."""
+    walker = _Walker()
+    is_placeholder = np.isin(ids, special.placeholders)
+    at = 0
+    while at < len(ids):
+        ahead = np.flatnonzero(is_placeholder[at:])
+        if len(ahead) == 0:
+            walker.text(len(ids) - at)
+            break
+        first = at + int(ahead[0])
+        kind = int(ids[first])
+        in_av_block = first >= 2 and ids[first - 1] == special.audio_start and ids[first - 2] == special.vision_start
+        if in_av_block:
+            walker.text(first - 2 - at)
+            walker.shared_pair()
+            block, sound = _video_rows(next(videos), timeline, merge), audio_block(next(audio_rows))
+            start = walker.next
+            for name, begin, end in interleave(block, sound, timeline.chunk):
+                walker.append((block if name == "video" else sound)[:, begin:end], start)
+            walker.shared_pair()
+            at = first + block.shape[1] + sound.shape[1] + 2
+            continue
+        walker.text(first - at)
+        if kind == special.audio:
+            block = audio_block(next(audio_rows))
+        elif kind == special.image:
+            grid = next(image_grids)
+            block = _video_rows((grid, uniform_grid_times(grid[0], 1.0)), timeline, merge)
+        else:
+            block = _video_rows(next(videos), timeline, merge)
+        walker.append(block)
+        at = first + block.shape[1]
+    if at > len(ids):
+        raise ValueError("the prompt holds fewer placeholder tokens than the media given have rows")
+    return np.concatenate(walker.segments, axis=1)
+
+
+def position_ids(
+    input_ids: Tensor,
+    special: SpecialTokens,
+    *,
+    attention_mask: Tensor | None = None,
+    image_grid_thw: Tensor | None = None,
+    video_grid_thw: Tensor | None = None,
+    video_grid_times: Sequence[npt.ArrayLike] | None = None,
+    audio_rows: Sequence[int] = (),
+    spatial_merge_size: int = 2,
+    timeline: Timeline = Timeline(),  # noqa: B008 - frozen
+) -> tuple[Tensor, Tensor]:
+    """Positions of every prompt row on the four axes time, height, width, time.
+
+    Args:
+        input_ids: (B, L); media stand in it as runs of placeholder ids.
+        special: the checkpoint's special ids.
+        attention_mask: (B, L), 0 at padding on either side; None when nothing is padded.
+        image_grid_thw: (images, 3) patch grids, in the order of the prompts.
+        video_grid_thw: (videos, 3) patch grids.
+        video_grid_times: per video, the seconds at which each temporal grid step is shown (T values,
+            from the block's start).
+        audio_rows: per sound, its number of rows (25 a second).
+        spatial_merge_size: patches merged per side into one row.
+        timeline: positions per second and chunk length.
+
+    Returns:
+        ``position_ids`` (4, B, L) and ``rope_deltas`` (B, 1). Padding has position 1. The first generated
+        token has position ``rows + rope_delta``, with the prompt's rows counted without padding and before
+        the sieve drops any.
+
+    Raises:
+        ValueError: the placeholders in the prompt do not match the media given.
+
+    Source: reference README step 2; ``get_rope_index`` of the reference behaviour, including that a
+    segment starts past the segment just before it.
+    """
+    batch, length = input_ids.shape
+    ids = input_ids.cpu().numpy()
+    valid = np.ones_like(ids, dtype=bool) if attention_mask is None else attention_mask.cpu().numpy().astype(bool)
+    image_grids = iter([] if image_grid_thw is None else image_grid_thw.tolist())
+    video_grids = [] if video_grid_thw is None else video_grid_thw.tolist()
+    seconds = [np.asarray(times, dtype=np.float32) for times in video_grid_times or ()]
+    if len(seconds) != len(video_grids) or any(
+        len(times) != grid[0] for times, grid in zip(seconds, video_grids, strict=True)
+    ):
+        raise ValueError("video_grid_times must give one time for each temporal step of each video")
+    videos, sounds = iter(zip(video_grids, seconds, strict=True)), iter(audio_rows)
+    output = np.ones((4, batch, length), dtype=np.int64)
+    deltas = np.zeros((batch, 1), dtype=np.int64)
+    for row in range(batch):
+        try:
+            three = _prompt_positions(
+                ids[row][valid[row]], special, timeline, spatial_merge_size, image_grids, videos, sounds
+            )
+        except StopIteration:
+            raise ValueError("the prompt holds more media blocks than media were given") from None
+        output[:, row, valid[row]] = np.concatenate([three, three[:1]])
+        deltas[row] = three.max() + 1 - three.shape[1]
+    device = input_ids.device
+    return torch.from_numpy(output).to(device), torch.from_numpy(deltas).to(device)
+
+
+def rotary_embedding(
+    positions: Tensor, sections: Sequence[int], theta: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (B, L, head_dim) of axis-split rotary angles.
+
+    Half a head has ``sum(sections)`` frequencies, highest first; section i follows axis i. ``[18,18,18,10]``
+    over ``[T,H,W,T]`` is Sync-RoPE (paper; reference README step 3), ``[16,24,24]`` the family's M-RoPE.
+
+    Args:
+        positions: (axes, B, L) integer positions, one axis per section.
+        sections: frequencies per axis.
+        theta: base of the geometric series of frequencies.
+        dtype: of the result; the angles themselves are single precision.
+    """
+    half = sum(sections)
+    exponents = torch.arange(0, 2 * half, 2, dtype=torch.float32, device=positions.device) / (2 * half)
+    frequencies = 1.0 / (theta**exponents)
+    axis_of = torch.repeat_interleave(
+        torch.arange(len(sections), device=positions.device), torch.tensor(sections, device=positions.device)
+    )
+    angles = positions[axis_of].permute(1, 2, 0).float() * frequencies  # (B, L, half)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)

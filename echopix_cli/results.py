@@ -1,0 +1,126 @@
+"""Plain frozen values that leave the program. No torch here: they are cheap to import and to pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+
+
+class AudioStatus(StrEnum):
+    """What became of the sound; every answer carries one, so that sound is never lost silently."""
+
+    USED = "used"
+    ABSENT = "absent"  # the file has no audio track
+    DISABLED = "disabled"  # the user said --no-audio
+    UNDECODABLE = "undecodable"  # there is a track, but nothing of it could be decoded
+    TRUNCATED = "truncated"  # only a part was used; a notice says how much
+
+
+@dataclass(frozen=True)
+class ModalityTokens:
+    """Rows of one modality in the prompt: how many went in, how many the sieve kept."""
+
+    total: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Token counts of one answer. Text is always kept whole; generated includes the stop token."""
+
+    video: ModalityTokens
+    audio: ModalityTokens
+    text: int
+    generated: int
+
+    @property
+    def total(self) -> int:
+        """Audio-visual tokens before the sieve: the pool."""
+        return self.video.total + self.audio.total
+
+    @property
+    def kept(self) -> int:
+        """Audio-visual tokens after the sieve."""
+        return self.video.kept + self.audio.kept
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Seconds spent in each stage, from synchronised clocks.
+
+    ``decode``, ``vision`` and ``audio`` are spent once per clip and repeated in each of its answers.
+    ``load`` (reading the model) is kept apart: ``total`` is everything but it.
+    ``first_token`` is the time from the start of ``decode`` until the first answer token exists.
+    """
+
+    load: float = 0.0
+    decode: float = 0.0
+    vision: float = 0.0
+    audio: float = 0.0
+    sieve: float = 0.0
+    prefill: float = 0.0
+    first_token: float = 0.0
+    generate: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peak bytes of one run. ``None`` where this machine cannot tell."""
+
+    device_allocated: int | None = None
+    device_reserved: int | None = None
+    host_resident: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What was really taken from the media (not what was asked for)."""
+
+    fps: float | None  # frames per second really sampled
+    frames: int
+    height: int | None
+    width: int | None
+    second_per_grid: float | None  # seconds between temporal grid steps (two frames each)
+    start: float
+    end: float | None
+    audio_seconds: float
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Which model answered."""
+
+    name: str
+    revision: str | None
+    parameters: int
+    dtype: str
+    device: str
+    demonstration: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question about one clip, answered, with everything the table shows."""
+
+    media: str
+    question: str
+    answer: str
+    tokens: TokenCounts
+    budget: float
+    sieve: str
+    latency: StageTimes
+    peak_memory: PeakMemory
+    model: ModelFacts
+    audio: AudioStatus
+    sampling: Sampling
+    finish_reason: str  # "stop" (the model ended) or "length" (max_new_tokens reached)
+    notices: tuple[str, ...] = field(default=())
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decoding rate after the first token, or None for answers of one token."""
+        steps = self.tokens.generated - 1
+        return steps / self.latency.generate if steps > 0 and self.latency.generate > 0 else None

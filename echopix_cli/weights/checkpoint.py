@@ -1,0 +1,144 @@
+"""Checkpoints on disk in the authors' layout: which tensors, from which files, into which model.
+
+Only safetensors are read. Of a sharded checkpoint only those shards are opened that hold thinker tensors:
+``talker.*`` and ``token2wav.*`` are never read, and their files need not even be there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from echopix_cli.model.configuration import EchoingPixelsConfig
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+PREFIX = "thinker."
+MODEL_TYPE = "qwen2_5_omni_compress"
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def read_config(folder: Path) -> EchoingPixelsConfig:
+    """The checkpoint's configuration.
+
+    Raises:
+        ModelError: no such folder, no or unreadable ``config.json``, or another kind of model.
+    """
+    from echopix_cli.model.configuration import EchoingPixelsConfig
+
+    path = folder / "config.json"
+    if not folder.is_dir():
+        raise ModelError(f"no model folder at {folder}", "give the path of a folder with config.json, or a model name")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no config.json", "an EchoingPixels checkpoint has one beside its weights") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from None
+    if not isinstance(raw, dict) or raw.get("model_type") != MODEL_TYPE:
+        found = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
+        raise ModelError(f"{path} describes a model of type {found!r}, not {MODEL_TYPE!r}")
+    try:
+        config: EchoingPixelsConfig = EchoingPixelsConfig.from_dict(raw)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path} is not a valid configuration: {error}") from None
+    return config
+
+
+def weight_files(folder: Path) -> dict[Path, list[str] | None]:
+    """Files that hold thinker tensors → the names to read from each; None stands for all it holds.
+
+    Raises:
+        ModelError: no safetensors weights, or an index that names a missing shard or one outside the folder.
+    """
+    index = folder / _INDEX
+    if not index.exists():
+        single = folder / _SINGLE
+        if not single.exists():
+            raise ModelError(f"{folder} holds neither {_SINGLE} nor {_INDEX}", "only safetensors weights are read")
+        return {single: None}
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        wanted = [(name, file) for name, file in weight_map.items() if name.startswith(PREFIX)]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"cannot read {index}: {error}") from None
+    files: dict[Path, list[str] | None] = {}
+    for name, file in wanted:
+        if Path(file).name != file:
+            raise ModelError(f"{index} names a shard outside its folder: {file!r}")
+        shard = folder / file
+        if not shard.exists():
+            raise ModelError(f"shard {file} of {folder} is missing", "download the checkpoint again")
+        names = files.setdefault(shard, [])
+        assert names is not None
+        names.append(name)
+    return files
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All thinker tensors, memory-mapped, in the precision they are stored in."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, torch.Tensor] = {}
+    for file, names in weight_files(folder).items():
+        try:
+            with safe_open(file, framework="pt") as handle:
+                present = list(handle.keys())
+                chosen = [name for name in present if name.startswith(PREFIX)] if names is None else names
+                if names is None and (alien := _alien(present)):
+                    raise ModelError(f"{file} holds unknown tensors: {', '.join(alien[:8])}")
+                if absent := sorted(set(chosen) - set(present)):
+                    raise ModelError(f"{file} lacks tensors its index names: {', '.join(absent[:8])}")
+                tensors.update((name, handle.get_tensor(name)) for name in chosen)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
+    return tensors
+
+
+def _alien(names: list[str]) -> list[str]:
+    """Names that belong to no part of the family's checkpoints."""
+    return sorted(name for name in names if not name.startswith((PREFIX, "talker.", "token2wav.")))
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    text_overrides: Mapping[str, Any] | None = None,
+) -> EchoingPixelsForConditionalGeneration:
+    """Load an EchoingPixels checkpoint.
+
+    Args:
+        folder: with ``config.json`` and weights in the authors' layout, single file or sharded.
+        dtype: of the loaded weights; None keeps what is stored.
+        device: where to put them.
+        text_overrides: fields of the text configuration to replace.
+
+    Raises:
+        ModelError: anything missing, unknown, of the wrong shape or unreadable, by name.
+    """
+    from transformers.utils import logging
+
+    from echopix_cli.model.configuration import EchoingPixelsTextConfig
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+    logging.disable_progress_bar()  # progress is the command line's business
+    config = read_config(folder)
+    if text_overrides:
+        thinker: Any = config.thinker_config
+        thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})
+    tensors = read_tensors(folder)
+    try:
+        model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa"
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder}: {error}") from None
+    return model.to(device).eval()
