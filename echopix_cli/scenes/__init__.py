@@ -1,0 +1,38 @@
+"""Procedural audio-visual scenes with known answers: what training reads and evaluation measures.
+
+A scene is first written (``make_script``: symbolic, cheap, a pure function of split and seed), then rendered
+straight to arrays (``render_frames``, ``render_audio``) or to a file (``write_mp4``).
+"""
+
+from __future__ import annotations
+
+from echopix_cli.scenes.audio import heard, render_audio
+from echopix_cli.scenes.compose import make_script
+from echopix_cli.scenes.scene import Scene, render
+from echopix_cli.scenes.script import (
+    DURATION,
+    FAMILIES,
+    INSTRUMENT_PICTURES,
+    INSTRUMENTS,
+    OBJECTS,
+    PICTURES,
+    SAMPLE_RATE,
+    SPLITS,
+    Background,
+    Evidence,
+    Item,
+    NoteEvent,
+    PlayedNote,
+    Script,
+    Sound,
+    Sprite,
+)
+from echopix_cli.scenes.video import render_frames, seen
+from echopix_cli.scenes.writer import write_mp4
+
+__all__ = [
+    "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", "SAMPLE_RATE",
+    "SPLITS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote", "Scene", "Script", "Sound",
+    "Sprite",
+    "heard", "make_script", "render", "render_audio", "render_frames", "seen", "write_mp4",
+]  # fmt: skip

@@ -1,0 +1,101 @@
+"""The note banks: recorded notes of ten instruments, decoded once and kept as int16."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from echopix_cli.errors import EchopixError
+
+ASSETS = Path(__file__).parent / "assets"
+FONTS: tuple[str, ...] = ("fluid", "musescore")
+UNSEEN_FONT = "timgm"
+UNSEEN_FONT_VARIABLE = "ECHOPIX_UNSEEN_FONT"
+BUILD_COMMAND = (
+    "apt-get install fluidsynth timgm6mb-soundfont"
+    " && python -m echopix_cli.scenes.build_assets --unseen-font"
+)
+
+# General MIDI drum keys: bass drums, snare and toms. Training hears the first row only.
+DRUM_KEYS: tuple[int, ...] = (35, 36, 38, 41, 45, 48)
+HELD_OUT_DRUM_KEYS: tuple[int, ...] = (40, 43, 50)
+
+
+def is_held_out(instrument: str, pitch: int) -> bool:
+    """Whether a MIDI pitch (of the drum: a key) is kept from training, and is what the test splits play."""
+    return pitch in HELD_OUT_DRUM_KEYS if instrument == "drum" else pitch % 7 == 3
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where one recorded note lies in its bank, in samples, and how long it can be heard, in seconds."""
+
+    font: str
+    instrument: str
+    pitch: int
+    velocity: int
+    start: int
+    length: int
+    audible: float
+    rms: float
+
+
+def unseen_font_path() -> Path:
+    """Where the unseen font's bank is looked for: $ECHOPIX_UNSEEN_FONT, or the user's cache."""
+    if named := os.environ.get(UNSEEN_FONT_VARIABLE):
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("echopix") / "unseen-font.ogg"
+
+
+def bank_path(font: str) -> Path:
+    """The file that holds a font's notes.
+
+    Raises:
+        EchopixError: the bank is the unseen font's, and nobody has built it here.
+    """
+    if font in FONTS:
+        return ASSETS / "notes.ogg"
+    path = unseen_font_path()
+    if not path.exists() or not path.with_suffix(".json").exists():
+        message = f"the split unseen-font needs a note bank, and {path} does not exist"
+        raise EchopixError(message, BUILD_COMMAND)
+    return path
+
+
+def find(font: str, instrument: str, pitch: int, velocity: int) -> Recording:
+    """The recording of one note; KeyError when the bank has none such."""
+    return _index(bank_path(font))[font, instrument, pitch, velocity]
+
+
+@cache
+def sources(font: str, instrument: str) -> tuple[tuple[int, int], ...]:
+    """The (pitch, velocity) pairs that a bank holds for an instrument, sorted."""
+    return tuple(sorted(key[2:] for key in _index(bank_path(font)) if key[:2] == (font, instrument)))
+
+
+def samples(recording: Recording) -> np.ndarray:
+    """The note itself: int16 (recording.length,) at 16 kHz, with a peak near 0.8 of full scale."""
+    row = _row(bank_path(recording.font))
+    return row[recording.start : recording.start + recording.length]
+
+
+@lru_cache(maxsize=4)
+def _index(path: Path) -> dict[tuple[str, str, int, int], Recording]:
+    entries = [Recording(**entry) for entry in json.loads(path.with_suffix(".json").read_text())]
+    return {(e.font, e.instrument, e.pitch, e.velocity): e for e in entries}
+
+
+@lru_cache(maxsize=2)
+def _row(path: Path) -> np.ndarray:
+    import soundfile
+
+    row, _ = soundfile.read(path, dtype="int16")
+    row.setflags(write=False)
+    return np.asarray(row)

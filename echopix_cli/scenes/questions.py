@@ -1,0 +1,314 @@
+"""Find the questions that a script answers beyond doubt, with their answers and evidence.
+
+Every asker looks at the finished script only, never at how it was composed: whatever it returns is true of
+the scene, whichever family the scene was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from echopix_cli.scenes.script import (
+    INSTRUMENT_PICTURES,
+    INSTRUMENTS,
+    NOTHING,
+    NUMBERS,
+    OBJECTS,
+    PICTURES,
+    Evidence,
+    Item,
+    PlayedNote,
+    Script,
+    Span,
+    Sprite,
+)
+from echopix_cli.scenes.video import box_over
+
+Rng = np.random.Generator
+_MOST_OF_FAMILY = 3
+
+WORDINGS: dict[str, tuple[str, ...]] = {
+    "instrument": (
+        "What instrument is playing?", "Which instrument is playing?", "What instrument do you hear?",
+        "What is being played?", "What do you hear?",
+    ),
+    "object-side": ("What is {side}?", "What do you see {side}?", "Which thing is {side}?"),
+    "object-only": ("What is on the screen?", "What do you see?", "What is shown?"),
+    "count-notes": ("How many notes are played?", "How many notes do you hear?", "How many notes are there?"),
+    "count-times": ("How many times does the {name} play?", "How many notes does the {name} play?"),
+    "count-things": (
+        "How many things are on the screen?", "How many things do you see?", "How many pictures are there?",
+    ),
+    "sync": (
+        "Which one moves with the sound?", "What moves with the sound?",
+        "Which thing moves when a note plays?",
+    ),
+    "order-first": ("Which instrument plays first?", "What do you hear first?", "Which instrument starts?"),
+    "order-last": ("Which instrument plays last?", "What do you hear last?", "Which instrument comes last?"),
+    "when": (
+        "What is on the screen when the {name} plays?", "What do you see when the {name} plays?",
+        "What is shown while the {name} plays?",
+    ),
+    "heard": (
+        "What plays while the {name} is on the screen?",
+        "What do you hear while the {name} is on the screen?",
+        "Which instrument plays while the {name} is shown?",
+    ),
+    "exists-seen": ("Do you see {a} {name}?", "Is there {a} {name} on the screen?", "Is {a} {name} shown?"),
+    # Of an instrument this wording would leave open whether it is seen or heard.
+    "exists-object": ("Is there {a} {name}?",),
+    "exists-heard": ("Do you hear {a} {name}?", "Does {a} {name} play?", "Is {a} {name} playing?"),
+}  # fmt: skip
+SIDES: tuple[str, ...] = ("on the left", "on the right", "at the top", "at the bottom")
+
+
+def ask(script: Script, rng: Rng) -> tuple[Item, ...]:
+    """The items of a script: up to three of its own family first, then one of every other that it answers."""
+    own = _shuffled(rng, ASKERS[script.family](script, rng))[:_MOST_OF_FAMILY]
+    others = [
+        items[int(rng.integers(len(items)))]
+        for family, asker in ASKERS.items()
+        if family != script.family and (items := asker(script, rng))
+    ]
+    return (*own, *others)
+
+
+def _ask_instrument(script: Script, rng: Rng) -> list[Item]:
+    names = {note.instrument for note in script.notes}
+    if len(names) != 1:
+        return []
+    return [Item("instrument", _word(rng, "instrument"), names.pop(), _sounds(script.notes))]
+
+
+def _ask_object(script: Script, rng: Rng) -> list[Item]:
+    items = []
+    for side in SIDES:
+        if (sprite := _alone_on(script, side)) is not None:
+            items.append(Item("object", _word(rng, "object-side", side=side), sprite.name, (_sight(sprite),)))
+    if len(script.sprites) == 1:
+        (sprite,) = script.sprites
+        items.append(Item("object", _word(rng, "object-only"), sprite.name, (_sight(sprite),)))
+    return items
+
+
+def _alone_on(script: Script, side: str) -> Sprite | None:
+    """The only sprite that is ever on a side, and always is while it is visible."""
+    axis, flipped = SIDES.index(side) // 2, SIDES.index(side) % 2
+    inside: list[Sprite] = []
+    nearest_outside = 1.0
+    for sprite in script.sprites:
+        if any(h != 0 for h in sprite.hop):
+            return None
+        ends = [1 - p if flipped else p for p in (sprite.path[axis], sprite.path[axis + 2])]
+        if max(ends) <= 0.4:
+            inside.append(sprite)
+        else:
+            nearest_outside = min(nearest_outside, *ends)
+    return inside[0] if len(inside) == 1 and nearest_outside >= 0.44 else None
+
+
+def _ask_count(script: Script, rng: Rng) -> list[Item]:
+    items = []
+    notes = script.notes
+    apart = all(b.start - a.end >= 0.25 for a, b in pairwise(notes))
+    names = sorted({note.instrument for note in notes})
+    if apart and 1 <= len(notes) <= len(NUMBERS):
+        items.append(Item("count", _word(rng, "count-notes"), NUMBERS[len(notes) - 1], _sounds(notes)))
+    if apart and len(names) == 2:
+        for name in names:
+            own = tuple(note for note in notes if note.instrument == name)
+            if len(own) <= len(NUMBERS):
+                question = _word(rng, "count-times", name=name)
+                items.append(Item("count", question, NUMBERS[len(own) - 1], _sounds(own)))
+    sprites = script.sprites
+    whole = all(s.show[0] <= 0 and s.show[1] >= script.duration for s in sprites)
+    if 1 <= len(sprites) <= len(NUMBERS) and whole and script.background.specks == 0:
+        evidence = tuple(_sight(s) for s in sprites)
+        items.append(Item("count", _word(rng, "count-things"), NUMBERS[len(sprites) - 1], evidence))
+    return items
+
+
+def _ask_sync(script: Script, rng: Rng) -> list[Item]:
+    movers = [s for s in script.sprites if _moves_with(s, script.notes)]
+    others = [s for s in script.sprites if s not in movers]
+    disturbed = any(_meets(hop, (n.start, n.end)) for s in others for hop in s.hops for n in script.notes)
+    gliding = any(s.path[:2] != s.path[2:] for s in script.sprites)
+    if len(movers) != 1 or not others or disturbed or gliding:
+        return []
+    (mover,) = movers
+    sights = tuple(_sight(mover, hop) for hop in mover.hops)
+    return [Item("sync", _word(rng, "sync"), mover.name, _sounds(script.notes) + sights)]
+
+
+def _moves_with(sprite: Sprite, notes: tuple[PlayedNote, ...]) -> bool:
+    """Every note lies in a hop, and every hop begins with a note."""
+    if not sprite.hops or not notes:
+        return False
+    covered = all(any(a <= n.start and n.end <= b + 1e-6 for a, b in sprite.hops) for n in notes)
+    return covered and all(any(abs(n.start - a) < 0.05 for n in notes) for a, _ in sprite.hops)
+
+
+def _ask_order(script: Script, rng: Rng) -> list[Item]:
+    names = list(dict.fromkeys(note.instrument for note in script.notes))
+    if len(names) < 2:
+        return []
+    items = []
+    for kind, name in (("order-first", names[0]), ("order-last", script.notes[-1].instrument)):
+        own = [n for n in script.notes if n.instrument == name]
+        rest = [n for n in script.notes if n.instrument != name]
+        if kind == "order-first":
+            clear = max(n.end for n in own) <= min(n.start for n in rest)
+        else:
+            clear = min(n.start for n in own) >= max(n.end for n in rest)
+        if clear:
+            items.append(Item("order", _word(rng, kind), name, _sounds(tuple(own))))
+    return items
+
+
+def _ask_when(script: Script, rng: Rng) -> list[Item]:
+    items = []
+    names = dict.fromkeys(note.instrument for note in script.notes)
+    if len(names) < 2 or len(script.sprites) < 2:
+        return []
+    for name in names:
+        notes = tuple(note for note in script.notes if note.instrument == name)
+        spans = [(n.start - 0.1, n.end + 0.1) for n in notes]
+        near = [s for s in script.sprites if any(_meets(s.show, span) for span in spans)]
+        if len(near) == 1 and all(near[0].show[0] <= a and b <= near[0].show[1] for a, b in spans):
+            sights = tuple(_sight(near[0], (n.start, n.end)) for n in notes)
+            question = _word(rng, "when", name=name)
+            items.append(Item("when", question, near[0].name, _sounds(notes) + sights))
+    return items
+
+
+def _ask_heard(script: Script, rng: Rng) -> list[Item]:
+    items = []
+    if len({n.instrument for n in script.notes}) < 2 or len(script.sprites) < 2:
+        return []
+    for sprite in script.sprites:
+        shown = (sprite.show[0] - 0.1, sprite.show[1] + 0.1)
+        notes = tuple(n for n in script.notes if _meets(shown, (n.start, n.end)))
+        names = {n.instrument for n in notes}
+        inside = all(sprite.show[0] <= n.start and n.end <= sprite.show[1] for n in notes)
+        if len(names) == 1 and inside:
+            question = _word(rng, "heard", name=sprite.name)
+            items.append(Item("heard", question, names.pop(), (_sight(sprite), *_sounds(notes))))
+    return items
+
+
+def _ask_exists(script: Script, rng: Rng) -> list[Item]:
+    """One question about the picture and one about the sound, each as often with "yes" as with "no"."""
+    return [
+        item
+        for item in (_ask_exists_seen(script, rng), _ask_exists_heard(script, rng))
+        if item is not None
+    ]
+
+
+def _ask_exists_seen(script: Script, rng: Rng) -> Item | None:
+    present = {s.name: s for s in script.sprites}
+    if not present:
+        return None
+    if rng.random() < 0.5:
+        name = _pick(rng, list(present))
+        answer, evidence = "yes", (_sight(present[name]),)
+    else:
+        # Half the time an instrument that sounds but is not shown: the question is about the eye only.
+        tempting = [n for n in INSTRUMENT_PICTURES if n not in present and n in _sounding(script)]
+        absent = [n for n in PICTURES if n not in present]
+        name = _pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
+        answer, evidence = "no", (Evidence("video", 0.0, script.duration),)
+    kind = "exists-object" if name in OBJECTS and rng.random() < 0.3 else "exists-seen"
+    return Item("exists", _word(rng, kind, name=name), answer, evidence)
+
+
+def _ask_exists_heard(script: Script, rng: Rng) -> Item | None:
+    present = _sounding(script)
+    if not present:
+        return None
+    if rng.random() < 0.5:
+        name = _pick(rng, present)
+        answer = "yes"
+        evidence = _sounds(tuple(n for n in script.notes if n.instrument == name))
+    else:
+        shown = {s.name for s in script.sprites}
+        tempting = [n for n in INSTRUMENTS if n not in present and n in shown]
+        absent = [n for n in INSTRUMENTS if n not in present]
+        name = _pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
+        answer, evidence = "no", (Evidence("audio", 0.0, script.duration),)
+    return Item("exists", _word(rng, "exists-heard", name=name), answer, evidence)
+
+
+def _ask_silent(script: Script, rng: Rng) -> list[Item]:
+    if script.notes:
+        return []
+    kinds = ["instrument", "order-first", "order-last"]
+    questions = [(_word(rng, kind), NOTHING) for kind in kinds]
+    questions.append((_word(rng, "exists-heard", name=_pick(rng, INSTRUMENTS)), "no"))
+    if len(script.sprites) > 1:
+        questions.append((_word(rng, "sync"), NOTHING))
+    if script.sprites:
+        name = script.sprites[int(rng.integers(len(script.sprites)))].name
+        questions.append((_word(rng, "heard", name=name), NOTHING))
+    evidence = (Evidence("audio", 0.0, script.duration),)
+    return [Item("silent", question, answer, evidence) for question, answer in questions]
+
+
+def _ask_dark(script: Script, rng: Rng) -> list[Item]:
+    if script.sprites or script.background.specks or script.background.kind != "plain":
+        return []
+    questions = [(_word(rng, "object-side", side=side), NOTHING) for side in SIDES[:2]]
+    questions.append((_word(rng, "object-only"), NOTHING))
+    questions.append((_word(rng, "exists-seen", name=_pick(rng, PICTURES)), "no"))
+    questions.append((_word(rng, "sync"), NOTHING))
+    if present := _sounding(script):
+        questions.append((_word(rng, "when", name=_pick(rng, present)), NOTHING))
+    evidence = (Evidence("video", 0.0, script.duration),)
+    return [Item("dark", question, answer, evidence) for question, answer in questions]
+
+
+ASKERS: dict[str, Callable[[Script, Rng], list[Item]]] = {
+    "instrument": _ask_instrument,
+    "object": _ask_object,
+    "count": _ask_count,
+    "sync": _ask_sync,
+    "order": _ask_order,
+    "when": _ask_when,
+    "heard": _ask_heard,
+    "exists": _ask_exists,
+    "silent": _ask_silent,
+    "dark": _ask_dark,
+}
+
+
+def _word(rng: Rng, kind: str, **slots: str) -> str:
+    article = "an" if slots.get("name", "")[:1] in tuple("aeiou") else "a"
+    return _pick(rng, WORDINGS[kind]).format(a=article, **slots)
+
+
+def _pick(rng: Rng, options: tuple[str, ...] | list[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _shuffled(rng: Rng, items: list[Item]) -> list[Item]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def _sounding(script: Script) -> list[str]:
+    return list(dict.fromkeys(note.instrument for note in script.notes))
+
+
+def _sounds(notes: tuple[PlayedNote, ...]) -> tuple[Evidence, ...]:
+    return tuple(Evidence("audio", note.start, note.end) for note in notes)
+
+
+def _sight(sprite: Sprite, span: Span | None = None) -> Evidence:
+    span = span or sprite.show
+    return Evidence("video", span[0], span[1], box_over(sprite, span))
+
+
+def _meets(a: Span, b: Span) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
