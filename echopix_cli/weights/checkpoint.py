@@ -142,3 +142,35 @@ def load_model(
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: {error}") from None
     return model.to(device).eval()
+
+
+def save_model(
+    model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` in the authors' layout, each renamed into place whole.
+
+    Args:
+        model: its module tree is named as the layout is, so tensors are written under their own names.
+        folder: made if need be.
+        dtype: of the stored floats; None keeps the model's.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+    raw = model.config.to_dict()
+    stored = dtype or next(model.parameters()).dtype
+    # The authors' transformers reads this name; newer ones read either.
+    raw["torch_dtype"] = raw["dtype"] = str(stored).removeprefix("torch.")
+    partial = folder / (_SINGLE + ".partial")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.replace(folder / _SINGLE)
+    text = json.dumps(raw, indent=2, sort_keys=True, default=lambda v: str(v).removeprefix("torch."))
+    config = folder / "config.json.partial"
+    config.write_text(text + "\n", encoding="utf-8")
+    config.replace(folder / "config.json")
+    assert isinstance(stored, torch.dtype)

@@ -1,0 +1,24 @@
+"""``echopix config``: every setting, its value and where it came from."""
+
+from __future__ import annotations
+
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import one_line
+from echopix_cli.settings import SETTINGS, config_path
+
+
+def config(json: opt.Json = False, no_color: opt.NoColor = False, debug: opt.Debug = False) -> None:
+    """Show every setting with its value and where it came from."""
+    run = opt.Run.begin({"no_color": no_color, "debug": debug})
+    path = config_path()
+    if json:
+        values = {name: {"value": found.value, "origin": found.origin} for name, found in run.settings.items()}
+        run.output.record({"file": str(path), "file_exists": path.exists(), "settings": values})
+        return
+    width = max(len(setting.name) for setting in SETTINGS)
+    state = "" if path.exists() else " (not there)"
+    run.output.answer(f"# {path}{state}")
+    for setting in SETTINGS:
+        found = run.settings[setting.name]
+        value = "-" if found.value is None else str(found.value).lower() if found.value in (True, False) else found.value
+        run.output.answer(f"{setting.name:{width}}  {one_line(str(value)):16}  {found.origin:11}  {setting.variable}")

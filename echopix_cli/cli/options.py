@@ -1,0 +1,108 @@
+"""Options that several commands share, and how they become plans and engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echopix_cli.cli.output import Output
+from echopix_cli.settings import SETTINGS, Resolved, resolve
+
+if TYPE_CHECKING:
+    from echopix_cli.engine import Engine, GenerationOptions
+    from echopix_cli.media import DecodePlan
+
+_HELP = {setting.name: setting.help for setting in SETTINGS}
+
+
+def _option(name: str, *flags: str, metavar: str | None = None, panel: str | None = None) -> Any:
+    """A shared option. Its default is None: who said what is settled in one place, ``settings``."""
+    flags = flags or (f"--{name.replace('_', '-')}",)
+    return typer.Option(*flags, help=_HELP[name], metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+_MEDIA, _MODEL, _SHOW = "What to take from the media", "Model and answer", "What to print"
+
+Budget = Annotated[str | None, _option("budget", "--budget", "-b", metavar="FRACTION", panel=_MODEL)]
+Model = Annotated[str | None, _option("model", "--model", "-m", metavar="NAME|DIR", panel=_MODEL)]
+Device = Annotated[str | None, _option("device", metavar="DEVICE", panel=_MODEL)]
+Dtype = Annotated[str | None, _option("dtype", metavar="DTYPE", panel=_MODEL)]
+System = Annotated[str | None, _option("system", metavar="TEXT", panel=_MODEL)]
+MaxNewTokens = Annotated[str | None, _option("max_new_tokens", metavar="N", panel=_MODEL)]
+Temperature = Annotated[str | None, _option("temperature", metavar="T", panel=_MODEL)]
+Fps = Annotated[str | None, _option("fps", metavar="RATE", panel=_MEDIA)]
+MaxFrames = Annotated[str | None, _option("max_frames", metavar="N", panel=_MEDIA)]
+MaxPixels = Annotated[str | None, _option("max_pixels", metavar="N", panel=_MEDIA)]
+Start = Annotated[str | None, _option("start", metavar="TIME", panel=_MEDIA)]
+End = Annotated[str | None, _option("end", metavar="TIME", panel=_MEDIA)]
+NoAudio = Annotated[bool, _option("no_audio", panel=_MEDIA)]
+NoVideo = Annotated[bool, _option("no_video", panel=_MEDIA)]
+AudioTrack = Annotated[str | None, _option("audio_track", metavar="N", panel=_MEDIA)]
+VideoTrack = Annotated[str | None, _option("video_track", metavar="N", panel=_MEDIA)]
+Quiet = Annotated[bool, _option("quiet", "--quiet", "-q", panel=_SHOW)]
+Verbose = Annotated[bool, _option("verbose", "--verbose", "-v", panel=_SHOW)]
+Debug = Annotated[bool, _option("debug", panel=_SHOW)]
+NoColor = Annotated[bool, _option("no_color", panel=_SHOW)]
+Json = Annotated[
+    bool, typer.Option("--json", help="print JSON objects instead of text", rich_help_panel=_SHOW, show_default=False)
+]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option("--question", "-Q", metavar="TEXT", help="a question; repeat for more", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of one command, resolved, and the output it writes to."""
+
+    settings: dict[str, Resolved]
+    output: Output
+
+    @classmethod
+    def begin(cls, flags: dict[str, Any]) -> Run:
+        """Resolve a command's flags against environment, file and defaults.
+
+        Raises:
+            UsageError: a value that does not fit.
+        """
+        settings = resolve({setting.name: flags.get(setting.name) for setting in SETTINGS})
+        color = False if settings["no_color"].value else None
+        return cls(settings, Output(quiet=settings["quiet"].value, color=color))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.settings[name].value
+
+    def engine(self) -> Engine:
+        """Load the model."""
+        with self.output.progress("loading the model"):
+            from echopix_cli.engine import Engine
+
+            return Engine.load(self["model"], self["device"], self["dtype"])
+
+    def plan(self, engine: Engine) -> DecodePlan:
+        """What to take from each file."""
+        from echopix_cli.media import DecodePlan
+
+        wanted = DecodePlan(
+            fps=self["fps"],
+            max_frames=self["max_frames"],
+            start=self["start"],
+            end=self["end"],
+            audio=not self["no_audio"],
+            video=not self["no_video"],
+            audio_track=self["audio_track"],
+            video_track=self["video_track"],
+        )
+        return engine.plan(wanted, max_pixels=self["max_pixels"])
+
+    def generation(self) -> GenerationOptions:
+        """How answers are made."""
+        from echopix_cli.engine import GenerationOptions
+
+        options = GenerationOptions(max_new_tokens=self["max_new_tokens"], temperature=self["temperature"])
+        if self["system"] is None:
+            return options
+        return GenerationOptions(options.max_new_tokens, options.temperature, system=self["system"])

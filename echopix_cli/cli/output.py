@@ -1,0 +1,135 @@
+"""The only writer: answers and JSON to stdout, everything else to stderr, all of it inert."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from echopix_cli.errors import EchopixError
+from echopix_cli.results import SCHEMA_VERSION, Answer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_PLAIN_SPACE = {"\n", "\t"}
+# Characters that reorder or hide text on a terminal; category Cf also holds joiners that scripts need.
+_DIRECTION = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def inert(text: str) -> str:
+    """Text that a terminal only shows: control and direction characters become visible escapes."""
+
+    def show(character: str) -> str:
+        if character in _PLAIN_SPACE:
+            return character
+        if character in _DIRECTION or unicodedata.category(character) in ("Cc", "Cs"):
+            code = ord(character)
+            return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+        return character
+
+    return "".join(show(character) for character in text)
+
+
+def one_line(text: str) -> str:
+    """As :func:`inert`, on one line."""
+    return inert(" ".join(text.split()))
+
+
+class Output:
+    """Where a command writes. Streams are those of the moment it is made, so that tests can swap them.
+
+    Args:
+        quiet: no tables, notices or progress; errors are always shown.
+        color: None decides by the terminal and ``NO_COLOR``.
+    """
+
+    def __init__(self, quiet: bool = False, color: bool | None = None) -> None:
+        self.quiet = quiet
+        self.color = color
+        self.stdout: TextIO = sys.stdout
+        self.stderr: TextIO = sys.stderr
+        self._console: Console | None = None
+
+    @property
+    def console(self) -> Console:
+        """Rich console on stderr."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(
+                file=self.stderr, no_color=True if self.color is False else None, highlight=False, emoji=False
+            )
+        return self._console
+
+    @property
+    def answers_on_terminal(self) -> bool:
+        """Whether stdout is a terminal, where an answer is shown as it comes."""
+        return self.stdout.isatty()
+
+    def answer(self, text: str, end: str = "\n") -> None:
+        """Write answer text to stdout."""
+        self.stdout.write(inert(text) + end)
+        self.stdout.flush()
+
+    def record(self, value: dict[str, Any]) -> None:
+        """Write one JSON object on one line to stdout."""
+        self.stdout.write(json.dumps(value, ensure_ascii=True) + "\n")
+        self.stdout.flush()
+
+    def show(self, renderable: RenderableType) -> None:
+        """Show a table on stderr."""
+        if not self.quiet:
+            self.stdout.flush()
+            self.console.print(renderable)
+
+    def notice(self, text: str) -> None:
+        """Say something worth knowing on stderr."""
+        if not self.quiet:
+            self._line("note: ", text, "yellow")
+
+    def error(self, error: EchopixError) -> None:
+        """One line for what failed and why, one for what to do next."""
+        self._line("error: ", one_line(error.message), "bold red")
+        if error.hint:
+            self._line("  try: ", one_line(error.hint), "cyan")
+
+    def _line(self, label: str, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self.stdout.flush()
+        line = Text(label, style=style)
+        line.append(one_line(text), style="default")
+        self.console.print(line, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[None]:
+        """A spinner while something takes time; only on a terminal."""
+        if self.quiet or not self.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            yield
+            return
+        from rich.text import Text
+
+        with self.console.status(Text(one_line(text))):
+            yield
+
+
+def answer_record(answer: Answer) -> dict[str, Any]:
+    """An answer as the JSON object of schema version 1."""
+    raw = asdict(answer)
+    raw["latency_s"] = {name: round(value, 6) for name, value in raw.pop("latency").items()}
+    raw["peak_memory_bytes"] = raw.pop("peak_memory")
+    rate = answer.tokens_per_second
+    raw["tokens_per_second"] = None if rate is None else round(rate, 3)
+    raw["audio"] = str(answer.audio)
+    raw["notices"] = list(answer.notices)
+    order = (
+        "media question answer finish_reason audio tokens budget sieve latency_s tokens_per_second "
+        "peak_memory_bytes model sampling notices"
+    )
+    return {"schema_version": SCHEMA_VERSION, **{name: raw[name] for name in order.split()}}

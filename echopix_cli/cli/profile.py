@@ -1,0 +1,105 @@
+"""``echopix profile``: what a budget costs and saves on one file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import answer_record
+from echopix_cli.errors import UsageError
+from echopix_cli.results import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from echopix_cli.engine.profiling import Profile
+
+DEFAULT_QUESTION = "What do you see and hear?"
+DEFAULT_BUDGETS = (0.05, 0.1, 0.2)
+
+
+def profile(
+    media: Annotated[str, typer.Argument(metavar="MEDIA", help="the media file to measure with")],
+    budget: Annotated[
+        list[float] | None,
+        typer.Option("--budget", "-b", metavar="FRACTION", help="a budget to measure beside 1.0; repeat for more "
+                     "(default 0.05 0.1 0.2)", show_default=False),
+    ] = None,
+    question: Annotated[
+        str, typer.Option("--question", "-Q", metavar="TEXT", help="the question asked")
+    ] = DEFAULT_QUESTION,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="measured runs")] = 5,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, metavar="N", help="runs before them that do not count")] = 1,
+    json: opt.Json = False,
+    model: opt.Model = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    system: opt.System = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
+    max_pixels: opt.MaxPixels = None,
+    start: opt.Start = None,
+    end: opt.End = None,
+    no_audio: opt.NoAudio = False,
+    no_video: opt.NoVideo = False,
+    audio_track: opt.AudioTrack = None,
+    video_track: opt.VideoTrack = None,
+    quiet: opt.Quiet = False,
+    debug: opt.Debug = False,
+    no_color: opt.NoColor = False,
+) -> None:
+    """Measure budgets against keeping every token, on one file, in one process.
+
+    Budget 1.0 is always measured beside the others. The table goes to stderr, --json to stdout.
+    """
+    flags = dict(locals())
+    flags["budget"] = None
+    budgets = budget or list(DEFAULT_BUDGETS)
+    for value in budgets:
+        if not 0.0 < value <= 1.0:
+            raise UsageError(f"budget {value:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
+    run = opt.Run.begin(flags)
+    engine = run.engine()
+    with run.output.progress(f"measuring {len(budgets) + 1} budgets, {warmup + repeat} rounds"):
+        from echopix_cli.engine.profiling import profile as measure
+
+        result = measure(
+            engine,
+            media,
+            run.plan(engine),
+            question,
+            budgets,
+            repeat=repeat,
+            warmup=warmup,
+            options=run.generation(),
+        )
+    if json:
+        run.output.record(profile_record(result))
+    else:
+        from echopix_cli.cli.tables import profile_table
+
+        run.output.show(profile_table(result))
+
+
+def profile_record(profile: Profile) -> dict[str, Any]:
+    """A profile as one JSON object: everything the table shows, and each budget's whole last answer."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "media": profile.media,
+        "question": profile.question,
+        "repeat": profile.repeat,
+        "warmup": profile.warmup,
+        "budgets": [
+            {
+                "budget": row.budget,
+                "stages_s": {name: asdict(spread) for name, spread in row.stages.items()},
+                "speedup": row.speedup,
+                "memory_ratio": row.memory_ratio,
+                "same_answer": row.same_answer,
+                "last": answer_record(row.answer),
+            }
+            for row in profile.rows
+        ],
+    }

@@ -1,0 +1,149 @@
+"""Tables about answers and profiles. Every cell is plain text: nothing from a file is read as markup."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from echopix_cli.cli.output import one_line
+from echopix_cli.engine.profiling import Profile, ProfileRow, Spread
+from echopix_cli.results import Answer, ModalityTokens, PeakMemory
+
+
+def seconds(value: float) -> str:
+    """A duration at a readable precision."""
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms" if value >= 0.00995 else f"{value * 1000:.1f} ms"
+    return f"{value:.2f} s"
+
+
+def size(value: int | None) -> str:
+    """Bytes in binary units; a dash where the machine cannot tell."""
+    if value is None:
+        return "–"
+    amount, unit = float(value), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def percent(tokens: ModalityTokens) -> str:
+    """Share kept; a dash when there was nothing to keep."""
+    return f"{100 * tokens.kept / tokens.total:.1f} %" if tokens.total else "–"
+
+
+def answer_table(answer: Answer) -> RenderableType:
+    """Tokens, latency, memory and provenance of one answer."""
+    return Group(_token_table(answer), _latency_table(answer), _facts(answer))
+
+
+def _token_table(answer: Answer) -> Table:
+    tokens = answer.tokens
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("tokens")
+    for name in ("in", "kept", "kept %"):
+        table.add_column(name, justify="right")
+    for name, part in (("video", tokens.video), ("audio", tokens.audio)):
+        table.add_row(name, str(part.total), str(part.kept), percent(part))
+    pool = ModalityTokens(tokens.total, tokens.kept)
+    table.add_row("pool", str(pool.total), str(pool.kept), percent(pool), style="bold", end_section=True)
+    table.add_row("text", str(tokens.text), str(tokens.text), "")
+    table.add_row("generated", str(tokens.generated), "", "")
+    return table
+
+
+def _latency_table(answer: Answer) -> Table:
+    times = answer.latency
+    stages = ("decode", "vision", "audio", "sieve", "prefill", "generate", "total")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("latency")
+    for name in stages:
+        table.add_column(name, justify="right")
+    table.add_row("", *(seconds(getattr(times, name)) for name in stages))
+    return table
+
+
+def _facts(answer: Answer) -> Table:
+    rate = answer.tokens_per_second
+    model = answer.model
+    kind = " (demonstration)" if model.demonstration else ""
+    sampling = answer.sampling
+    taken = []
+    if sampling.frames:
+        rate_text = f" at {sampling.fps:.2f} fps" if sampling.fps and sampling.frames > 1 else ""
+        taken.append(f"{sampling.frames} frames{rate_text}, {sampling.width}×{sampling.height}")
+    if sampling.audio_seconds:
+        taken.append(f"{sampling.audio_seconds:.1f} s of sound")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    rows = [
+        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
+        ("sieve", f"{answer.sieve}, budget {answer.budget:g}"),
+        ("audio", str(answer.audio)),
+        ("sampled", "; ".join(taken)),
+        ("speed", f"first token after {seconds(answer.latency.first_token)}"
+         + (f", then {rate:.1f} tokens/s" if rate else "") + f"; model load {seconds(answer.latency.load)} apart"),
+        ("peak memory", _memory(answer.peak_memory)),
+        *(("note", notice) for notice in answer.notices),
+    ]  # fmt: skip
+    for name, value in rows:
+        grid.add_row(name, Text(one_line(value)))
+    return grid
+
+
+def _memory(peak: PeakMemory) -> str:
+    parts = []
+    if peak.device_allocated is not None:
+        parts.append(f"device {size(peak.device_allocated)} allocated, {size(peak.device_reserved)} reserved")
+    parts.append(f"host {size(peak.host_resident)} resident")
+    return "; ".join(parts)
+
+
+def _spread(value: Spread) -> str:
+    return f"{seconds(value.median)} ± {seconds(value.spread)}"
+
+
+def profile_table(profile: Profile) -> RenderableType:
+    """One row a budget: kept tokens, stage times, speed-up and memory against 1.0, and the answer."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("budget", justify="right")
+    for name in ("video", "audio", "sieve", "prefill", "sieve+prefill", "generate", "total", "speed-up", "memory"):
+        table.add_column(name, justify="right")
+    table.add_column("answer", overflow="fold")
+    for row in profile.rows:
+        table.add_row(*_profile_cells(row))
+    shared = Table.grid(padding=(0, 2))
+    shared.add_column(style="dim")
+    shared.add_column(overflow="fold")
+    answer = profile.rows[0].answer
+    shared.add_row("media", Text(one_line(profile.media)))
+    shared.add_row("question", Text(one_line(profile.question)))
+    for name in ("decode", "vision", "audio"):
+        shared.add_row(name, f"{_spread(profile.rows[0].stages[name])} (the same for every budget)")
+    shared.add_row("measured", f"median ± half the interquartile range of {profile.repeat} runs after {profile.warmup}")
+    shared.add_row("speed-up", "sieve + prefill against prefill of all tokens at budget 1.0, sieve included")
+    shared.add_row("memory", "peak of the 1.0 run over the peak of this one, weights included")
+    shared.add_row("sound", str(answer.audio))
+    for notice in answer.notices:
+        shared.add_row("note", Text(one_line(notice)))
+    return Group(table, shared)
+
+
+def _profile_cells(row: ProfileRow) -> list[RenderableType]:
+    tokens = row.answer.tokens
+    stages = [_spread(row.stages[name]) for name in ("sieve", "prefill", "forward", "generate", "total")]
+    mark = "=" if row.same_answer else "≠"
+    return [
+        f"{row.budget:g}",
+        f"{tokens.video.kept}/{tokens.video.total}",
+        f"{tokens.audio.kept}/{tokens.audio.total}",
+        *stages,
+        f"{row.speedup:.2f}×",
+        "–" if row.memory_ratio is None else f"{row.memory_ratio:.2f}×",
+        Text(f"{mark} {one_line(row.answer.answer)}"),
+    ]

@@ -1,0 +1,358 @@
+"""The engine: clips in, typed events out. It knows nothing of terminals and never prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
+from echopix_cli.errors import DeviceError, UsageError
+from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.model.decoding import generate
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration, Prompt, Sieved
+from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, Processor, prepare_clip
+from echopix_cli.results import (
+    Answer,
+    AudioStatus,
+    ModalityTokens,
+    ModelFacts,
+    PeakMemory,
+    Sampling,
+    StageTimes,
+    TokenCounts,
+)
+from echopix_cli.weights.checkpoint import load_model, read_config
+from echopix_cli.weights.registry import ModelSource, resolve_model
+
+DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
+TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_REPLACEMENT = "\ufffd"  # what an unfinished UTF-8 sequence decodes to
+_TEXT_RESERVE = 1024  # positions kept for system prompt, question and answer
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How an answer is made: longest length in tokens, temperature (0 is greedy), its seed, system prompt."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    seed: int | None = None
+    system: str = DEFAULT_SYSTEM
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A clip after the towers: features on the device, ready for any number of questions and budgets."""
+
+    clip: Clip
+    inputs: ClipInputs
+    video: Tensor | None
+    audio: Tensor | None
+    seconds: dict[str, float]
+    peaks: PeakMemory
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """The next piece of an answer's text."""
+
+    text: str
+
+
+class Engine:
+    """One loaded model on one device.
+
+    ``encode`` runs the towers once per clip; ``stream`` answers one question about an encoded clip.
+    """
+
+    def __init__(
+        self,
+        model: EchoingPixelsForConditionalGeneration,
+        processor: Processor,
+        source: ModelSource,
+        load_seconds: float,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.source = source
+        self.load_seconds = load_seconds
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def load(cls, model: str = "tiny", device: str = "auto", dtype: str = "auto") -> Engine:
+        """Load a model by name or path.
+
+        Raises:
+            ModelError: no such model, or files missing, damaged or of another kind.
+            DeviceError: the device is not there, or the weights do not fit on it.
+        """
+        source = resolve_model(model)
+        where = choose_device(device)
+        precision = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else torch.bfloat16)
+        clock = Clock(where)
+        with clock.stage("load"), memory_errors(where):
+            config = read_config(source.folder)
+            processor = Processor.load(source.folder, config)
+            loaded = load_model(source.folder, dtype=precision, device=where)
+        return cls(loaded, processor, source, clock.seconds["load"])
+
+    @property
+    def default_budget(self) -> float:
+        """The checkpoint's own budget."""
+        return float(self.model.config.text.compression_ratio)
+
+    def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
+        """A decode plan with this model's frame sizes and the longest sound its context can hold.
+
+        Args:
+            plan: what the user asked for.
+            max_pixels: the user's own bound; without it the checkpoint's, or the plan's.
+        """
+        rules = self.processor.rules
+        context = self.model.config.text.max_position_embeddings
+        per_second = self.model.thinker.timeline.per_second
+        return replace(
+            plan,
+            size_factor=rules.size_factor,
+            min_pixels=rules.min_pixels or plan.min_pixels,
+            max_pixels=max_pixels or rules.max_pixels or plan.max_pixels,
+            max_audio_seconds=plan.max_audio_seconds or float((context - _TEXT_RESERVE) // per_second),
+        )
+
+    def read(self, path: str, plan: DecodePlan) -> Encoded:
+        """Decode a file and encode it; ``plan`` comes from :meth:`plan`.
+
+        Raises:
+            MediaError: the file cannot be opened or holds nothing that can be decoded.
+            DeviceError: out of memory.
+        """
+        clock = Clock(self.device)
+        with clock.stage("decode"):
+            clip = load_clip(path, plan)
+        return self.encode(clip, decode_seconds=clock.seconds["decode"])
+
+    @torch.inference_mode()
+    def encode(self, clip: Clip, decode_seconds: float = 0.0) -> Encoded:
+        """Towers over a decoded clip, once for all questions about it.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        reset_peaks(self.device)
+        clock, video, audio = Clock(self.device), None, None
+        clock.seconds["decode"] = decode_seconds
+        thinker = self.model.thinker
+        with memory_errors(self.device):
+            # Patches and log-mel are part of their towers' time: they exist for nothing else.
+            with clock.stage("vision"):
+                picture = prepare_clip(replace(clip, waveform=None), self.processor.rules)
+                if picture.pixel_values is not None:
+                    grid = torch.tensor([picture.grid_thw], device=self.device)
+                    video = thinker.encode_pixels(picture.pixel_values.to(self.device), grid)
+            with clock.stage("audio"):
+                sound = prepare_clip(replace(clip, frames=None, frame_times=None), self.processor.rules)
+                if sound.mel is not None:
+                    frames = torch.tensor([sound.mel.shape[1]], device=self.device)
+                    audio = thinker.encode_mel(sound.mel[None].to(self.device), frames)
+        inputs = replace(picture, pixel_values=None, audio_rows=sound.audio_rows)
+        if clip.waveform is not None and not sound.audio_rows:
+            clip = replace(clip, audio_status=AudioStatus.ABSENT, notices=(*clip.notices, TOO_SHORT))
+        return Encoded(clip, inputs, video, audio, clock.seconds, read_peaks(self.device))
+
+    @torch.inference_mode()
+    def place(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Prompt:
+        """A question about an encoded clip as embedded, positioned prompt rows."""
+        ids = self.processor.prompt_ids(question, encoded.inputs, system).to(self.device)
+        grid = encoded.inputs.grid_thw
+        return self.model.thinker.place(
+            ids,
+            video_features=encoded.video,
+            video_grid_thw=None if grid is None else torch.tensor([grid]),
+            video_grid_times=None if grid is None else [encoded.inputs.grid_times],
+            audio_features=encoded.audio,
+            audio_rows=[encoded.inputs.audio_rows] if encoded.audio is not None else [],
+        )
+
+    def stream(
+        self,
+        encoded: Encoded,
+        question: str,
+        budget: float | None = None,
+        options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+    ) -> Iterator[TextPiece | Answer]:
+        """Answer one question: pieces of text as they come, then exactly one :class:`Answer`.
+
+        Args:
+            encoded: from :meth:`encode` or :meth:`read`.
+            question: in the user's words.
+            budget: fraction of audio-visual tokens kept, in (0, 1]; None takes the checkpoint's own.
+            options: of generation.
+
+        Raises:
+            UsageError: an empty question or a budget outside (0, 1].
+            DeviceError: out of memory.
+        """
+        fraction = self.default_budget if budget is None else budget
+        if not 0.0 < fraction <= 1.0:
+            raise UsageError(f"budget {fraction:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
+        reset_peaks(self.device)
+        clock, shown = Clock(self.device), ""
+        ids: list[int] = []
+        with memory_errors(self.device):
+            with clock.stage("sieve"), torch.inference_mode():
+                prompt = self.place(encoded, question, options.system)
+                sieved = self.model.thinker.sieve(prompt, fraction)
+            tokens = generate(
+                self.model.thinker,
+                sieved,
+                max_new_tokens=options.max_new_tokens,
+                stop_ids=self.processor.stop_ids,
+                temperature=options.temperature,
+                generator=None if options.seed is None else torch.Generator().manual_seed(options.seed),
+            )
+            with clock.stage("prefill"):
+                following: Tensor | None = next(tokens)
+            while following is not None:
+                ids.append(int(following))
+                text = self.processor.text(ids)
+                if not text.endswith(_REPLACEMENT) and text != shown:
+                    yield TextPiece(text[len(shown) :])
+                    shown = text
+                with clock.stage("generate"):  # the reader's own time between pieces is not the engine's
+                    following = next(tokens, None)
+        text = self.processor.text(ids)
+        if text != shown:
+            yield TextPiece(text[len(shown) :])
+        yield self._answer(encoded, question, fraction, prompt, sieved, ids, clock.seconds)
+
+    def ask(
+        self,
+        encoded: Encoded,
+        question: str,
+        budget: float | None = None,
+        options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+    ) -> Answer:
+        """As :meth:`stream`, but the answer in one piece."""
+        *_, answer = self.stream(encoded, question, budget, options)
+        assert isinstance(answer, Answer)
+        return answer
+
+    def facts(self) -> ModelFacts:
+        """Which model this is."""
+        parameters = list(self.model.parameters())
+        return ModelFacts(
+            name=self.source.name,
+            revision=self.source.revision,
+            parameters=sum(p.numel() for p in parameters),
+            dtype=str(parameters[0].dtype).removeprefix("torch."),
+            device=str(self.device),
+            demonstration=self.source.demonstration,
+        )
+
+    def _answer(
+        self,
+        encoded: Encoded,
+        question: str,
+        budget: float,
+        prompt: Prompt,
+        sieved: Sieved,
+        ids: list[int],
+        seconds: dict[str, float],
+    ) -> Answer:
+        clip, before = encoded.clip, encoded.seconds
+        first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
+        stopped = ids[-1] in self.processor.stop_ids
+        notices = (*clip.notices, *((DEMONSTRATION,) if self.source.demonstration else ()))
+        return Answer(
+            media=clip.path,
+            question=question,
+            answer=self.processor.text(ids).strip(),
+            tokens=self._count(prompt.input_ids[0], sieved.kept[0], len(ids)),
+            budget=budget,
+            sieve="cs2",
+            latency=StageTimes(
+                load=self.load_seconds,
+                decode=before["decode"],
+                vision=before["vision"],
+                audio=before["audio"],
+                sieve=seconds["sieve"],
+                prefill=seconds["prefill"],
+                first_token=first_token,
+                generate=seconds["generate"],
+                total=first_token + seconds["generate"],
+            ),
+            peak_memory=larger(encoded.peaks, read_peaks(self.device)),
+            model=self.facts(),
+            audio=clip.audio_status,
+            sampling=_sampling(clip),
+            finish_reason="stop" if stopped else "length",
+            notices=notices,
+        )
+
+    def _count(self, ids: Tensor, kept: Tensor, generated: int) -> TokenCounts:
+        special = self.model.thinker.special
+
+        def rows(*tokens: int) -> ModalityTokens:
+            where = torch.isin(ids, torch.tensor(tokens, device=ids.device))
+            return ModalityTokens(int(where.sum()), int(where[kept].sum()))
+
+        video, audio = rows(special.video, special.image), rows(special.audio)
+        return TokenCounts(video, audio, text=len(ids) - video.total - audio.total, generated=generated)
+
+
+def _sampling(clip: Clip) -> Sampling:
+    shape = None if clip.frames is None else clip.frames.shape
+    return Sampling(
+        fps=clip.sampled_fps,
+        frames=0 if shape is None else shape[0],
+        height=None if shape is None else shape[2],
+        width=None if shape is None else shape[3],
+        second_per_grid=clip.second_per_grid,
+        start=clip.start,
+        end=clip.end,
+        audio_seconds=clip.audio_seconds,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes CUDA where there is one.
+
+    Raises:
+        DeviceError: a device that this machine does not have.
+    """
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):
+        found = f"{torch.cuda.device_count()} CUDA device(s)" if available else "no CUDA device"
+        raise DeviceError(f"device {name!r} is not available: torch sees {found}", "leave --device out, or give cpu")
+    return device
+
+
+@contextmanager
+def memory_errors(device: torch.device) -> Iterator[None]:
+    """Turn running out of memory into one line of advice, and leave the device clean."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _no_memory(device) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # how torch's CPU allocator says it
+            raise
+        raise _no_memory(device) from error
+
+
+def _no_memory(device: torch.device) -> DeviceError:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return DeviceError(
+        f"out of memory on {device}",
+        "take less at a time: a smaller --budget, --max-frames or --max-pixels, or a span with --start/--end",
+    )
+

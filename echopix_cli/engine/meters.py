@@ -1,0 +1,83 @@
+"""Honest clocks and memory peaks: the device is synchronised around every reading."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from echopix_cli.results import PeakMemory
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Clock:
+    """Seconds by stage on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    def now(self) -> float:
+        """Time in seconds after all work queued on the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``name``."""
+        began = self.now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+
+
+def reset_peaks(device: torch.device) -> None:
+    """Start new peaks, so that one run does not inherit another's.
+
+    Linux lets a process reset its own resident peak; elsewhere the host figure is that of the whole process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return
+
+
+def read_peaks(device: torch.device) -> PeakMemory:
+    """Peaks in bytes since :func:`reset_peaks`."""
+    allocated = reserved = None
+    if device.type == "cuda":
+        allocated = torch.cuda.max_memory_allocated(device)
+        reserved = torch.cuda.max_memory_reserved(device)
+    return PeakMemory(allocated, reserved, _host_peak())
+
+
+def _host_peak() -> int | None:
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def larger(first: PeakMemory, second: PeakMemory) -> PeakMemory:
+    """Peaks of two parts of one run taken together."""
+
+    def most(a: int | None, b: int | None) -> int | None:
+        return max((value for value in (a, b) if value is not None), default=None)
+
+    return PeakMemory(
+        most(first.device_allocated, second.device_allocated),
+        most(first.device_reserved, second.device_reserved),
+        most(first.host_resident, second.host_resident),
+    )

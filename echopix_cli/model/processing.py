@@ -1,0 +1,292 @@
+"""Clip + question → what the model eats: patches, log-mel, grids, times, token ids.
+
+Needs neither torchvision nor the base image processor: frames arrive resized, and what is left is arithmetic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperFeatureExtractor
+
+from echopix_cli.errors import ModelError, UsageError
+from echopix_cli.media import Clip
+from echopix_cli.model.configuration import EchoingPixelsConfig
+from echopix_cli.model.modeling import audio_row_counts
+from echopix_cli.model.positions import audio_block, grid_times_to_steps, interleave, video_block
+
+SAMPLE_RATE = 16_000
+DEFAULT_SYSTEM = "You are a helpful assistant."
+
+# Stand-ins for the user's words while the chat template is rendered: private-use characters, which no
+# template contains and which are replaced before anything is tokenized.
+_SYSTEM_MARK, _QUESTION_MARK = "\ue000", "\ue001"
+
+# For checkpoints whose tokenizer brings no template of its own: the family's turns and borders.
+FAMILY_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'video' -%}{{ '<|vision_bos|><|VIDEO|><|vision_eos|>' }}"
+    "{%- elif part['type'] == 'audio' -%}{{ '<|audio_bos|><|AUDIO|><|audio_eos|>' }}"
+    "{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}{{ '<|im_end|>\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
+)
+
+
+@dataclass(frozen=True)
+class PixelRules:
+    """How frames become patches; a checkpoint's ``preprocessor_config.json`` may say otherwise.
+
+    ``min_pixels`` and ``max_pixels`` are what the checkpoint was trained with, None where it does not say.
+    """
+
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    @property
+    def size_factor(self) -> int:
+        """Frame sides must be multiples of this many pixels."""
+        return self.patch_size * self.merge_size
+
+
+def patchify(
+    frames: npt.NDArray[np.uint8] | Tensor,
+    rules: PixelRules = PixelRules(),  # noqa: B008 - frozen
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Frames (T, 3, H, W) uint8 → normalised patches (n, 1176) float32 and their grid (t, h, w).
+
+    An odd last frame is repeated to fill its temporal patch. Patches are ordered so that each run of
+    ``merge_size²`` belongs to one merged row (the family's layout).
+    """
+    pixels = torch.as_tensor(frames)
+    if short := -pixels.shape[0] % rules.temporal_patch_size:
+        pixels = torch.cat((pixels, pixels[-1:].expand(short, -1, -1, -1)))
+    mean = torch.tensor(rules.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(rules.std, device=pixels.device).view(1, 3, 1, 1)
+    normal = (pixels.float() / 255.0 - mean) / std
+    patch, merge, depth = rules.patch_size, rules.merge_size, rules.temporal_patch_size
+    grid = (normal.shape[0] // depth, normal.shape[2] // patch, normal.shape[3] // patch)
+    t, h, w = grid
+    split = normal.view(t, depth, 3, h // merge, merge, patch, w // merge, merge, patch)
+    ordered = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)  # t, h, w, in-merge h, w, colour, depth, y, x
+    return ordered.reshape(t * h * w, 3 * depth * patch * patch).contiguous(), grid
+
+
+@cache
+def _mel_extractor() -> WhisperFeatureExtractor:
+    return WhisperFeatureExtractor(feature_size=128, sampling_rate=SAMPLE_RATE)
+
+
+def log_mel(waveform: npt.NDArray[np.float32]) -> Tensor:
+    """16 kHz waveform (n,) → log-mel (128, ceil(n / 160)), 100 frames a second, of any length.
+
+    The family pads every sound with silence to 300 s and cuts it there. Only the silence within reach of
+    the last window matters, so that much is added and no more, and nothing is cut.
+    """
+    extractor = _mel_extractor()
+    frames = -(-len(waveform) // extractor.hop_length)
+    padded = np.pad(waveform, (0, extractor.n_fft + extractor.hop_length))
+    features = extractor(
+        padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt"
+    )["input_features"]
+    mel: Tensor = features[0, :, :frames]
+    return mel
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """A clip ready for the towers.
+
+    ``pixel_values`` (n, 1176) with ``grid_thw``; ``grid_times`` (t,) seconds from the clip's start at which
+    each temporal grid step is shown; ``mel`` (128, frames); ``audio_rows`` rows that the sound will have.
+    """
+
+    pixel_values: Tensor | None = None
+    grid_thw: tuple[int, int, int] | None = None
+    grid_times: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    mel: Tensor | None = None
+    audio_rows: int = 0
+    merge_size: int = 2
+
+    @property
+    def video_rows(self) -> int:
+        """Prompt rows of the picture."""
+        if self.grid_thw is None:
+            return 0
+        t, h, w = self.grid_thw
+        return t * h * w // self.merge_size**2
+
+
+def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:  # noqa: B008 - frozen
+    """Patches, log-mel and times of a decoded clip; whatever it lacks stays empty."""
+    pixels, grid, times = None, None, np.zeros(0)
+    if clip.frames is not None and clip.frame_times is not None:
+        pixels, grid = patchify(clip.frames, rules)
+        times = clip.frame_times[:: rules.temporal_patch_size] - clip.start
+    mel, rows = None, 0
+    if clip.waveform is not None:
+        mel = log_mel(clip.waveform)
+        rows = max(0, int(audio_row_counts(torch.tensor(mel.shape[1]))))
+        if rows == 0:  # under 30 ms: the tower makes no row of it
+            mel = None
+    return ClipInputs(pixels, grid, times, mel, rows, rules.merge_size)
+
+
+class Processor:
+    """The checkpoint's tokenizer, chat template and preprocessing rules."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: EchoingPixelsConfig,
+        rules: PixelRules = PixelRules(),  # noqa: B008 - frozen
+        stop_ids: Sequence[int] = (),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.config = config
+        self.rules = rules
+        self.stop_ids = frozenset(stop_ids) or _turn_ends(tokenizer)
+
+    @classmethod
+    def load(cls, folder: Path, config: EchoingPixelsConfig) -> Processor:
+        """Read tokenizer, ``preprocessor_config.json`` and ``generation_config.json`` from a checkpoint.
+
+        Raises:
+            ModelError: the tokenizer is missing or unreadable.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, ImportError) as error:
+            raise ModelError(f"cannot read the tokenizer of {folder}: {str(error).splitlines()[0]}") from None
+        stops = _read_json(folder / "generation_config.json").get("eos_token_id") or []
+        stop_ids = [stops] if isinstance(stops, int) else stops
+        return cls(tokenizer, config, _read_rules(folder, config), stop_ids)
+
+    def prompt_ids(self, question: str, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> Tensor:
+        """Token ids (1, L) of a question about a clip: system, user with the media block, assistant.
+
+        Picture and sound together form one block of interleaved two-second chunks; either alone has the
+        family's own block form. The user's words are never read as special tokens.
+
+        Raises:
+            UsageError: the question is empty.
+        """
+        if not question.strip():
+            raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
+        content: list[dict[str, str]] = []
+        if clip.grid_thw is not None:
+            content.append({"type": "video"})
+        elif clip.audio_rows:
+            content.append({"type": "audio"})
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": _SYSTEM_MARK}]},
+            {"role": "user", "content": [*content, {"type": "text", "text": _QUESTION_MARK}]},
+        ]
+        template = self.tokenizer.chat_template or FAMILY_TEMPLATE
+        rendered = self.tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        head, rest = str(rendered).split(_SYSTEM_MARK, 1)
+        middle, tail = rest.split(_QUESTION_MARK, 1)
+        ids = [
+            *self._encode(head),
+            *self._encode(system.strip(), literal=True),
+            *self._expand(self._encode(middle), clip),
+            *self._encode(question.strip(), literal=True),
+            *self._encode(tail),
+        ]
+        return torch.tensor([ids])
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Ids of an answer and the token that ends the turn, as training labels."""
+        return [*self._encode(answer, literal=True), *self._encode("<|im_end|>")]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Token ids → text without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _encode(self, text: str, literal: bool = False) -> list[int]:
+        if not text:
+            return []
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)
+        return list(encoded["input_ids"])
+
+    def _expand(self, ids: list[int], clip: ClipInputs) -> list[int]:
+        """Replace the template's single placeholder by one per row of the clip."""
+        thinker: Any = self.config.thinker_config
+        video, audio = thinker.video_token_id, thinker.audio_token_id
+        block: list[int]
+        if clip.grid_thw is None:
+            token, block = audio, [audio] * clip.audio_rows
+        elif not clip.audio_rows:
+            token, block = video, [video] * clip.video_rows
+        else:
+            _, height, width = clip.grid_thw
+            steps = grid_times_to_steps(clip.grid_times, thinker.position_id_per_seconds)
+            rows = video_block(steps, height // clip.merge_size, width // clip.merge_size)
+            chunk = thinker.position_id_per_seconds * thinker.seconds_per_chunk
+            token, block = video, [thinker.audio_start_token_id]
+            for kind, begin, end in interleave(rows, audio_block(clip.audio_rows), chunk):
+                block += [video if kind == "video" else audio] * (end - begin)
+            block.append(thinker.audio_end_token_id)
+        if not block:
+            return ids
+        if ids.count(token) != 1:
+            raise ModelError(f"the chat template has {ids.count(token)} placeholders with id {token}, not one")
+        at = ids.index(token)
+        return [*ids[:at], *block, *ids[at + 1 :]]
+
+
+def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that end an answer when the checkpoint has no generation config."""
+    named = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id]
+    return frozenset(i for i in named if isinstance(i, int) and i != tokenizer.unk_token_id)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A small JSON object beside the weights; empty when the file is not there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
+    """Patch sizes from the vision tower; colours and the trained frame size from the preprocessor's file.
+
+    The family's files state pixel bounds for still images that its own tools override for video, so only
+    our own ``video_min_pixels`` and ``video_max_pixels`` are taken as what a checkpoint was trained with.
+    """
+    vision: Any = config.thinker_config.vision_config  # type: ignore[union-attr]
+    raw = _read_json(folder / "preprocessor_config.json")
+    default = PixelRules()
+    return PixelRules(
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+        mean=tuple(raw.get("image_mean", default.mean)),
+        std=tuple(raw.get("image_std", default.std)),
+        min_pixels=raw.get("video_min_pixels"),
+        max_pixels=raw.get("video_max_pixels"),
+    )

@@ -1,0 +1,185 @@
+"""Where each setting comes from: flag > ``ECHOPIX_*`` > ``config.toml`` > default.
+
+One table describes every setting; the command line, the environment, the config file and ``echopix config``
+all read it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from echopix_cli.errors import UsageError
+
+ENVIRONMENT_PREFIX = "ECHOPIX_"
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One named value: how to read it from text, what holds when nobody says, and what it means."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A setting's value and where it came from: ``flag``, ``environment``, ``file`` or ``default``."""
+
+    value: Any
+    origin: str
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError("expected true or false")
+
+
+def _bounded(kind: Callable[[str], Any], low: float, what: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not low <= value < float("inf"):
+            raise ValueError(what)
+        return value
+
+    return parse
+
+
+def _budget(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value <= 1.0:
+        raise ValueError("a budget is the fraction of audio-visual tokens kept, above 0 and at most 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    from echopix_cli.media import parse_time
+
+    return parse_time(text)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _device(text: str) -> str:
+    if text in ("auto", "cpu", "cuda") or (text.startswith("cuda:") and text[5:].isdigit()):
+        return text
+    raise ValueError("expected auto, cpu, cuda or cuda:N")
+
+
+_POSITIVE = "expected a whole number of at least 1"
+SETTINGS: tuple[Setting, ...] = (
+    Setting("model", str, "tiny", "model name or path of a checkpoint folder"),
+    Setting("budget", _budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"),
+    Setting("device", _device, "auto", "auto, cpu, cuda or cuda:N"),
+    Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "precision of the weights"),
+    Setting("fps", _bounded(float, 1e-6, "expected a rate above 0"), 2.0, "frames sampled per second"),
+    Setting("max_frames", _bounded(int, 1, _POSITIVE), 120, "most frames sampled from one clip"),
+    Setting(
+        "max_pixels",
+        _bounded(int, 784, "expected a whole number of at least 784"),
+        None,
+        "most pixels of a resized frame; without it the checkpoint's own, or 105369",
+    ),
+    Setting("start", _seconds, None, "begin here: seconds or hh:mm:ss"),
+    Setting("end", _seconds, None, "stop here: seconds or hh:mm:ss"),
+    Setting("no_audio", _boolean, False, "leave the sound out"),
+    Setting("no_video", _boolean, False, "leave the picture out"),
+    Setting("audio_track", _bounded(int, 0, "expected a track number, from 0"), None, "which audio track, from 0"),
+    Setting("video_track", _bounded(int, 0, "expected a track number, from 0"), None, "which video track, from 0"),
+    Setting("system", str, None, "system prompt; without it the family's"),
+    Setting("max_new_tokens", _bounded(int, 1, _POSITIVE), 256, "longest answer, in tokens"),
+    Setting("temperature", _bounded(float, 0.0, "expected a number of at least 0"), 0.0, "0 is greedy"),
+    Setting("quiet", _boolean, False, "print the answer only"),
+    Setting("verbose", _boolean, False, "print more about media and model"),
+    Setting("debug", _boolean, False, "show tracebacks"),
+    Setting("no_color", _boolean, False, "no colours"),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def config_path() -> Path:
+    """The config file; ``ECHOPIX_CONFIG`` names another one."""
+    named = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+    return Path(named) if named else platformdirs.user_config_path("echopix") / "config.toml"
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Settings in a config file; none when there is no file.
+
+    Raises:
+        UsageError: not TOML, or a name that is no setting.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "mend or remove the file") from None
+    if unknown := sorted(set(values) - set(_BY_NAME)):
+        known = ", ".join(_BY_NAME)
+        raise UsageError(f"{path} sets {', '.join(map(repr, unknown))}, which is no setting", f"settings are: {known}")
+    return values
+
+
+def _parsed(setting: Setting, raw: Any, where: str) -> Any:
+    """A value from text or TOML, with an error that says where it stands."""
+    try:
+        if isinstance(raw, bool) != (setting.parse is _boolean) and not isinstance(raw, str):
+            raise ValueError("expected true or false" if setting.parse is _boolean else "true or false means nothing here")
+        return setting.parse(str(raw))
+    except ValueError as error:
+        raise UsageError(f"{where}: {raw!r} does not fit: {error}", f"{setting.name}: {setting.help}") from None
+
+
+def resolve(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, path: Path | None = None
+) -> dict[str, Resolved]:
+    """Every setting with its value and origin.
+
+    Args:
+        flags: values from the command line; None stands for "not given".
+        environment: defaults to the process's.
+        path: of the config file; defaults to :func:`config_path`.
+
+    Raises:
+        UsageError: a value that does not fit, naming the flag, variable or file it stands in.
+    """
+    variables = os.environ if environment is None else environment
+    file = config_path() if path is None else path
+    from_file = read_file(file)
+    resolved = {}
+    for setting in SETTINGS:
+        name = setting.name
+        flag = flags.get(name)
+        # A switch that is not given arrives as False; it must not hide the environment or the file.
+        if flag is not None and not (setting.parse is _boolean and flag is False):
+            resolved[name] = Resolved(_parsed(setting, flag, f"--{name.replace('_', '-')}"), "flag")
+        elif setting.variable in variables and (variables[setting.variable] or setting.parse is _boolean):
+            resolved[name] = Resolved(_parsed(setting, variables[setting.variable], setting.variable), "environment")
+        elif name in from_file:
+            resolved[name] = Resolved(_parsed(setting, from_file[name], f"{file}, {name}"), "file")
+        else:
+            resolved[name] = Resolved(setting.default, "default")
+    return resolved

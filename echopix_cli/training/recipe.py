@@ -1,0 +1,57 @@
+"""What a training run does, as plain data that is written beside its checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from echopix_cli.scenes import FAMILIES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training.
+
+    Args:
+        stage: ``full`` trains towers and decoder on all tokens, around the sieve; ``sieve`` trains CS2,
+            score head and decoder with a budget drawn per batch, log-uniform in [budget_low, budget_high]
+            (paper; reference README, initialisation and step 7).
+        families: question families drawn from, a repeated name being drawn more often.
+        hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
+            which picture lies on this video row); from scratch nothing is learned without them.
+        evidence: weight of the loss that draws scores towards the rows an answer depends on. The
+            straight-through gradient alone is divided by the pool's size and leaves the choice to chance.
+        freeze_towers: leave towers and their features as they are, as for a real base model.
+    """
+
+    stage: str = "sieve"
+    steps: int = 6000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.05
+    seed: int = 1
+    side: int = 112
+    families: tuple[str, ...] = FAMILIES
+    budget_low: float = 0.05
+    budget_high: float = 1.0
+    hearing: float = 1.0
+    seeing: float = 1.0
+    evidence: float = 0.3
+    freeze_towers: bool = False
+    copy_decoder: bool = False
+    checkpoint_every: int = 250
+    validate_every: int = 1000
+    validate_batches: int = 16
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step: linear warm-up, then cosine to zero."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    def budget(self, draw: float) -> float:
+        """A budget from a uniform draw in [0, 1)."""
+        low, high = math.log(self.budget_low), math.log(self.budget_high)
+        return min(1.0, math.exp(low + draw * (high - low)))
