@@ -1,0 +1,63 @@
+"""Media room: a path goes in, a ``Clip`` (frames, waveform, true timestamps, notices) comes out.
+
+The only room that imports ``av`` and ``soundfile``. Importing it is cheap: plans and values come
+eagerly, everything that needs numpy, torch or a codec is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from echopix_cli.media.plan import DecodePlan, Limits, parse_time
+from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
+
+if TYPE_CHECKING:
+    from echopix_cli.media.sampling import frame_indices, resize_frames, smart_nframes, smart_resize
+
+__all__ = [
+    "Clip",
+    "DecodePlan",
+    "Limits",
+    "MediaInfo",
+    "TrackInfo",
+    "frame_indices",
+    "load_clip",
+    "parse_time",
+    "probe",
+    "resize_frames",
+    "smart_nframes",
+    "smart_resize",
+]
+
+_SAMPLING = frozenset({"frame_indices", "resize_frames", "smart_nframes", "smart_resize"})
+
+
+def load_clip(path: str | os.PathLike[str], plan: DecodePlan | None = None) -> Clip:
+    """Decode what ``plan`` asks for (default: ``DecodePlan()``) from one local media file.
+
+    Raises:
+        MediaError: the file cannot be opened, or nothing of it can be used.
+    """
+    from echopix_cli.media.load import load_clip as load
+
+    return load(path, plan or DecodePlan())
+
+
+def probe(path: str | os.PathLike[str]) -> MediaInfo:
+    """Describe a media file without decoding more than one frame of each video track.
+
+    Raises:
+        MediaError: the file cannot be opened as media.
+    """
+    from echopix_cli.media.load import probe as look
+
+    return look(path)
+
+
+def __getattr__(name: str) -> object:
+    """Import the numpy-based helpers on first use, so that ``--help`` stays instant (PEP 562)."""
+    if name in _SAMPLING:
+        return getattr(import_module("echopix_cli.media.sampling"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,213 @@
+"""The sound: decode a track in blocks, honour its timestamps, resample to 16 kHz mono.
+
+Channels are averaged, as the model family does (librosa's ``to_mono``). FFmpeg's own downmix to float
+does not normalise: sound that is equal in both channels would come out 1.41 times too loud.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown
+from echopix_cli.media.timeline import Samples, Stretch, Timeline
+from echopix_cli.media.values import SAMPLE_RATE
+
+_GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
+_LONGEST_GAP = 600.0  # seconds; a longer one, past the declared end, is a damaged timestamp and not silence
+_RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to sound right
+# PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
+# beyond the list, and crashes.
+_MANY_CHANNELS = 8
+_BLOCK = 65_536  # samples read at a time from plain audio files
+_SLACK = SAMPLE_RATE // 100  # 10 ms: a resampler's tail is no reason to report a cut
+# Containers that libsndfile reads. Not mp3: soundfile seeks after each block, which costs an MP3 decoder its
+# memory of the past, and the first 50 ms of every block come out wrong.
+_PLAIN = ("wav", "w64", "aiff", "au", "caf", "flac", "ogg")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What came out of an audio track. ``waveform`` is None when there is no sound in the span."""
+
+    waveform: Samples | None  # (n,)
+    decodable: bool  # whether anything of the track could be decoded, or there was nothing to decode
+    cut: bool  # whether max_audio_seconds left something out
+    end: float | None  # time of the end of the last readable sample
+    damaged: bool
+
+
+def is_plain(format_name: str) -> bool:
+    """Whether files of this container are better read by libsndfile."""
+    return format_name in _PLAIN
+
+
+def read_plain(path: str | os.PathLike[str], plan: DecodePlan) -> Sound | None:
+    """Read an audio file with libsndfile; None when it is not up to it, or the file is damaged.
+
+    Raises:
+        MediaError: the sound is longer than ``plan.limits`` allows.
+    """
+    import soundfile
+
+    timeline, name = _timeline(plan), shown(path)
+    with open_regular(path) as raw:
+        try:
+            with soundfile.SoundFile(raw) as file:
+                first = min(round(max(0.0, plan.from_time - _RUN_IN) * file.samplerate), file.frames)
+                stretch = Stretch(timeline, file.samplerate, file.seek(first) / file.samplerate)
+                while not timeline.full:
+                    block = file.read(_BLOCK, dtype="float32", always_2d=True)  # (n, channels)
+                    if not len(block):
+                        break
+                    with np.errstate(invalid="ignore", over="ignore"):
+                        stretch.push(block.mean(axis=1, dtype=np.float32))
+                    _check_length(timeline, plan, name)
+                stretch.close()
+                complete = timeline.full or first + stretch.pushed >= file.frames
+        except (soundfile.SoundFileError, RuntimeError, *READ_ERRORS):
+            return None
+    if not complete:
+        return None
+    return _sound(timeline, plan, decodable=True, end=stretch.end, damaged=False)
+
+
+def read_track(
+    path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, declared_end: float | None
+) -> Sound:
+    """Read an audio track of a container, each piece at its own time.
+
+    Args:
+        track: position among the file's audio tracks.
+        origin: container time in seconds at which the media starts.
+        declared_end: when the track ends according to its header.
+
+    Raises:
+        MediaError: the sound is longer than ``plan.limits`` allows.
+    """
+    if plan.start:
+        sound = _read_track(path, track, plan, origin, declared_end, seek=True)
+        if sound is not None:
+            return sound
+    sound = _read_track(path, track, plan, origin, declared_end, seek=False)
+    return sound if sound is not None else Sound(None, False, False, None, False)
+
+
+def _read_track(
+    path: str | os.PathLike[str],
+    track: int,
+    plan: DecodePlan,
+    origin: float,
+    declared_end: float | None,
+    *,
+    seek: bool,
+) -> Sound | None:
+    """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
+    timeline, damage = _timeline(plan), Damage()
+    first: float | None = None
+    stretch: Stretch | None = None
+    seen = 0
+    with opened(path, plan.limits) as container:
+        stream = audio_tracks(container)[track]
+        if stream.codec_context is None or stream.time_base is None:
+            return None
+        if seek and not seek_before(container, stream, plan.from_time + origin - _RUN_IN):
+            return None
+        for packet in chain(packets(container, stream, damage), (None,)):
+            seen += packet is not None
+            for frame in audio_frames(stream, packet, damage):
+                time = None if frame.pts is None else float(frame.pts * stream.time_base) - origin
+                reached = plan.from_time if stretch is None else stretch.end
+                if time is not None and time > max(reached + _LONGEST_GAP, declared_end or 0.0):
+                    time = None
+                stretch = _append(frame, time, stretch, timeline, damage)
+                first = stretch.begin if first is None and stretch is not None else first
+            _check_length(timeline, plan, shown(path))
+            if timeline.full:
+                break
+    if stretch is None:
+        # A track without packets is silent, not broken; but after a seek this proves nothing.
+        return Sound(None, True, False, None, bool(damage)) if not seen and not seek else None
+    stretch.close()
+    if seek and (first is None or first > plan.from_time + _GAP):
+        return None
+    return _sound(timeline, plan, decodable=True, end=stretch.end, damaged=bool(damage))
+
+
+def _append(
+    frame: AudioFrame, time: float | None, stretch: Stretch | None, timeline: Timeline, damage: Damage
+) -> Stretch | None:
+    """Push a frame onto the stretch, or onto a new one where the sound is interrupted."""
+    try:
+        samples = mono(frame)
+        if stretch is None:
+            stretch = Stretch(timeline, frame.sample_rate, 0.0 if time is None else time)
+        elif frame.sample_rate != stretch.rate or (time is not None and time - stretch.end > _GAP):
+            stretch.close()
+            # Backward jumps are not followed: sound that was heard is not overwritten.
+            stretch = Stretch(timeline, frame.sample_rate, max(stretch.end, time or 0.0))
+        stretch.push(samples)
+    except READ_ERRORS:
+        damage.packets += 1
+    return stretch
+
+
+def mono(frame: AudioFrame) -> Samples:
+    """The mean of a frame's channels as float32 ``(n,)``, full scale at ±1."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_CHANNELS:
+        frame = _packed(frame)
+    # Planar: (channels, n); packed: (1, n * channels).
+    block: np.ndarray[Any, np.dtype[Any]] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        block = block.reshape(-1, len(frame.layout.channels)).T
+    if block.dtype == np.uint8:
+        block = (block.astype(np.float32) - 128.0) / 128.0
+    elif np.issubdtype(block.dtype, np.integer):
+        block = block.astype(np.float32) / -float(np.iinfo(block.dtype).min)
+    with np.errstate(invalid="ignore", over="ignore"):  # damaged float sound holds anything
+        samples: Samples = block.mean(axis=0, dtype=np.float32)
+    return samples
+
+
+def _packed(frame: AudioFrame) -> AudioFrame:
+    """The same samples, interleaved in one plane."""
+    converter = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+    frame.pts = None
+    return converter.resample(frame)[0]
+
+
+def _timeline(plan: DecodePlan) -> Timeline:
+    """An empty timeline for the span, with room to notice that sound was longer than asked for."""
+    limits = []
+    if plan.end is not None:
+        limits.append(round((plan.end - plan.from_time) * SAMPLE_RATE))
+    if plan.max_audio_seconds is not None:
+        limits.append(round(plan.max_audio_seconds * SAMPLE_RATE) + _SLACK + 1)
+    return Timeline(plan.from_time, min(limits, default=None))
+
+
+def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
+    if timeline.length > plan.limits.max_sound_seconds * SAMPLE_RATE:
+        raise MediaError(
+            f"{name}: the sound is longer than {plan.limits.max_sound_seconds / 3600:g} h",
+            "choose a shorter span",
+        )
+
+
+def _sound(timeline: Timeline, plan: DecodePlan, *, decodable: bool, end: float, damaged: bool) -> Sound:
+    waveform: Samples | None = timeline.waveform() if timeline.length else None
+    cut = False
+    if waveform is not None and plan.max_audio_seconds is not None:
+        most = round(plan.max_audio_seconds * SAMPLE_RATE)
+        cut = waveform.size > most + _SLACK
+        waveform = waveform[:most]
+    return Sound(waveform, decodable, cut, end, damaged)

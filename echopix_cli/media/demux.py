@@ -1,0 +1,90 @@
+"""Packets and frames out of one track, stepping over what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from echopix_cli.media.source import READ_ERRORS
+
+_MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
+_SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; others guess
+_THREADS = 4  # decoding threads: more would mostly buy memory
+
+_Track = TypeVar("_Track", VideoStream, AudioStream)
+
+
+@dataclass
+class Damage:
+    """Counts what could not be read, while reading goes on."""
+
+    reads: int = 0  # places where the container itself was broken
+    packets: int = 0  # packets that the decoder refused
+
+    def __bool__(self) -> bool:
+        return bool(self.reads or self.packets)
+
+
+def packets(container: InputContainer, stream: _Track, damage: Damage) -> Iterator[Packet[_Track]]:
+    """All packets of one stream that carry data, in file order. The final flush packet is left out."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all  # indexed containers then skip its bytes altogether
+    while True:
+        try:
+            for packet in container.demux(stream):
+                if packet.size > 0:
+                    damage.packets += packet.is_corrupt
+                    yield packet
+            return
+        except IndexError:
+            return  # PyAV 18 trips over streams that turn up late, after the last packet was read
+        except READ_ERRORS:
+            damage.reads += 1
+            if damage.reads >= _MAX_READ_ERRORS:
+                return
+
+
+def seek_before(container: InputContainer, stream: VideoStream | AudioStream, seconds: float) -> bool:
+    """Move to the keyframe before a container time; False if this container cannot do so reliably."""
+    if stream.time_base is None or not container.format.name.startswith(_SEEKABLE):
+        return False
+    try:
+        container.seek(int(seconds / stream.time_base), stream=stream)
+    except READ_ERRORS:
+        return False
+    return True
+
+
+def prepare_decoder(stream: VideoStream, max_pixels: int) -> None:
+    """Let the decoder use a few threads, and refuse frames that outgrow the header before it allocates."""
+    stream.codec_context.thread_type = "AUTO"
+    stream.codec_context.thread_count = _THREADS
+    stream.codec_context.options = {"max_pixels": str(max_pixels)}
+
+
+def video_frames(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
+    """Decode one packet, or what the decoder still holds if ``packet`` is None."""
+    try:
+        return stream.decode(packet)
+    except READ_ERRORS:
+        damage.packets += 1
+        return []
+
+
+def audio_frames(stream: AudioStream, packet: Packet[AudioStream] | None, damage: Damage) -> list[AudioFrame]:
+    """Decode one packet, or what the decoder still holds if ``packet`` is None."""
+    try:
+        return stream.decode(packet)
+    except READ_ERRORS:
+        damage.packets += 1
+        return []

@@ -1,0 +1,149 @@
+"""What became of a file's picture and sound, said plainly: audio status, notices, or an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media.audio import Sound
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.values import MediaInfo
+from echopix_cli.media.video import Picture
+from echopix_cli.results import AudioStatus
+
+_SHORTFALL = 0.5  # seconds that may be missing at the end; headers round generously
+# Formats whose header states the duration. Others have it estimated from the bit rate.
+_STATES_DURATION = ("mov", "matroska", "avi", "flv", "asf", "nut", "wav", "w64", "aiff", "au", "caf", "flac")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file holds, and which of it to read. Times are seconds from the start of the media."""
+
+    info: MediaInfo
+    origin: float  # the media's start in container time
+    video: int | None  # position among the video tracks
+    audio: int | None
+    video_end: float | None  # where the header says that the track ends
+    audio_end: float | None
+
+
+def require_something(
+    name: str, plan: DecodePlan, layout: Layout, picture: Picture | None, sound: Sound | None
+) -> None:
+    """Check that there is something to look at or to listen to.
+
+    Raises:
+        MediaError: there is neither, with the reason.
+    """
+    if (picture is not None and picture.frames is not None) or (
+        sound is not None and sound.waveform is not None
+    ):
+        return
+    if layout.video is None and layout.audio is None:
+        raise MediaError(
+            f"{name} holds no video or audio track that can be used", "convert it to MP4 or JPEG"
+        )
+    if picture is None and sound is None:
+        missing = (
+            "sound" if layout.audio is None else "picture" if layout.video is None else "picture and sound"
+        )
+        raise MediaError(
+            f"{name}: nothing is left to use ({missing} missing or switched off)", "switch it on"
+        )
+    ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
+    last = max(ends, default=None)
+    if last is not None and plan.from_time >= last:
+        raise MediaError(
+            f"the span starts at {plan.from_time:g} s, but {name} ends at {last:.2f} s",
+            "choose an earlier start",
+        )
+    if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
+        raise MediaError(
+            f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player"
+        )
+    raise MediaError(f"{name} shows and plays nothing between the chosen times", "choose a longer span")
+
+
+def judge(
+    plan: DecodePlan, layout: Layout, picture: Picture | None, sound: Sound | None
+) -> tuple[AudioStatus, tuple[str, ...]]:
+    """The audio status, and everything the user should know about what was not used."""
+    status, of_sound = _judge_sound(plan, layout, sound)
+    notices = [*_choices(plan, layout)]
+    if picture is not None:
+        notices += picture.notices
+        if not picture.decodable:
+            codec = _codec(layout, "video", layout.video)
+            notices.append(f"the picture could not be decoded ({codec}); only the sound was used")
+        elif picture.frames is None:
+            notices.append(
+                f"the picture ends at {picture.end or 0:.2f} s, before the span; only sound was used"
+            )
+    notices += of_sound
+    notices += _shortfall(plan, layout, picture, sound)
+    return status, tuple(notices)
+
+
+def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple[AudioStatus, list[str]]:
+    if layout.audio is None:
+        return AudioStatus.ABSENT, []
+    if sound is None:
+        return AudioStatus.DISABLED, []
+    if not sound.decodable:
+        codec = _codec(layout, "audio", layout.audio)
+        return AudioStatus.UNDECODABLE, [
+            f"the sound could not be decoded ({codec}); only the picture was used"
+        ]
+    if sound.waveform is None:
+        return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
+    notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []
+    if not sound.cut:
+        return AudioStatus.USED, notices
+    used = plan.max_audio_seconds or 0.0
+    until = layout.audio_end or layout.info.duration
+    if plan.end is not None:
+        until = min(plan.end, until or plan.end)
+    rest = "the rest was" if until is None else f"{until - plan.from_time - used:.1f} s were"
+    return AudioStatus.TRUNCATED, [*notices, f"only the first {used:g} s of sound were used; {rest} left out"]
+
+
+def _choices(plan: DecodePlan, layout: Layout) -> list[str]:
+    """Which track was taken, where the user did not say and there were several."""
+    notices = []
+    for kind, track, asked, wanted in (
+        ("video", layout.video, plan.video_track, plan.video),
+        ("audio", layout.audio, plan.audio_track, plan.audio),
+    ):
+        tracks = layout.info.of_kind(kind)
+        if track is not None and wanted and asked is None and len(tracks) > 1:
+            notices.append(f"the file has {len(tracks)} {kind} tracks; track {track} was used")
+    return notices
+
+
+def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound: Sound | None) -> list[str]:
+    """How much was read, if the file stops before the place that its header promises."""
+    if not layout.info.format.startswith(_STATES_DURATION):
+        return []
+    pairs = []
+    if picture is not None and picture.end is not None:
+        pairs.append((picture.end, layout.video_end))
+    if sound is not None and sound.end is not None and not sound.cut:
+        pairs.append((sound.end, layout.audio_end))
+    if pairs and all(promised is None for _, promised in pairs):
+        # Matroska states one duration for all tracks; it is kept if any track lasts that long.
+        pairs = [(max(read for read, _ in pairs), layout.info.duration)]
+    for read, promised in pairs:
+        if promised is not None and read < min(promised, plan.end or promised) - _SHORTFALL:
+            return [f"read {read:.1f} s of {promised:.1f} s; the rest is missing or damaged"]
+    return []
+
+
+def _codec(layout: Layout, kind: str, track: int | None) -> str:
+    codec = None if track is None else layout.info.of_kind(kind)[track].codec
+    return codec or "unknown codec"
+
+
+def _codecs(layout: Layout) -> str:
+    tracks = {"video": layout.video, "audio": layout.audio}
+    return " and ".join(f"{k} ({_codec(layout, k, t)})" for k, t in tracks.items() if t is not None)

@@ -1,0 +1,137 @@
+"""One file, one plan → one ``Clip``: the whole of this room in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
+
+from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
+from echopix_cli.media.demux import Damage, packets, video_frames
+from echopix_cli.media.judge import Layout, judge, require_something
+from echopix_cli.media.plan import DecodePlan, Limits
+from echopix_cli.media.source import (
+    audio_tracks,
+    describe,
+    opened,
+    origin_of,
+    pick_track,
+    shown,
+    start_of,
+    video_tracks,
+)
+from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
+from echopix_cli.media.video import Picture, read_picture
+
+
+def probe(path: str | os.PathLike[str]) -> MediaInfo:
+    """Describe a media file: its header, and the rotation that the first frames carry.
+
+    Raises:
+        MediaError: the file cannot be opened as media.
+    """
+    limits = Limits()
+    with opened(path, limits) as container:
+        info = describe(container)
+    tracks = tuple(
+        dataclasses.replace(track, rotation=_rotation(path, track, limits))
+        if track.kind == "video"
+        else track
+        for track in info.tracks
+    )
+    return dataclasses.replace(info, tracks=tracks)
+
+
+def _rotation(path: str | os.PathLike[str], track: TrackInfo, limits: Limits) -> int | None:
+    """Degrees clockwise, from the first frame that can be decoded. PyAV shows no stream side data."""
+    if max(track.width or 0, track.height or 0) > limits.max_side:
+        return None
+    with opened(path, limits) as container:
+        stream = video_tracks(container)[track.index]
+        if stream.codec_context is None:
+            return None
+        damage = Damage()
+        for packet in packets(container, stream, damage):
+            for frame in video_frames(stream, packet, damage):
+                return -frame.rotation % 360
+        return next((-frame.rotation % 360 for frame in video_frames(stream, None, damage)), None)
+
+
+def load_clip(path: str | os.PathLike[str], plan: DecodePlan) -> Clip:
+    """Decode what the plan asks for from one local media file.
+
+    Raises:
+        MediaError: the file cannot be opened, exceeds a limit, or nothing of the span can be used.
+    """
+    layout = _lay_out(path, plan)
+    picture = None
+    if layout.video is not None and plan.video:
+        picture = read_picture(path, layout.video, plan, layout.origin)
+    sound = None
+    if layout.audio is not None and plan.audio:
+        sound = _read_sound(path, layout.audio, layout, plan)
+    require_something(shown(path), plan, layout, picture, sound)
+    status, notices = judge(plan, layout, picture, sound)
+    ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
+    taken = picture or Picture()
+    return Clip(
+        path=os.fsdecode(path),
+        frames=taken.frames,
+        frame_times=taken.times,
+        waveform=None if sound is None else sound.waveform,
+        audio_status=status,
+        start=plan.from_time,
+        end=min(max(ends), plan.end or math.inf) if ends else plan.end,
+        info=_with_rotation(layout, taken.rotation),
+        source_fps=taken.fps,
+        source_size=taken.size,
+        asked_fps=plan.fps,
+        notices=notices,
+    )
+
+
+def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
+    """Read the header and choose the tracks."""
+    with opened(path, plan.limits) as container:
+        video = pick_track(container, "video", plan.video_track if plan.video else None, path)
+        audio = pick_track(container, "audio", plan.audio_track if plan.audio else None, path)
+        origin = origin_of(container)
+        return Layout(
+            info=describe(container),
+            origin=origin,
+            video=video,
+            audio=audio,
+            video_end=None if video is None else _declared_end(video_tracks(container)[video], origin),
+            audio_end=None if audio is None else _declared_end(audio_tracks(container)[audio], origin),
+        )
+
+
+def _declared_end(stream: VideoStream | AudioStream, origin: float) -> float | None:
+    """When a track ends according to its header, in seconds from the start of the media."""
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - origin
+
+
+def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: DecodePlan) -> Sound:
+    """Plain audio files through libsndfile where it can, everything else through FFmpeg."""
+    if is_plain(layout.info.format) and len(layout.info.tracks) == 1:
+        sound = read_plain(path, plan)
+        if sound is not None:
+            return sound
+    declared_end = layout.audio_end if layout.audio_end is not None else layout.info.duration
+    return read_track(path, track, plan, layout.origin, declared_end)
+
+
+def _with_rotation(layout: Layout, rotation: int | None) -> MediaInfo:
+    """The header's facts, completed by what the decoded frames told."""
+    tracks = tuple(
+        dataclasses.replace(track, rotation=rotation)
+        if track.kind == "video" and track.index == layout.video
+        else track
+        for track in layout.info.tracks
+    )
+    return dataclasses.replace(layout.info, tracks=tracks)

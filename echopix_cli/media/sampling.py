@@ -1,0 +1,120 @@
+"""Which frames to take and how large to make them: the rules of qwen-omni-utils 0.0.9.
+
+The numbers are pinned by ``tests/golden/preprocess``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from echopix_cli.errors import MediaError
+
+FRAME_FACTOR = 2  # frames come in pairs: one temporal patch holds two
+MAX_ASPECT_RATIO = 200
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Choose ``(height, width)``: multiples of ``factor``, area within the bounds, aspect kept.
+
+    ``max_pixels`` wins over ``min_pixels``. For extreme aspect ratios the area may leave the bounds,
+    because no edge gets shorter than ``factor`` (so it is in the family).
+
+    Raises:
+        MediaError: one edge is more than 200 times the other, or there are no pixels.
+    """
+    if min(height, width) < 1 or max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise MediaError(
+            f"the picture is {width}x{height}: one edge is more than {MAX_ASPECT_RATIO} times the other",
+            "crop it, or use only the sound",
+        )
+    min_pixels = min(min_pixels, max_pixels)
+    new_height = max(factor, round(height / factor) * factor)
+    new_width = max(factor, round(width / factor) * factor)
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def smart_nframes(
+    total_frames: int, video_fps: float, *, fps: float, min_frames: int, max_frames: int
+) -> int:
+    """How many of ``total_frames`` to sample: ``fps`` per second within the bounds, an even number.
+
+    Where the family raises because a clip is shorter than one frame pair, one frame is taken.
+    """
+    if total_frames < FRAME_FACTOR:
+        return total_frames
+    lowest = math.ceil(min_frames / FRAME_FACTOR) * FRAME_FACTOR
+    highest = math.floor(max_frames / FRAME_FACTOR) * FRAME_FACTOR
+    wanted = min(max(total_frames / video_fps * fps, lowest), highest, total_frames)
+    return max(1, math.floor(wanted / FRAME_FACTOR) * FRAME_FACTOR)
+
+
+def frame_indices(total_frames: int, nframes: int) -> Ints:
+    """Spread ``nframes`` indices evenly over the frames, both ends included: int64 ``(nframes,)``."""
+    import torch
+
+    # torch's own float32 linspace: numpy's differs by an ulp, which flips ties in the rounding.
+    chosen: Ints = torch.linspace(0, total_frames - 1, nframes).round().long().numpy()
+    return chosen
+
+
+def choose_frames(
+    times: Floats, header_fps: float | None, *, fps: float, min_frames: int, max_frames: int
+) -> tuple[Ints, float | None]:
+    """Choose among frames at ``times`` (ascending seconds): indices ``(n,)``, and the source's rate.
+
+    At a constant rate these are the family's evenly spaced indices. At a variable rate evenly spaced
+    indices would crowd where frames are dense, so each of as many evenly spaced *times* takes the
+    frame nearest to it.
+    """
+    total = len(times)
+    if total < FRAME_FACTOR:
+        return np.arange(total), None
+    spacing = float(times[-1] - times[0]) / (total - 1)
+    rate = 1.0 / spacing
+    if header_fps is not None and abs(header_fps * spacing - 1.0) < 0.01:
+        rate = header_fps  # exact; a measured 24.9999 would change the frame count
+    count = smart_nframes(total, rate, fps=fps, min_frames=min_frames, max_frames=max_frames)
+    even = np.linspace(times[0], times[-1], total)
+    # Matroska and FLV round timestamps to milliseconds; that alone is not a variable rate.
+    if float(np.abs(times - even).max()) <= max(0.0015, 0.05 * spacing):
+        return frame_indices(total, count), rate
+    return nearest(times, np.linspace(times[0], times[-1], count)), rate
+
+
+def nearest(times: Floats, targets: Floats) -> Ints:
+    """Indices into ascending ``times`` of the frames nearest to each target, each frame at most once."""
+    after = np.clip(np.searchsorted(times, targets), 1, len(times) - 1)
+    closer_before = targets - times[after - 1] <= times[after] - targets
+    return np.unique(np.where(closer_before, after - 1, after)).astype(np.int64)
+
+
+def resize_frames(frames: Pixels, height: int, width: int) -> Pixels:
+    """Resize uint8 ``(T, 3, H, W)`` to uint8 ``(T, 3, height, width)``: bicubic, antialiased.
+
+    Bit-identical to ``torchvision.transforms.functional.resize``, which the family calls: it computes
+    in float32, clamps and rounds. (torch's uint8 kernel is faster but off by up to 4 of 255.)
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    resized = np.empty((len(frames), 3, height, width), np.uint8)
+    for number, frame in enumerate(frames):  # one at a time: float32 takes four times the memory
+        pixels = torch.from_numpy(np.ascontiguousarray(frame))[None].float()
+        larger = interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+        resized[number] = larger[0].clamp_(0, 255).round_().to(torch.uint8).numpy()
+    return resized

@@ -1,0 +1,154 @@
+"""When a video track shows what, read from its packets without decoding them.
+
+Headers may lack a frame count or lie about it, so the sampling is planned on the timestamps themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from av.video.stream import VideoStream
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media.demux import Damage, packets, seek_before
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.sampling import Floats, Ints
+from echopix_cli.media.source import opened, shown, video_tracks
+
+_FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
+_TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Every packet of a video track (from the span's keyframe on), in decoding order."""
+
+    ticks: Ints  # presentation time in time base units; the ordinal where there are no timestamps
+    keys: Flags  # decoding may start here
+    visible: Flags  # False: needed for decoding, but cut away by an edit list
+    timed: bool
+    tick: float  # seconds per unit
+    origin: float  # seconds; the media's time 0
+    end: float  # seconds from the media's start: when the last frame leaves the screen
+    header_fps: float | None
+    sought: bool  # whether the pass began at a keyframe before the span instead of the file's start
+
+    def seconds(self, ticks: Ints) -> Floats:
+        """Times relative to the start of the media."""
+        return ticks.astype(np.float64) * self.tick - self.origin
+
+
+def scan_track(
+    path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, damage: Damage
+) -> Scan | None:
+    """Read the timestamps up to the end of the span; None if the track holds no packet.
+
+    Raises:
+        MediaError: the track holds more packets than ``plan.limits`` allows.
+    """
+    if plan.start:
+        scan = _scan(path, track, plan, origin, Damage(), seek=True)
+        # A seek lands late where the index is broken; then only reading from the start is sure.
+        if scan is not None and scan.sought and scan.seconds(scan.ticks[:1])[0] <= plan.start:
+            return scan
+    return _scan(path, track, plan, origin, damage, seek=False)
+
+
+def _scan(
+    path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, damage: Damage, *, seek: bool
+) -> Scan | None:
+    ticks, lengths, keys, visible = array("q"), array("q"), bytearray(), bytearray()
+    timed = True
+    with opened(path, plan.limits) as container:
+        stream = video_tracks(container)[track]
+        tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
+        sought = seek and seek_before(container, stream, plan.from_time + origin)
+        for packet in packets(container, stream, damage):
+            if len(ticks) >= plan.limits.max_packets:
+                most = plan.limits.max_packets
+                raise MediaError(
+                    f"{shown(path)} holds more than {most} video packets", "choose a shorter span"
+                )
+            timed = timed and packet.pts is not None
+            ticks.append(packet.pts or 0)
+            lengths.append(packet.duration or 0)
+            keys.append(packet.is_keyframe)
+            visible.append(not packet.is_discard)
+            if plan.end is not None and packet.dts is not None and packet.dts * tick - origin > plan.end:
+                break  # nothing is shown before it is decoded: whatever follows is later still
+    if not ticks:
+        return None
+    if not timed or tick <= 0:
+        ticks, lengths = array("q", range(len(ticks))), array("q", [1]) * len(ticks)
+        timed, tick, origin = False, 1.0 / (header_fps or _FALLBACK_FPS), 0.0
+    last = int((np.frombuffer(ticks, np.int64) + np.frombuffer(lengths, np.int64)).max())
+    return Scan(
+        ticks=np.array(ticks, np.int64),
+        keys=np.array(keys, np.bool_),
+        visible=np.array(visible, np.bool_),
+        timed=timed,
+        tick=tick,
+        origin=origin,
+        end=last * tick - origin,
+        header_fps=header_fps,
+        sought=sought,
+    )
+
+
+def _header_fps(stream: VideoStream) -> float | None:
+    return float(stream.average_rate) if stream.average_rate else None
+
+
+def candidates(scan: Scan, start: float, end: float | None) -> Ints:
+    """The distinct ticks, ascending, of the frames that are shown within the span and can be decoded.
+
+    When none begins within it, the frame on screen at ``start`` is taken (a slide lasts a while).
+    """
+    usable = scan.visible
+    if scan.keys.any():
+        # What is shown before the first keyframe refers to frames that the file does not hold.
+        first = int(scan.keys.argmax())
+        usable = usable & (np.arange(len(usable)) >= first) & (scan.ticks >= scan.ticks[first])
+    ticks = np.unique(scan.ticks[usable])
+    times = scan.seconds(ticks)
+    inside = times >= start - _TOLERANCE
+    if end is not None:
+        inside &= times < end - _TOLERANCE
+    if not inside.any() and start < scan.end:
+        inside = np.arange(len(ticks)) == np.searchsorted(times, start + _TOLERANCE, side="right") - 1
+    return ticks[inside]
+
+
+def decoding_ranges(scan: Scan, wanted: Ints) -> list[tuple[int, int]]:
+    """Which packets to decode for the ``wanted`` ticks: inclusive, ascending, disjoint index ranges.
+
+    A frame needs everything from the last keyframe that precedes it both in the file and on screen: a
+    keyframe that is shown later does not help the frames which lead up to it.
+    """
+    last = len(scan.ticks) - 1
+    if not scan.timed:
+        return [(0, last)]  # frames are told apart by counting them, so none may be skipped
+    keys = np.flatnonzero(scan.keys)
+    place_of = {int(tick): place for place, tick in reversed(list(_wanted_places(scan, wanted)))}
+    ranges: list[tuple[int, int]] = []
+    for tick, place in sorted(place_of.items(), key=lambda item: item[1]):
+        before = keys[: np.searchsorted(keys, place, side="right")]
+        fit = before[scan.ticks[before] <= tick]
+        begin = int(fit[-1]) if len(fit) else 0
+        if ranges and begin <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(place, ranges[-1][1]))
+        else:
+            ranges.append((begin, place))
+    return ranges
+
+
+def _wanted_places(scan: Scan, wanted: Ints) -> Iterator[tuple[int, int]]:
+    places = np.flatnonzero(np.isin(scan.ticks, wanted) & scan.visible)
+    return ((int(place), int(scan.ticks[place])) for place in places)

@@ -1,0 +1,260 @@
+"""Opening one local file, safely, and reading what its header says.
+
+FFmpeg opens playlists that name other files and hosts, patterns such as ``%03d.jpg`` and URLs. Three
+walls keep it to the one file that was asked for: it reads from a file object and never learns a path,
+only demuxers that keep everything in one file are allowed, and a nested open is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media.plan import Limits
+from echopix_cli.media.values import MediaInfo, TrackInfo
+
+# What reading damaged media may raise. FFmpeg's own errors all derive from FFmpegError.
+READ_ERRORS = (av.FFmpegError, ValueError, OSError)
+
+# Self-contained formats only. A format_whitelist is the one guard that the concat demuxer respects:
+# it opens its parts behind the back of a custom io_open.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,"
+    "ogg,nut,mxf,dv,rm,mjpeg,yuv4mpegpipe,gif,apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
+    "jpegxl_pipe,ppm_pipe,pgm_pipe,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,dts,truehd,"
+    "dsf,tak,voc,loas"
+)
+
+# How files begin that name other files instead of holding media. Only for a clearer message.
+_INDIRECT = (
+    (b"#EXTM3U", "an m3u playlist"),
+    (b"ffconcat", "an ffconcat list"),
+    (b"[playlist]", "a pls playlist"),
+    (b"[Reference]", "a reference playlist"),
+    (b"v=0", "an SDP session description"),
+    (b"<MPD", "a DASH manifest"),
+    (b"<smil", "a SMIL playlist"),
+    (b"<asx", "an asx playlist"),
+)
+_PROTOCOL = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|concatf?|subfile|crypto|cache|async):)"
+)
+_NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+
+
+class _Anonymous:
+    """A readable, seekable file that does not tell FFmpeg its name.
+
+    Given a name, FFmpeg would prefer by its extension the image2 demuxer, which expands patterns and
+    opens files by itself.
+    """
+
+    name = "media"
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path as given, in one printable line: control characters and broken encodings escaped."""
+    text = os.fsdecode(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
+    """Open a non-empty regular file for reading; symbolic links are followed.
+
+    Raises:
+        MediaError: it is missing, unreadable, empty, or not a regular file (a pipe is not waited for).
+    """
+    # O_NONBLOCK, because opening a FIFO for reading would otherwise wait for a writer.
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    )
+    try:
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, error) from error
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+        return io.FileIO(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{shown(path)} is empty", "copy or download it again")
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{shown(path)} is a folder", "name a media file in it")
+    raise MediaError(f"{shown(path)} is a pipe, socket or device", "save it to a regular file first")
+
+
+def _cannot_open(path: str | os.PathLike[str], error: OSError | ValueError) -> MediaError:
+    name = shown(path)
+    if isinstance(error, PermissionError):
+        return MediaError(f"{name} cannot be read: permission denied", "check its permissions")
+    if _PROTOCOL.match(name):
+        return MediaError(f"{name} is not a local file", "download it, and give its plain path")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return MediaError(f"{name} does not exist", "check the path")
+    if getattr(error, "errno", None) in (errno.ENXIO, errno.EOPNOTSUPP):
+        return MediaError(f"{name} is a pipe, socket or device", "save it to a regular file first")
+    reason = getattr(error, "strerror", None) or str(error)
+    return MediaError(f"{name} cannot be opened: {reason}", "check the path")
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContainer]:
+    """Open one local media file with the walls described above.
+
+    Raises:
+        MediaError: it is not a media file, or it declares more tracks than ``limits`` allows.
+    """
+    av.logging.set_level(None)  # FFmpeg's chatter would land in the user's terminal
+    with open_regular(path) as file:
+        head = file.read(4096) or b""
+        file.seek(0)
+        try:
+            container = av.open(
+                _Anonymous(file),
+                "r",
+                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+                # Probing decodes a frame. Far too large ones are refused before that; those a little too
+                # large pass, because FFmpeg forgets the size of what it refuses, and we want to name it.
+                options={"max_pixels": str(4 * limits.max_area)},
+                metadata_errors="replace",
+                buffer_size=65_536,
+                io_open=_refuse,
+            )
+        except READ_ERRORS as error:
+            raise _not_media(path, head) from error
+        with container:
+            if len(container.streams) > limits.max_tracks:
+                declared = len(container.streams)
+                raise MediaError(
+                    f"{shown(path)} declares {declared} tracks; at most {limits.max_tracks} are read",
+                    "extract the tracks that matter into a new file",
+                )
+            yield container
+
+
+def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise PermissionError("a media file may not open another one")
+
+
+def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
+    name, text = shown(path), head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for sign, what in _INDIRECT:
+        found = (
+            sign.lower() in text.lower() if sign.startswith(b"<") else text.lower().startswith(sign.lower())
+        )
+        if found and (text.startswith(b"<") or not sign.startswith(b"<")):
+            return MediaError(
+                f"{name} is {what}: it names other files, which are not opened", "give those instead"
+            )
+    if head[4:8] == b"ftyp":
+        return MediaError(f"{name} is damaged: the index of the MP4 is missing or broken", "copy it again")
+    return MediaError(f"{name} is not a media file that can be read", "check that it plays in a video player")
+
+
+def video_tracks(container: InputContainer) -> list[VideoStream]:
+    """The video streams in file order, without cover art, thumbnails and tiles of a larger picture."""
+    return [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_TRACK]
+
+
+def audio_tracks(container: InputContainer) -> list[AudioStream]:
+    """The audio streams in file order."""
+    return list(container.streams.audio)
+
+
+def pick_track(
+    container: InputContainer, kind: str, index: int | None, path: str | os.PathLike[str]
+) -> int | None:
+    """Choose a ``"video"`` or ``"audio"`` track: its position among those, or None if there is none.
+
+    Without an ``index`` it is FFmpeg's own choice (default flag, then decodable, then bit rate).
+
+    Raises:
+        MediaError: ``index`` names a track that does not exist.
+    """
+    tracks = video_tracks(container) if kind == "video" else audio_tracks(container)
+    if index is not None and not 0 <= index < len(tracks):
+        listed = ", ".join(str(number) for number in range(len(tracks))) or "none"
+        raise MediaError(
+            f"{shown(path)} has no {kind} track {index}; it has: {listed}", "choose one of those"
+        )
+    if index is not None or not tracks:
+        return index
+    best = container.streams.best("video" if kind == "video" else "audio")
+    places = [stream.index for stream in tracks]
+    return places.index(best.index) if best is not None and best.index in places else 0
+
+
+def describe(container: InputContainer) -> MediaInfo:
+    """What the header says about a container and its tracks."""
+    tracks = [_video_info(number, stream) for number, stream in enumerate(video_tracks(container))]
+    tracks += [_audio_info(number, stream) for number, stream in enumerate(audio_tracks(container))]
+    duration = container.duration / av.time_base if container.duration else None
+    return MediaInfo(container.format.name, duration, tuple(tracks))
+
+
+def _video_info(number: int, stream: VideoStream) -> TrackInfo:
+    codec = stream.codec_context  # None where this FFmpeg has no decoder
+    return TrackInfo(
+        kind="video",
+        index=number,
+        codec=codec.name if codec else None,
+        width=(codec.width or None) if codec else None,
+        height=(codec.height or None) if codec else None,
+        fps=float(stream.average_rate) if stream.average_rate else None,
+        duration=_seconds(stream, stream.duration),
+        language=_language(stream),
+        default=bool(stream.disposition & Disposition.default),
+    )
+
+
+def _audio_info(number: int, stream: AudioStream) -> TrackInfo:
+    codec = stream.codec_context
+    return TrackInfo(
+        kind="audio",
+        index=number,
+        codec=codec.name if codec else None,
+        sample_rate=(codec.sample_rate or None) if codec else None,
+        channels=(codec.channels or None) if codec else None,
+        duration=_seconds(stream, stream.duration),
+        language=_language(stream),
+        default=bool(stream.disposition & Disposition.default),
+    )
+
+
+def origin_of(container: InputContainer) -> float:
+    """Container time, in seconds, that is time 0 of the media: the earliest start of its tracks."""
+    starts = [start_of(stream) for stream in video_tracks(container)]
+    for stream in audio_tracks(container):
+        start = start_of(stream)
+        # A codec's run-in lies before 0 and is never heard; it must not shift the picture.
+        starts.append(start if start is None else max(start, 0.0))
+    return min((start for start in starts if start is not None), default=0.0)
+
+
+def start_of(stream: VideoStream | AudioStream) -> float | None:
+    """Container time, in seconds, at which a stream starts, if its header tells."""
+    return _seconds(stream, stream.start_time)
+
+
+def _seconds(stream: VideoStream | AudioStream, ticks: int | None) -> float | None:
+    return None if ticks is None or stream.time_base is None else float(ticks * stream.time_base)
+
+
+def _language(stream: VideoStream | AudioStream) -> str | None:
+    return None if stream.language in (None, "", "und") else stream.language

@@ -1,0 +1,96 @@
+"""16 kHz mono sound laid out on the time line of a span."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+
+from echopix_cli.media.values import SAMPLE_RATE
+
+Samples = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Timeline:
+    """Collects pieces of sound at their places; what lies between them is silence.
+
+    Args:
+        start: time in seconds of the first sample.
+        limit: the most samples to keep; later ones are dropped. ``None`` keeps all.
+    """
+
+    def __init__(self, start: float, limit: int | None) -> None:
+        self.start = start
+        self.limit = limit
+        self.length = 0  # samples up to the end of the last piece
+        self._pieces: list[tuple[int, Samples]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing after the last piece could be kept."""
+        return self.limit is not None and self.length >= self.limit
+
+    def place(self, seconds: float) -> int:
+        """The sample number of a time; negative before the start."""
+        return round((seconds - self.start) * SAMPLE_RATE)
+
+    def add(self, place: int, samples: Samples) -> None:
+        """Put float32 ``(n,)`` samples at a place, cutting what lies outside the span."""
+        if place < 0:
+            samples, place = samples[-place:], 0
+        if self.limit is not None:
+            samples = samples[: max(0, self.limit - place)]
+        if samples.size:
+            self._pieces.append((place, samples))
+            self.length = max(self.length, place + samples.size)
+
+    def waveform(self) -> Samples:
+        """All pieces as float32 ``(length,)`` in [-1, 1]."""
+        sound = np.zeros(self.length, np.float32)
+        for place, samples in self._pieces:
+            sound[place : place + samples.size] = samples
+        return np.clip(sound, -1.0, 1.0, out=sound)
+
+
+class Stretch:
+    """One unbroken stretch of sound at one sampling rate, resampled onto a timeline as it comes.
+
+    Args:
+        rate: Hz of what is pushed.
+        begin: time in seconds of its first sample.
+    """
+
+    def __init__(self, timeline: Timeline, rate: int, begin: float) -> None:
+        self.rate = rate
+        self.begin = begin
+        self.pushed = 0  # samples at ``rate``
+        self._timeline = timeline
+        self._place = timeline.place(begin)
+        # libswresample starts and ends without delay, so output sample 0 lies at ``begin``.
+        self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+
+    @property
+    def end(self) -> float:
+        """Time in seconds just after the last sample."""
+        return self.begin + self.pushed / self.rate
+
+    def push(self, samples: Samples) -> None:
+        """Append float32 ``(n,)`` mono samples; what is not a number becomes silence."""
+        if samples.size:
+            # Before resampling, whose filter would spread one NaN over its neighbours.
+            block = np.nan_to_num(samples[None], nan=0.0, posinf=0.0, neginf=0.0)
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+            frame.sample_rate = self.rate
+            self.pushed += samples.size
+            self._collect(self._resampler.resample(frame))
+
+    def close(self) -> None:
+        """Write what the resampler still holds."""
+        self._collect(self._resampler.resample(None))
+
+    def _collect(self, frames: list[av.AudioFrame]) -> None:
+        for frame in frames:
+            samples = frame.to_ndarray()[0].astype(np.float32)
+            self._timeline.add(self._place, samples)
+            self._place += samples.size

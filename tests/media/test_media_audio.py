@@ -1,0 +1,235 @@
+"""The sound: right place, right level, right length, and a status that tells what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from makers import (
+    flac_with_cover,
+    greys,
+    tone,
+    write_clip,
+    write_picture,
+    write_stretches,
+    write_two_tracks,
+)
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media import audio as audio_room
+from echopix_cli.results import AudioStatus
+
+RATE = 16_000
+
+
+def heard(clip: Clip) -> Any:
+    assert clip.waveform is not None and clip.waveform.dtype == np.float32 and clip.waveform.ndim == 1
+    return clip.waveform
+
+
+def onset(waveform: Any) -> float:
+    """When the sound begins, in seconds."""
+    return float(np.argmax(np.abs(waveform) > 0.05)) / RATE
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "FLOAT"])
+def test_plain_audio_is_resampled_in_place(tmp_path: Path, rate: int, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(2, rate)[0], rate, subtype=subtype)
+    clip = load_clip(path)
+    assert (clip.frames, clip.frame_times, clip.second_per_grid) == (None, None, None)
+    assert clip.audio_status is AudioStatus.USED and clip.end == pytest.approx(2.0)
+    assert abs(heard(clip).size - 2 * RATE) <= 1
+    inner = slice(200, 2 * RATE - 200)  # a resampler rings at the edges
+    np.testing.assert_allclose(
+        heard(clip)[inner], tone(2)[0][inner], atol=0.02 if subtype == "PCM_U8" else 0.002
+    )
+
+
+def test_both_readers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stereo = np.concatenate([tone(3, 44_100, 440), tone(3, 44_100, 1000)])
+    soundfile.write(tmp_path / "a.flac", stereo.T, 44_100)
+    for plan in (DecodePlan(), DecodePlan(start=0.5, end=2.25)):
+        plain = heard(load_clip(tmp_path / "a.flac", plan))
+        with monkeypatch.context() as patch:
+            patch.setattr("echopix_cli.media.load.is_plain", lambda name: False)
+            through_ffmpeg = heard(load_clip(tmp_path / "a.flac", plan))
+        assert plain.size == through_ffmpeg.size
+        np.testing.assert_allclose(plain[200:-200], through_ffmpeg[200:-200], atol=1e-3)
+
+
+def test_channels_are_averaged_not_summed(tmp_path: Path) -> None:
+    same = np.concatenate([tone(1), tone(1)])
+    mixed = heard(load_clip(write_clip(tmp_path / "s.mkv", sound=same)))
+    np.testing.assert_allclose(mixed, tone(1)[0], atol=1e-3)
+    opposite = np.concatenate([tone(1), -tone(1)])
+    assert float(np.abs(heard(load_clip(write_clip(tmp_path / "o.mkv", sound=opposite)))).max()) < 1e-3
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav", "aiff"])
+def test_plain_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, tone(4, 44_100)[0], 44_100)
+    levels = [float(np.sqrt(np.mean(np.square(part)))) for part in np.split(heard(load_clip(path)), 40)]
+    assert levels == pytest.approx([0.5 / 2**0.5] * 40, rel=0.02)  # no seam between the blocks
+    clip = load_clip(path, DecodePlan(start=0.5, end=1.5))
+    assert heard(clip).size == RATE and clip.start == 0.5 and clip.end == 1.5
+    # An MP3 decoder needs a run-in before the span, or its first 50 ms are silent.
+    np.testing.assert_array_equal(
+        heard(clip)[200:-200], heard(load_clip(path))[RATE // 2 :][200 : RATE - 200]
+    )
+    assert float(np.sqrt(np.mean(np.square(heard(clip)[:800])))) == pytest.approx(0.5 / 2**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(("suffix", "codec", "rate"), [("m4a", "aac", 44_100), ("mka", "libopus", 48_000)])
+def test_audio_only_containers(tmp_path: Path, suffix: str, codec: str, rate: int) -> None:
+    path = write_clip(tmp_path / f"a.{suffix}", sound=tone(2, rate), sound_rate=rate, audio_codec=codec)
+    clip = load_clip(path)
+    assert clip.frames is None and clip.audio_status is AudioStatus.USED and clip.notices == ()
+    assert heard(clip).size == pytest.approx(2 * RATE, abs=0.05 * RATE)
+
+
+def test_cover_art_is_not_a_video_track(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "plain.flac", tone(1)[0], RATE)
+    cover = write_picture(tmp_path / "cover.png", greys(1)[0]).read_bytes()
+    path = flac_with_cover(tmp_path / "plain.flac", tmp_path / "cover.flac", cover)
+    clip = load_clip(path)
+    assert clip.frames is None and heard(clip).size == RATE
+    assert [track.kind for track in clip.info.tracks] == ["audio"]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_late_sound_begins_with_silence(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(tmp_path / f"a.{suffix}", greys(30), sound=tone(2), sound_start=1.0,
+                      codec="libx264", pix_fmt="yuv420p", audio_codec="aac")  # fmt: skip
+    clip = load_clip(path)
+    assert onset(heard(clip)) == pytest.approx(1.0, abs=0.07)  # an AAC frame lasts 64 ms at 16 kHz
+    assert float(np.abs(heard(clip)[: int(0.9 * RATE)]).max()) < 1e-3
+    later = load_clip(path, DecodePlan(start=0.75))
+    assert onset(heard(later)) == pytest.approx(0.25, abs=0.07)
+
+
+def test_a_hole_in_the_sound_is_silence(tmp_path: Path) -> None:
+    path = tmp_path / "hole.mkv"
+    write_stretches(path, [(0.0, tone(1)), (3.0, tone(1))])
+    waveform = heard(load_clip(path))
+    assert waveform.size == pytest.approx(4 * RATE, abs=20)
+    assert float(np.abs(waveform[RATE + 50 : 3 * RATE - 50]).max()) == 0.0
+    assert float(np.abs(waveform[3 * RATE :]).max()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(1.0, 30), (5.0, 30)])
+def test_sound_may_be_shorter_or_longer_than_the_picture(tmp_path: Path, seconds: float, frames: int) -> None:
+    clip = load_clip(write_clip(tmp_path / "a.mkv", greys(frames), sound=tone(seconds)))
+    assert clip.frames is not None
+    assert heard(clip).size == pytest.approx(seconds * RATE, abs=20)
+    assert clip.end == pytest.approx(max(seconds, frames / 10)) and clip.notices == ()
+
+
+def test_a_span_after_the_picture_ends_has_sound_only_and_says_so(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", greys(10), sound=tone(4))
+    clip = load_clip(path, DecodePlan(start=2, end=3))
+    assert clip.frames is None and heard(clip).size == RATE
+    assert clip.notices == ("the picture ends at 1.00 s, before the span; only sound was used",)
+
+
+def test_a_span_after_the_sound_ends_has_the_picture_only_and_says_so(tmp_path: Path) -> None:
+    clip = load_clip(write_clip(tmp_path / "a.mkv", greys(40), sound=tone(1)), DecodePlan(start=2, end=3))
+    assert clip.frames is not None and clip.waveform is None
+    assert clip.audio_status is AudioStatus.ABSENT
+    assert clip.notices == ("the audio track is silent throughout the span",)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_too_much_sound_is_cut_and_counted(tmp_path: Path, plain: bool) -> None:
+    if plain:
+        path = tmp_path / "a.wav"
+        soundfile.write(path, tone(5)[0], RATE)
+    else:
+        path = write_clip(tmp_path / "a.mkv", greys(50), sound=tone(5))
+    clip = load_clip(path, DecodePlan(max_audio_seconds=2.0))
+    assert heard(clip).size == 2 * RATE and clip.audio_status is AudioStatus.TRUNCATED
+    assert clip.notices == ("only the first 2 s of sound were used; 3.0 s were left out",)
+    exact = load_clip(path, DecodePlan(max_audio_seconds=5.0))
+    assert exact.audio_status is AudioStatus.USED and exact.notices == ()
+    within = load_clip(path, DecodePlan(start=1, end=2, max_audio_seconds=2.0))
+    assert within.audio_status is AudioStatus.USED and heard(within).size == RATE
+
+
+def test_switching_a_modality_off(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", greys(10), sound=tone(1))
+    silent = load_clip(path, DecodePlan(audio=False))
+    assert silent.waveform is None and silent.audio_status is AudioStatus.DISABLED
+    blind = load_clip(path, DecodePlan(video=False))
+    assert blind.frames is None and blind.audio_status is AudioStatus.USED
+    mute = write_clip(tmp_path / "m.mkv", greys(10))
+    assert load_clip(mute, DecodePlan(audio=False)).audio_status is AudioStatus.ABSENT
+    with pytest.raises(MediaError, match="nothing is left to use"):
+        load_clip(mute, DecodePlan(video=False))
+    with pytest.raises(MediaError, match="nothing is left to use"):
+        load_clip(path, DecodePlan(video=False, audio=False))
+
+
+def test_several_audio_tracks(tmp_path: Path) -> None:
+    path = write_two_tracks(tmp_path / "two.mkv", tone(1, level=0.1), tone(1, level=0.7))
+    levels = [float(np.abs(heard(load_clip(path, DecodePlan(audio_track=n)))).max()) for n in (0, 1)]
+    assert levels == pytest.approx([0.1, 0.7], abs=0.01)
+    assert load_clip(path).notices == ("the file has 2 audio tracks; track 0 was used",)
+    with pytest.raises(MediaError, match="no audio track 7; it has: 0, 1"):
+        load_clip(path, DecodePlan(audio_track=7))
+
+
+def test_plain_audio_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(RATE * 20, np.float32), RATE)
+    asked = []
+    real = soundfile.SoundFile.read
+
+    def read(self: Any, frames: int = -1, **options: Any) -> Any:
+        asked.append(frames)
+        return real(self, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    load_clip(path)
+    assert len(asked) >= 4 and 0 < max(asked) <= 100_000
+
+
+def test_what_libsndfile_cannot_read_goes_through_ffmpeg(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.wav", sound=tone(1), audio_codec="adpcm_yamaha")
+    assert audio_room.read_plain(path, DecodePlan()) is None
+    assert heard(load_clip(path)).size == pytest.approx(RATE, abs=2048)
+
+
+def test_a_damaged_timestamp_is_not_hours_of_silence(tmp_path: Path) -> None:
+    path = write_stretches(tmp_path / "a.mkv", [(0.0, tone(1)), (2_000.0, tone(1))])
+    whole = heard(load_clip(path))
+    assert whole.size == pytest.approx(2_001 * RATE, abs=20), "an honest header is believed"
+    found = audio_room.read_track(path, 0, DecodePlan(), 0.0, None)
+    assert found.waveform is not None and found.waveform.size == pytest.approx(2 * RATE, abs=20)
+
+
+def test_sound_that_is_no_number_is_silence(tmp_path: Path) -> None:
+    sound = tone(1)[0]
+    sound[500:600] = np.nan
+    sound[700] = np.inf
+    soundfile.write(tmp_path / "a.wav", sound, RATE, subtype="FLOAT")
+    waveform = heard(load_clip(tmp_path / "a.wav"))
+    assert np.isfinite(waveform).all() and float(np.abs(waveform[500:600]).max()) == 0.0
+    np.testing.assert_allclose(waveform[:500], sound[:500], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", ["7.1", "hexadecagonal"])
+def test_many_planes_do_not_crash(channels: str) -> None:
+    count = {"7.1": 8, "hexadecagonal": 16}[channels]
+    packed = np.repeat(tone(0.1), count, axis=0).T.reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), format="flt", layout=channels)
+    frame.sample_rate = RATE
+    planar = av.AudioResampler(format="fltp", layout=channels, rate=RATE).resample(frame)[0]
+    assert planar.format.is_planar
+    np.testing.assert_allclose(audio_room.mono(planar), tone(0.1)[0], atol=1e-6)

@@ -1,0 +1,130 @@
+"""Damaged files: the readable part is used, and a notice says how much that was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from makers import greys, numbers, tone, write_clip
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media import DecodePlan, load_clip
+from echopix_cli.results import AudioStatus
+
+SMALL = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
+
+
+def noisy(count: int) -> list[np.ndarray]:
+    """Grey frames with noise that an encoder cannot swallow, so that bytes grow with time."""
+    rng = np.random.default_rng(0)
+    return [np.clip(grey + rng.integers(-8, 8, grey.shape), 0, 255).astype(np.uint8) for grey in greys(count)]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_a_truncated_clip_is_read_up_to_there(tmp_path: Path, suffix: str) -> None:
+    flags = {} if suffix == "mkv" else {"movflags": "faststart"}
+    path = write_clip(tmp_path / f"a.{suffix}", noisy(80), codec="mjpeg", pix_fmt="yuvj420p",
+                      options={"qmin": "1"}, container_options=flags)  # fmt: skip
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 5])
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None
+    assert 1.0 < clip.frame_times[-1] < 4.0
+    found = numbers(clip.frames)
+    assert found == sorted(found) and found[0] == 0
+    assert clip.notices[-1] == f"read {clip.end:.1f} s of 8.0 s; the rest is missing or damaged"
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mov"])
+def test_damage_in_the_middle_is_skipped_over(tmp_path: Path, suffix: str) -> None:
+    codec, pix_fmt = {"mkv": ("ffv1", "bgr0"), "mov": ("png", "rgb24")}[suffix]
+    path = write_clip(tmp_path / f"a.{suffix}", noisy(80), codec=codec, pix_fmt=pix_fmt, sound=tone(8))
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) * 4 // 10, len(data) * 5 // 10, 7):
+        data[place] ^= 0xFF
+    path.write_bytes(bytes(data))
+    clip = load_clip(path, DecodePlan(fps=10, **SMALL))
+    assert clip.frames is not None and clip.frame_times is not None and clip.waveform is not None
+    assert clip.frame_times[-1] > 7.5, "what follows the damage is used as well"
+    healthy = clip.frame_times < 2.5
+    assert healthy.sum() > 10
+    assert numbers(clip.frames[healthy]) == np.round(clip.frame_times[healthy] * 10).astype(int).tolist()
+    if suffix == "mov":  # Matroska's demuxer drops what is damaged without a word
+        assert any("could not be decoded and were left out" in notice for notice in clip.notices)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    return write_clip(
+        tmp_path / "a.mkv", greys(20), codec="libx264", pix_fmt="yuv420p", sound=tone(2), audio_codec="aac"
+    )
+
+
+def _scramble(path: Path, codec: bytes) -> None:
+    """Give a track a codec that nobody has."""
+    data = path.read_bytes()
+    assert data.count(codec) == 1
+    path.write_bytes(data.replace(codec, codec[:-3] + b"ZZZ"))
+
+
+def test_undecodable_sound_leaves_the_picture(whole: Path) -> None:
+    _scramble(whole, b"A_AAC")
+    clip = load_clip(whole, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.waveform is None
+    assert clip.audio_status is AudioStatus.UNDECODABLE
+    assert clip.notices == ("the sound could not be decoded (unknown codec); only the picture was used",)
+    assert load_clip(whole, DecodePlan(start=1.0, **SMALL)).audio_status is AudioStatus.UNDECODABLE
+
+
+def test_undecodable_picture_leaves_the_sound(whole: Path) -> None:
+    _scramble(whole, b"V_MPEG4/ISO/AVC")
+    clip = load_clip(whole, DecodePlan(**SMALL))
+    assert clip.frames is None and clip.waveform is not None
+    assert clip.audio_status is AudioStatus.USED
+    assert clip.notices == ("the picture could not be decoded (unknown codec); only the sound was used",)
+
+
+def test_neither_is_an_error(whole: Path) -> None:
+    _scramble(whole, b"V_MPEG4/ISO/AVC")
+    _scramble(whole, b"A_AAC")
+    with pytest.raises(MediaError, match="could not be decoded"):
+        load_clip(whole)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_truncated_plain_audio(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 160_000)
+    soundfile.write(path, sound, 16_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    clip = load_clip(path)
+    assert clip.waveform is not None
+    assert clip.waveform.size == pytest.approx(80_000, rel=0.05)
+    np.testing.assert_allclose(clip.waveform[:70_000], sound[:70_000], atol=1e-3)
+    if suffix == "wav":
+        return  # libraries correct a WAV header's length to that of the file, so nothing is seen to lack
+    assert clip.notices[-1:] == (f"read {clip.end:.1f} s of 10.0 s; the rest is missing or damaged",)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+def test_no_foreign_error_escapes_from_noise(tmp_path: Path, suffix: str, seed: int) -> None:
+    codec = "mpeg4" if suffix == "avi" else "libx264"
+    path = write_clip(tmp_path / f"a.{suffix}", greys(10), codec=codec, pix_fmt="yuv420p", fps=25,
+                      sound=tone(0.5, 48_000), sound_rate=48_000, audio_codec="libmp3lame")  # fmt: skip
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(0, len(data), [3, 30, 300][seed % 3]):
+        data[place] = rng.integers(256)
+    if seed % 4 == 0:
+        del data[rng.integers(200, len(data)) :]
+    path.write_bytes(bytes(data))
+    try:
+        clip = load_clip(path, DecodePlan(**SMALL, start=[None, 0.1][seed % 2]))
+    except MediaError as error:
+        assert error.hint
+    else:
+        assert clip.frames is not None or clip.waveform is not None
