@@ -91,7 +91,9 @@ def _device(text: str) -> str:
 _POSITIVE = "expected a whole number of at least 1"
 SETTINGS: tuple[Setting, ...] = (
     Setting("model", str, "tiny", "model name or path of a checkpoint folder"),
-    Setting("budget", _budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"),
+    Setting(
+        "budget", _budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"
+    ),
     Setting("device", _device, "auto", "auto, cpu, cuda or cuda:N"),
     Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "precision of the weights"),
     Setting("fps", _bounded(float, 1e-6, "expected a rate above 0"), 2.0, "frames sampled per second"),
@@ -147,7 +149,9 @@ def _parsed(setting: Setting, raw: Any, where: str) -> Any:
     """A value from text or TOML, with an error that says where it stands."""
     try:
         if isinstance(raw, bool) != (setting.parse is _boolean) and not isinstance(raw, str):
-            raise ValueError("expected true or false" if setting.parse is _boolean else "true or false means nothing here")
+            raise ValueError(
+                "expected true or false" if setting.parse is _boolean else "true or false means nothing here"
+            )
         return setting.parse(str(raw))
     except ValueError as error:
         raise UsageError(f"{where}: {raw!r} does not fit: {error}", f"{setting.name}: {setting.help}") from None

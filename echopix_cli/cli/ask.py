@@ -42,7 +42,8 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str]) -> tuple
 
 def ask(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="MEDIA... QUESTION", help="media files, then the question (- reads it from stdin)")
+        list[str],
+        typer.Argument(metavar="MEDIA... QUESTION", help="media files, then the question (- reads it from stdin)"),
     ],
     question: opt.Questions = None,
     json: opt.Json = False,

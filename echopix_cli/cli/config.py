@@ -20,5 +20,7 @@ def config(json: opt.Json = False, no_color: opt.NoColor = False, debug: opt.Deb
     run.output.answer(f"# {path}{state}")
     for setting in SETTINGS:
         found = run.settings[setting.name]
-        value = "-" if found.value is None else str(found.value).lower() if found.value in (True, False) else found.value
+        value = (
+            "-" if found.value is None else str(found.value).lower() if found.value in (True, False) else found.value
+        )
         run.output.answer(f"{setting.name:{width}}  {one_line(str(value)):16}  {found.origin:11}  {setting.variable}")

@@ -23,8 +23,13 @@ def profile(
     media: Annotated[str, typer.Argument(metavar="MEDIA", help="the media file to measure with")],
     budget: Annotated[
         list[float] | None,
-        typer.Option("--budget", "-b", metavar="FRACTION", help="a budget to measure beside 1.0; repeat for more "
-                     "(default 0.05 0.1 0.2)", show_default=False),
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="FRACTION",
+            help="a budget to measure beside 1.0; repeat for more (default 0.05 0.1 0.2)",
+            show_default=False,
+        ),
     ] = None,
     question: Annotated[
         str, typer.Option("--question", "-Q", metavar="TEXT", help="the question asked")

@@ -183,7 +183,7 @@ class Engine:
         encoded: Encoded,
         question: str,
         budget: float | None = None,
-        options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+        options: GenerationOptions = GenerationOptions(),
     ) -> Iterator[TextPiece | Answer]:
         """Answer one question: pieces of text as they come, then exactly one :class:`Answer`.
 
@@ -235,7 +235,7 @@ class Engine:
         encoded: Encoded,
         question: str,
         budget: float | None = None,
-        options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+        options: GenerationOptions = GenerationOptions(),
     ) -> Answer:
         """As :meth:`stream`, but the answer in one piece."""
         *_, answer = self.stream(encoded, question, budget, options)
@@ -355,4 +355,3 @@ def _no_memory(device: torch.device) -> DeviceError:
         f"out of memory on {device}",
         "take less at a time: a smaller --budget, --max-frames or --max-pixels, or a span with --start/--end",
     )
-

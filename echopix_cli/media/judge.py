@@ -36,21 +36,13 @@ def require_something(
     Raises:
         MediaError: there is neither, with the reason.
     """
-    if (picture is not None and picture.frames is not None) or (
-        sound is not None and sound.waveform is not None
-    ):
+    if (picture is not None and picture.frames is not None) or (sound is not None and sound.waveform is not None):
         return
     if layout.video is None and layout.audio is None:
-        raise MediaError(
-            f"{name} holds no video or audio track that can be used", "convert it to MP4 or JPEG"
-        )
+        raise MediaError(f"{name} holds no video or audio track that can be used", "convert it to MP4 or JPEG")
     if picture is None and sound is None:
-        missing = (
-            "sound" if layout.audio is None else "picture" if layout.video is None else "picture and sound"
-        )
-        raise MediaError(
-            f"{name}: nothing is left to use ({missing} missing or switched off)", "switch it on"
-        )
+        missing = "sound" if layout.audio is None else "picture" if layout.video is None else "picture and sound"
+        raise MediaError(f"{name}: nothing is left to use ({missing} missing or switched off)", "switch it on")
     ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
     last = max(ends, default=None)
     if last is not None and plan.from_time >= last:
@@ -59,9 +51,7 @@ def require_something(
             "choose an earlier start",
         )
     if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
-        raise MediaError(
-            f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player"
-        )
+        raise MediaError(f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player")
     raise MediaError(f"{name} shows and plays nothing between the chosen times", "choose a longer span")
 
 
@@ -77,9 +67,7 @@ def judge(
             codec = _codec(layout, "video", layout.video)
             notices.append(f"the picture could not be decoded ({codec}); only the sound was used")
         elif picture.frames is None:
-            notices.append(
-                f"the picture ends at {picture.end or 0:.2f} s, before the span; only sound was used"
-            )
+            notices.append(f"the picture ends at {picture.end or 0:.2f} s, before the span; only sound was used")
     notices += of_sound
     notices += _shortfall(plan, layout, picture, sound)
     return status, tuple(notices)
@@ -92,9 +80,7 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         return AudioStatus.DISABLED, []
     if not sound.decodable:
         codec = _codec(layout, "audio", layout.audio)
-        return AudioStatus.UNDECODABLE, [
-            f"the sound could not be decoded ({codec}); only the picture was used"
-        ]
+        return AudioStatus.UNDECODABLE, [f"the sound could not be decoded ({codec}); only the picture was used"]
     if sound.waveform is None:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
     notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []

@@ -37,9 +37,7 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
     with opened(path, limits) as container:
         info = describe(container)
     tracks = tuple(
-        dataclasses.replace(track, rotation=_rotation(path, track, limits))
-        if track.kind == "video"
-        else track
+        dataclasses.replace(track, rotation=_rotation(path, track, limits)) if track.kind == "video" else track
         for track in info.tracks
     )
     return dataclasses.replace(info, tracks=tracks)

@@ -48,9 +48,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     return new_height, new_width
 
 
-def smart_nframes(
-    total_frames: int, video_fps: float, *, fps: float, min_frames: int, max_frames: int
-) -> int:
+def smart_nframes(total_frames: int, video_fps: float, *, fps: float, min_frames: int, max_frames: int) -> int:
     """How many of ``total_frames`` to sample: ``fps`` per second within the bounds, an even number.
 
     Where the family raises because a clip is shorter than one frame pair, one frame is taken.

@@ -49,9 +49,7 @@ _INDIRECT = (
     (b"<smil", "a SMIL playlist"),
     (b"<asx", "an asx playlist"),
 )
-_PROTOCOL = re.compile(
-    r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|concatf?|subfile|crypto|cache|async):)"
-)
+_PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|concatf?|subfile|crypto|cache|async):)")
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 
 
@@ -81,9 +79,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
         MediaError: it is missing, unreadable, empty, or not a regular file (a pipe is not waited for).
     """
     # O_NONBLOCK, because opening a FIFO for reading would otherwise wait for a writer.
-    flags = (
-        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    )
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
@@ -155,13 +151,9 @@ def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
 def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
     name, text = shown(path), head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for sign, what in _INDIRECT:
-        found = (
-            sign.lower() in text.lower() if sign.startswith(b"<") else text.lower().startswith(sign.lower())
-        )
+        found = sign.lower() in text.lower() if sign.startswith(b"<") else text.lower().startswith(sign.lower())
         if found and (text.startswith(b"<") or not sign.startswith(b"<")):
-            return MediaError(
-                f"{name} is {what}: it names other files, which are not opened", "give those instead"
-            )
+            return MediaError(f"{name} is {what}: it names other files, which are not opened", "give those instead")
     if head[4:8] == b"ftyp":
         return MediaError(f"{name} is damaged: the index of the MP4 is missing or broken", "copy it again")
     return MediaError(f"{name} is not a media file that can be read", "check that it plays in a video player")
@@ -177,9 +169,7 @@ def audio_tracks(container: InputContainer) -> list[AudioStream]:
     return list(container.streams.audio)
 
 
-def pick_track(
-    container: InputContainer, kind: str, index: int | None, path: str | os.PathLike[str]
-) -> int | None:
+def pick_track(container: InputContainer, kind: str, index: int | None, path: str | os.PathLike[str]) -> int | None:
     """Choose a ``"video"`` or ``"audio"`` track: its position among those, or None if there is none.
 
     Without an ``index`` it is FFmpeg's own choice (default flag, then decodable, then bit rate).
@@ -190,9 +180,7 @@ def pick_track(
     tracks = video_tracks(container) if kind == "video" else audio_tracks(container)
     if index is not None and not 0 <= index < len(tracks):
         listed = ", ".join(str(number) for number in range(len(tracks))) or "none"
-        raise MediaError(
-            f"{shown(path)} has no {kind} track {index}; it has: {listed}", "choose one of those"
-        )
+        raise MediaError(f"{shown(path)} has no {kind} track {index}; it has: {listed}", "choose one of those")
     if index is not None or not tracks:
         return index
     best = container.streams.best("video" if kind == "video" else "audio")

@@ -101,9 +101,7 @@ class TokenCompressor(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.ln = Qwen2_5OmniRMSNorm(hidden_size, eps=1e-6)
-        self.score_head = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, 1)
-        )
+        self.score_head = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, 1))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, d) → scores (B, L)."""
@@ -292,7 +290,9 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             generator: of the ``random`` control.
         """
         ids = prompt.input_ids
-        valid = torch.ones_like(ids, dtype=torch.bool) if prompt.attention_mask is None else prompt.attention_mask.bool()
+        valid = (
+            torch.ones_like(ids, dtype=torch.bool) if prompt.attention_mask is None else prompt.attention_mask.bool()
+        )
         in_pool = torch.isin(ids, torch.tensor(self.special.placeholders, device=ids.device)) & valid
         encoded = self._encode(prompt, valid, in_pool, labels)
         scores: Tensor = self.model.compressor(encoded).float()

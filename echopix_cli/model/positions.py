@@ -129,12 +129,15 @@ class _Walker:
         self.append(np.zeros((3, 2), dtype=np.int64))
 
 
-def _video_rows(
-    video: tuple[Sequence[int], npt.NDArray[np.float32]], timeline: Timeline, merge: int
-) -> IntArray:
+def _video_rows(video: tuple[Sequence[int], npt.NDArray[np.float32]], timeline: Timeline, merge: int) -> IntArray:
     """Relative positions of one video given its (T, H, W) patch grid and its grid times in seconds."""
     (_, height, width), seconds = video
     return video_block(grid_times_to_steps(seconds, timeline.per_second), height // merge, width // merge)
+
+
+def _require_rows(is_placeholder: npt.NDArray[np.bool_], begin: int, end: int) -> None:
+    if end > len(is_placeholder) or not is_placeholder[begin:end].all():
+        raise ValueError("the prompt holds fewer placeholder tokens than the media given have rows")
 
 
 def _prompt_positions(
@@ -162,11 +165,13 @@ def _prompt_positions(
             walker.text(first - 2 - at)
             walker.shared_pair()
             block, sound = _video_rows(next(videos), timeline, merge), audio_block(next(audio_rows))
+            end_of_block = first + block.shape[1] + sound.shape[1]
+            _require_rows(is_placeholder, first, end_of_block)
             start = walker.next
             for name, begin, end in interleave(block, sound, timeline.chunk):
                 walker.append((block if name == "video" else sound)[:, begin:end], start)
             walker.shared_pair()
-            at = first + block.shape[1] + sound.shape[1] + 2
+            at = end_of_block + 2
             continue
         walker.text(first - at)
         if kind == special.audio:
@@ -176,10 +181,9 @@ def _prompt_positions(
             block = _video_rows((grid, uniform_grid_times(grid[0], 1.0)), timeline, merge)
         else:
             block = _video_rows(next(videos), timeline, merge)
-        walker.append(block)
         at = first + block.shape[1]
-    if at > len(ids):
-        raise ValueError("the prompt holds fewer placeholder tokens than the media given have rows")
+        _require_rows(is_placeholder, first, at)
+        walker.append(block)
     return np.concatenate(walker.segments, axis=1)
 
 
@@ -193,7 +197,7 @@ def position_ids(
     video_grid_times: Sequence[npt.ArrayLike] | None = None,
     audio_rows: Sequence[int] = (),
     spatial_merge_size: int = 2,
-    timeline: Timeline = Timeline(),  # noqa: B008 - frozen
+    timeline: Timeline = Timeline(),
 ) -> tuple[Tensor, Tensor]:
     """Positions of every prompt row on the four axes time, height, width, time.
 

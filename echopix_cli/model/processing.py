@@ -69,7 +69,7 @@ class PixelRules:
 
 def patchify(
     frames: npt.NDArray[np.uint8] | Tensor,
-    rules: PixelRules = PixelRules(),  # noqa: B008 - frozen
+    rules: PixelRules = PixelRules(),
 ) -> tuple[Tensor, tuple[int, int, int]]:
     """Frames (T, 3, H, W) uint8 → normalised patches (n, 1176) float32 and their grid (t, h, w).
 
@@ -104,9 +104,9 @@ def log_mel(waveform: npt.NDArray[np.float32]) -> Tensor:
     extractor = _mel_extractor()
     frames = -(-len(waveform) // extractor.hop_length)
     padded = np.pad(waveform, (0, extractor.n_fft + extractor.hop_length))
-    features = extractor(
-        padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt"
-    )["input_features"]
+    features = extractor(padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt")[
+        "input_features"
+    ]
     mel: Tensor = features[0, :, :frames]
     return mel
 
@@ -135,7 +135,7 @@ class ClipInputs:
         return t * h * w // self.merge_size**2
 
 
-def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:  # noqa: B008 - frozen
+def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:
     """Patches, log-mel and times of a decoded clip; whatever it lacks stays empty."""
     pixels, grid, times = None, None, np.zeros(0)
     if clip.frames is not None and clip.frame_times is not None:
@@ -157,7 +157,7 @@ class Processor:
         self,
         tokenizer: PreTrainedTokenizerBase,
         config: EchoingPixelsConfig,
-        rules: PixelRules = PixelRules(),  # noqa: B008 - frozen
+        rules: PixelRules = PixelRules(),
         stop_ids: Sequence[int] = (),
     ) -> None:
         self.tokenizer = tokenizer

@@ -179,9 +179,7 @@ def build_bank(fonts: dict[str, str], path: Path, with_training: bool) -> None:
             at += len(note) + len(gap)
     path.parent.mkdir(parents=True, exist_ok=True)
     row = np.concatenate(parts)
-    with soundfile.SoundFile(
-        path, "w", SAMPLE_RATE, 1, format="OGG", subtype="VORBIS", compression_level=0.45
-    ) as out:
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, format="OGG", subtype="VORBIS", compression_level=0.45) as out:
         for i in range(0, len(row), SAMPLE_RATE):  # libsndfile's Vorbis encoder overflows on one big write
             out.write(row[i : i + SAMPLE_RATE])
     lines = ",\n".join(json.dumps(entry) for entry in index)
@@ -221,9 +219,7 @@ def _install_hint(path: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of this module; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--unseen-font",
         metavar="PATH",

@@ -17,8 +17,7 @@ FONTS: tuple[str, ...] = ("fluid", "musescore")
 UNSEEN_FONT = "timgm"
 UNSEEN_FONT_VARIABLE = "ECHOPIX_UNSEEN_FONT"
 BUILD_COMMAND = (
-    "apt-get install fluidsynth timgm6mb-soundfont"
-    " && python -m echopix_cli.scenes.build_assets --unseen-font"
+    "apt-get install fluidsynth timgm6mb-soundfont && python -m echopix_cli.scenes.build_assets --unseen-font"
 )
 
 # General MIDI drum keys: bass drums, snare and toms. Training hears the first row only.

@@ -201,11 +201,7 @@ def _ask_heard(script: Script, rng: Rng) -> list[Item]:
 
 def _ask_exists(script: Script, rng: Rng) -> list[Item]:
     """One question about the picture and one about the sound, each as often with "yes" as with "no"."""
-    return [
-        item
-        for item in (_ask_exists_seen(script, rng), _ask_exists_heard(script, rng))
-        if item is not None
-    ]
+    return [item for item in (_ask_exists_seen(script, rng), _ask_exists_heard(script, rng)) if item is not None]
 
 
 def _ask_exists_seen(script: Script, rng: Rng) -> Item | None:

@@ -14,9 +14,7 @@ from echopix_cli.scenes.script import SAMPLE_RATE, Script
 from echopix_cli.scenes.video import render_frames
 
 
-def write_mp4(
-    script: Script, path: str | os.PathLike[str], size: int | tuple[int, int] = 224, fps: int = 25
-) -> None:
+def write_mp4(script: Script, path: str | os.PathLike[str], size: int | tuple[int, int] = 224, fps: int = 25) -> None:
     """Render a script into an mp4 file.
 
     The file appears under its name only when it is complete: it is written beside it and then renamed.

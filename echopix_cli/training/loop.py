@@ -194,7 +194,11 @@ class Trainer:
         end = recipe.steps if until is None else min(until, recipe.steps)
         data = SceneBatches(self.processor, "train", recipe.batch_size, recipe.families, recipe.side, recipe.steps)
         loader = DataLoader(
-            data, batch_size=None, sampler=range(self.step, end), num_workers=1, prefetch_factor=4  # type: ignore[arg-type]
+            data,
+            batch_size=None,
+            sampler=range(self.step, end),
+            num_workers=1,
+            prefetch_factor=4,  # type: ignore[arg-type]
         )
         self.model.train()
         for batch in loader:

@@ -38,7 +38,9 @@ def read_config(folder: Path) -> EchoingPixelsConfig:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{folder} holds no config.json", "an EchoingPixels checkpoint has one beside its weights") from None
+        raise ModelError(
+            f"{folder} holds no config.json", "an EchoingPixels checkpoint has one beside its weights"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from None
     if not isinstance(raw, dict) or raw.get("model_type") != MODEL_TYPE:
@@ -144,9 +146,7 @@ def load_model(
     return model.to(device).eval()
 
 
-def save_model(
-    model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None
-) -> None:
+def save_model(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the authors' layout, each renamed into place whole.
 
     Args:

@@ -126,9 +126,7 @@ CHECKS = {
 
 def check_folder(folder: Path) -> list[Row]:
     """Check every file of the known kinds in ``folder``."""
-    return [
-        row for kind, check in CHECKS.items() for path in sorted(folder.glob(kind)) for row in check(path)
-    ]
+    return [row for kind, check in CHECKS.items() for path in sorted(folder.glob(kind)) for row in check(path)]
 
 
 def main(arguments: list[str] | None = None) -> int:

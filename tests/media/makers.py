@@ -76,9 +76,7 @@ def write_clip(
             tracks.append((stream, pictures))
         audio = None
         if sound is not None:
-            audio = out.add_stream(
-                audio_codec, rate=sound_rate, layout="mono" if len(sound) == 1 else "stereo"
-            )
+            audio = out.add_stream(audio_codec, rate=sound_rate, layout="mono" if len(sound) == 1 else "stereo")
         for stream, pictures in tracks:
             for number, picture in enumerate(pictures):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -94,9 +92,7 @@ def write_clip(
 
 def _write_sound(out: Any, stream: Any, sound: Array, rate: int, start: float) -> None:
     step = stream.codec_context.frame_size or 1024
-    converter = av.AudioResampler(
-        format=stream.codec_context.format, layout=stream.codec_context.layout, rate=rate
-    )
+    converter = av.AudioResampler(format=stream.codec_context.format, layout=stream.codec_context.layout, rate=rate)
     layout = "mono" if len(sound) == 1 else "stereo"
     for begin in range(0, sound.shape[1], step):
         block = np.ascontiguousarray(sound[:, begin : begin + step])

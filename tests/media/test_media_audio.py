@@ -47,9 +47,7 @@ def test_plain_audio_is_resampled_in_place(tmp_path: Path, rate: int, subtype: s
     assert clip.audio_status is AudioStatus.USED and clip.end == pytest.approx(2.0)
     assert abs(heard(clip).size - 2 * RATE) <= 1
     inner = slice(200, 2 * RATE - 200)  # a resampler rings at the edges
-    np.testing.assert_allclose(
-        heard(clip)[inner], tone(2)[0][inner], atol=0.02 if subtype == "PCM_U8" else 0.002
-    )
+    np.testing.assert_allclose(heard(clip)[inner], tone(2)[0][inner], atol=0.02 if subtype == "PCM_U8" else 0.002)
 
 
 def test_both_readers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +79,7 @@ def test_plain_formats(tmp_path: Path, suffix: str) -> None:
     clip = load_clip(path, DecodePlan(start=0.5, end=1.5))
     assert heard(clip).size == RATE and clip.start == 0.5 and clip.end == 1.5
     # An MP3 decoder needs a run-in before the span, or its first 50 ms are silent.
-    np.testing.assert_array_equal(
-        heard(clip)[200:-200], heard(load_clip(path))[RATE // 2 :][200 : RATE - 200]
-    )
+    np.testing.assert_array_equal(heard(clip)[200:-200], heard(load_clip(path))[RATE // 2 :][200 : RATE - 200])
     assert float(np.sqrt(np.mean(np.square(heard(clip)[:800])))) == pytest.approx(0.5 / 2**0.5, rel=0.02)
 
 

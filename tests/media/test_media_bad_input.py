@@ -121,9 +121,7 @@ def test_a_link_to_a_regular_file_is_followed(tmp_path: Path) -> None:
      "data:video/mp4;base64,AAAA", "pipe:0", "subfile,,start,0,end,9,,:a.mkv", "fd:0", "nul\0byte", "-",
      "%d.png"],
 )  # fmt: skip
-def test_urls_and_protocols_are_not_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_urls_and_protocols_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_clip(tmp_path / "a.mkv", greys(4))
     write_picture(tmp_path / "1.png", greys(1)[0])
     monkeypatch.chdir(tmp_path)

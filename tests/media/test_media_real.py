@@ -40,9 +40,7 @@ def test_silent_clips(real: Path, name: str, size: tuple[int, int], frames: int,
 def test_a_late_span_shows_the_same_frames_as_the_whole(real: Path) -> None:
     path = real / "nasa_13013.mp4"
     whole = load_clip(path, DecodePlan(fps=25, max_frames=400, max_pixels=6272, video_track=0, audio=False))
-    part = load_clip(
-        path, DecodePlan(fps=25, max_pixels=6272, video_track=0, audio=False, start=8.0, end=9.0)
-    )
+    part = load_clip(path, DecodePlan(fps=25, max_pixels=6272, video_track=0, audio=False, start=8.0, end=9.0))
     assert whole.frames is not None and whole.frame_times is not None
     assert part.frames is not None and part.frame_times is not None
     for frame, time in zip(part.frames, part.frame_times, strict=True):

@@ -41,9 +41,7 @@ def test_importing_the_room_is_cheap() -> None:
     lowest=st.integers(4, 400),
     span=st.integers(2, 20),
 )
-def test_size_is_a_multiple_within_bounds_and_keeps_the_aspect(
-    height: int, width: int, lowest: int, span: int
-) -> None:
+def test_size_is_a_multiple_within_bounds_and_keeps_the_aspect(height: int, width: int, lowest: int, span: int) -> None:
     smallest, largest = lowest * FACTOR**2, lowest * span * FACTOR**2
     new = smart_resize(height, width, FACTOR, smallest, largest)
     assert new[0] % FACTOR == new[1] % FACTOR == 0 and min(new) >= FACTOR
@@ -83,9 +81,7 @@ def test_impossible_shapes_are_refused(shape: tuple[int, int]) -> None:
     lowest=st.integers(1, 8),
     highest=st.integers(1, 800),
 )
-def test_frame_count_is_even_and_bounded(
-    total: int, video_fps: float, fps: float, lowest: int, highest: int
-) -> None:
+def test_frame_count_is_even_and_bounded(total: int, video_fps: float, fps: float, lowest: int, highest: int) -> None:
     count = smart_nframes(total, video_fps, fps=fps, min_frames=lowest, max_frames=highest)
     assert 1 <= count <= total
     assert count % 2 == 0 or count == 1
@@ -145,9 +141,7 @@ def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "-1", "1:60", "1:60:00", "1:2:3:4", "nan", "inf", "1e3", "٣", "1:", ":5", "1s"]
-)
+@pytest.mark.parametrize("text", ["", "-1", "1:60", "1:60:00", "1:2:3:4", "nan", "inf", "1e3", "٣", "1:", ":5", "1s"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a time"):
         parse_time(text)
@@ -166,9 +160,7 @@ def test_impossible_numbers_are_refused(field: str, value: float) -> None:
         DecodePlan(**{field: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "span", [{"start": 2.0, "end": 2.0}, {"end": 0.0}, {"start": -1.0}, {"start": float("nan")}]
-)
+@pytest.mark.parametrize("span", [{"start": 2.0, "end": 2.0}, {"end": 0.0}, {"start": -1.0}, {"start": float("nan")}])
 def test_impossible_spans_are_refused(span: dict[str, float]) -> None:
     with pytest.raises(MediaError, match="span"):
         DecodePlan(**span)  # type: ignore[arg-type]

@@ -190,9 +190,7 @@ def test_odd_sizes_and_sample_aspect(tmp_path: Path) -> None:
     ],
 )
 def test_a_still_image_is_a_video_of_one_frame(tmp_path: Path, codec: str, pix_fmt: str, name: str) -> None:
-    clip = load_clip(
-        write_picture(tmp_path / name, greys(5)[4], codec, pix_fmt), DecodePlan(fps=4.0, **SMALL)
-    )
+    clip = load_clip(write_picture(tmp_path / name, greys(5)[4], codec, pix_fmt), DecodePlan(fps=4.0, **SMALL))
     assert clip.frames is not None and clip.frame_times is not None
     assert float(clip.frames.mean()) == pytest.approx(shade(4), abs=2)
     assert clip.frame_times.tolist() == [0.0] and clip.second_per_grid == 0.5

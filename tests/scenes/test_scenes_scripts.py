@@ -21,9 +21,7 @@ from echopix_cli.scenes.notes import ASSETS, UNSEEN_FONT, UNSEEN_FONT_VARIABLE, 
 OWN_SPLITS = SPLITS[:3]  # those whose notes are in the repository
 ANSWERS = {*INSTRUMENTS, *PICTURES, "one", "two", "three", "four", "five", "yes", "no", "nothing"}
 
-any_script = st.builds(
-    make_script, st.sampled_from(OWN_SPLITS), st.integers(0, 2**40), st.sampled_from(FAMILIES)
-)
+any_script = st.builds(make_script, st.sampled_from(OWN_SPLITS), st.integers(0, 2**40), st.sampled_from(FAMILIES))
 
 
 def many(split: str, family: str, n: int = 60) -> list[Script]:

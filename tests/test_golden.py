@@ -1,0 +1,66 @@
+"""The port against the authors' own numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import GOLDEN, SHARED
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("golden_check", GOLDEN / "check.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    import sys
+
+    sys.modules["golden_check"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_shipped_vectors(check: ModuleType, reference: Path) -> None:
+    rows = list(check.check_folder(reference))
+    assert len(rows) > 35
+    assert [str(row) for row in rows if not row.ok] == []
+
+
+def test_whole_reference(check: ModuleType) -> None:
+    folder = SHARED / "reference"
+    if not folder.is_dir():
+        pytest.skip("../shared/reference is not on this machine")
+    assert [str(row) for row in check.check_folder(folder) if not row.ok] == []
+
+
+@pytest.mark.parametrize("field", ["kept_indices.0", "position_ids", "generated", "logits_last", "sieve_scores"])
+def test_a_changed_number_fails(check: ModuleType, reference: Path, tmp_path: Path, field: str) -> None:
+    """The check is able to fail: one altered value in one field is found and exits 1."""
+    (tmp_path / "checkpoint").symlink_to(reference / "checkpoint")
+    case = tmp_path / "cases" / "audio_only"
+    shutil.copytree(reference / "cases" / "audio_only", case)
+    expected = load_file(case / "expected.safetensors")
+    flat = expected[field].flatten()
+    flat[-1] += 1 if not flat.is_floating_point() else 3e-4
+    save_file(expected, case / "expected.safetensors")
+    failed = [row.field for row in check.check_folder(tmp_path) if not row.ok]
+    assert failed == [field]
+    assert check.main([str(tmp_path)]) == 1
+
+
+def test_switches_come_from_the_case(check: ModuleType, reference: Path, tmp_path: Path) -> None:
+    """Without the authors' RETAIN_TOKEN the video-only case cannot agree."""
+    (tmp_path / "checkpoint").symlink_to(reference / "checkpoint")
+    case = tmp_path / "cases" / "candidates_video_only"
+    shutil.copytree(reference / "cases" / "candidates_video_only", case)
+    assert all(row.ok for row in check.check_folder(tmp_path))
+    told = json.loads((case / "case.json").read_text())
+    told["env"] = {}
+    (case / "case.json").write_text(json.dumps(told))
+    assert not all(row.ok for row in check.check_folder(tmp_path))
