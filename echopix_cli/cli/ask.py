@@ -41,10 +41,12 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str]) -> tuple
 
 
 def ask(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(metavar="MEDIA... QUESTION", help="media files, then the question (- reads it from stdin)"),
-    ],
+    media: Annotated[
+        list[str] | None, typer.Argument(metavar="MEDIA", help="media files to ask about", show_default=False)
+    ] = None,
+    last: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="what to ask; - reads it from stdin", show_default=False)
+    ] = ...,  # type: ignore[assignment]  # required, though it stands after an optional list
     question: opt.Questions = None,
     json: opt.Json = False,
     budget: opt.Budget = None,
@@ -73,25 +75,25 @@ def ask(
     The answer goes to stdout; the table of kept tokens, latency and memory to stderr.
     """
     run = opt.Run.begin(locals())
-    media, questions = split_arguments(arguments, question or [])
+    files, questions = split_arguments([*(media or []), last], question or [])
     engine = run.engine()
     plan = run.plan(engine)
     failures: list[EchopixError] = []
-    for path in media:
+    for path in files:
         try:
             with run.output.progress(f"reading {path}"):
                 encoded = engine.read(path, plan)
             if verbose:
                 _describe(run, encoded)
             for text in questions:
-                _answer(run, engine, encoded, text, as_json=json, label=path if len(media) > 1 else None)
+                _answer(run, engine, encoded, text, as_json=json, label=path if len(files) > 1 else None)
         except EchopixError as error:
-            if len(media) == 1:
+            if len(files) == 1:
                 raise
             failures.append(error)
             run.output.error(error)
     if failures:
-        run.output.notice(f"{len(failures)} of {len(media)} files failed")
+        run.output.notice(f"{len(failures)} of {len(files)} files failed")
         raise typer.Exit(ExitCode.FAILURE)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json as json_module
+
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import one_line
 from echopix_cli.settings import SETTINGS, config_path
@@ -20,7 +22,5 @@ def config(json: opt.Json = False, no_color: opt.NoColor = False, debug: opt.Deb
     run.output.answer(f"# {path}{state}")
     for setting in SETTINGS:
         found = run.settings[setting.name]
-        value = (
-            "-" if found.value is None else str(found.value).lower() if found.value in (True, False) else found.value
-        )
-        run.output.answer(f"{setting.name:{width}}  {one_line(str(value)):16}  {found.origin:11}  {setting.variable}")
+        shown = "-" if found.value is None else json_module.dumps(found.value, ensure_ascii=False)
+        run.output.answer(f"{setting.name:{width}}  {one_line(shown):16}  {found.origin:11}  {setting.variable}")

@@ -169,7 +169,7 @@ class Engine:
         """A question about an encoded clip as embedded, positioned prompt rows."""
         ids = self.processor.prompt_ids(question, encoded.inputs, system).to(self.device)
         grid = encoded.inputs.grid_thw
-        return self.model.thinker.place(
+        placed: Prompt = self.model.thinker.place(
             ids,
             video_features=encoded.video,
             video_grid_thw=None if grid is None else torch.tensor([grid]),
@@ -177,6 +177,7 @@ class Engine:
             audio_features=encoded.audio,
             audio_rows=[encoded.inputs.audio_rows] if encoded.audio is not None else [],
         )
+        return placed
 
     def stream(
         self,

@@ -75,6 +75,7 @@ class EchoingPixelsThinkerConfig(Qwen2_5OmniThinkerConfig):
     }
     sub_configs_defaults: ClassVar[dict[str, type]] = dict(sub_configs)
 
+    text_config: Any = None
     vision_start_token_id: int = 151652
     vision_end_token_id: int = 151653
 

@@ -116,7 +116,7 @@ class BidirectionalEncoder(nn.Module):
         self.layers = nn.ModuleList(Qwen2_5OmniDecoderLayer(config, i) for i in range(config.av_refiner_layers))
         for layer in self.layers:
             # With no mask given, SDPA reads this flag: unmasked, and its flash kernel stays available.
-            layer.self_attn.is_causal = False
+            cast(Any, layer).self_attn.is_causal = False
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], key_mask: Tensor | None) -> Tensor:
         """(B, L, d) → (B, L, d); ``key_mask`` (B, 1, 1, L) bool hides keys, None hides nothing."""

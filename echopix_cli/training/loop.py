@@ -198,7 +198,7 @@ class Trainer:
             batch_size=None,
             sampler=range(self.step, end),
             num_workers=1,
-            prefetch_factor=4,  # type: ignore[arg-type]
+            prefetch_factor=4,
         )
         self.model.train()
         for batch in loader:

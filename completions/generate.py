@@ -1,0 +1,206 @@
+"""Write the shell completions and the command reference from the command tree itself.
+
+``python completions/generate.py`` rewrites the files beside it; ``--check`` only says which are out of date
+and exits 1. The completions are static: pressing Tab starts no Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from echopix_cli.cli.app import app
+
+HERE = Path(__file__).parent
+WORDS = {
+    "--device": ("auto", "cpu", "cuda"),
+    "--dtype": ("auto", "float32", "bfloat16", "float16"),
+    "--model": ("tiny",),
+}
+_SHELL_OWN = {"--install-completion", "--show-completion"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command: its spellings, one line of help, and whether a value follows."""
+
+    names: tuple[str, ...]
+    help: str
+    takes_value: bool
+    metavar: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Values to offer; none means file names."""
+        return next((WORDS[name] for name in self.names if name in WORDS), ())
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand, or the program itself under the name ``""``."""
+
+    name: str
+    help: str
+    options: tuple[Option, ...]
+    arguments: tuple[str, ...] = ()
+    description: str = ""
+
+
+def command_tree() -> tuple[Command, ...]:
+    """The program and its subcommands."""
+    root: Any = typer.main.get_command(app)
+    found = [("", root), *sorted(root.commands.items())]
+    return tuple(
+        Command(name, _first_line(part.help), tuple(_options(part)), tuple(_arguments(part)), (part.help or "").strip())
+        for name, part in found
+    )
+
+
+def _arguments(part: Any) -> Iterator[str]:
+    for parameter in part.params:
+        if not any(name.startswith("-") for name in parameter.opts):
+            name = parameter.metavar or parameter.name
+            yield f"[{name}]..." if parameter.nargs == -1 else name
+
+
+def _options(part: Any) -> Iterator[Option]:
+    for parameter in part.params:
+        names = tuple(name for name in parameter.opts if name.startswith("-"))
+        if names and not _SHELL_OWN & set(names):
+            yield Option(
+                tuple(sorted(names)),
+                " ".join((parameter.help or "").split()),
+                not parameter.is_flag,
+                parameter.metavar or "",
+            )
+    yield Option(("--help", "-h"), "Show this message and exit.", False)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if text else ""
+
+
+def bash(commands: tuple[Command, ...]) -> str:
+    """Subcommands, then options of the one typed; file names everywhere else."""
+    lines = [
+        "# bash completion for echopix; written by completions/generate.py",
+        "_echopix() {",
+        '    local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" word command="" words=""',
+        '    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
+        f'        case "$word" in {"|".join(c.name for c in commands if c.name)}) command="$word"; break;; esac',
+        "    done",
+        '    case "$previous" in',
+        *(f'        {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$current")); '
+          'compopt -o default; return;;' for name, words in WORDS.items()),
+        "    esac",
+        '    case "$command" in',
+    ]  # fmt: skip
+    for command in commands:
+        names = " ".join(name for option in command.options for name in option.names)
+        lines.append(f'        "{command.name}") words="{names}";;')
+    top = " ".join(command.name for command in commands if command.name)
+    lines += [
+        "    esac",
+        '    if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi',
+        f'    if [[ -z "$command" ]]; then COMPREPLY=($(compgen -W "{top}" -- "$current")); return; fi',
+        "    compopt -o default; COMPREPLY=()",
+        "}",
+        "complete -F _echopix echopix",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def zsh(commands: tuple[Command, ...]) -> str:
+    """An autoloadable function over ``_arguments``."""
+
+    def escape(text: str) -> str:
+        return text.replace("'", "'\\''").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
+
+    def arguments(command: Command) -> Iterator[str]:
+        for option in command.options:
+            value = f":value:({' '.join(option.words)})" if option.words else ":value:_files"
+            names = f"{{{','.join(option.names)}}}" if len(option.names) > 1 else option.names[0]
+            yield f"{names}'[{escape(option.help)}]{value if option.takes_value else ''}'"
+
+    lines = [
+        "#compdef echopix",
+        "# written by completions/generate.py",
+        "_echopix() {",
+        "  local -a commands",
+        "  commands=(",
+    ]
+    lines += [f"    '{c.name}:{escape(c.help)}'" for c in commands if c.name]
+    lines += ["  )", "  if (( CURRENT == 2 )); then", "    _describe command commands"]
+    lines += [f"    _arguments {' '.join(arguments(commands[0]))}", "    return", "  fi", "  case $words[2] in"]
+    for command in commands[1:]:
+        found = " ".join(arguments(command))
+        lines.append(f"    {command.name}) shift words; (( CURRENT-- )); _arguments {found} '*:media:_files';;")
+    lines += ["  esac", "}", '_echopix "$@"']
+    return "\n".join(lines) + "\n"
+
+
+def fish(commands: tuple[Command, ...]) -> str:
+    """One ``complete`` line for each command and option."""
+
+    def quote(text: str) -> str:
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    lines = ["# fish completion for echopix; written by completions/generate.py"]
+    for command in commands:
+        if command.name:
+            lines.append(f"complete -c echopix -n __fish_use_subcommand -f -a {command.name} -d {quote(command.help)}")
+    for command in commands:
+        when = f"'__fish_seen_subcommand_from {command.name}'" if command.name else "__fish_use_subcommand"
+        for option in command.options:
+            spelled = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names)
+            value = f" -x -a {quote(' '.join(option.words))}" if option.words else " -r" if option.takes_value else ""
+            lines.append(f"complete -c echopix -n {when} {spelled}{value} -d {quote(option.help)}")
+    return "\n".join(lines) + "\n"
+
+
+def reference(commands: tuple[Command, ...]) -> str:
+    """Every command with its arguments and options, as Markdown."""
+    parts = ["# Command reference\n\nWritten by `completions/generate.py` from the program itself.\n"]
+    for command in commands:
+        usage = " ".join(
+            ["echopix", *([command.name] if command.name else ["COMMAND"]), "[OPTIONS]", *command.arguments]
+        )
+        parts.append(f"## {usage}\n\n{command.description}\n")
+        parts.append("| option | meaning |\n| --- | --- |")
+        for option in command.options:
+            spelled = ", ".join(f"`{name}`" for name in option.names)
+            value = f" *{option.metavar}*".replace("|", "\\|") if option.takes_value else ""
+            parts.append(f"| {spelled}{value} | {option.help} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write or check the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
+    check = parser.parse_args().check
+    commands = command_tree()
+    files = {
+        "echopix.bash": bash(commands),
+        "_echopix": zsh(commands),
+        "echopix.fish": fish(commands),
+        "COMMANDS.md": reference(commands),
+    }
+    stale = [name for name, text in files.items() if not (HERE / name).exists() or (HERE / name).read_text() != text]
+    for name in stale:
+        if check:
+            print(f"completions/{name} is out of date: run python completions/generate.py")
+        else:
+            (HERE / name).write_text(files[name])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
