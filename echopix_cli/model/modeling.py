@@ -394,6 +394,8 @@ class EchoingPixelsForConditionalGeneration(Qwen2_5OmniPreTrainedModel):
             ValueError: names the tensors; nothing is left randomly initialised without a word.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        # Mismatches are let through here only to be named below, with everything else that is wrong.
+        kwargs["ignore_mismatched_sizes"] = True
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         complaints = [
             f"{what} {', '.join(sorted(str(name) for name in info[key])[:8])}"

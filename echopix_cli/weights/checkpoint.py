@@ -131,7 +131,8 @@ def load_model(
     from echopix_cli.model.configuration import EchoingPixelsTextConfig
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-    logging.disable_progress_bar()  # progress is the command line's business
+    logging.disable_progress_bar()  # progress is the command line's business,
+    logging.set_verbosity_error()  # and what does not fit is raised below, by name
     config = read_config(folder)
     if text_overrides:
         thinker: Any = config.thinker_config

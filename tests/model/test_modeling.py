@@ -1,0 +1,206 @@
+"""The model's own promises: batches, masks, budgets, and what an answer may not reveal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from echopix_cli.model.decoding import generate, pick
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration, Prompt
+from echopix_cli.weights.checkpoint import load_model
+
+
+@pytest.fixture(scope="module")
+def model(reference: Path) -> EchoingPixelsForConditionalGeneration:
+    return load_model(reference / "checkpoint", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def inputs(reference: Path) -> dict[str, Tensor]:
+    loaded = load_file(reference / "cases" / "av_r20" / "inputs.safetensors")
+    return {name: value.float() if value.is_floating_point() else value for name, value in loaded.items()}
+
+
+@pytest.fixture(scope="module")
+def prompt(model: EchoingPixelsForConditionalGeneration, inputs: dict[str, Tensor]) -> Prompt:
+    with torch.inference_mode():
+        return model.prompt(**inputs)
+
+
+def text_prompt(model: EchoingPixelsForConditionalGeneration, length: int = 9) -> Prompt:
+    return model.prompt(torch.arange(20, 20 + length)[None])
+
+
+def padded(prompts: list[Prompt], side: str) -> Prompt:
+    """Several single prompts as one batch, padded on one side."""
+    width = max(p.embeds.shape[1] for p in prompts)
+    rows: dict[str, list[Tensor]] = {"embeds": [], "input_ids": [], "position_ids": [], "mask": []}
+    for p in prompts:
+        short = width - p.embeds.shape[1]
+        pad = (short, 0) if side == "left" else (0, short)
+        rows["embeds"].append(torch.nn.functional.pad(p.embeds, (0, 0, *pad), value=0.7))
+        rows["input_ids"].append(torch.nn.functional.pad(p.input_ids, pad, value=0))
+        rows["position_ids"].append(torch.nn.functional.pad(p.position_ids, pad, value=1))
+        rows["mask"].append(torch.nn.functional.pad(torch.ones_like(p.input_ids), pad))
+    return Prompt(
+        torch.cat(rows["embeds"]),
+        torch.cat(rows["input_ids"]),
+        torch.cat(rows["position_ids"], dim=1),
+        torch.cat([p.rope_deltas for p in prompts]),
+        torch.cat(rows["mask"]),
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("budget", [0.05, 0.3, 1.0])
+def test_a_batch_gives_what_each_prompt_gives_alone(
+    model: EchoingPixelsForConditionalGeneration, prompt: Prompt, side: str, budget: float
+) -> None:
+    """Padding on either side, and a prompt without media beside one with: indices and tokens are the same."""
+    thinker = model.thinker
+    with torch.inference_mode():
+        shorter = Prompt(
+            prompt.embeds[:, 4:], prompt.input_ids[:, 4:], prompt.position_ids[:, :, 4:], prompt.rope_deltas + 4, None
+        )
+        prompts = [prompt, text_prompt(model), shorter]
+        together = thinker.sieve(padded(prompts, side), budget)
+        tokens = torch.stack(list(generate(thinker, together, max_new_tokens=6)), dim=1)
+        for row, single in enumerate(prompts):
+            alone = thinker.sieve(single, budget)
+            offset = together.encoded.shape[1] - single.embeds.shape[1] if side == "left" else 0
+            assert torch.equal(together.kept[row] - offset, alone.kept[0])
+            span = slice(offset, offset + single.embeds.shape[1])
+            assert torch.allclose(together.encoded[row, span], alone.encoded[0], atol=2e-5)
+            assert torch.equal(tokens[row], torch.cat(list(generate(thinker, alone, max_new_tokens=6))))
+
+
+def test_stopped_prompts_wait_for_the_others(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> None:
+    with torch.inference_mode():
+        sieved = model.thinker.sieve(padded([prompt, text_prompt(model)], "left"), 0.2)
+        free = torch.stack(list(generate(model.thinker, sieved, max_new_tokens=6)), dim=1)
+        stop = int(free[0, 1])
+        assert stop not in free[1, :6].tolist()
+        stopped = torch.stack(list(generate(model.thinker, sieved, max_new_tokens=6, stop_ids={stop})), dim=1)
+    assert stopped[0].tolist() == [*free[0, :2].tolist(), *[stop] * 4]
+    assert torch.equal(stopped[1], free[1])
+
+
+def test_generation_ends_at_a_stop_token(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> None:
+    with torch.inference_mode():
+        sieved = model.thinker.sieve(prompt, 0.2)
+        free = [int(token) for token in generate(model.thinker, sieved, max_new_tokens=6)]
+        ended = [int(token) for token in generate(model.thinker, sieved, max_new_tokens=6, stop_ids={free[2]})]
+    assert ended == free[: free.index(free[2]) + 1]
+
+
+def spy(module: torch.nn.Module, seen: list[Any], name: str | None) -> Any:
+    """Record an argument (or the first input's shape) of every call."""
+
+    def hook(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(named[name] if name else tuple(arguments[0].shape))
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def test_no_mask_when_nothing_is_padded_and_one_row_of_logits(
+    model: EchoingPixelsForConditionalGeneration, prompt: Prompt
+) -> None:
+    """SDPA keeps its flash kernel only without a mask; lm_head runs on each prompt's last row only."""
+    masks: list[Any] = []
+    rows: list[Any] = []
+    hooks = [spy(layer, masks, "attention_mask") for layer in model.thinker.model.bidir_encoder.layers]
+    hooks += [spy(layer, masks, "attention_mask") for layer in model.thinker.model.layers]
+    hooks.append(spy(model.thinker.lm_head, rows, None))
+    try:
+        with torch.inference_mode():
+            full = Prompt(*[*vars(prompt).values()][:4], torch.ones_like(prompt.input_ids))
+            placed = model.thinker.place(torch.tensor([[1, 2]]), attention_mask=torch.ones(1, 2))
+            assert placed.attention_mask is None
+            list(generate(model.thinker, model.thinker.sieve(full, 0.1), max_new_tokens=2))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(masks) == 2 + 2 * 3
+    assert all(mask is None for mask in masks)
+    assert rows == [(1, 128), (1, 128)]
+
+
+def test_the_budget_belongs_to_the_call(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> None:
+    special = model.thinker.special
+    pool = int(torch.isin(prompt.input_ids, torch.tensor(special.placeholders)).sum())
+    text = prompt.input_ids.shape[1] - pool
+    with torch.inference_mode():
+        counts = {budget: len(model.thinker.sieve(prompt, budget).kept[0]) - text for budget in (0.05, 0.5, 1.0, 0.2)}
+    assert counts == {0.05: -(-pool // 20), 0.5: -(-pool // 2), 1.0: pool, 0.2: -(-pool // 5)}
+
+
+def test_an_answer_cannot_leak_into_the_choice(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> None:
+    """Other answer tokens change neither the scores nor the CS2 rows of the prompt."""
+    length = prompt.input_ids.shape[1]
+    labels = torch.full((1, length), -100)
+    labels[0, -4:] = prompt.input_ids[0, -4:]
+    other = prompt.embeds.clone()
+    other[0, -4:] = torch.randn(4, other.shape[-1], generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        first = model.thinker.sieve(prompt, 0.2, labels=labels)
+        second = model.thinker.sieve(Prompt(other, *[*vars(prompt).values()][1:]), 0.2, labels=labels)
+    assert torch.equal(first.kept[0], second.kept[0])
+    assert torch.equal(first.encoded[0, :-4], second.encoded[0, :-4])
+    assert torch.equal(second.encoded[0, -4:], other[0, -4:])
+
+
+def test_a_prompt_without_media_goes_around_the_sieve(model: EchoingPixelsForConditionalGeneration) -> None:
+    with torch.inference_mode():
+        prompt = text_prompt(model)
+        sieved = model.thinker.sieve(prompt, 0.1)
+    assert sieved.kept[0].tolist() == list(range(9))
+    assert torch.equal(sieved.hidden, prompt.embeds)
+
+
+def test_controls(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> None:
+    """``uniform`` spreads its rows evenly for every count; ``random`` follows its seed."""
+    placeholders = torch.tensor(model.thinker.special.placeholders)
+    pool = torch.isin(prompt.input_ids[0], placeholders).nonzero().flatten()
+
+    def kept(selection: Any, budget: float, seed: int | None = None) -> list[int]:
+        source = None if seed is None else torch.Generator().manual_seed(seed)
+        with torch.inference_mode():
+            rows = model.thinker.sieve(prompt, budget, selection=selection, generator=source).kept[0]
+        return (torch.searchsorted(pool, rows[torch.isin(rows, pool)])).tolist()
+
+    even = kept("uniform", 0.25)
+    gaps = [b - a for a, b in zip(even, even[1:], strict=False)]
+    assert len(even) == -(-len(pool) // 4)
+    assert max(gaps) <= 2 * 4
+    assert set(kept("uniform", 0.05)) <= set(even)
+    assert kept("random", 0.25, 1) == kept("random", 0.25, 1)
+    assert kept("random", 0.25, 1) != kept("random", 0.25, 2)
+
+
+def test_cs2_starts_as_a_copy_of_the_decoder(reference: Path) -> None:
+    model = load_model(reference / "checkpoint", dtype=torch.float32)
+    model.copy_sieve_from_decoder()
+    for ours, theirs in zip(model.thinker.model.bidir_encoder.layers, model.thinker.model.layers, strict=False):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_picking_tokens() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0], [9.0, 0.0, 0.0]])
+    assert pick(logits, 0.0).tolist() == [1, 0]
+    draws = [pick(logits, 1.0, torch.Generator().manual_seed(seed))[0].item() for seed in range(60)]
+    assert set(draws) == {0, 1, 2}
+    assert draws == [pick(logits, 1.0, torch.Generator().manual_seed(seed))[0].item() for seed in range(60)]
+
+
+def test_features_must_match_the_placeholders(
+    model: EchoingPixelsForConditionalGeneration, inputs: dict[str, Tensor]
+) -> None:
+    spoiled = {**inputs, "input_ids": inputs["input_ids"][:, :-60]}
+    spoiled["attention_mask"] = spoiled["attention_mask"][:, :-60]
+    with pytest.raises(ValueError, match="placeholders with id"):
+        model.prompt(**spoiled)
