@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
-SHARED = ROOT.parent / "shared"
+from places import GOLDEN
 
 
 @pytest.fixture(scope="session", autouse=True)

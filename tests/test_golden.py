@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import GOLDEN, SHARED
+from places import GOLDEN, SHARED
 from safetensors.torch import load_file, save_file
 
 

@@ -56,6 +56,7 @@ def _debugging() -> bool:
 def main() -> NoReturn:
     """Run the command line and exit."""
     output = Output(color=False if "--no-color" in sys.argv[1:] else None)
+    interrupted = False
     try:
         app()
     except EchopixError as error:
@@ -64,12 +65,18 @@ def main() -> NoReturn:
         output.error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        output.error(EchopixError("interrupted"))
-        sys.exit(ExitCode.INTERRUPTED)
+        interrupted = True
+    except SystemExit as left:
+        interrupted = left.code == ExitCode.INTERRUPTED  # how typer passes Ctrl-C on
+        if not interrupted:
+            raise
     except Exception as error:
         if _debugging():
             raise
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         output.error(EchopixError(f"unexpected failure: {what}", "run again with --debug and report what it prints"))
         sys.exit(ExitCode.FAILURE)
+    if interrupted:
+        output.error(EchopixError("interrupted"))
+        sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)

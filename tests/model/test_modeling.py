@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_controls(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) 
         return (torch.searchsorted(pool, rows[torch.isin(rows, pool)])).tolist()
 
     even = kept("uniform", 0.25)
-    gaps = [b - a for a, b in zip(even, even[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(even)]
     assert len(even) == -(-len(pool) // 4)
     assert max(gaps) <= 2 * 4
     assert set(kept("uniform", 0.05)) <= set(even)

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
+from places import GOLDEN
 
 from echopix_cli.model.positions import (
     SpecialTokens,

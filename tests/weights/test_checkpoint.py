@@ -85,7 +85,10 @@ def test_talker_tensors_in_the_one_file_are_left_alone(folder: Path) -> None:
     ("spoil", "said"),
     [
         (lambda t: t.pop("thinker.model.norm.weight"), r"lacks thinker\.model\.norm\.weight"),
-        (lambda t: t.pop("thinker.model.bidir_encoder.layers.1.mlp.up_proj.weight"), r"lacks .*layers\.1\.mlp\.up_proj"),
+        (
+            lambda t: t.pop("thinker.model.bidir_encoder.layers.1.mlp.up_proj.weight"),
+            r"lacks .*layers\.1\.mlp\.up_proj",
+        ),
         (lambda t: t.update({"thinker.model.extra": torch.zeros(1)}), r"unknown thinker\.model\.extra"),
         (lambda t: t.update({"adapter.a": torch.zeros(1)}), r"unknown tensors: adapter\.a"),
         (lambda t: t.update({"thinker.model.norm.weight": torch.zeros(3)}), r"wrong shape for .*norm\.weight"),

@@ -1,0 +1,178 @@
+"""``echopix ask`` from arguments to streams and exit codes."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from echopix_cli.cli.ask import split_arguments
+from echopix_cli.cli.output import inert, one_line
+from echopix_cli.errors import UsageError
+
+
+def test_the_answer_alone_goes_to_stdout(run, clips: dict[str, Path]) -> None:
+    ran = run("ask", clips["both"], "What instrument is playing?")
+    assert ran.code == 0
+    assert len(ran.out.splitlines()) == 1
+    for word in ("video", "audio", "kept %", "sieve", "prefill", "total", "peak memory", "budget 0.1", "used"):
+        assert word in ran.err
+
+
+def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
+    ran = run("ask", clips["both"], "What?", "--json", "--budget", "0.2")
+    (record,) = ran.records
+    assert list(record) == [
+        "schema_version", "media", "question", "answer", "finish_reason", "audio", "tokens", "budget", "sieve",
+        "latency_s", "tokens_per_second", "peak_memory_bytes", "model", "sampling", "notices",
+    ]  # fmt: skip
+    assert record["schema_version"] == 1
+    assert record["media"] == str(clips["both"])
+    tokens = record["tokens"]
+    kept = tokens["video"]["kept"] + tokens["audio"]["kept"]
+    assert kept == math.ceil(0.2 * (tokens["video"]["total"] + tokens["audio"]["total"]))
+    assert record["audio"] == "used"
+    assert record["latency_s"]["total"] > 0
+    assert ran.err == ""
+
+
+def test_quiet_prints_the_answer_only(run, clips: dict[str, Path]) -> None:
+    ran = run("ask", clips["silent"], "What?", "-q")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith("\n")
+
+
+def test_several_questions_on_one_file(run, clips: dict[str, Path]) -> None:
+    ran = run("ask", clips["both"], "-Q", "What?", "-Q", "Who?", "--json")
+    assert [record["question"] for record in ran.records] == ["What?", "Who?"]
+
+
+def test_a_bad_file_does_not_end_the_others(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    ran = run("ask", clips["silent"], tmp_path / "none.mp4", clips["dark"], "What?", "--json")
+    assert ran.code == 1
+    assert [record["audio"] for record in ran.records] == ["absent", "used"]
+    assert "none.mp4" in ran.err
+    assert "1 of 3 files failed" in ran.err
+
+
+def test_the_question_from_stdin(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Who sings?\n"))
+    (record,) = run("ask", clips["dark"], "-", "--json").records
+    assert record["question"] == "Who sings?"
+
+
+def test_verbose_describes_the_file(run, clips: dict[str, Path]) -> None:
+    ran = run("ask", clips["both"], "What?", "-v")
+    assert "video track 0: h264, 160×120, 10.00 fps" in ran.err
+    assert "audio track 0: aac, 16000 Hz" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["ask", "CLIP"], 2, "no media given"),
+        (["ask"], 2, "QUESTION"),
+        (["ask", "{both}", "{both}"], 2, "no question given"),
+        (["ask", "{both}", " "], 2, "question is empty"),
+        (["ask", "{both}", "What?", "--budget", "0"], 2, "--budget"),
+        (["ask", "{both}", "What?", "--budget", "1.01"], 2, "--budget"),
+        (["ask", "{both}", "What?", "--budget", "ten"], 2, "--budget"),
+        (["ask", "{both}", "What?", "--start", "soon"], 2, "--start"),
+        (["ask", "{both}", "What?", "--max-frames", "0"], 2, "--max-frames"),
+        (["ask", "{both}", "What?", "--device", "tpu"], 2, "--device"),
+        (["ask", "{both}", "What?", "--wrong"], 2, "--wrong"),
+        (["ask", "{both}", "What?", "--model", "no-such-model"], 3, "tiny"),
+        (["ask", "/none/such.mp4", "What?"], 4, "such.mp4"),
+        (["ask", "/tmp", "What?"], 4, "/tmp"),
+        (["ask", "https://example.org/x.mp4", "What?"], 4, "example.org"),
+        (["ask", "{both}", "What?", "--start", "99"], 4, "3"),
+        (["ask", "{both}", "What?", "--audio-track", "7"], 4, "track"),
+        (["ask", "{silent}", "What?", "--no-video"], 4, "silent.mp4"),
+        (["profile", "{both}", "--budget", "2"], 2, "outside (0, 1]"),
+        (["profile", "/none/such.mp4"], 4, "such.mp4"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_code(
+    run, clips: dict[str, Path], arguments: list[str], code: int, said: str
+) -> None:
+    ran = run(*(argument.format(**clips) for argument in arguments))
+    assert ran.code == code
+    assert said in ran.err
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+
+
+def test_no_gpu_is_a_device_error(run, clips: dict[str, Path]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    ran = run("ask", clips["both"], "What?", "--device", "cuda")
+    assert ran.code == 5
+    assert "try: leave --device out" in ran.err
+
+
+def test_debug_shows_the_traceback(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from echopix_cli.cli.app import main
+    from echopix_cli.errors import MediaError
+
+    monkeypatch.setattr(sys, "argv", ["echopix", "ask", str(tmp_path / "none.mp4"), "What?", "--debug"])
+    with pytest.raises(MediaError):
+        main()
+
+
+def test_unexpected_failures_are_one_line(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import echopix_cli.engine
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(echopix_cli.engine.Engine, "load", broken)
+    ran = run("ask", clips["both"], "What?")
+    assert ran.code == 1
+    assert "unexpected failure: ZeroDivisionError: boom" in ran.err
+    assert "--debug" in ran.err
+
+
+def test_splitting_arguments(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    file = str(tmp_path / "a.mp4")
+    assert split_arguments([file, "What?"], []) == ([file], ["What?"])
+    assert split_arguments([file, file], ["What?", "Who?"]) == ([file, file], ["What?", "Who?"])
+    with pytest.raises(UsageError, match="no question given"):
+        split_arguments([file, file], [])
+    with pytest.raises(UsageError, match="no question given"):
+        split_arguments([file], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [bold]x[/bold]", "plain [bold]x[/bold]"),
+        ("\x1b[31mred\x1b]0;title\x07", "\\x1b[31mred\\x1b]0;title\\x07"),
+        ("a\u202eb\u2066c", "a\\u202eb\\u2066c"),
+        ("bell\x07 \x9b2J", "bell\\x07 \\x9b2J"),
+        ("two\nlines\tand 犬", "two\nlines\tand 犬"),
+        ("family: 👨\u200d👩\u200d👧", "family: 👨\u200d👩\u200d👧"),
+    ],
+)
+def test_text_is_shown_inert(text: str, shown: str) -> None:
+    assert inert(text) == shown
+
+
+def test_one_line() -> None:
+    assert one_line(" a\n b\x1b ") == "a b\\x1b"
+
+
+def test_hostile_file_names_and_questions_are_shown_inert(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    name = tmp_path / "a[red]b\x1b[2J.mp4"
+    name.write_bytes(clips["silent"].read_bytes())
+    ran = run("ask", name, name.parent / "none\x1b]0;x\x07.mp4", "[blink]What\x1b[0m?")
+    assert "\x1b" not in ran.out + ran.err
+    assert "a[red]b\\x1b[2J.mp4: " in ran.out
+    (record,) = run("ask", name, "[blink]What\x1b[0m?", "--json").records
+    assert record["media"] == str(name)

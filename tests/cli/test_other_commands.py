@@ -1,0 +1,174 @@
+"""``profile``, ``config``, start-up cost, completions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from echopix_cli.settings import SETTINGS, resolve
+
+
+def test_profile_table_and_json_agree(run, clips: dict[str, Path]) -> None:
+    arguments = ("profile", clips["both"], "--budget", "0.1", "--repeat", "1", "--warmup", "0")
+    (record,) = run(*arguments, "--json").records
+    assert [row["budget"] for row in record["budgets"]] == [1.0, 0.1]
+    table = run(*arguments).err
+    for row in record["budgets"]:
+        tokens = row["last"]["tokens"]
+        assert f"{tokens['video']['kept']}/{tokens['video']['total']}" in table
+        assert f"{tokens['audio']['kept']}/{tokens['audio']['total']}" in table
+    assert "1.00×" in table
+
+
+def test_profile_default_budgets(run, clips: dict[str, Path]) -> None:
+    (record,) = run("profile", clips["silent"], "--repeat", "1", "--warmup", "0", "--json").records
+    assert [row["budget"] for row in record["budgets"]] == [1.0, 0.2, 0.1, 0.05]
+
+
+def test_precedence(tmp_path: Path) -> None:
+    """Flag over environment over file over default."""
+    file = tmp_path / "config.toml"
+    file.write_text("fps = 1.0\nmax_frames = 7\nno_audio = true\nbudget = 0.5\n")
+    environment = {"ECHOPIX_FPS": "3", "ECHOPIX_BUDGET": "0.25"}
+    found = resolve({"budget": "0.05", "no_audio": False}, environment, file)
+    assert {
+        name: (found[name].value, found[name].origin) for name in ("budget", "fps", "max_frames", "no_audio", "model")
+    } == {
+        "budget": (0.05, "flag"),
+        "fps": (3.0, "environment"),
+        "max_frames": (7, "file"),
+        "no_audio": (True, "file"),
+        "model": ("tiny", "default"),
+    }
+
+
+def test_config_shows_where_values_come_from(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("max_frames = 9\n")
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(file))
+    monkeypatch.setenv("ECHOPIX_START", "01:30")
+    (record,) = run("config", "--json").records
+    settings = record["settings"]
+    assert set(settings) == {setting.name for setting in SETTINGS}
+    assert settings["max_frames"] == {"value": 9, "origin": "file"}
+    assert settings["start"] == {"value": 90.0, "origin": "environment"}
+    assert settings["temperature"] == {"value": 0.0, "origin": "default"}
+    text = run("config").out
+    assert "ECHOPIX_MAX_FRAMES" in text
+    assert str(file) in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("budgte = 1\n", "'budgte'"),
+        ("max_frames = true\n", "max_frames"),
+        ("no_audio = 3\n", "no_audio"),
+        ("fps = 0\n", "fps"),
+        ("fps =", "cannot read"),
+    ],
+)
+def test_a_config_file_that_does_not_fit(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(file))
+    ran = run("config")
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_environment_values_are_checked(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOPIX_DTYPE", "int3")
+    ran = run("config")
+    assert ran.code == 2
+    assert "ECHOPIX_DTYPE" in ran.err
+
+
+HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "huggingface_hub")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--help"], {}),
+        (["ask", "--help"], {}),
+        (["profile", "--help"], {}),
+        (["--version"], {}),
+        (["config"], {}),
+        ([], {"_ECHOPIX_COMPLETE": "complete_bash", "COMP_WORDS": "echopix ask --bud", "COMP_CWORD": "2"}),
+    ],
+)
+def test_nothing_heavy_is_imported_to_show_help(arguments: list[str], environment: dict[str, str]) -> None:
+    """In a process of its own: what is imported when the command has ended."""
+    code = (
+        "import sys\nsys.argv[0] = 'echopix'\nfrom echopix_cli.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit as left:\n    assert not left.code, left.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+    assert done.stdout
+
+
+def test_version(run) -> None:
+    from echopix_cli import __version__
+
+    assert run("--version").out == f"echopix {__version__}\n"
+
+
+def test_completions_and_reference_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "completions" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def test_bash_completion_offers_commands_and_options() -> None:
+    script = ROOT / "completions" / "echopix.bash"
+
+    def offered(*words: str) -> list[str]:
+        listing = " ".join(f"'{word}'" for word in words)
+        code = (
+            f"source '{script}'; compopt() {{ :; }}; COMP_WORDS=({listing}); COMP_CWORD=$(({len(words)}-1)); "
+            '_echopix; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert offered("echopix", "") == ["ask", "config", "profile"]
+    assert offered("echopix", "ask", "a.mp4", "--bud") == ["--budget"]
+    assert offered("echopix", "ask", "--device", "cu") == ["cuda"]
+
+
+def test_interrupting_ends_with_130(clips: dict[str, Path], random_checkpoint: Path) -> None:
+    """Ctrl-C while the program works: one line, no traceback, exit 130."""
+    files = [str(clips["both"])] * 200
+    process = subprocess.Popen(
+        [sys.executable, "-m", "echopix_cli", "ask", "-m", str(random_checkpoint), *files, "What?"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # it is at work
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err

@@ -1,0 +1,214 @@
+"""The engine on real small files with a random checkpoint: what matters here is the plumbing, not the words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from echopix_cli.engine import Encoded, Engine, GenerationOptions, TextPiece
+from echopix_cli.engine import engine as engine_module
+from echopix_cli.engine.engine import TOO_SHORT, choose_device, memory_errors
+from echopix_cli.engine.profiling import profile, spread_of
+from echopix_cli.errors import DeviceError, ModelError, UsageError
+from echopix_cli.media import DecodePlan
+from echopix_cli.results import Answer, AudioStatus
+
+SHORT = GenerationOptions(max_new_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def engine(random_checkpoint: Path) -> Engine:
+    return Engine.load(str(random_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def encoded(engine: Engine, clips: dict[str, Path]) -> Encoded:
+    return engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.1, 0.37, 1.0])
+def test_an_answer_counts_its_tokens(engine: Engine, encoded: Encoded, budget: float) -> None:
+    answer = engine.ask(encoded, "What instrument is playing?", budget, SHORT)
+    tokens = answer.tokens
+    assert tokens.audio.total == 77  # 3 s at 25 rows a second, and the encoder's padding
+    assert tokens.video.total == 3 * 12  # six frames, 3 × 4 merged rows each pair
+    assert tokens.kept == math.ceil(budget * tokens.total)
+    assert 1 <= tokens.generated <= 5
+    assert answer.audio == AudioStatus.USED
+    assert answer.budget == budget
+
+
+def test_the_checkpoints_own_budget_is_the_default(engine: Engine, encoded: Encoded) -> None:
+    assert engine.default_budget == 0.1
+    assert engine.ask(encoded, "What?", options=SHORT).tokens.kept == math.ceil(0.1 * 113)
+
+
+def test_events_are_text_pieces_then_one_answer(engine: Engine, encoded: Encoded) -> None:
+    *pieces, answer = engine.stream(encoded, "What?", 0.2, SHORT)
+    assert isinstance(answer, Answer)
+    assert all(isinstance(piece, TextPiece) for piece in pieces)
+    assert "".join(piece.text for piece in pieces).strip() == answer.answer
+    assert answer.finish_reason in ("stop", "length")
+    assert (answer.finish_reason == "length") == (answer.tokens.generated == 5)
+
+
+def test_characters_of_several_tokens_arrive_whole(
+    engine: Engine, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [*engine.processor._encode("犬ä", literal=True), 2]
+    monkeypatch.setattr(engine_module, "generate", lambda *_, **__: iter([torch.tensor([token]) for token in ids]))
+    *pieces, answer = engine.stream(encoded, "What?", 0.2)
+    assert [piece.text for piece in pieces] == ["犬", "ä"]
+    assert answer.answer == "犬ä"
+    assert answer.finish_reason == "stop"
+
+
+def test_stage_times_add_up(engine: Engine, encoded: Encoded) -> None:
+    times = engine.ask(encoded, "What?", 0.1, SHORT).latency
+    parts = times.decode + times.vision + times.audio + times.sieve + times.prefill
+    assert times.first_token == pytest.approx(parts)
+    assert times.total == pytest.approx(parts + times.generate)
+    assert min(times.load, times.decode, times.vision, times.audio, times.sieve, times.prefill) > 0
+
+
+def test_several_questions_decode_and_encode_once(
+    engine: Engine, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"decode": 0, "vision": 0, "audio": 0}
+
+    def count(name: str, function):  # type: ignore[no-untyped-def]
+        def counted(*arguments, **named):  # type: ignore[no-untyped-def]
+            calls[name] += 1
+            return function(*arguments, **named)
+
+        return counted
+
+    monkeypatch.setattr(engine_module, "load_clip", count("decode", engine_module.load_clip))
+    monkeypatch.setattr(engine.model.thinker, "encode_pixels", count("vision", engine.model.thinker.encode_pixels))
+    monkeypatch.setattr(engine.model.thinker, "encode_mel", count("audio", engine.model.thinker.encode_mel))
+    encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+    answers = [engine.ask(encoded, question, 0.1, SHORT) for question in ("What?", "Who?", "Where?")]
+    assert calls == {"decode": 1, "vision": 1, "audio": 1}
+    assert len({answer.latency.vision for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("clip", "plan", "status", "video", "audio"),
+    [
+        ("both", DecodePlan(), AudioStatus.USED, 36, 77),
+        ("both", DecodePlan(audio=False), AudioStatus.DISABLED, 36, 0),
+        ("both", DecodePlan(video=False), AudioStatus.USED, 0, 77),
+        ("silent", DecodePlan(), AudioStatus.ABSENT, 36, 0),
+        ("dark", DecodePlan(), AudioStatus.USED, 0, 77),
+        ("both", DecodePlan(max_audio_seconds=2.0), AudioStatus.TRUNCATED, 36, 50),
+        ("both", DecodePlan(start=1.0, end=2.0), AudioStatus.USED, 24, 25),
+    ],
+)
+def test_every_answer_says_what_became_of_the_sound(
+    engine: Engine,
+    clips: dict[str, Path],
+    clip: str,
+    plan: DecodePlan,
+    status: AudioStatus,
+    video: int,
+    audio: int,
+) -> None:
+    answer = engine.ask(engine.read(str(clips[clip]), engine.plan(plan)), "What?", 0.1, SHORT)
+    assert answer.audio == status
+    assert (answer.tokens.video.total, answer.tokens.audio.total) == (video, audio)
+
+
+def test_a_sound_shorter_than_a_token_is_mentioned(engine: Engine, encoded: Encoded) -> None:
+    assert encoded.clip.waveform is not None
+    answer = engine.ask(engine.encode(replace(encoded.clip, waveform=encoded.clip.waveform[:100])), "What?", 0.1, SHORT)
+    assert answer.audio == AudioStatus.ABSENT
+    assert TOO_SHORT in answer.notices
+
+
+def test_plans_follow_the_checkpoint_unless_told(engine: Engine) -> None:
+    plan = engine.plan(DecodePlan())
+    assert (plan.min_pixels, plan.max_pixels) == (112 * 112, 112 * 112)
+    assert engine.plan(DecodePlan(), max_pixels=50_000).max_pixels == 50_000
+    assert plan.max_audio_seconds == (8192 - 1024) // 25
+
+
+def test_sampling_is_reported_as_taken(engine: Engine, encoded: Encoded) -> None:
+    sampling = engine.ask(encoded, "What?", 0.1, SHORT).sampling
+    assert (sampling.frames, sampling.height, sampling.width) == (6, 84, 112)
+    assert sampling.second_per_grid == pytest.approx(2 * 2.9 / 5)
+    assert sampling.audio_seconds == pytest.approx(3.072)
+
+
+def test_temperature_follows_its_seed(engine: Engine, encoded: Encoded) -> None:
+    def say(seed: int) -> str:
+        return engine.ask(encoded, "What?", 0.5, GenerationOptions(8, temperature=3.0, seed=seed)).answer
+
+    assert say(1) == say(1)
+    assert len({say(seed) for seed in range(4)}) > 1
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, 1.5, float("nan")])
+def test_impossible_budgets(engine: Engine, encoded: Encoded, budget: float) -> None:
+    with pytest.raises(UsageError, match="outside"):
+        engine.ask(encoded, "What?", budget)
+
+
+def test_the_engine_never_prints(engine: Engine, clips: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    engine.ask(engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", 0.1, SHORT)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_memory_is_measured(engine: Engine, encoded: Encoded) -> None:
+    peak = engine.ask(encoded, "What?", 0.1, SHORT).peak_memory
+    assert peak.host_resident is not None
+    assert peak.host_resident > 50 * 2**20
+
+
+def test_unknown_models_and_devices(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model named 'nope'") as caught:
+        Engine.load("nope")
+    assert "tiny" in caught.value.hint
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        Engine.load(str(tmp_path))
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_running_out_of_memory_gives_advice(error: Exception) -> None:
+    with pytest.raises(DeviceError, match="out of memory") as caught, memory_errors(torch.device("cpu")):
+        raise error
+    assert "--budget" in caught.value.hint
+
+
+def test_other_failures_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(torch.device("cpu")):
+        raise RuntimeError("shapes")
+
+
+def test_profile_measures_the_full_budget_beside_the_others(engine: Engine, clips: dict[str, Path]) -> None:
+    plan, rounds = engine.plan(DecodePlan()), []
+    result = profile(
+        engine, str(clips["both"]), plan, "What?", [0.1, 0.3], repeat=2, warmup=1, options=SHORT,
+        watch=lambda done, of: rounds.append((done, of)),
+    )  # fmt: skip
+    assert [row.budget for row in result.rows] == [1.0, 0.3, 0.1]
+    full = result.rows[0]
+    assert full.speedup == 1.0
+    assert full.memory_ratio == 1.0
+    assert full.same_answer
+    assert [row.answer.tokens.kept for row in result.rows] == [113, 34, 12]
+    assert rounds == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_spread() -> None:
+    assert spread_of([2.0]).spread == 0.0
+    assert spread_of([1.0, 2.0, 3.0, 4.0, 100.0]).median == 3.0
+    assert spread_of([1.0, 2.0, 3.0, 4.0, 100.0]).spread == 1.0
