@@ -1,0 +1,54 @@
+"""Rebuild the demo clip and the README's picture: ``python -m echopix_cli.assets.build``.
+
+The clip is a scene of the ``test`` split, so the bundled model was never trained on it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+SEED = 1233
+SIDE = 224
+QUESTION = "What instrument is playing?"
+
+
+def build_clip(path: Path) -> str:
+    """Render the demo clip; returns what a right answer to :data:`QUESTION` says."""
+    from echopix_cli import scenes
+
+    script = scenes.make_script("test", SEED, "instrument")
+    scenes.write_mp4(script, path, size=SIDE)
+    return script.items[0].answer
+
+
+def build_picture(clip: Path, path: Path) -> None:
+    """Run the README's first example and keep what a terminal shows, as an SVG."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from echopix_cli.cli.tables import answer_table
+    from echopix_cli.engine import Engine
+    from echopix_cli.media import DecodePlan
+
+    engine = Engine.load()
+    encoded = engine.read(str(clip), engine.plan(DecodePlan()))
+    engine.ask(encoded, QUESTION)  # warm up: the picture shall show a steady state
+    answer = engine.ask(engine.read(str(clip), engine.plan(DecodePlan())), QUESTION)
+    console = Console(record=True, width=92, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
+    console.print(Text(f'$ echopix ask demo.mp4 "{QUESTION}"', style="bold"))
+    console.print(Text(answer.answer))
+    console.print(answer_table(answer))
+    console.save_svg(str(path), title="echopix")
+
+
+def main() -> None:
+    """Write ``demo.mp4``, ``demo.answer.txt`` and ``ask.svg`` beside this file."""
+    folder = Path(str(files("echopix_cli") / "assets"))
+    answer = build_clip(folder / "demo.mp4")
+    (folder / "demo.answer.txt").write_text(answer + "\n", encoding="utf-8")
+    build_picture(folder / "demo.mp4", folder / "ask.svg")
+
+
+if __name__ == "__main__":
+    main()
