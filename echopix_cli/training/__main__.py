@@ -18,10 +18,10 @@ from echopix_cli.weights.checkpoint import load_model, read_config, save_model
 VOCABULARY_SCENES = 3000  # scenes whose questions and answers the tokenizer is built from
 
 
-def build_processor() -> Processor:
-    """The tokenizer over the training split's words, with the bundled model's preprocessing."""
+def build_processor(count: int = VOCABULARY_SCENES) -> Processor:
+    """The tokenizer over the words of ``count`` training scenes, with the bundled model's preprocessing."""
     texts: list[str] = []
-    for seed in range(VOCABULARY_SCENES):
+    for seed in range(count):
         for item in scenes.make_script("train", seed).items:
             texts += [item.question, item.answer]
     tokenizer = tiny.build_tokenizer(texts)

@@ -1,0 +1,125 @@
+"""Training on rendered scenes: batches, losses, exact resume, and that something is learned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from echopix_cli import scenes
+from echopix_cli.model.processing import ClipInputs, Processor
+from echopix_cli.scenes import Evidence
+from echopix_cli.training import tiny
+from echopix_cli.training.__main__ import build_processor
+from echopix_cli.training.data import SceneBatches, evidence_rows, sample_times
+from echopix_cli.training.loop import Trainer, evidence_loss
+from echopix_cli.training.recipe import Recipe
+from echopix_cli.weights.checkpoint import load_model, save_model
+
+RECIPE = Recipe(steps=4, batch_size=2, warmup=1, checkpoint_every=2, validate_every=100, validate_batches=1, side=56)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    return build_processor(40)
+
+
+def trainer(processor: Processor, folder: Path, recipe: Recipe = RECIPE) -> Trainer:
+    model = tiny.build_model(processor.config, seed=1).train()
+    return Trainer(model, processor, recipe, folder, lambda out: save_model(model, out))
+
+
+def losses(folder: Path) -> list[float]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def test_resuming_continues_exactly(processor: Processor, tmp_path: Path) -> None:
+    """Four steps in one go, and two, a new process's worth of state, and two more: the same losses and weights."""
+    through = trainer(processor, tmp_path / "through")
+    through.run()
+    trainer(processor, tmp_path / "halves").run(until=2)
+    second = trainer(processor, tmp_path / "halves")
+    assert second.step == 2
+    second.run()
+    assert losses(tmp_path / "halves") == losses(tmp_path / "through")
+    ours, theirs = second.model.state_dict(), through.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_leaves_a_loadable_model(processor: Processor, tmp_path: Path) -> None:
+    trainer(processor, tmp_path).run(until=2)
+    model = load_model(tmp_path)
+    assert model.config.text.compression_ratio == 0.1
+    assert json.loads((tmp_path / "recipe.json").read_text())["stage"] == "sieve"
+
+
+@pytest.mark.parametrize("stage", ["full", "sieve"])
+def test_the_same_batch_again_and_again_is_learned(processor: Processor, tmp_path: Path, stage: str) -> None:
+    """The loss on one batch falls to under half in a few steps, around the sieve and through it."""
+    recipe = replace(RECIPE, stage=stage, steps=1000, learning_rate=2e-3)
+    fit = trainer(processor, tmp_path, recipe)
+    batch = SceneBatches(processor, "train", 2, ("instrument",), 56, 1)[0]
+    first, *_, last = [fit._update(batch)["answer"] for _ in range(8)]
+    assert last < 0.5 * first
+
+
+def test_frozen_towers_stay_as_they_are(processor: Processor, tmp_path: Path) -> None:
+    fit = trainer(processor, tmp_path, replace(RECIPE, freeze_towers=True))
+    before = {name: p.clone() for name, p in fit.model.named_parameters()}
+    fit.run(until=2)
+    moved = {name for name, p in fit.model.named_parameters() if not torch.equal(p, before[name])}
+    assert not any(".visual." in name or ".audio_tower." in name for name in moved)
+    assert any(".compressor.score_head." in name for name in moved)
+    assert any(".bidir_encoder." in name for name in moved)
+
+
+def test_batches_depend_on_their_index_only(processor: Processor) -> None:
+    first, again = (SceneBatches(processor, "train", 2, scenes.FAMILIES, 56, 9)[3] for _ in range(2))
+    assert torch.equal(first.input_ids, again.input_ids)
+    assert first.families == again.families
+    assert first.mel is None or torch.equal(first.mel, again.mel)
+
+
+def test_evidence_rows() -> None:
+    """A box over the left half in the second grid step, and half a second of sound."""
+    clip = ClipInputs(grid_thw=(2, 4, 4), grid_times=np.array([0.0, 1.0]), audio_rows=50)
+    evidence = (Evidence("video", 1.0, 2.0, (0.0, 0.0, 0.4, 1.0)), Evidence("audio", 0.5, 1.0, None))
+    picture, sound = evidence_rows(evidence, clip)
+    assert picture.reshape(2, 2, 2).tolist() == [[[False, False]] * 2, [[True, False]] * 2]
+    assert np.flatnonzero(sound).tolist() == list(range(12, 25))
+
+
+def test_evidence_loss_is_least_on_the_evidence() -> None:
+    pool = torch.tensor([[False, True, True, True, True]])
+    evidence = torch.tensor([[False, True, True, False, False]])
+    right = evidence_loss(torch.tensor([[9.0, 20.0, 20.0, 0.0, 0.0]]), evidence, pool)
+    even = evidence_loss(torch.zeros(1, 5), evidence, pool)
+    wrong = evidence_loss(torch.tensor([[9.0, 0.0, 0.0, 20.0, 20.0]]), evidence, pool)
+    assert float(right) == pytest.approx(0.0, abs=1e-6)
+    assert float(even) == pytest.approx(np.log(2), abs=1e-6)
+    assert wrong > 10
+    assert float(evidence_loss(torch.zeros(1, 5), torch.zeros_like(evidence), pool)) == 0.0
+
+
+def test_frames_are_those_that_sampling_takes(tmp_path: Path) -> None:
+    """Training sees a scene at the very times at which a rendered file is sampled."""
+    from echopix_cli.media import DecodePlan, load_clip
+
+    script = scenes.make_script("val", 3, "object")
+    scenes.write_mp4(script, tmp_path / "scene.mp4", size=112)
+    clip = load_clip(tmp_path / "scene.mp4", DecodePlan(audio=False))
+    assert clip.frame_times is not None
+    assert np.abs(clip.frame_times - sample_times(script.duration)).max() <= 0.5 / 25 + 1e-9
+
+
+def test_budgets_and_rates() -> None:
+    recipe = Recipe(steps=100, warmup=10, learning_rate=1.0)
+    assert [round(recipe.budget(draw), 4) for draw in (0.0, 0.5, 1.0)] == [0.05, 0.2236, 1.0]
+    assert recipe.rate(0) == 0.1
+    assert recipe.rate(10) == 1.0
+    assert recipe.rate(100) == pytest.approx(0.0)
