@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def total_loss(parts: dict[str, Tensor], recipe: Recipe) -> Tensor:
 def accuracy(
     model: EchoingPixelsForConditionalGeneration,
     batches: Iterator[Batch],
-    settings: dict[str, tuple[float | None, Selection]],
+    settings: Mapping[str, tuple[float | None, Selection]],
 ) -> dict[str, dict[str, float]]:
     """Share of answers whose every token is the likeliest one (what greedy decoding would say), by setting
     and question family; ``all`` is the mean over families."""
@@ -219,14 +219,7 @@ class Trainer:
         recipe = self.recipe
         size = max(1, recipe.batch_size)
         data = SceneBatches(self.processor, "val", size, recipe.families, recipe.side, recipe.validate_batches)
-        settings: dict[str, tuple[float | None, Selection]] = {"full": (None, "cs2")}
-        if recipe.stage == "sieve":
-            settings = {
-                **{f"cs2@{budget}": (budget, "cs2") for budget in (1.0, 0.2, 0.1, 0.05)},
-                "random@0.1": (0.1, "random"),
-                "uniform@0.1": (0.1, "uniform"),
-            }
-        return accuracy(self.model, (data[index] for index in range(len(data))), settings)
+        return accuracy(self.model, (data[index] for index in range(len(data))), recipe.settings())
 
     def _update(self, batch: Batch) -> dict[str, float]:
         recipe = self.recipe

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from echopix_cli.model.modeling import Selection
 from echopix_cli.scenes import FAMILIES
+
+CONTROLS: tuple[Selection, ...] = ("random", "uniform")  # what any sieve has to beat
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,12 @@ class Recipe:
         """A budget from a uniform draw in [0, 1)."""
         low, high = math.log(self.budget_low), math.log(self.budget_high)
         return min(1.0, math.exp(low + draw * (high - low)))
+
+    def settings(self) -> dict[str, tuple[float | None, Selection]]:
+        """What validation measures: budgets of the sieve, with the controls beside it."""
+        if self.stage == "full":
+            return {"full": (None, "cs2")}
+        return {
+            **{f"cs2@{budget}": (budget, "cs2") for budget in (1.0, 0.2, 0.1, 0.05)},
+            **{f"{control}@{budget}": (budget, control) for control in CONTROLS for budget in (0.1, 0.05)},
+        }
