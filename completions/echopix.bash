@@ -7,13 +7,12 @@ _echopix() {
     case "$previous" in
         --device) COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
         --dtype) COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
-        --model) COMPREPLY=($(compgen -W "tiny" -- "$current")); compopt -o default; return;;
     esac
     case "$command" in
         "") words="--version --help -h";;
         "ask") words="--question -Q --json --budget -b --model -m --device --dtype --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
         "config") words="--json --no-color --debug --help -h";;
-        "profile") words="--budget -b --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --debug --no-color --help -h";;
+        "profile") words="--budget -b --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
     if [[ -z "$command" ]]; then COMPREPLY=($(compgen -W "ask config profile" -- "$current")); return; fi

@@ -21,7 +21,6 @@ HERE = Path(__file__).parent
 WORDS = {
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
-    "--model": ("tiny",),
 }
 _SHELL_OWN = {"--install-completion", "--show-completion"}
 

@@ -60,7 +60,8 @@ def _bounded(kind: Callable[[str], Any], low: float, what: str) -> Callable[[str
     return parse
 
 
-def _budget(text: str) -> float:
+def parse_budget(text: str) -> float:
+    """A fraction in (0, 1]; ValueError otherwise."""
     value = float(text)
     if not 0.0 < value <= 1.0:
         raise ValueError("a budget is the fraction of audio-visual tokens kept, above 0 and at most 1")
@@ -83,7 +84,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _device(text: str) -> str:
-    if text in ("auto", "cpu", "cuda") or (text.startswith("cuda:") and text[5:].isdigit()):
+    if text in ("auto", "cpu", "cuda") or (text.startswith("cuda:") and text[5:].isascii() and text[5:].isdecimal()):
         return text
     raise ValueError("expected auto, cpu, cuda or cuda:N")
 
@@ -92,7 +93,7 @@ _POSITIVE = "expected a whole number of at least 1"
 SETTINGS: tuple[Setting, ...] = (
     Setting("model", str, "tiny", "model name or path of a checkpoint folder"),
     Setting(
-        "budget", _budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"
+        "budget", parse_budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"
     ),
     Setting("device", _device, "auto", "auto, cpu, cuda or cuda:N"),
     Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "precision of the weights"),
@@ -177,8 +178,7 @@ def resolve(
     for setting in SETTINGS:
         name = setting.name
         flag = flags.get(name)
-        # A switch that is not given arrives as False; it must not hide the environment or the file.
-        if flag is not None and not (setting.parse is _boolean and flag is False):
+        if flag is not None:
             resolved[name] = Resolved(_parsed(setting, flag, f"--{name.replace('_', '-')}"), "flag")
         elif setting.variable in variables and (variables[setting.variable] or setting.parse is _boolean):
             resolved[name] = Resolved(_parsed(setting, variables[setting.variable], setting.variable), "environment")
@@ -186,4 +186,7 @@ def resolve(
             resolved[name] = Resolved(_parsed(setting, from_file[name], f"{file}, {name}"), "file")
         else:
             resolved[name] = Resolved(setting.default, "default")
+    start, end = resolved["start"].value, resolved["end"].value
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--end {end:g} s is not after --start {start:g} s", "give an end later than the start")
     return resolved

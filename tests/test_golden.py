@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from places import GOLDEN, SHARED
+from places import GOLDEN, SHARED, load_script
 from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
 def check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_check", GOLDEN / "check.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    import sys
-
-    sys.modules["golden_check"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(GOLDEN / "check.py")
 
 
 def test_shipped_vectors(check: ModuleType, reference: Path) -> None:

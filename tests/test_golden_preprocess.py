@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from places import GOLDEN, SHARED, load_script
 
-HERE = Path(__file__).resolve().parent
-SHIPPED = HERE / "golden" / "preprocess"
-REFERENCE = HERE.parents[1] / "shared" / "reference" / "preprocess"
+SHIPPED = GOLDEN / "preprocess"
+REFERENCE = SHARED / "reference" / "preprocess"
 
 
 @pytest.fixture(scope="module")
 def check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_preprocess", HERE / "golden" / "check_preprocess.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(GOLDEN / "check_preprocess.py")
 
 
 @pytest.mark.parametrize("folder", [SHIPPED, REFERENCE], ids=["shipped", "reference"])

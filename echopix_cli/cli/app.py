@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,6 +14,7 @@ from echopix_cli.cli.config import config
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.profile import profile
 from echopix_cli.errors import EchopixError, ExitCode
+from echopix_cli.settings import resolve
 
 EPILOG = (
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 model unavailable, 4 media, 5 device or memory, 130 interrupted. "
@@ -49,21 +50,30 @@ def root(
     """Options before the command."""
 
 
-def _debugging() -> bool:
-    return "--debug" in sys.argv[1:] or os.environ.get("ECHOPIX_DEBUG", "").lower() in ("1", "true", "yes", "on")
+def _preference(name: str) -> bool:
+    """A switch that matters to errors, wherever it is set; off when the settings themselves are the error."""
+    given = f"--{name.replace('_', '-')}" in sys.argv[1:]
+    try:
+        return bool(resolve({name: True if given else None})[name].value)
+    except EchopixError:
+        return given
+
+
+def _fail(error: EchopixError) -> NoReturn:
+    """Report a failure and leave with its code; with ``--debug``, after the traceback."""
+    if _preference("debug"):
+        traceback.print_exc()
+    Output(color=False if _preference("no_color") else None).error(error)
+    sys.exit(error.exit_code)
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    output = Output(color=False if "--no-color" in sys.argv[1:] else None)
     interrupted = False
     try:
         app()
     except EchopixError as error:
-        if _debugging():
-            raise
-        output.error(error)
-        sys.exit(error.exit_code)
+        _fail(error)
     except KeyboardInterrupt:
         interrupted = True
     except SystemExit as left:
@@ -71,12 +81,9 @@ def main() -> NoReturn:
         if not interrupted:
             raise
     except Exception as error:
-        if _debugging():
-            raise
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        output.error(EchopixError(f"unexpected failure: {what}", "run again with --debug and report what it prints"))
-        sys.exit(ExitCode.FAILURE)
+        _fail(EchopixError(f"unexpected failure: {what}", "run again with --debug and report what it prints"))
     if interrupted:
-        output.error(EchopixError("interrupted"))
+        Output().error(EchopixError("interrupted"))
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)

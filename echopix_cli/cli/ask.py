@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import answer_record
+from echopix_cli.cli.output import answer_record, one_line
 from echopix_cli.errors import EchopixError, ExitCode, UsageError
+from echopix_cli.media import require_file
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Encoded, Engine
@@ -28,16 +29,31 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str]) -> tuple
     """
     media, asked = list(arguments), list(questions)
     if not asked:
+        if not media:
+            raise UsageError("no media and no question given", _EXAMPLE)
         last = media.pop()
-        if last != "-" and Path(last).exists():
+        if last != "-" and os.path.isfile(last):
             raise UsageError(f"no question given: the last argument, {last}, is a file", _EXAMPLE)
         if not media:
             raise UsageError(f"no media given: {last!r} is taken for the question", _EXAMPLE)
         asked = [last]
-    asked = [sys.stdin.read().strip() if question == "-" else question for question in asked]
+    if not media:
+        raise UsageError("no media given", _EXAMPLE)
+    if asked.count("-") > 1:
+        raise UsageError("only one question can be read from stdin", _EXAMPLE)
+    asked = [_from_stdin() if question == "-" else question for question in asked]
     if not all(question.strip() for question in asked):
         raise UsageError("the question is empty", _EXAMPLE)
+    if any("\ud800" <= character <= "\udfff" for question in asked for character in question):
+        raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
     return media, asked
+
+
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the question on stdin is not valid text: {error.reason}", "pipe in UTF-8") from None
 
 
 def ask(
@@ -45,8 +61,8 @@ def ask(
         list[str] | None, typer.Argument(metavar="MEDIA", help="media files to ask about", show_default=False)
     ] = None,
     last: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="what to ask; - reads it from stdin", show_default=False)
-    ] = ...,  # type: ignore[assignment]  # required, though it stands after an optional list
+        str | None, typer.Argument(metavar="QUESTION", help="what to ask; - reads it from stdin", show_default=False)
+    ] = None,
     question: opt.Questions = None,
     json: opt.Json = False,
     budget: opt.Budget = None,
@@ -61,30 +77,34 @@ def ask(
     max_pixels: opt.MaxPixels = None,
     start: opt.Start = None,
     end: opt.End = None,
-    no_audio: opt.NoAudio = False,
-    no_video: opt.NoVideo = False,
+    no_audio: opt.NoAudio = None,
+    no_video: opt.NoVideo = None,
     audio_track: opt.AudioTrack = None,
     video_track: opt.VideoTrack = None,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    debug: opt.Debug = False,
-    no_color: opt.NoColor = False,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
 ) -> None:
     """Ask about what is seen and heard in media files.
 
     The answer goes to stdout; the table of kept tokens, latency and memory to stderr.
     """
     run = opt.Run.begin(locals())
-    files, questions = split_arguments([*(media or []), last], question or [])
+    arguments = [*(media or []), *([] if last is None else [last])]
+    files, questions = split_arguments(arguments, question or [])
+    if len(files) == 1:
+        require_file(files[0])  # before the model is loaded for nothing
     engine = run.engine()
     plan = run.plan(engine)
     failures: list[EchopixError] = []
+    encoded: Encoded | None = None
     for path in files:
         try:
             with run.output.progress(f"reading {path}"):
                 encoded = engine.read(path, plan)
-            if verbose:
-                _describe(run, encoded)
+            if run["verbose"]:
+                run.describe(encoded.clip)
             for text in questions:
                 _answer(run, engine, encoded, text, as_json=json, label=path if len(files) > 1 else None)
         except EchopixError as error:
@@ -92,44 +112,36 @@ def ask(
                 raise
             failures.append(error)
             run.output.error(error)
+        finally:
+            encoded = None  # or this file's features would count towards the next one's peak memory
     if failures:
         run.output.notice(f"{len(failures)} of {len(files)} files failed")
-        raise typer.Exit(ExitCode.FAILURE)
+        codes = {failure.exit_code for failure in failures}
+        raise typer.Exit(codes.pop() if len(codes) == 1 and len(failures) == len(files) else ExitCode.FAILURE)
 
 
 def _answer(run: opt.Run, engine: Engine, encoded: Encoded, question: str, as_json: bool, label: str | None) -> None:
     """Stream one answer: pieces to a terminal, one line or one object elsewhere, then the table."""
     from echopix_cli.results import Answer
 
-    live = run.output.answers_on_terminal and not as_json
-    if label is not None and not as_json:
-        run.output.answer(label, end=": ")
-    for event in engine.stream(encoded, question, run["budget"], run.generation()):
-        if not isinstance(event, Answer):
-            if live:
-                run.output.answer(event.text, end="")
-        elif as_json:
-            run.output.record(answer_record(event))
-        else:
-            from echopix_cli.cli.tables import answer_table
+    output = run.output
+    live = output.answers_on_terminal and not as_json
+    before = "" if label is None else f"{one_line(label)}: "
+    started = False
+    try:
+        for event in engine.stream(encoded, question, run["budget"], run.generation()):
+            if not isinstance(event, Answer):
+                if live:
+                    output.answer(event.text if started else before + event.text, end="")
+                    started = True
+            elif as_json:
+                output.record(answer_record(event))
+            else:
+                from echopix_cli.cli.tables import answer_table
 
-            run.output.answer("" if live else event.answer)
-            run.output.show(answer_table(event))
-
-
-def _describe(run: opt.Run, encoded: Encoded) -> None:
-    """What was found in the file, for ``--verbose``."""
-    info = encoded.clip.info
-    length = "unknown length" if info.duration is None else f"{info.duration:.2f} s"
-    run.output.notice(f"{encoded.clip.path}: {info.format}, {length}")
-    for track in info.tracks:
-        facts = [
-            track.codec,
-            f"{track.width}×{track.height}" if track.width else None,
-            f"{track.fps:.2f} fps" if track.fps else None,
-            f"{track.sample_rate} Hz" if track.sample_rate else None,
-            f"{track.channels} channels" if track.channels else None,
-            f"rotated {track.rotation}°" if track.rotation else None,
-            track.language,
-        ]
-        run.output.notice(f"{track.kind} track {track.index}: {', '.join(str(fact) for fact in facts if fact)}")
+                output.answer("" if started else before + event.answer)
+                started = False
+                output.show(answer_table(event))
+    finally:
+        if started:
+            output.answer("")  # an answer that broke off still ends its line

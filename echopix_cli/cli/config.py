@@ -9,7 +9,7 @@ from echopix_cli.cli.output import one_line
 from echopix_cli.settings import SETTINGS, config_path
 
 
-def config(json: opt.Json = False, no_color: opt.NoColor = False, debug: opt.Debug = False) -> None:
+def config(json: opt.Json = False, no_color: opt.NoColor = None, debug: opt.Debug = None) -> None:
     """Show every setting with its value and where it came from."""
     run = opt.Run.begin({"no_color": no_color, "debug": debug})
     path = config_path()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from echopix_cli.settings import SETTINGS, Resolved, resolve
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine, GenerationOptions
-    from echopix_cli.media import DecodePlan
+    from echopix_cli.media import Clip, DecodePlan
 
 _HELP = {setting.name: setting.help for setting in SETTINGS}
 
@@ -37,14 +37,14 @@ MaxFrames = Annotated[str | None, _option("max_frames", metavar="N", panel=_MEDI
 MaxPixels = Annotated[str | None, _option("max_pixels", metavar="N", panel=_MEDIA)]
 Start = Annotated[str | None, _option("start", metavar="TIME", panel=_MEDIA)]
 End = Annotated[str | None, _option("end", metavar="TIME", panel=_MEDIA)]
-NoAudio = Annotated[bool, _option("no_audio", panel=_MEDIA)]
-NoVideo = Annotated[bool, _option("no_video", panel=_MEDIA)]
+NoAudio = Annotated[bool | None, _option("no_audio", "--no-audio/--audio", panel=_MEDIA)]
+NoVideo = Annotated[bool | None, _option("no_video", "--no-video/--video", panel=_MEDIA)]
 AudioTrack = Annotated[str | None, _option("audio_track", metavar="N", panel=_MEDIA)]
 VideoTrack = Annotated[str | None, _option("video_track", metavar="N", panel=_MEDIA)]
-Quiet = Annotated[bool, _option("quiet", "--quiet", "-q", panel=_SHOW)]
-Verbose = Annotated[bool, _option("verbose", "--verbose", "-v", panel=_SHOW)]
-Debug = Annotated[bool, _option("debug", panel=_SHOW)]
-NoColor = Annotated[bool, _option("no_color", panel=_SHOW)]
+Quiet = Annotated[bool | None, _option("quiet", "--quiet", "-q", panel=_SHOW)]
+Verbose = Annotated[bool | None, _option("verbose", "--verbose", "-v", panel=_SHOW)]
+Debug = Annotated[bool | None, _option("debug", "--debug", panel=_SHOW)]
+NoColor = Annotated[bool | None, _option("no_color", "--no-color/--color", panel=_SHOW)]
 Json = Annotated[
     bool, typer.Option("--json", help="print JSON objects instead of text", rich_help_panel=_SHOW, show_default=False)
 ]
@@ -103,6 +103,21 @@ class Run:
         from echopix_cli.engine import GenerationOptions
 
         options = GenerationOptions(max_new_tokens=self["max_new_tokens"], temperature=self["temperature"])
-        if self["system"] is None:
-            return options
-        return GenerationOptions(options.max_new_tokens, options.temperature, system=self["system"])
+        return options if self["system"] is None else replace(options, system=self["system"])
+
+    def describe(self, clip: Clip) -> None:
+        """What was found in a file, for ``--verbose``."""
+        info = clip.info
+        length = "unknown length" if info.duration is None else f"{info.duration:.2f} s"
+        self.output.notice(f"{clip.path}: {info.format}, {length}")
+        for track in info.tracks:
+            facts = [
+                track.codec,
+                f"{track.width}×{track.height}" if track.width else None,
+                f"{track.fps:.2f} fps" if track.fps else None,
+                f"{track.sample_rate} Hz" if track.sample_rate else None,
+                f"{track.channels} channels" if track.channels else None,
+                f"rotated {track.rotation}°" if track.rotation else None,
+                track.language,
+            ]
+            self.output.notice(f"{track.kind} track {track.index}: {', '.join(str(fact) for fact in facts if fact)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -54,6 +55,9 @@ class Output:
         self.color = color
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
+        for stream in (self.stdout, self.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its code
+                stream.reconfigure(errors="backslashreplace")
         self._console: Console | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +10,9 @@ import typer
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import answer_record
 from echopix_cli.errors import UsageError
+from echopix_cli.media import require_file
 from echopix_cli.results import SCHEMA_VERSION
+from echopix_cli.settings import parse_budget
 
 if TYPE_CHECKING:
     from echopix_cli.engine.profiling import Profile
@@ -22,7 +24,7 @@ DEFAULT_BUDGETS = (0.05, 0.1, 0.2)
 def profile(
     media: Annotated[str, typer.Argument(metavar="MEDIA", help="the media file to measure with")],
     budget: Annotated[
-        list[float] | None,
+        list[str] | None,
         typer.Option(
             "--budget",
             "-b",
@@ -47,13 +49,14 @@ def profile(
     max_pixels: opt.MaxPixels = None,
     start: opt.Start = None,
     end: opt.End = None,
-    no_audio: opt.NoAudio = False,
-    no_video: opt.NoVideo = False,
+    no_audio: opt.NoAudio = None,
+    no_video: opt.NoVideo = None,
     audio_track: opt.AudioTrack = None,
     video_track: opt.VideoTrack = None,
-    quiet: opt.Quiet = False,
-    debug: opt.Debug = False,
-    no_color: opt.NoColor = False,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
 ) -> None:
     """Measure budgets against keeping every token, on one file, in one process.
 
@@ -61,13 +64,15 @@ def profile(
     """
     flags = dict(locals())
     flags["budget"] = None
-    budgets = budget or list(DEFAULT_BUDGETS)
-    for value in budgets:
-        if not 0.0 < value <= 1.0:
-            raise UsageError(f"budget {value:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
+    budgets = [_budget(value) for value in budget or []]
     run = opt.Run.begin(flags)
+    if run["quiet"] and not json:
+        raise UsageError("--quiet leaves nothing to print", "add --json, or leave --quiet out")
+    # A budget from the environment or the config file stands in for the flag.
+    asked = budgets or ([run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS))
+    require_file(media)
     engine = run.engine()
-    with run.output.progress(f"measuring {len(budgets) + 1} budgets, {warmup + repeat} rounds"):
+    with run.output.progress(f"measuring, {warmup + repeat} rounds"):
         from echopix_cli.engine.profiling import profile as measure
 
         result = measure(
@@ -75,10 +80,10 @@ def profile(
             media,
             run.plan(engine),
             question,
-            budgets,
+            asked,
             repeat=repeat,
             warmup=warmup,
-            options=run.generation(),
+            options=replace(run.generation(), temperature=0.0),  # or answers would differ by chance
         )
     if json:
         run.output.record(profile_record(result))
@@ -86,6 +91,13 @@ def profile(
         from echopix_cli.cli.tables import profile_table
 
         run.output.show(profile_table(result))
+
+
+def _budget(text: str) -> float:
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise UsageError(f"--budget: {text!r} does not fit: {error}", "--budget 0.1 keeps a tenth") from None
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:

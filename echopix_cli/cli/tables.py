@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.output import one_line
-from echopix_cli.engine.profiling import Profile, ProfileRow, Spread
+from echopix_cli.engine.profiling import Profile, Spread
 from echopix_cli.results import Answer, ModalityTokens, PeakMemory
 
 
@@ -109,41 +109,63 @@ def _spread(value: Spread) -> str:
 
 
 def profile_table(profile: Profile) -> RenderableType:
-    """One row a budget: kept tokens, stage times, speed-up and memory against 1.0, and the answer."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("budget", justify="right")
-    for name in ("video", "audio", "sieve", "prefill", "sieve+prefill", "generate", "total", "speed-up", "memory"):
-        table.add_column(name, justify="right")
+    """What each budget keeps, costs and answers; then its stages; then what all budgets share."""
+    return Group(_comparison(profile), _stages(profile), _shared(profile))
+
+
+def _comparison(profile: Profile) -> Table:
+    table = _table("budget", "video", "audio", "sieve+prefill", "total", "speed-up", "memory")
     table.add_column("answer", overflow="fold")
     for row in profile.rows:
-        table.add_row(*_profile_cells(row))
+        tokens = row.answer.tokens
+        table.add_row(
+            f"{row.budget:g}",
+            f"{tokens.video.kept}/{tokens.video.total}",
+            f"{tokens.audio.kept}/{tokens.audio.total}",
+            _spread(row.stages["forward"]),
+            seconds(row.stages["total"].median),
+            f"{row.speedup:.2f}×",
+            "–" if row.memory_ratio is None else f"{row.memory_ratio:.2f}×",
+            Text(f"{'=' if row.same_answer else '≠'} {one_line(row.answer.answer)}"),
+        )
+    return table
+
+
+def _stages(profile: Profile) -> Table:
+    names = ("sieve", "prefill", "first_token", "generate")
+    table = _table("budget", *(name.replace("_", " ") for name in names))
+    for row in profile.rows:
+        table.add_row(f"{row.budget:g}", *(_spread(row.stages[name]) for name in names))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Numbers on the right, never cut short: 80 columns hold them all."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _shared(profile: Profile) -> Table:
     shared = Table.grid(padding=(0, 2))
-    shared.add_column(style="dim")
+    shared.add_column(style="dim", no_wrap=True)
     shared.add_column(overflow="fold")
-    answer = profile.rows[0].answer
-    shared.add_row("media", Text(one_line(profile.media)))
-    shared.add_row("question", Text(one_line(profile.question)))
-    for name in ("decode", "vision", "audio"):
-        shared.add_row(name, f"{_spread(profile.rows[0].stages[name])} (the same for every budget)")
-    shared.add_row("measured", f"median ± half the interquartile range of {profile.repeat} runs after {profile.warmup}")
-    shared.add_row("speed-up", "sieve + prefill against prefill of all tokens at budget 1.0, sieve included")
-    shared.add_row("memory", "peak of the 1.0 run over the peak of this one, weights included")
-    shared.add_row("sound", str(answer.audio))
-    for notice in answer.notices:
-        shared.add_row("note", Text(one_line(notice)))
-    return Group(table, shared)
-
-
-def _profile_cells(row: ProfileRow) -> list[RenderableType]:
-    tokens = row.answer.tokens
-    stages = [_spread(row.stages[name]) for name in ("sieve", "prefill", "forward", "generate", "total")]
-    mark = "=" if row.same_answer else "≠"
-    return [
-        f"{row.budget:g}",
-        f"{tokens.video.kept}/{tokens.video.total}",
-        f"{tokens.audio.kept}/{tokens.audio.total}",
-        *stages,
-        f"{row.speedup:.2f}×",
-        "–" if row.memory_ratio is None else f"{row.memory_ratio:.2f}×",
-        Text(f"{mark} {one_line(row.answer.answer)}"),
+    answer, stages = profile.rows[0].answer, profile.rows[0].stages
+    rows = [
+        ("media", profile.media),
+        ("question", profile.question),
+        *((name, f"{_spread(stages[name])}, the same for every budget") for name in ("decode", "vision", "audio")),
+        ("measured", f"median ± half the interquartile range; {profile.repeat} runs after {profile.warmup} to warm up"),
+        (
+            "speed-up",
+            "sieve + prefill at budget 1.0, over the same here; the sieve itself costs the same at any budget",
+        ),
+        ("memory", "device peak at budget 1.0 over the peak here, weights and towers included; – on a CPU"),
+        ("model", f"{answer.model.name}, {answer.model.dtype} on {answer.model.device}"),
+        ("audio", str(answer.audio)),
+        *(("note", notice) for notice in answer.notices),
     ]
+    for name, value in rows:
+        shared.add_row(name, Text(one_line(value)))
+    return shared

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
-from echopix_cli.errors import DeviceError, UsageError
+from echopix_cli.errors import DeviceError, EchopixError, MediaError, ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration, Prompt, Sieved
@@ -81,7 +81,16 @@ class Engine:
         self.processor = processor
         self.source = source
         self.load_seconds = load_seconds
-        self.device = next(model.parameters()).device
+        parameters = list(model.parameters())
+        self.device = parameters[0].device
+        self.facts = ModelFacts(
+            name=source.name,
+            revision=source.revision,
+            parameters=sum(parameter.numel() for parameter in parameters),
+            dtype=str(parameters[0].dtype).removeprefix("torch."),
+            device=str(self.device),
+            demonstration=source.demonstration,
+        )
 
     @classmethod
     def load(cls, model: str = "tiny", device: str = "auto", dtype: str = "auto") -> Engine:
@@ -95,10 +104,19 @@ class Engine:
         where = choose_device(device)
         precision = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         clock = Clock(where)
-        with clock.stage("load"), memory_errors(where):
-            config = read_config(source.folder)
-            processor = Processor.load(source.folder, config)
-            loaded = load_model(source.folder, dtype=precision, device=where)
+        with clock.stage("load"), memory_errors(where, "the weights do not fit: try --dtype bfloat16 or --device cpu"):
+            try:
+                config = read_config(source.folder)
+                processor = Processor.load(source.folder, config)
+                loaded = load_model(source.folder, dtype=precision, device=where)
+            except EchopixError:
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                # A folder from anywhere can be wrong in more ways than can be listed.
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ModelError(f"{source.folder} holds no usable model: {what}") from error
         return cls(loaded, processor, source, clock.seconds["load"])
 
     @property
@@ -131,21 +149,27 @@ class Engine:
             MediaError: the file cannot be opened or holds nothing that can be decoded.
             DeviceError: out of memory.
         """
+        reset_peaks(self.device)
         clock = Clock(self.device)
-        with clock.stage("decode"):
+        with clock.stage("decode"), memory_errors(self.device):
             clip = load_clip(path, plan)
-        return self.encode(clip, decode_seconds=clock.seconds["decode"])
+        return self._encode(clip, clock)
 
-    @torch.inference_mode()
-    def encode(self, clip: Clip, decode_seconds: float = 0.0) -> Encoded:
+    def encode(self, clip: Clip) -> Encoded:
         """Towers over a decoded clip, once for all questions about it.
 
         Raises:
+            MediaError: it holds neither a picture nor a sound long enough for one token.
             DeviceError: out of memory.
         """
         reset_peaks(self.device)
-        clock, video, audio = Clock(self.device), None, None
-        clock.seconds["decode"] = decode_seconds
+        clock = Clock(self.device)
+        clock.seconds["decode"] = 0.0
+        return self._encode(clip, clock)
+
+    @torch.inference_mode()
+    def _encode(self, clip: Clip, clock: Clock) -> Encoded:
+        video, audio = None, None
         thinker = self.model.thinker
         with memory_errors(self.device):
             # Patches and log-mel are part of their towers' time: they exist for nothing else.
@@ -161,8 +185,20 @@ class Engine:
                     audio = thinker.encode_mel(sound.mel[None].to(self.device), frames)
         inputs = replace(picture, pixel_values=None, audio_rows=sound.audio_rows)
         if clip.waveform is not None and not sound.audio_rows:
-            clip = replace(clip, audio_status=AudioStatus.ABSENT, notices=(*clip.notices, TOO_SHORT))
+            if video is None:
+                raise MediaError(f"{clip.path} holds no picture, and {TOO_SHORT}", "give a longer clip or span")
+            clip = replace(clip, audio_status=AudioStatus.UNDECODABLE, notices=(*clip.notices, TOO_SHORT))
+        clip = replace(clip, notices=(*clip.notices, *self._beyond_context(inputs)))
         return Encoded(clip, inputs, video, audio, clock.seconds, read_peaks(self.device))
+
+    def _beyond_context(self, inputs: ClipInputs) -> Iterator[str]:
+        """A notice when the picture spans more time than the model's positions reach."""
+        context = self.model.config.text.max_position_embeddings / self.model.thinker.timeline.per_second
+        if len(inputs.grid_times) and inputs.grid_times[-1] > context:
+            yield (
+                f"the picture spans {inputs.grid_times[-1]:.0f} s, but this model can tell times apart up to "
+                f"{context:.0f} s only; ask about a part with --start and --end"
+            )
 
     @torch.inference_mode()
     def place(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Prompt:
@@ -202,7 +238,7 @@ class Engine:
         if not 0.0 < fraction <= 1.0:
             raise UsageError(f"budget {fraction:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
         reset_peaks(self.device)
-        clock, shown = Clock(self.device), ""
+        clock, shown, text = Clock(self.device), "", ""
         ids: list[int] = []
         with memory_errors(self.device):
             with clock.stage("sieve"), torch.inference_mode():
@@ -219,17 +255,18 @@ class Engine:
             with clock.stage("prefill"):
                 following: Tensor | None = next(tokens)
             while following is not None:
-                ids.append(int(following))
-                text = self.processor.text(ids)
-                if not text.endswith(_REPLACEMENT) and text != shown:
+                with clock.stage("generate"):
+                    ids.append(int(following))
+                    # Stripped, so that the pieces add up to the answer: spaces wait for what follows them.
+                    text = self.processor.text(ids).strip()
+                if not text.endswith(_REPLACEMENT) and len(text) > len(shown):
                     yield TextPiece(text[len(shown) :])
                     shown = text
                 with clock.stage("generate"):  # the reader's own time between pieces is not the engine's
                     following = next(tokens, None)
-        text = self.processor.text(ids)
         if text != shown:
             yield TextPiece(text[len(shown) :])
-        yield self._answer(encoded, question, fraction, prompt, sieved, ids, clock.seconds)
+        yield self._answer(encoded, question, fraction, prompt, sieved, ids, text, clock.seconds)
 
     def ask(
         self,
@@ -243,18 +280,6 @@ class Engine:
         assert isinstance(answer, Answer)
         return answer
 
-    def facts(self) -> ModelFacts:
-        """Which model this is."""
-        parameters = list(self.model.parameters())
-        return ModelFacts(
-            name=self.source.name,
-            revision=self.source.revision,
-            parameters=sum(p.numel() for p in parameters),
-            dtype=str(parameters[0].dtype).removeprefix("torch."),
-            device=str(self.device),
-            demonstration=self.source.demonstration,
-        )
-
     def _answer(
         self,
         encoded: Encoded,
@@ -263,6 +288,7 @@ class Engine:
         prompt: Prompt,
         sieved: Sieved,
         ids: list[int],
+        text: str,
         seconds: dict[str, float],
     ) -> Answer:
         clip, before = encoded.clip, encoded.seconds
@@ -272,7 +298,7 @@ class Engine:
         return Answer(
             media=clip.path,
             question=question,
-            answer=self.processor.text(ids).strip(),
+            answer=text,
             tokens=self._count(prompt.input_ids[0], sieved.kept[0], len(ids)),
             budget=budget,
             sieve="cs2",
@@ -288,7 +314,7 @@ class Engine:
                 total=first_token + seconds["generate"],
             ),
             peak_memory=larger(encoded.peaks, read_peaks(self.device)),
-            model=self.facts(),
+            model=self.facts,
             audio=clip.audio_status,
             sampling=_sampling(clip),
             finish_reason="stop" if stopped else "length",
@@ -309,7 +335,7 @@ class Engine:
 def _sampling(clip: Clip) -> Sampling:
     shape = None if clip.frames is None else clip.frames.shape
     return Sampling(
-        fps=clip.sampled_fps,
+        fps=clip.sampled_fps if shape is not None and shape[0] > 1 else None,
         frames=0 if shape is None else shape[0],
         height=None if shape is None else shape[2],
         width=None if shape is None else shape[3],
@@ -336,23 +362,26 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+_ADVICE = "take less at a time: a smaller --budget, --max-frames or --max-pixels, or a span with --start/--end"
+# How torch's allocators and libraries say it where they raise a plain RuntimeError.
+_MEMORY_WORDS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception means that memory ran out, on the device or the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
+
+
 @contextmanager
-def memory_errors(device: torch.device) -> Iterator[None]:
+def memory_errors(device: torch.device, advice: str = _ADVICE) -> Iterator[None]:
     """Turn running out of memory into one line of advice, and leave the device clean."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _no_memory(device) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # how torch's CPU allocator says it
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
-        raise _no_memory(device) from error
-
-
-def _no_memory(device: torch.device) -> DeviceError:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return DeviceError(
-        f"out of memory on {device}",
-        "take less at a time: a smaller --budget, --max-frames or --max-pixels, or a span with --start/--end",
-    )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise DeviceError(f"out of memory on {device}", advice) from error

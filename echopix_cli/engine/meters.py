@@ -43,6 +43,7 @@ def reset_peaks(device: torch.device) -> None:
     Linux lets a process reset its own resident peak; elsewhere the host figure is that of the whole process.
     """
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # or what an earlier run reserved would count as reserved by this one
         torch.cuda.reset_peak_memory_stats(device)
     try:
         _CLEAR.write_text("5")

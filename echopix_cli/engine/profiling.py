@@ -27,8 +27,9 @@ class ProfileRow:
     """One budget: its answer, stage times, and how it compares with keeping everything.
 
     ``stages`` are named as in :class:`~echopix_cli.results.StageTimes`, plus ``forward`` = sieve + prefill.
-    ``speedup`` is the full run's forward time over this one's; ``memory_ratio`` the full run's peak over
-    this one's (device where there is one, host otherwise).
+    ``speedup`` is the full run's forward time over this one's; ``memory_ratio`` the full run's peak on the
+    device over this one's, weights and towers included. It is None on a CPU, where a process's resident
+    peak holds what earlier runs freed and says nothing about one budget.
     """
 
     budget: float
@@ -84,11 +85,15 @@ def profile(
     order = [FULL, *sorted({budget for budget in budgets if budget != FULL}, reverse=True)]
     runs: dict[float, list[Answer]] = {budget: [] for budget in order}
     for turn in range(warmup + repeat):
-        encoded: Encoded = engine.read(path, plan)
-        for budget in order:
+        encoded: Encoded | None = engine.read(path, plan)
+        assert encoded is not None
+        # Each round begins with another budget: what runs first after the towers runs in colder caches.
+        begin = turn % len(order)
+        for budget in (*order[begin:], *order[:begin]):
             answer = engine.ask(encoded, question, budget, options)
             if turn >= warmup:
                 runs[budget].append(answer)
+        encoded = None  # or its features would count towards the next round's peak memory
         if watch is not None:
             watch(turn + 1, warmup + repeat)
     full = runs[FULL]
@@ -115,5 +120,5 @@ def _forward(answers: Sequence[Answer]) -> list[float]:
 
 
 def _peak(answers: Sequence[Answer]) -> int | None:
-    peaks = [a.peak_memory.device_allocated or a.peak_memory.host_resident for a in answers]
+    peaks = [answer.peak_memory.device_allocated for answer in answers]
     return max((peak for peak in peaks if peak is not None), default=None)

@@ -26,6 +26,7 @@ __all__ = [
     "load_clip",
     "parse_time",
     "probe",
+    "require_file",
     "resize_frames",
     "smart_nframes",
     "smart_resize",
@@ -43,6 +44,17 @@ def load_clip(path: str | os.PathLike[str], plan: DecodePlan | None = None) -> C
     from echopix_cli.media.load import load_clip as load
 
     return load(path, plan or DecodePlan())
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Check that there is a regular, readable, non-empty file, without looking into it.
+
+    Raises:
+        MediaError: there is not.
+    """
+    from echopix_cli.media.source import open_regular
+
+    open_regular(path).close()
 
 
 def probe(path: str | os.PathLike[str]) -> MediaInfo:

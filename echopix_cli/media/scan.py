@@ -22,6 +22,7 @@ from echopix_cli.media.source import opened, shown, video_tracks
 
 _FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
 _TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
+_SLIDE = 1.0  # seconds; a picture that stays at least so long is worth a frame of its own
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -107,7 +108,7 @@ def _header_fps(stream: VideoStream) -> float | None:
 def candidates(scan: Scan, start: float, end: float | None) -> Ints:
     """The distinct ticks, ascending, of the frames that are shown within the span and can be decoded.
 
-    When none begins within it, the frame on screen at ``start`` is taken (a slide lasts a while).
+    A frame that is on screen at ``start`` and stays for a while (a slide) counts, though it began earlier.
     """
     usable = scan.visible
     if scan.keys.any():
@@ -119,8 +120,10 @@ def candidates(scan: Scan, start: float, end: float | None) -> Ints:
     inside = times >= start - _TOLERANCE
     if end is not None:
         inside &= times < end - _TOLERANCE
-    if not inside.any() and start < scan.end:
-        inside = np.arange(len(ticks)) == np.searchsorted(times, start + _TOLERANCE, side="right") - 1
+    on_screen = int(np.searchsorted(times, start + _TOLERANCE, side="right")) - 1
+    following = times[inside][0] if inside.any() else scan.end
+    if on_screen >= 0 and start < scan.end and (not inside.any() or following - start > _SLIDE):
+        inside[on_screen] = True
     return ticks[inside]
 
 

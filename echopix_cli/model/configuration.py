@@ -48,6 +48,8 @@ class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
             raise ValueError(
                 f"sync_rope_section {list(self.sync_rope_section)} must sum to half of head_dim, {self.head_dim // 2}"
             )
+        if not 0.0 < self.compression_ratio <= 1.0:
+            raise ValueError(f"compression_ratio must be in (0, 1], not {self.compression_ratio}")
         if self.retain_token not in ("av", "v"):
             raise ValueError(f"retain_token must be 'av' or 'v', not {self.retain_token!r}")
         if self.sieve_softmax not in ("vanilla", "gumbel"):

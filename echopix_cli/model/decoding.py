@@ -15,7 +15,8 @@ def pick(logits: Tensor, temperature: float, generator: torch.Generator | None =
     """Next tokens (B,) from logits (B, V): the likeliest at temperature 0, sampled above it."""
     if temperature <= 0.0:
         return logits.argmax(dim=-1)
-    weights = (logits / temperature).softmax(dim=-1)
+    # The likeliest at 0, so that no temperature, however small, overflows.
+    weights = ((logits - logits.amax(dim=-1, keepdim=True)).double() / temperature).softmax(dim=-1)
     return torch.multinomial(weights.cpu(), 1, generator=generator).squeeze(-1).to(logits.device)
 
 
@@ -35,7 +36,7 @@ def generate(
     tokens continue from the prompt's uncompressed end: position ``L + rope_delta`` (reference README step 2).
     """
     cache = DynamicCache(config=thinker.config.text_config)
-    stops = torch.tensor(sorted(stop_ids), device=sieved.hidden.device)
+    stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=sieved.hidden.device)
     tokens = pick(thinker.prefill(sieved, cache), temperature, generator)
     mask, positions = sieved.attention_mask, sieved.next_position
     done = torch.isin(tokens, stops)

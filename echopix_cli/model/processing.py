@@ -6,6 +6,7 @@ Needs neither torchvision nor the base image processor: frames arrive resized, a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -140,7 +141,8 @@ def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:
     pixels, grid, times = None, None, np.zeros(0)
     if clip.frames is not None and clip.frame_times is not None:
         pixels, grid = patchify(clip.frames, rules)
-        times = clip.frame_times[:: rules.temporal_patch_size] - clip.start
+        # A slide that was already on screen when the span begins is shown from its first moment on.
+        times = np.maximum(clip.frame_times[:: rules.temporal_patch_size] - clip.start, 0.0)
     mel, rows = None, 0
     if clip.waveform is not None:
         mel = log_mel(clip.waveform)
@@ -175,10 +177,13 @@ class Processor:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"cannot read the tokenizer of {folder}: {str(error).splitlines()[0]}") from None
-        stops = _read_json(folder / "generation_config.json").get("eos_token_id") or []
-        stop_ids = [stops] if isinstance(stops, int) else stops
-        return cls(tokenizer, config, _read_rules(folder, config), stop_ids)
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(f"cannot read the tokenizer of {folder}: {reason}") from None
+        stops = _read_json(folder / "generation_config.json").get("eos_token_id")
+        stop_ids = [] if stops is None else [int(stop) for stop in np.atleast_1d(stops)]
+        processor = cls(tokenizer, config, _read_rules(folder, config), stop_ids)
+        processor._turns()  # a template that cannot be used shall fail now, not at the first question
+        return processor
 
     def prompt_ids(self, question: str, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> Tensor:
         """Token ids (1, L) of a question about a clip: system, user with the media block, assistant.
@@ -191,21 +196,7 @@ class Processor:
         """
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
-        content: list[dict[str, str]] = []
-        if clip.grid_thw is not None:
-            content.append({"type": "video"})
-        elif clip.audio_rows:
-            content.append({"type": "audio"})
-        messages = [
-            {"role": "system", "content": [{"type": "text", "text": _SYSTEM_MARK}]},
-            {"role": "user", "content": [*content, {"type": "text", "text": _QUESTION_MARK}]},
-        ]
-        template = self.tokenizer.chat_template or FAMILY_TEMPLATE
-        rendered = self.tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-        head, rest = str(rendered).split(_SYSTEM_MARK, 1)
-        middle, tail = rest.split(_QUESTION_MARK, 1)
+        head, middle, tail = self._turns("video" if clip.grid_thw is not None else "audio" if clip.audio_rows else None)
         ids = [
             *self._encode(head),
             *self._encode(system.strip(), literal=True),
@@ -214,6 +205,22 @@ class Processor:
             *self._encode(tail),
         ]
         return torch.tensor([ids])
+
+    def _turns(self, media: str | None = None) -> tuple[str, str, str]:
+        """The chat template's own text: before the system prompt, between it and the question, and after."""
+        parts = [{"type": media}] if media else []
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": _SYSTEM_MARK}]},
+            {"role": "user", "content": [*parts, {"type": "text", "text": _QUESTION_MARK}]},
+        ]
+        template = self.tokenizer.chat_template or FAMILY_TEMPLATE
+        rendered = self.tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        found = re.fullmatch(f"(.*){_SYSTEM_MARK}(.*){_QUESTION_MARK}(.*)", str(rendered), re.DOTALL)
+        if found is None:
+            raise ModelError("the chat template of this checkpoint has no place for a system prompt and a question")
+        return found[1], found[2], found[3]
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of an answer and the token that ends the turn, as training labels."""

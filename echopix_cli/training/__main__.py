@@ -67,6 +67,8 @@ def main() -> None:
     elif options.init:
         config = read_config(options.init)
         processor, model = Processor.load(options.init, config), load_model(options.init, dtype=torch.float32)
+        if options.stage == "sieve":
+            model.copy_sieve_from_decoder()
     else:
         processor = build_processor()
         model = tiny.build_model(processor.config, options.seed)

@@ -49,13 +49,16 @@ class Features:
     audio: Tensor | None
 
 
-def encode(model: EchoingPixelsForConditionalGeneration, batch: Batch) -> tuple[Prompt, Features]:
-    """Towers, embeddings and positions of a batch."""
+def encode(
+    model: EchoingPixelsForConditionalGeneration, batch: Batch, train_towers: bool = True
+) -> tuple[Prompt, Features]:
+    """Towers, embeddings and positions of a batch; without ``train_towers`` no gradient reaches the towers."""
     thinker, video, audio = model.thinker, None, None
-    if batch.pixel_values is not None and batch.grid_thw is not None:
-        video = thinker.encode_pixels(batch.pixel_values, batch.grid_thw)
-    if batch.mel is not None and batch.mel_frames is not None:
-        audio = thinker.encode_mel(batch.mel, batch.mel_frames)
+    with torch.set_grad_enabled(train_towers and torch.is_grad_enabled()):
+        if batch.pixel_values is not None and batch.grid_thw is not None:
+            video = thinker.encode_pixels(batch.pixel_values, batch.grid_thw)
+        if batch.mel is not None and batch.mel_frames is not None:
+            audio = thinker.encode_mel(batch.mel, batch.mel_frames)
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -111,8 +114,7 @@ def losses(
     model: EchoingPixelsForConditionalGeneration, heads: TowerHeads, batch: Batch, recipe: Recipe, budget: float | None
 ) -> dict[str, Tensor]:
     """Every part of one step's loss, unweighted."""
-    with torch.set_grad_enabled(not recipe.freeze_towers):
-        prompt, features = encode(model, batch)
+    prompt, features = encode(model, batch, train_towers=not recipe.freeze_towers)
     answer, logits, target, sieved = answer_pass(model, prompt, batch.labels, budget)
     right = logits.argmax(dim=-1) == target[target != IGNORE]
     parts = {"answer": answer, "token_accuracy": right.float().mean()}

@@ -42,7 +42,6 @@ class Recipe:
     seeing: float = 1.0
     evidence: float = 0.3
     freeze_towers: bool = False
-    copy_decoder: bool = False
     checkpoint_every: int = 250
     validate_every: int = 1000
     validate_batches: int = 16

@@ -67,7 +67,9 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
         return {single: None}
     try:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        wanted = [(name, file) for name, file in weight_map.items() if name.startswith(PREFIX)]
+        if alien := _alien(list(weight_map)):
+            raise ModelError(f"{index} names unknown tensors: {', '.join(alien[:8])}")
+        wanted = [(name, str(file)) for name, file in weight_map.items() if name.startswith(PREFIX)]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"cannot read {index}: {error}") from None
     files: dict[Path, list[str] | None] = {}
@@ -95,6 +97,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
                 chosen = [name for name in present if name.startswith(PREFIX)] if names is None else names
                 if names is None and (alien := _alien(present)):
                     raise ModelError(f"{file} holds unknown tensors: {', '.join(alien[:8])}")
+                if unlisted := sorted(name for name in present if name.startswith(PREFIX) and name not in set(chosen)):
+                    raise ModelError(f"{file} holds tensors its index does not name: {', '.join(unlisted[:8])}")
                 if absent := sorted(set(chosen) - set(present)):
                     raise ModelError(f"{file} lacks tensors its index names: {', '.join(absent[:8])}")
                 tensors.update((name, handle.get_tensor(name)) for name in chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -34,8 +35,8 @@ def resolve_model(name: str) -> ModelSource:
     if name == BUNDLED:
         folder = Path(str(files("echopix_cli") / "assets" / BUNDLED))
         return ModelSource(BUNDLED, folder, revision=f"echopix {__version__}", demonstration=True)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):  # unlike Path.is_dir, this takes names that no file can have
         return ModelSource(path.resolve().name, path)
     raise ModelError(
         f"no model named {name!r}, and no such folder",

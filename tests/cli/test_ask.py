@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from places import SHARED
 
 from echopix_cli.cli.ask import split_arguments
 from echopix_cli.cli.output import inert, one_line
@@ -35,7 +38,15 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
     kept = tokens["video"]["kept"] + tokens["audio"]["kept"]
     assert kept == math.ceil(0.2 * (tokens["video"]["total"] + tokens["audio"]["total"]))
     assert record["audio"] == "used"
-    assert record["latency_s"]["total"] > 0
+    assert list(record["latency_s"]) == [
+        "load", "decode", "vision", "audio", "sieve", "prefill", "first_token", "generate", "total"
+    ]  # fmt: skip
+    assert set(record["peak_memory_bytes"]) == {"device_allocated", "device_reserved", "host_resident"}
+    assert set(record["model"]) == {"name", "revision", "parameters", "dtype", "device", "demonstration"}
+    assert set(record["sampling"]) == {
+        "fps", "frames", "height", "width", "second_per_grid", "start", "end", "audio_seconds"
+    }  # fmt: skip
+    assert set(tokens) == {"video", "audio", "text", "generated"}
     assert ran.err == ""
 
 
@@ -70,11 +81,31 @@ def test_verbose_describes_the_file(run, clips: dict[str, Path]) -> None:
     assert "audio track 0: aac, 16000 Hz" in ran.err
 
 
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Things that are no media, under names that say they are."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no film\n" * 50)
+    (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    (folder / "concat.mp4").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["ask", "CLIP"], 2, "no media given"),
-        (["ask"], 2, "QUESTION"),
+        (["ask"], 2, "no media and no question"),
+        (["ask", "-Q", "What?"], 2, "no media given"),
+        (["ask", "{both}", "-Q", "-", "-Q", "-"], 2, "only one question"),
+        (["ask", "{both}"], 2, "no question given"),
+        (["ask", "{both}", ""], 2, "question is empty"),
+        (["ask", "{both}", "What\udcff?"], 2, "not valid UTF-8"),
+        (["ask", "x" * 500], 2, "no media given"),
+        (["ask", "{both}", "What?", "--start", "2", "--end", "1"], 2, "--end"),
+        (["ask", "{both}", "What?", "--device", "cuda:²"], 2, "--device"),
         (["ask", "{both}", "{both}"], 2, "no question given"),
         (["ask", "{both}", " "], 2, "question is empty"),
         (["ask", "{both}", "What?", "--budget", "0"], 2, "--budget"),
@@ -86,24 +117,35 @@ def test_verbose_describes_the_file(run, clips: dict[str, Path]) -> None:
         (["ask", "{both}", "What?", "--wrong"], 2, "--wrong"),
         (["ask", "{both}", "What?", "--model", "no-such-model"], 3, "tiny"),
         (["ask", "/none/such.mp4", "What?"], 4, "such.mp4"),
+        (["ask", "/none/such.mp4", "/none/other.mp4", "What?"], 4, "2 of 2"),
+        (["ask", "{bad}/empty.mp4", "What?"], 4, "is empty"),
+        (["ask", "{bad}/text.mp4", "What?"], 4, "not a media file"),
+        (["ask", "{bad}/list.mp4", "What?"], 4, "playlist"),
+        (["ask", "{bad}/concat.mp4", "What?"], 4, "ffconcat"),
+        (["ask", "{bad}/pipe", "What?"], 4, "pipe"),
+        (["ask", "{bad}", "What?"], 4, "folder"),
         (["ask", "/tmp", "What?"], 4, "/tmp"),
         (["ask", "https://example.org/x.mp4", "What?"], 4, "example.org"),
         (["ask", "{both}", "What?", "--start", "99"], 4, "3"),
         (["ask", "{both}", "What?", "--audio-track", "7"], 4, "track"),
         (["ask", "{silent}", "What?", "--no-video"], 4, "silent.mp4"),
-        (["profile", "{both}", "--budget", "2"], 2, "outside (0, 1]"),
+        (["profile", "{both}", "--budget", "2"], 2, "--budget"),
+        (["profile", "{both}", "-q"], 2, "--json"),
         (["profile", "/none/such.mp4"], 4, "such.mp4"),
         (["nonsense"], 2, "nonsense"),
     ],
 )
 def test_bad_input_is_one_line_and_a_code(
-    run, clips: dict[str, Path], arguments: list[str], code: int, said: str
+    run, clips: dict[str, Path], bad_files: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    ran = run(*(argument.format(**clips) for argument in arguments))
+    ran = run(*(argument.format(**clips, bad=bad_files) for argument in arguments))
     assert ran.code == code
     assert said in ran.err
     assert ran.out == ""
     assert "Traceback" not in ran.err
+    assert "unexpected failure" not in ran.err
+    if "Usage:" not in ran.err and len(arguments) < 5:
+        assert len(ran.err.splitlines()) <= 2 or "of 2" in ran.err
 
 
 def test_no_gpu_is_a_device_error(run, clips: dict[str, Path]) -> None:
@@ -116,13 +158,103 @@ def test_no_gpu_is_a_device_error(run, clips: dict[str, Path]) -> None:
     assert "try: leave --device out" in ran.err
 
 
-def test_debug_shows_the_traceback(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from echopix_cli.cli.app import main
-    from echopix_cli.errors import MediaError
+@pytest.mark.parametrize("how", ["flag", "environment", "file"])
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "environment":
+        monkeypatch.setenv("ECHOPIX_DEBUG", "1")
+    if how == "file":
+        (tmp_path / "config.toml").write_text("debug = true\n")
+        monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "config.toml"))
+    ran = run("ask", tmp_path / "none.mp4", "What?", *(["--debug"] if how == "flag" else []))
+    assert ran.code == 4
+    assert "Traceback" in ran.err
+    assert ran.err.count("error: ") == 1
 
-    monkeypatch.setattr(sys, "argv", ["echopix", "ask", str(tmp_path / "none.mp4"), "What?", "--debug"])
-    with pytest.raises(MediaError):
-        main()
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal and remembers its writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+def test_a_terminal_sees_the_answer_as_it_comes(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("ask", clips["both"], "What?", "-q").code == 0
+    monkeypatch.undo()
+    assert len(terminal.writes) > 2
+    assert terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_an_answer_that_breaks_off_still_ends_its_line(
+    run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import echopix_cli.engine.engine as engine_module
+
+    def broken(*_: object, **__: object):  # type: ignore[no-untyped-def]
+        yield torch.tensor([300])
+        raise MemoryError
+
+    monkeypatch.setattr(engine_module, "generate", broken)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    ran = run("ask", clips["both"], "What?")
+    assert ran.code == 5
+    assert terminal.getvalue().endswith("\n")
+    assert "out of memory" in ran.err
+
+
+def test_a_stream_that_cannot_show_a_character(clips: dict[str, Path], tmp_path: Path) -> None:
+    code = "from echopix_cli.cli.output import Output; Output().answer('caf\u00e9 \u72ac')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
+    assert done.stdout == b"caf\\xe9 \\u72ac\n"
+
+
+def test_a_flag_can_switch_back_what_the_environment_switched(
+    run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOPIX_NO_AUDIO", "1")
+    (without,) = run("ask", clips["both"], "What?", "--json").records
+    (with_sound,) = run("ask", clips["both"], "What?", "--json", "--audio").records
+    assert (without["audio"], with_sound["audio"]) == ("disabled", "used")
+
+
+@pytest.mark.skipif(not (SHARED / "media").is_dir(), reason="../shared/media is not on this machine")
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("nasa_13013.mp4", "used"),
+        ("av1_video.mkv", "absent"),
+        ("h265_video.mp4", "absent"),
+        ("h264_10bits.mp4", "absent"),
+        ("sine_mono_s16.wav", "used"),
+        ("jfk.flac", "used"),
+    ],
+)
+def test_real_clips(run, name: str, status: str) -> None:
+    (record,) = run("ask", SHARED / "media" / name, "What do you see?", "--json").records
+    tokens = record["tokens"]
+    total = tokens["video"]["total"] + tokens["audio"]["total"]
+    kept = tokens["video"]["kept"] + tokens["audio"]["kept"]
+    assert kept == math.ceil(0.1 * total) > 0
+    assert record["audio"] == status
+    assert (tokens["audio"]["total"] > 0) == (status == "used")
 
 
 def test_unexpected_failures_are_one_line(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

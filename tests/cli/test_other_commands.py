@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +16,44 @@ from places import ROOT
 from echopix_cli.settings import SETTINGS, resolve
 
 
-def test_profile_table_and_json_agree(run, clips: dict[str, Path]) -> None:
-    arguments = ("profile", clips["both"], "--budget", "0.1", "--repeat", "1", "--warmup", "0")
-    (record,) = run(*arguments, "--json").records
+def test_profile_table_and_json_agree(random_checkpoint: Path, clips: dict[str, Path]) -> None:
+    """Both drawn from one measurement; at 80 columns, which is also what a pipe gets, nothing is cut short."""
+    from rich.console import Console
+
+    from echopix_cli.cli.profile import profile_record
+    from echopix_cli.cli.tables import profile_table, seconds
+    from echopix_cli.engine import Engine, GenerationOptions
+    from echopix_cli.engine.profiling import profile
+    from echopix_cli.media import DecodePlan
+
+    engine = Engine.load(str(random_checkpoint))
+    measured = profile(
+        engine, str(clips["both"]), engine.plan(DecodePlan()), "What?", [0.1], repeat=2, options=GenerationOptions(4)
+    )
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(profile_table(measured))
+    table = console.export_text()
+    record = profile_record(measured)
     assert [row["budget"] for row in record["budgets"]] == [1.0, 0.1]
-    table = run(*arguments).err
+    assert "…" not in table
     for row in record["budgets"]:
-        tokens = row["last"]["tokens"]
+        tokens, stages = row["last"]["tokens"], row["stages_s"]
         assert f"{tokens['video']['kept']}/{tokens['video']['total']}" in table
         assert f"{tokens['audio']['kept']}/{tokens['audio']['total']}" in table
-    assert "1.00×" in table
+        assert f"{row['speedup']:.2f}×" in table
+        assert seconds(stages["total"]["median"]) in table
+        for name in ("forward", "sieve", "prefill", "first_token", "generate"):
+            assert f"{seconds(stages[name]['median'])} ± {seconds(stages[name]['spread'])}" in table
+
+
+def test_profile_reads_its_budget_from_the_settings_too(
+    run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOPIX_BUDGET", "0.7")
+    monkeypatch.setenv("ECHOPIX_TEMPERATURE", "5")
+    (record,) = run("profile", clips["silent"], "--repeat", "1", "--warmup", "0", "--json").records
+    assert [row["budget"] for row in record["budgets"]] == [1.0, 0.7]
+    assert run("profile", clips["silent"], "--repeat", "1", "--warmup", "0", "-b", "1.0").code == 0
 
 
 def test_profile_default_budgets(run, clips: dict[str, Path]) -> None:
@@ -36,7 +66,8 @@ def test_precedence(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("fps = 1.0\nmax_frames = 7\nno_audio = true\nbudget = 0.5\n")
     environment = {"ECHOPIX_FPS": "3", "ECHOPIX_BUDGET": "0.25"}
-    found = resolve({"budget": "0.05", "no_audio": False}, environment, file)
+    found = resolve({"budget": "0.05", "no_audio": None}, environment, file)
+    assert resolve({"no_audio": False}, environment, file)["no_audio"].origin == "flag"
     assert {
         name: (found[name].value, found[name].origin) for name in ("budget", "fps", "max_frames", "no_audio", "model")
     } == {
@@ -153,6 +184,13 @@ def test_bash_completion_offers_commands_and_options() -> None:
     assert offered("echopix", "") == ["ask", "config", "profile"]
     assert offered("echopix", "ask", "a.mp4", "--bud") == ["--budget"]
     assert offered("echopix", "ask", "--device", "cu") == ["cuda"]
+
+
+@pytest.mark.parametrize(("shell", "name"), [("zsh", "_echopix"), ("fish", "echopix.fish"), ("bash", "echopix.bash")])
+def test_completions_are_valid(shell: str, name: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not on this machine")
+    subprocess.run([shell, "-n", str(ROOT / "completions" / name)], check=True)
 
 
 def test_interrupting_ends_with_130(clips: dict[str, Path], random_checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,11 @@ def test_placeholders_and_positions_follow_one_rule(processor: Processor, spacin
     sound = positions[0, 0, ids[0] == c.audio_token_id] - start
     assert video.tolist() == [int(np.float32(t) * 25) for t in inputs.grid_times for _ in range(6)]
     assert sound.tolist() == list(range(inputs.audio_rows))
+
+
+def test_a_slide_that_began_before_the_span_has_no_negative_time() -> None:
+    slide = replace(clip(frames=2, spacing=5.0), frame_times=np.array([10.0, 20.0]), start=15.0)
+    assert prepare_clip(slide).grid_times.tolist() == [0.0]
 
 
 def test_an_odd_frame_is_repeated() -> None:

@@ -76,6 +76,7 @@ def test_frozen_towers_stay_as_they_are(processor: Processor, tmp_path: Path) ->
     assert not any(".visual." in name or ".audio_tower." in name for name in moved)
     assert any(".compressor.score_head." in name for name in moved)
     assert any(".bidir_encoder." in name for name in moved)
+    assert any(".embed_tokens." in name for name in moved)
 
 
 def test_batches_depend_on_their_index_only(processor: Processor) -> None:

@@ -102,6 +102,22 @@ def test_tensors_that_do_not_fit_are_named(
         load_model(folder)
 
 
+def test_unknown_tensors_of_a_sharded_checkpoint_are_named(folder: Path) -> None:
+    shard(folder, None)
+    index = folder / "model.safetensors.index.json"
+    good = index.read_text()
+    named = json.loads(good)
+    named["weight_map"]["adapter.x"] = "a.safetensors"
+    index.write_text(json.dumps(named))
+    with pytest.raises(ModelError, match=r"unknown tensors: adapter\.x"):
+        load_model(folder)
+    index.write_text(good)
+    part = load_file(folder / "a.safetensors")
+    save_file({**part, "thinker.model.extra": torch.zeros(1)}, folder / "a.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"does not name: thinker\.model\.extra"):
+        load_model(folder)
+
+
 def test_a_damaged_file(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])

@@ -1,0 +1,62 @@
+"""The house rules that a reader relies on: which room may import which, and who may import heavy libraries."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+PACKAGE = ROOT / "echopix_cli"
+# A room may import itself, these, and the plain modules results, settings and errors.
+MAY_IMPORT = {
+    "media": set(),
+    "scenes": {"media"},
+    "model": {"media"},
+    "weights": {"model"},
+    "engine": {"model", "media", "weights"},
+    "training": {"scenes", "media", "model", "weights"},
+    "assets": {"scenes", "media", "engine", "cli"},
+    "cli": {"engine", "model", "media", "weights"},
+}
+PLAIN = {"results", "settings", "errors", ""}
+ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}
+
+
+def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0] if path.parent != PACKAGE else ""
+    for name in imports(path):
+        first, _, rest = name.partition(".")
+        if first == "echopix_cli" and room:
+            other = rest.partition(".")[0]
+            assert other in {room} | PLAIN | MAY_IMPORT[room], f"{room} imports {name}"
+        if first in ONLY_IN:
+            assert room in ONLY_IN[first], f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torch_is_imported_late(path: Path) -> None:
+    """At module level only where everything needs it, so that --help stays instant."""
+    room = path.relative_to(PACKAGE).parts[0] if path.parent != PACKAGE else ""
+    if room not in ("model", "engine", "training"):
+        assert not {name.partition(".")[0] for name in imports(path, True)} & {"torch", "transformers"}
+
+
+def test_no_file_is_too_long() -> None:
+    long = {str(p.relative_to(ROOT)): n for p in FILES if (n := len(p.read_text().splitlines())) > 520}
+    assert long == {}
