@@ -1,0 +1,1 @@
+"""The bundled model, the demo clip and what rebuilds them."""

@@ -13,8 +13,9 @@ from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
 from echopix_cli.errors import DeviceError, EchopixError, MediaError, ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration, Prompt, Sieved
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, Processor, prepare_clip
+from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import (
     Answer,
     AudioStatus,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from echopix_cli.model.modeling import EchoingPixelsThinker, Sieved
+from echopix_cli.model.thinker import EchoingPixelsThinker
+from echopix_cli.model.values import Sieved
 
 
 def pick(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:

@@ -22,8 +22,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperFeatureE
 from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.media import Clip
 from echopix_cli.model.configuration import EchoingPixelsConfig
-from echopix_cli.model.modeling import audio_row_counts
 from echopix_cli.model.positions import audio_block, grid_times_to_steps, interleave, video_block
+from echopix_cli.model.values import audio_row_counts
 
 SAMPLE_RATE = 16_000
 DEFAULT_SYSTEM = "You are a helpful assistant."

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from echopix_cli import scenes
 from echopix_cli.media import Clip, MediaInfo
-from echopix_cli.model.modeling import IGNORE
 from echopix_cli.model.processing import SAMPLE_RATE, ClipInputs, Processor, prepare_clip
+from echopix_cli.model.values import IGNORE
 from echopix_cli.results import AudioStatus
 from echopix_cli.scenes import Evidence, Item, Script
 

@@ -17,14 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from echopix_cli.model.modeling import (
-    IGNORE,
-    EchoingPixelsForConditionalGeneration,
-    Prompt,
-    Selection,
-    Sieved,
-)
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import Processor
+from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
 from echopix_cli.scenes import INSTRUMENTS, PICTURES
 from echopix_cli.training.data import Batch, SceneBatches
 from echopix_cli.training.recipe import Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from echopix_cli.model.modeling import Selection
+from echopix_cli.model.values import Selection
 from echopix_cli.scenes import FAMILIES
 
 CONTROLS: tuple[Selection, ...] = ("random", "uniform")  # what any sieve has to beat

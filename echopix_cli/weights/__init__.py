@@ -1,0 +1,1 @@
+"""The weights room: model names to folders, folders to tensors."""

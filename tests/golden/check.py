@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration, TrainingOutput
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.values import TrainingOutput
 from echopix_cli.weights.checkpoint import load_model
 
 ABSOLUTE = 1e-4

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from echopix_cli.model.decoding import generate, pick
-from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration, Prompt
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.values import Prompt
 from echopix_cli.weights.checkpoint import load_model
 
 

@@ -11,9 +11,9 @@ import torch
 
 from echopix_cli.errors import UsageError
 from echopix_cli.media import Clip, MediaInfo
-from echopix_cli.model.modeling import audio_row_counts
 from echopix_cli.model.positions import SpecialTokens, position_ids
 from echopix_cli.model.processing import ClipInputs, PixelRules, Processor, log_mel, patchify, prepare_clip
+from echopix_cli.model.values import audio_row_counts
 from echopix_cli.results import AudioStatus
 from echopix_cli.weights.checkpoint import read_config
 
