@@ -102,8 +102,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "max_pixels",
         _bounded(int, 784, "expected a whole number of at least 784"),
-        None,
-        "most pixels of a resized frame; without it the checkpoint's own, or 105369",
+        105_369,
+        "most pixels of a resized frame (105369, unless the model was trained with other frames)",
     ),
     Setting("start", _seconds, None, "begin here: seconds or hh:mm:ss"),
     Setting("end", _seconds, None, "stop here: seconds or hh:mm:ss"),

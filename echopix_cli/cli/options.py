@@ -96,7 +96,9 @@ class Run:
             audio_track=self["audio_track"],
             video_track=self["video_track"],
         )
-        return engine.plan(wanted, max_pixels=self["max_pixels"])
+        # The default yields to the frame size that the checkpoint was trained with; a wish does not.
+        pixels = self.settings["max_pixels"]
+        return engine.plan(wanted, max_pixels=None if pixels.origin == "default" else pixels.value)
 
     def generation(self) -> GenerationOptions:
         """How answers are made."""

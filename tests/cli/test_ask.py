@@ -50,6 +50,13 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
     assert ran.err == ""
 
 
+def test_frames_are_of_the_models_size_unless_told(run, clips: dict[str, Path]) -> None:
+    (own,) = run("ask", clips["silent"], "What?", "--json").records
+    (told,) = run("ask", clips["silent"], "What?", "--json", "--max-pixels", "50000").records
+    assert (own["sampling"]["height"], own["sampling"]["width"]) == (84, 112)
+    assert 112 * 112 < told["sampling"]["height"] * told["sampling"]["width"] <= 50_000
+
+
 def test_quiet_prints_the_answer_only(run, clips: dict[str, Path]) -> None:
     ran = run("ask", clips["silent"], "What?", "-q")
     assert (ran.code, ran.err) == (0, "")
