@@ -171,11 +171,12 @@ def save_model(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype
     stored = dtype or next(model.parameters()).dtype
     # The authors' transformers reads this name; newer ones read either.
     raw["torch_dtype"] = raw["dtype"] = str(stored).removeprefix("torch.")
-    partial = folder / (_SINGLE + ".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / _SINGLE)
     text = json.dumps(raw, indent=2, sort_keys=True, default=lambda v: str(v).removeprefix("torch."))
     config = folder / "config.json.partial"
     config.write_text(text + "\n", encoding="utf-8")
+    partial = folder / (_SINGLE + ".partial")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.chmod(config.stat().st_mode)  # the library writes for the owner alone; the umask shall decide
+    partial.replace(folder / _SINGLE)
     config.replace(folder / "config.json")
     assert isinstance(stored, torch.dtype)

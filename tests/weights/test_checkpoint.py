@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +51,13 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 def test_written_as_the_authors_lay_it_out(folder: Path, tmp_path: Path) -> None:
     model = load_model(folder)
+    mask = 0o027
+    before = os.umask(mask)
     save_model(model, tmp_path / "again")
+    os.umask(before)
     assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(load_file(folder / "model.safetensors"))
     assert same(load_model(tmp_path / "again"), model)
+    assert (tmp_path / "again" / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
     text = json.loads((tmp_path / "again" / "config.json").read_text())["thinker_config"]["text_config"]
     # The names that the authors' transformers reads.
     assert text["rope_theta"] == 1_000_000.0
