@@ -22,6 +22,7 @@ from echopix_cli.media.source import (
     shown,
     start_of,
     video_tracks,
+    wav_seconds,
 )
 from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 from echopix_cli.media.video import Picture, read_picture
@@ -103,7 +104,10 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             video=video,
             audio=audio,
             video_end=None if video is None else _declared_end(video_tracks(container)[video], origin),
-            audio_end=None if audio is None else _declared_end(audio_tracks(container)[audio], origin),
+            # FFmpeg corrects a WAV header by the file's size, so what it promised is read here.
+            audio_end=None
+            if audio is None
+            else wav_seconds(path) or _declared_end(audio_tracks(container)[audio], origin),
         )
 
 

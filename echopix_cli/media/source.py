@@ -12,6 +12,7 @@ import io
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -157,6 +158,24 @@ def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
     if head[4:8] == b"ftyp":
         return MediaError(f"{name} is damaged: the index of the MP4 is missing or broken", "copy it again")
     return MediaError(f"{name} is not a media file that can be read", "check that it plays in a video player")
+
+
+def wav_seconds(path: str | os.PathLike[str]) -> float | None:
+    """How long a WAV file's own header says it is; None for other files and for headers that do not say."""
+    with open_regular(path) as file:
+        head = file.read(65_536) or b""
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return None
+    at, bytes_per_second = 12, 0
+    while at + 8 <= len(head):
+        name, size = struct.unpack_from("<4sI", head, at)
+        if name == b"fmt " and at + 20 <= len(head):
+            bytes_per_second = struct.unpack_from("<I", head, at + 16)[0]
+        if name == b"data":
+            # Writers that cannot seek back leave 0 or the largest number.
+            return size / bytes_per_second if bytes_per_second and 0 < size < 0xFFFFFF00 else None
+        at += 8 + size + size % 2
+    return None
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:

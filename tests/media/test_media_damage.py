@@ -104,8 +104,6 @@ def test_truncated_plain_audio(tmp_path: Path, suffix: str) -> None:
     assert clip.waveform is not None
     assert clip.waveform.size == pytest.approx(80_000, rel=0.05)
     np.testing.assert_allclose(clip.waveform[:70_000], sound[:70_000], atol=1e-3)
-    if suffix == "wav":
-        return  # libraries correct a WAV header's length to that of the file, so nothing is seen to lack
     assert clip.notices[-1:] == (f"read {clip.end:.1f} s of 10.0 s; the rest is missing or damaged",)
 
 
