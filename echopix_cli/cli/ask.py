@@ -104,7 +104,7 @@ def ask(
             with run.output.progress(f"reading {path}"):
                 encoded = engine.read(path, plan)
             if run["verbose"]:
-                run.describe(encoded.clip)
+                run.describe(path, encoded.clip.info)
             for text in questions:
                 _answer(run, engine, encoded, text, as_json=json, label=path if len(files) > 1 else None)
         except EchopixError as error:

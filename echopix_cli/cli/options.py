@@ -12,7 +12,7 @@ from echopix_cli.settings import SETTINGS, Resolved, resolve
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine, GenerationOptions
-    from echopix_cli.media import Clip, DecodePlan
+    from echopix_cli.media import DecodePlan, MediaInfo
 
 _HELP = {setting.name: setting.help for setting in SETTINGS}
 
@@ -107,11 +107,10 @@ class Run:
         options = GenerationOptions(max_new_tokens=self["max_new_tokens"], temperature=self["temperature"])
         return options if self["system"] is None else replace(options, system=self["system"])
 
-    def describe(self, clip: Clip) -> None:
+    def describe(self, path: str, info: MediaInfo) -> None:
         """What was found in a file, for ``--verbose``."""
-        info = clip.info
         length = "unknown length" if info.duration is None else f"{info.duration:.2f} s"
-        self.output.notice(f"{clip.path}: {info.format}, {length}")
+        self.output.notice(f"{path}: {info.format}, {length}")
         for track in info.tracks:
             facts = [
                 track.codec,

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
@@ -112,15 +112,15 @@ class Output:
         self.console.print(line, soft_wrap=True)
 
     @contextmanager
-    def progress(self, text: str) -> Iterator[None]:
-        """A spinner while something takes time; only on a terminal."""
+    def progress(self, text: str) -> Iterator[Callable[[str], None]]:
+        """A spinner while something takes time; only on a terminal. Yields what changes its text."""
         if self.quiet or not self.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            yield
+            yield lambda text: None
             return
         from rich.text import Text
 
-        with self.console.status(Text(one_line(text))):
-            yield
+        with self.console.status(Text(one_line(text))) as status:
+            yield lambda text: status.update(Text(one_line(text)))
 
 
 def answer_record(answer: Answer) -> dict[str, Any]:

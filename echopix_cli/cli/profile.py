@@ -10,7 +10,7 @@ import typer
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import answer_record
 from echopix_cli.errors import UsageError
-from echopix_cli.media import require_file
+from echopix_cli.media import probe, require_file
 from echopix_cli.results import SCHEMA_VERSION
 from echopix_cli.settings import parse_budget
 
@@ -71,8 +71,10 @@ def profile(
     # A budget from the environment or the config file stands in for the flag.
     asked = budgets or ([run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS))
     require_file(media)
+    if run["verbose"]:
+        run.describe(media, probe(media))
     engine = run.engine()
-    with run.output.progress(f"measuring, {warmup + repeat} rounds"):
+    with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
         from echopix_cli.engine.profiling import profile as measure
 
         result = measure(
@@ -84,6 +86,7 @@ def profile(
             repeat=repeat,
             warmup=warmup,
             options=replace(run.generation(), temperature=0.0),  # or answers would differ by chance
+            watch=lambda done, of: say(f"measuring, {done} of {of} rounds done"),
         )
     if json:
         run.output.record(profile_record(result))

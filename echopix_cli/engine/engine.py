@@ -109,7 +109,7 @@ class Engine:
             try:
                 config = read_config(source.folder)
                 processor = Processor.load(source.folder, config)
-                loaded = load_model(source.folder, dtype=precision, device=where)
+                loaded = load_model(source.folder, dtype=precision, device=where, config=config)
             except EchopixError:
                 raise
             except Exception as error:

@@ -37,7 +37,7 @@ class Sieved:
 
     ``hidden`` (B, K, d) kept CS2 rows, padded on the left; ``position_ids`` (4, B, K) the rows' original
     positions; ``attention_mask`` (B, K) or None when nothing is padded; ``kept`` per prompt the ascending
-    indices of its kept rows; ``scores`` (B, L) of every row, None when the selection used none;
+    indices of its kept rows; ``scores`` (B, L) of every row, also where a control ignored them;
     ``encoded`` (B, L, d) all CS2 rows; ``labels`` (B, K) or None; ``next_position`` (B, 1) of the first
     generated token.
     """
@@ -46,7 +46,7 @@ class Sieved:
     position_ids: Tensor
     attention_mask: Tensor | None
     kept: tuple[Tensor, ...]
-    scores: Tensor | None
+    scores: Tensor
     encoded: Tensor
     labels: Tensor | None
     next_position: Tensor

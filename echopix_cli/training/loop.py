@@ -117,7 +117,7 @@ def losses(
         parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio), batch.heard)
     if features.video is not None and recipe.seeing > 0:
         parts["seeing"] = F.cross_entropy(heads.seeing(features.video), batch.seen + 1)
-    if sieved is not None and sieved.scores is not None and recipe.evidence > 0:
+    if sieved is not None and recipe.evidence > 0:
         special = torch.tensor(model.thinker.special.placeholders)
         parts["evidence"] = evidence_loss(sieved.scores, batch.evidence, torch.isin(batch.input_ids, special))
     return parts

@@ -117,6 +117,7 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    config: EchoingPixelsConfig | None = None,
     text_overrides: Mapping[str, Any] | None = None,
 ) -> EchoingPixelsForConditionalGeneration:
     """Load an EchoingPixels checkpoint.
@@ -125,6 +126,7 @@ def load_model(
         folder: with ``config.json`` and weights in the authors' layout, single file or sharded.
         dtype: of the loaded weights; None keeps what is stored.
         device: where to put them.
+        config: as :func:`read_config` gave it, where the caller has read it already.
         text_overrides: fields of the text configuration to replace.
 
     Raises:
@@ -137,7 +139,7 @@ def load_model(
 
     logging.disable_progress_bar()  # progress is the command line's business,
     logging.set_verbosity_error()  # and what does not fit is raised below, by name
-    config = read_config(folder)
+    config = config or read_config(folder)
     if text_overrides:
         thinker: Any = config.thinker_config
         thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})

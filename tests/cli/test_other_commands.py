@@ -56,6 +56,11 @@ def test_profile_reads_its_budget_from_the_settings_too(
     assert run("profile", clips["silent"], "--repeat", "1", "--warmup", "0", "-b", "1.0").code == 0
 
 
+def test_profile_describes_the_file_too(run, clips: dict[str, Path]) -> None:
+    ran = run("profile", clips["both"], "-v", "--json", "--repeat", "1", "--warmup", "0", "-b", "1.0")
+    assert "video track 0: h264, 160×120" in ran.err
+
+
 def test_profile_default_budgets(run, clips: dict[str, Path]) -> None:
     (record,) = run("profile", clips["silent"], "--repeat", "1", "--warmup", "0", "--json").records
     assert [row["budget"] for row in record["budgets"]] == [1.0, 0.2, 0.1, 0.05]
