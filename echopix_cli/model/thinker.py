@@ -19,16 +19,15 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
-    Qwen2_5OmniAudioEncoder,
     Qwen2_5OmniDecoderLayer,
     Qwen2_5OmniPreTrainedModel,
     Qwen2_5OmniRMSNorm,
-    Qwen2_5OmniVisionEncoder,
 )
 
 from echopix_cli.model.configuration import EchoingPixelsTextConfig, EchoingPixelsThinkerConfig
 from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids, rotary_embedding
 from echopix_cli.model.sieve import keep_count, pack_left, select, straight_through
+from echopix_cli.model.towers import build_audio, build_visual
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved, TrainingOutput
 
 
@@ -124,8 +123,8 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
 
     def __init__(self, config: EchoingPixelsThinkerConfig) -> None:
         super().__init__(config)
-        self.audio_tower = Qwen2_5OmniAudioEncoder._from_config(config.audio_config)
-        self.visual = Qwen2_5OmniVisionEncoder._from_config(config.vision_config)
+        self.audio_tower = build_audio(config.audio_config)
+        self.visual = build_visual(config.vision_config)
         self.model = EchoingPixelsTextModel._from_config(config.text_config)
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)

@@ -23,41 +23,60 @@ ROWS_PER_SECOND = 25
 
 
 @dataclass(frozen=True)
+class Row:
+    """One prompt row with its answers.
+
+    All (L,): token ``ids``, ``labels`` (``IGNORE`` but at answers), ``evidence`` (bool, what the answer
+    depends on), ``segments`` (0 for what all questions share, then 1, 2, … for each question with its
+    answer). ``families`` names each question's family.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    evidence: Tensor
+    segments: Tensor
+    families: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip and its rows: a row per question, or one row that packs them all.
+
+    ``heard`` (audio rows, instruments) and ``seen`` (video rows,) are what the towers' auxiliary heads learn;
+    -1 in ``seen`` is "nothing here".
+    """
+
+    clip: ClipInputs
+    rows: tuple[Row, ...]
+    heard: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's inputs and labels.
 
-    ``input_ids``, ``attention_mask``, ``labels``, ``evidence`` (B, L), padded on the left. ``pixel_values``
-    (patches, 1176) with ``grid_thw`` (videos, 3) and ``grid_times``; ``mel`` (sounds, 128, frames) with
-    ``mel_frames`` (sounds,) and ``audio_rows``. ``heard`` (audio rows, instruments) and ``seen`` (video
-    rows,) are what the towers' auxiliary heads learn; -1 in ``seen`` is "nothing here".
+    ``input_ids``, ``attention_mask``, ``labels``, ``evidence``, ``segments`` (B, L), padded on the left (segment
+    -1); ``clips`` (B,) says which clip each row asks about, ``families`` the questions in each row. Of the
+    clips, in order: ``pixel_values`` (patches, 1176) with ``grids`` and ``grid_times`` (None without picture),
+    ``mel`` (sounds, 128, frames) with ``mel_frames`` (sounds,), and ``audio_rows`` (0 without sound).
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     evidence: Tensor
+    segments: Tensor
+    clips: tuple[int, ...]
+    families: tuple[tuple[str, ...], ...]
     pixel_values: Tensor | None
-    grid_thw: Tensor | None
-    grid_times: list[np.ndarray]
+    grids: tuple[tuple[int, int, int] | None, ...]
+    grid_times: tuple[np.ndarray, ...]
     mel: Tensor | None
     mel_frames: Tensor | None
-    audio_rows: list[int]
+    audio_rows: tuple[int, ...]
     heard: Tensor
     seen: Tensor
-    families: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One question about one scene, prepared."""
-
-    clip: ClipInputs
-    ids: Tensor
-    labels: Tensor
-    evidence: Tensor
-    heard: Tensor
-    seen: Tensor
-    family: str
 
 
 def scene_clip(script: Script, side: int, frame_times: np.ndarray, without: str = "") -> Clip:
@@ -111,18 +130,18 @@ def evidence_rows(evidence: Sequence[Evidence], clip: ClipInputs) -> tuple[np.nd
 
 
 def make_example(
-    script: Script, item: Item, processor: Processor, times: np.ndarray, side: int, without: str = ""
+    script: Script,
+    items: Sequence[Item],
+    processor: Processor,
+    times: np.ndarray,
+    side: int,
+    *,
+    without: str = "",
+    pack: bool = False,
 ) -> Example:
-    """Render a scene, perhaps ``without`` a modality, and pose one question about it."""
+    """Render a scene, perhaps ``without`` a modality, and pose questions about it."""
     clip = prepare_clip(scene_clip(script, side, times, without), processor.rules)
-    prompt = processor.prompt_ids(item.question, clip)[0]
-    answer = torch.tensor(processor.answer_ids(item.answer))
-    ids = torch.cat((prompt, answer))
-    picture, sound = evidence_rows(item.evidence, clip)
-    special = processor.config.thinker_config
-    evidence = torch.zeros(len(ids), dtype=torch.bool)
-    evidence[ids == special.video_token_id] = torch.from_numpy(picture)  # type: ignore[union-attr]
-    evidence[ids == special.audio_token_id] = torch.from_numpy(sound)  # type: ignore[union-attr]
+    rows = [make_row(item.question, item.answer, item.family, item.evidence, processor, clip) for item in items]
     seen = torch.zeros(0, dtype=torch.long)
     if clip.grid_thw is not None:
         _, height, width = clip.grid_thw
@@ -130,42 +149,74 @@ def make_example(
         middle = (times[0::2] + times[1::2]) / 2
         seen = torch.from_numpy(scenes.seen(script, middle, cells)).long().flatten()
     row_times = (np.arange(clip.audio_rows) + 0.5) / ROWS_PER_SECOND
-    return Example(
-        clip=clip,
-        ids=ids,
-        labels=torch.cat((torch.full_like(prompt, IGNORE), answer)),
-        evidence=evidence,
-        heard=torch.from_numpy(scenes.heard(script, row_times)).float(),
-        seen=seen,
-        family=item.family,
+    heard = torch.from_numpy(scenes.heard(script, row_times)).float()
+    return Example(clip, (pack_rows(rows),) if pack else tuple(rows), heard, seen)
+
+
+def make_row(
+    question: str, answer: str, family: str, evidence: Sequence[Evidence], processor: Processor, clip: ClipInputs
+) -> Row:
+    """One question about a clip, with its answer as labels."""
+    prompt = processor.prompt_ids(question, clip)[0]
+    reply = torch.tensor(processor.answer_ids(answer))
+    ids = torch.cat((prompt, reply))
+    picture, sound = evidence_rows(evidence, clip)
+    special = processor.config.thinker_config
+    rests_on = torch.zeros(len(ids), dtype=torch.bool)
+    rests_on[ids == special.video_token_id] = torch.from_numpy(picture)  # type: ignore[union-attr]
+    rests_on[ids == special.audio_token_id] = torch.from_numpy(sound)  # type: ignore[union-attr]
+    media = torch.isin(ids, torch.tensor([special.video_token_id, special.audio_token_id]))  # type: ignore[union-attr]
+    shared = int(media.nonzero().max()) + 1 if bool(media.any()) else 0
+    segments = (torch.arange(len(ids)) >= shared).long()
+    return Row(ids, torch.cat((torch.full_like(prompt, IGNORE), reply)), rests_on, segments, (family,))
+
+
+def pack_rows(rows: Sequence[Row]) -> Row:
+    """Several questions about one clip behind a single copy of it.
+
+    Full-token training is causal, so the clip's rows are the same whatever is asked: one pass over them
+    serves every question, as long as no question sees another (``segments`` says which is which).
+    """
+    first = rows[0]
+    shared = first.segments == 0
+    parts = [(row, row.segments != 0) for row in rows]
+    return Row(
+        ids=torch.cat([first.ids[shared], *(row.ids[own] for row, own in parts)]),
+        labels=torch.cat([first.labels[shared], *(row.labels[own] for row, own in parts)]),
+        evidence=torch.cat([first.evidence[shared], *(row.evidence[own] for row, own in parts)]),
+        segments=torch.cat([first.segments[shared], *(row.segments[own] + i for i, (row, own) in enumerate(parts))]),
+        families=tuple(family for row in rows for family in row.families),
     )
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     """Pad on the left and join what the towers take in one piece."""
-    width = max(len(example.ids) for example in examples)
+    rows = [row for example in examples for row in example.rows]
+    width = max(len(row.ids) for row in rows)
 
-    def left(rows: list[Tensor], fill: int) -> Tensor:
-        return torch.stack([torch.nn.functional.pad(row, (width - len(row), 0), value=fill) for row in rows])
+    def left(parts: list[Tensor], fill: int) -> Tensor:
+        return torch.stack([torch.nn.functional.pad(part, (width - len(part), 0), value=fill) for part in parts])
 
     pixels = [e.clip.pixel_values for e in examples if e.clip.pixel_values is not None]
     sounds = [e.clip.mel for e in examples if e.clip.mel is not None]
     longest = max((mel.shape[1] for mel in sounds), default=0)
     padded = [torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in sounds]
     return Batch(
-        input_ids=left([e.ids for e in examples], pad_id),
-        attention_mask=left([torch.ones_like(e.ids) for e in examples], 0),
-        labels=left([e.labels for e in examples], IGNORE),
-        evidence=left([e.evidence for e in examples], 0),
+        input_ids=left([row.ids for row in rows], pad_id),
+        attention_mask=left([torch.ones_like(row.ids) for row in rows], 0),
+        labels=left([row.labels for row in rows], IGNORE),
+        evidence=left([row.evidence for row in rows], 0),
+        segments=left([row.segments for row in rows], -1),
+        clips=tuple(index for index, example in enumerate(examples) for _ in example.rows),
+        families=tuple(row.families for row in rows),
         pixel_values=torch.cat(pixels) if pixels else None,
-        grid_thw=torch.tensor([e.clip.grid_thw for e in examples if e.clip.grid_thw]) if pixels else None,
-        grid_times=[e.clip.grid_times for e in examples if e.clip.grid_thw],
+        grids=tuple(e.clip.grid_thw for e in examples),
+        grid_times=tuple(e.clip.grid_times for e in examples),
         mel=torch.stack(padded) if padded else None,
         mel_frames=torch.tensor([mel.shape[1] for mel in sounds]) if padded else None,
-        audio_rows=[e.clip.audio_rows for e in examples if e.clip.mel is not None],
+        audio_rows=tuple(e.clip.audio_rows for e in examples),
         heard=torch.cat([e.heard for e in examples if e.clip.mel is not None]) if padded else torch.zeros(0, 1),
         seen=torch.cat([e.seen for e in examples]),
-        families=tuple(e.family for e in examples),
     )
 
 
@@ -179,20 +230,31 @@ def has_sound(script: Script) -> bool:
 
 
 class SceneBatches(Dataset[Batch]):
-    """Batch ``index`` of a split: scenes ``index·B … index·B + B − 1``, one question each.
+    """Batch ``index`` of a split: scenes ``index·B … index·B + B − 1``.
 
-    ``families`` repeats a name to draw it more often. Training moves the sampled frames a little in time,
-    and leaves out the sense that a question does not need in a share ``one_sided`` of the clips, so that
-    sound alone and picture alone are known too.
+    ``families`` repeats a name to draw it more often. ``pack`` asks everything that a scene answers, in one
+    row; otherwise ``questions`` of them are asked in rows of their own. Training moves the sampled frames a
+    little in time, and leaves out the sense that questions do not need in a share ``one_sided`` of the clips,
+    so that sound alone and picture alone are known too.
     """
 
-    one_sided = 0.4
+    one_sided = 0.15
 
     def __init__(
-        self, processor: Processor, split: str, batch_size: int, families: Sequence[str], side: int, length: int
+        self,
+        processor: Processor,
+        split: str,
+        batch_size: int,
+        families: Sequence[str],
+        side: int,
+        length: int,
+        *,
+        pack: bool = False,
+        questions: int = 1,
     ) -> None:
         self.processor, self.split, self.batch_size = processor, split, batch_size
         self.families, self.side, self.length = tuple(families), side, length
+        self.pack, self.questions = pack, questions
 
     def __len__(self) -> int:
         return self.length
@@ -202,15 +264,18 @@ class SceneBatches(Dataset[Batch]):
         return collate(examples, int(self.processor.tokenizer.pad_token_id))
 
     def example(self, seed: int) -> Example:
-        """Scene ``seed`` and one of its questions; mostly the one that it was made for."""
+        """Scene ``seed`` and its questions; the first is one that it was made for."""
         random = np.random.default_rng((seed, len(self.split)))
-        family = self.families[int(random.integers(len(self.families)))]
-        script = scenes.make_script(self.split, seed, family)
+        script = scenes.make_script(self.split, seed, self.families[int(random.integers(len(self.families)))])
         training = self.split == "train"
-        other = training and random.random() < 0.3
-        item = script.items[int(random.integers(len(script.items)))] if other else script.items[0]
+        items, without = list(script.items), ""
         times = sample_times(script.duration, float(random.uniform(-0.15, 0.15)) if training else 0.0)
-        sense = _SENSES.get(item.family, "")
-        spare = {"audio": "video", "video": "audio"}.get(sense, "") if has_sound(script) else ""
-        without = spare if training and random.random() < self.one_sided else ""
-        return make_example(script, item, self.processor, times, self.side, without)
+        if training and random.random() < self.one_sided:
+            sense = str(random.choice(("audio", "video")))
+            answered = [item for item in items if _SENSES.get(item.family) == sense]
+            if answered and has_sound(script):
+                items, without = answered, {"audio": "video", "video": "audio"}[sense]
+        if not self.pack:
+            others = random.permutation(np.arange(1, len(items)))[: self.questions - 1]
+            items = [items[0], *(items[int(i)] for i in others)]
+        return make_example(script, items, self.processor, times, self.side, without=without, pack=self.pack)

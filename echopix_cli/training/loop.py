@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,40 +50,81 @@ def encode(
 ) -> tuple[Prompt, Features]:
     """Towers, embeddings and positions of a batch; without ``train_towers`` no gradient reaches the towers."""
     thinker, video, audio = model.thinker, None, None
+    grids = [grid for grid in batch.grids if grid is not None]
     with torch.set_grad_enabled(train_towers and torch.is_grad_enabled()):
-        if batch.pixel_values is not None and batch.grid_thw is not None:
-            video = thinker.encode_pixels(batch.pixel_values, batch.grid_thw)
+        if batch.pixel_values is not None:
+            video = thinker.encode_pixels(batch.pixel_values, torch.tensor(grids, device=batch.pixel_values.device))
         if batch.mel is not None and batch.mel_frames is not None:
             audio = thinker.encode_mel(batch.mel, batch.mel_frames)
+    merged = thinker.config.vision_config.spatial_merge_size**2
+    shown = [0 if grid is None else math.prod(grid) // merged for grid in batch.grids]
+    of_rows = [batch.grids[clip] for clip in batch.clips]
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
-        video_features=video,
-        video_grid_thw=batch.grid_thw,
-        video_grid_times=batch.grid_times,
-        audio_features=audio,
-        audio_rows=batch.audio_rows,
+        video_features=_per_row(video, shown, batch.clips),
+        video_grid_thw=torch.tensor([grid for grid in of_rows if grid is not None]) if grids else None,
+        video_grid_times=[batch.grid_times[clip] for clip in batch.clips if batch.grids[clip] is not None],
+        audio_features=_per_row(audio, batch.audio_rows, batch.clips),
+        audio_rows=[batch.audio_rows[clip] for clip in batch.clips if batch.audio_rows[clip]],
     )
     return prompt, Features(video, audio)
+
+
+def _per_row(features: Tensor | None, sizes: Sequence[int], clips: Sequence[int]) -> Tensor | None:
+    """Features of clips, (sum of sizes, d), once for every prompt row that asks about a clip."""
+    if features is None or list(clips) == list(range(len(sizes))):
+        return features
+    parts = torch.split(features, list(sizes))
+    return torch.cat([parts[clip] for clip in clips])
+
+
+def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Attention mask and positions that keep packed questions apart; None where no row packs several.
+
+    Args:
+        segments: (B, L); -1 padding, 0 shared, 1, 2, … the questions.
+
+    Returns:
+        bool mask (B, 1, L, L), causal, in which a question sees what is shared and itself; and how much
+        (B, L) each row's position is to be moved back, so that every question starts right after the clip.
+    """
+    if int(segments.max()) <= 1:
+        return None
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    seen = causal & (same | ((segments == 0)[:, None, :] & (segments >= 0)[:, :, None]))
+    moved = torch.zeros_like(segments)
+    for row in range(segments.shape[0]):
+        asked = segments[row] > 0
+        # Segments are contiguous and ascending: the first place of each is where it is first found.
+        first = torch.searchsorted(segments[row].contiguous(), torch.arange(1, int(segments[row].max()) + 1))
+        moved[row, asked] = first[segments[row, asked] - 1] - first[0]
+    return seen[:, None], moved
 
 
 def answer_pass(
     model: EchoingPixelsForConditionalGeneration,
     prompt: Prompt,
-    labels: Tensor,
+    batch: Batch,
     budget: float | None,
     selection: Selection = "cs2",
 ) -> tuple[Tensor, Tensor, Tensor, Sieved | None]:
     """Teacher-forced answers: mean loss, (answer rows, V) logits, their labels, and the sieve's part.
 
-    ``budget`` None goes around the sieve: raw embeddings of all rows into the decoder.
+    ``budget`` None goes around the sieve: raw embeddings of all rows into the decoder, where a row may
+    pack several questions.
     """
     thinker = model.thinker
     if budget is None:
-        sieved, kept_labels = None, labels
-        hidden = thinker.model.decode(prompt.embeds, prompt.position_ids, prompt.attention_mask)
+        sieved, kept_labels = None, batch.labels
+        mask, positions = prompt.attention_mask, prompt.position_ids
+        if (apart := separate(batch.segments)) is not None:
+            mask, positions = apart[0], positions - apart[1]
+        hidden = thinker.model.decode(prompt.embeds, positions, mask)
     else:
-        sieved = thinker.sieve(prompt, budget, labels=labels, selection=selection)
+        sieved = thinker.sieve(prompt, budget, labels=batch.labels, selection=selection)
         assert sieved.labels is not None
         kept_labels = sieved.labels
         hidden = thinker.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask)
@@ -110,7 +152,7 @@ def losses(
 ) -> dict[str, Tensor]:
     """Every part of one step's loss, unweighted."""
     prompt, features = encode(model, batch, train_towers=not recipe.freeze_towers)
-    answer, logits, target, sieved = answer_pass(model, prompt, batch.labels, budget)
+    answer, logits, target, sieved = answer_pass(model, prompt, batch, budget)
     right = logits.argmax(dim=-1) == target[target != IGNORE]
     parts = {"answer": answer, "token_accuracy": right.float().mean()}
     if features.audio is not None and recipe.hearing > 0:
@@ -142,17 +184,28 @@ def accuracy(
     for batch in batches:
         prompt, _ = encode(model, batch)
         for name, (budget, selection) in settings.items():
-            _, logits, target, _ = answer_pass(model, prompt, batch.labels, budget, selection)
-            right = torch.ones(target.shape, dtype=torch.bool)
-            right[target != IGNORE] = logits.argmax(dim=-1) == target[target != IGNORE]
-            for family, whole in zip(batch.families, right.all(dim=1).tolist(), strict=True):
-                tally[name][family].append(whole)
+            _, logits, target, _ = answer_pass(model, prompt, batch, budget, selection)
+            wrong = logits.argmax(dim=-1) != target[target != IGNORE]
+            for family, right in zip(_questions(batch), _whole(wrong, batch), strict=True):
+                tally[name][family].append(right)
     model.train()
     result = {}
     for name, families in tally.items():
         shares = {family: float(np.mean(hits)) for family, hits in sorted(families.items())}
         result[name] = {"all": float(np.mean(list(shares.values()))), **shares}
     return result
+
+
+def _questions(batch: Batch) -> list[str]:
+    """Families of all questions, row by row."""
+    return [family for families in batch.families for family in families]
+
+
+def _whole(wrong: Tensor, batch: Batch) -> list[bool]:
+    """Which questions, in the order of :func:`_questions`, have no wrong answer token."""
+    row, place = (batch.labels[:, 1:] != IGNORE).nonzero(as_tuple=True)
+    failed = {(int(r), int(batch.segments[r, p + 1])) for r, p, bad in zip(row, place, wrong, strict=True) if bad}
+    return [(r, i + 1) not in failed for r, families in enumerate(batch.families) for i in range(len(families))]
 
 
 class Trainer:
@@ -189,7 +242,7 @@ class Trainer:
         """Train to step ``until`` (default: the recipe's end), or until ``seconds`` have passed."""
         recipe, began = self.recipe, time.monotonic()
         end = recipe.steps if until is None else min(until, recipe.steps)
-        data = SceneBatches(self.processor, "train", recipe.batch_size, recipe.families, recipe.side, recipe.steps)
+        data = self._scenes("train", recipe.steps)
         loader = DataLoader(
             data,
             batch_size=None,
@@ -213,10 +266,22 @@ class Trainer:
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Accuracy on the ``val`` split at several budgets, with the controls beside the sieve."""
+        data = self._scenes("val", self.recipe.validate_batches)
+        return accuracy(self.model, (data[index] for index in range(len(data))), self.recipe.settings())
+
+    def _scenes(self, split: str, length: int) -> SceneBatches:
         recipe = self.recipe
-        size = max(1, recipe.batch_size)
-        data = SceneBatches(self.processor, "val", size, recipe.families, recipe.side, recipe.validate_batches)
-        return accuracy(self.model, (data[index] for index in range(len(data))), recipe.settings())
+        full = recipe.stage == "full"
+        return SceneBatches(
+            self.processor,
+            split,
+            recipe.batch_size,
+            recipe.families,
+            recipe.side,
+            length,
+            pack=full,
+            questions=recipe.questions,
+        )
 
     def _update(self, batch: Batch) -> dict[str, float]:
         recipe = self.recipe

@@ -19,6 +19,8 @@ class Recipe:
         stage: ``full`` trains towers and decoder on all tokens, around the sieve; ``sieve`` trains CS2,
             score head and decoder with a budget drawn per batch, log-uniform in [budget_low, budget_high]
             (paper; reference README, initialisation and step 7).
+        batch_size: clips in a step. In the ``full`` stage every question that a clip answers is asked; in
+            ``sieve``, ``questions`` of them.
         families: question families drawn from, a repeated name being drawn more often.
         hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
             which picture lies on this video row); from scratch nothing is learned without them.
@@ -29,9 +31,11 @@ class Recipe:
 
     stage: str = "sieve"
     steps: int = 6000
-    batch_size: int = 16
+    batch_size: int = 8
+    questions: int = 2
     learning_rate: float = 1e-3
     warmup: int = 200
+    decay: float = 0.25
     weight_decay: float = 0.05
     seed: int = 1
     side: int = 112
@@ -43,15 +47,16 @@ class Recipe:
     evidence: float = 0.3
     freeze_towers: bool = False
     checkpoint_every: int = 250
-    validate_every: int = 1000
+    validate_every: int = 500
     validate_batches: int = 16
 
     def rate(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, then cosine to zero."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        """Learning rate at a step: linear warm-up, constant, and linear to zero over the last ``decay`` of the run.
+
+        A run can be made longer while it is still in its constant part.
+        """
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup), left)
 
     def budget(self, draw: float) -> float:
         """A budget from a uniform draw in [0, 1)."""
