@@ -28,6 +28,8 @@ class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
         sync_rope_section: frequencies of half a head given to the axes ``[T, H, W, T]`` (paper, Sync-RoPE).
         retain_token: ``av``: video and audio compete in one pool; ``v``: only video and image rows are
             candidates and audio rows are dropped (the authors' ``RETAIN_TOKEN``).
+        sieve_view: what CS2's rows see: the ``whole`` prompt in both directions; as ablations, only what comes
+            before (``causal``), or, up to the last audio-visual row, all but the question (``no-question``).
         sieve_softmax: ``vanilla`` or ``gumbel``, for the straight-through gradient (the authors' ``SOFTMAX``).
     """
 
@@ -39,6 +41,7 @@ class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
     sync_rope_section: list[int] | tuple[int, ...] = (18, 18, 18, 10)
     retain_token: str = "av"
     sieve_softmax: str = "vanilla"
+    sieve_view: str = "whole"
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.head_dim is None:
@@ -54,6 +57,8 @@ class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
             raise ValueError(f"retain_token must be 'av' or 'v', not {self.retain_token!r}")
         if self.sieve_softmax not in ("vanilla", "gumbel"):
             raise ValueError(f"sieve_softmax must be 'vanilla' or 'gumbel', not {self.sieve_softmax!r}")
+        if self.sieve_view not in ("whole", "causal", "no-question"):
+            raise ValueError(f"sieve_view must be 'whole', 'causal' or 'no-question', not {self.sieve_view!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """As the parent's, with the rotary settings under the names the authors' code reads."""

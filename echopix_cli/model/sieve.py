@@ -28,22 +28,19 @@ def top_rows(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
-def select(scores: Tensor, candidates: Tensor, always: Tensor, count: int) -> Tensor:
-    """Rows of one prompt that go on to the decoder, in their original order.
+def select(scores: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """The ``count`` highest-scored candidates of one prompt, in their original order.
 
     Args:
         scores: (L,) of every row.
         candidates: (L,) bool, rows that compete.
-        always: (L,) bool, rows kept whatever their score (text).
         count: candidates to keep; more than there are keeps all of them.
 
     Returns:
         (kept,) ascending row indices.
     """
-    keep = always.clone()
     pool = candidates.nonzero().squeeze(-1)
-    keep[pool[top_rows(scores[pool], count)]] = True
-    return keep.nonzero().squeeze(-1)
+    return pool[top_rows(scores[pool], count)]
 
 
 def straight_through(scores: Tensor, candidates: Tensor, kept: Tensor) -> Tensor:

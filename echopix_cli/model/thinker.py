@@ -28,7 +28,7 @@ from echopix_cli.model.configuration import EchoingPixelsTextConfig, EchoingPixe
 from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids, rotary_embedding
 from echopix_cli.model.sieve import keep_count, pack_left, select, straight_through
 from echopix_cli.model.towers import build_audio, build_visual
-from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved, TrainingOutput
+from echopix_cli.model.values import IGNORE, Prompt, Scored, Selection, Sieved, TrainingOutput
 
 
 class TokenCompressor(nn.Module):
@@ -214,16 +214,17 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         selection: Selection = "cs2",
         generator: torch.Generator | None = None,
     ) -> Sieved:
-        """CS2, scores, and the rows that a budget keeps.
+        """CS2, scores, and the rows that a budget keeps: :meth:`score`, then :meth:`keep`."""
+        scored = self.score(prompt, labels)
+        return self.keep(prompt, scored, budget, labels=labels, selection=selection, generator=generator)
+
+    def score(self, prompt: Prompt, labels: Tensor | None = None) -> Scored:
+        """CS2 and scores of every row; one pass serves any number of budgets.
 
         Args:
             prompt: from :meth:`place`.
-            budget: fraction of audio-visual rows kept, in (0, 1].
             labels: (B, L), ``-100`` except at answer tokens. Answer rows are hidden from CS2 and keep their
-                raw embeddings, so that an answer cannot leak; kept rows then carry the straight-through
-                gradient.
-            selection: ``cs2`` ranks by score; ``uniform`` and ``random`` are controls that ignore it.
-            generator: of the ``random`` control.
+                raw embeddings, so that an answer cannot leak.
         """
         ids = prompt.input_ids
         valid = (
@@ -231,17 +232,47 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         )
         in_pool = torch.isin(ids, torch.tensor(self.special.placeholders, device=ids.device)) & valid
         encoded = self._encode(prompt, valid, in_pool, labels)
-        scores: Tensor = self.model.compressor(encoded).float()
-        ranking = self._ranking(scores, in_pool, selection, generator)
+        return Scored(encoded, self.model.compressor(encoded).float(), valid, in_pool)
+
+    def keep(
+        self,
+        prompt: Prompt,
+        scored: Scored,
+        budget: float,
+        *,
+        labels: Tensor | None = None,
+        selection: Selection = "cs2",
+        generator: torch.Generator | None = None,
+    ) -> Sieved:
+        """The rows that a budget keeps, gathered for the decoder.
+
+        Args:
+            prompt: from :meth:`place`.
+            scored: of the same prompt.
+            budget: fraction of audio-visual rows kept, in (0, 1].
+            labels: as in :meth:`score`; kept rows then carry the straight-through gradient.
+            selection: ``cs2`` ranks by score in one pool. Controls: ``per-modality`` ranks by score and gives
+                video and audio the budget each; ``uniform`` and ``random`` ignore the score; ``none`` keeps no
+                audio-visual row.
+            generator: of the ``random`` control.
+        """
+        ids, encoded, in_pool = prompt.input_ids, scored.encoded, scored.in_pool
+        ranking = self._ranking(scored.scores, in_pool, selection, generator)
+        is_audio = ids == self.special.audio
         drops_audio = self.config.text_config.retain_token == "v"
-        candidates = in_pool & (ids != self.special.audio) if drops_audio else in_pool
+        candidates = in_pool & ~is_audio if drops_audio else in_pool
         kept, hidden = [], []
         for row in range(ids.shape[0]):
             pool = int(in_pool[row].sum())
-            count = keep_count(pool, budget) if pool else 0
-            index = select(ranking[row], candidates[row], valid[row] & ~in_pool[row], count)
+            shares = [~is_audio[row], is_audio[row]] if selection == "per-modality" else [in_pool[row]]
+            picked = []
+            for share in shares:
+                size = int((share & in_pool[row]).sum())
+                count = keep_count(size, budget) if size and selection != "none" else 0
+                picked.append(select(ranking[row], candidates[row] & share, count))
+            index = torch.cat([*picked, (scored.valid[row] & ~in_pool[row]).nonzero().squeeze(-1)]).sort().values
             rows = encoded[row]
-            if labels is not None and count:
+            if labels is not None and pool:
                 rows = rows * straight_through(ranking[row], candidates[row], index).to(rows.dtype).unsqueeze(-1)
             kept.append(index)
             hidden.append(rows[index])
@@ -251,10 +282,10 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             position_ids=positions.permute(2, 0, 1),
             attention_mask=_kept_mask(kept),
             kept=tuple(kept),
-            scores=scores,
+            scores=scored.scores,
             encoded=encoded,
             labels=None if labels is None else pack_left([labels[r, i] for r, i in enumerate(kept)], IGNORE),
-            next_position=prompt.rope_deltas + valid.sum(dim=1, keepdim=True),
+            next_position=prompt.rope_deltas + scored.valid.sum(dim=1, keepdim=True),
         )
 
     def _encode(self, prompt: Prompt, valid: Tensor, in_pool: Tensor, labels: Tensor | None) -> Tensor:
@@ -264,6 +295,9 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             return prompt.embeds
         visible = valid if labels is None else valid & (labels == IGNORE)
         key_mask = None if bool(visible.all()) else visible[:, None, None, :]
+        view = self.config.text_config.sieve_view
+        if view != "whole":
+            key_mask = visible[:, None, None, :] & _narrowed(view, in_pool)[:, None]
         rotary = self.model.rotary(prompt.position_ids, prompt.embeds.dtype)
         encoded = encoder(prompt.embeds, rotary, key_mask)
         has_media = in_pool.any(dim=1, keepdim=True)
@@ -304,6 +338,16 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         logits = self.lm_head(hidden).float()
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), sieved.labels[:, 1:].flatten(), ignore_index=IGNORE)
         return TrainingOutput(loss, logits, sieved)
+
+
+def _narrowed(view: str, in_pool: Tensor) -> Tensor:
+    """Which keys (B, L, L) each row may see in a CS2 that sees less than the whole prompt."""
+    places = torch.arange(in_pool.shape[1], device=in_pool.device)
+    if view == "causal":
+        return (places[None, :] <= places[:, None]).expand(in_pool.shape[0], -1, -1)
+    # no-question: rows up to the last audio-visual one do not see what comes after it.
+    after = places > (in_pool * places).amax(dim=1, keepdim=True)
+    return ~(~after[:, :, None] & after[:, None, :])
 
 
 def _kept_mask(kept: Sequence[Tensor]) -> Tensor | None:

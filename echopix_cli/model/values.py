@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-Selection = Literal["cs2", "uniform", "random"]
+# ``cs2`` ranks by score in one pool; the others are what it is compared with.
+Selection = Literal["cs2", "per-modality", "uniform", "random", "none"]
 IGNORE = -100  # label of rows that carry no answer token
 
 
@@ -29,6 +30,20 @@ class Prompt:
     position_ids: Tensor
     rope_deltas: Tensor
     attention_mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """CS2 output and scores of a batch of prompts, before a budget is applied.
+
+    ``encoded`` (B, L, d) CS2 rows; ``scores`` (B, L) of every row; ``valid`` (B, L) bool, not padding;
+    ``in_pool`` (B, L) bool, audio-visual rows.
+    """
+
+    encoded: Tensor
+    scores: Tensor
+    valid: Tensor
+    in_pool: Tensor
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,43 @@ def test_controls(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) 
     assert kept("random", 0.25, 1) != kept("random", 0.25, 2)
 
 
+def test_none_keeps_the_text_alone_and_per_modality_gives_each_its_share(
+    model: EchoingPixelsForConditionalGeneration, prompt: Prompt
+) -> None:
+    special = model.thinker.special
+    ids = prompt.input_ids[0]
+    with torch.inference_mode():
+        scored = model.thinker.score(prompt)
+        none, shares, joint = (
+            model.thinker.keep(prompt, scored, 0.2, selection=name) for name in ("none", "per-modality", "cs2")
+        )
+    assert not bool(torch.isin(ids[none.kept[0]], torch.tensor(special.placeholders)).any())
+    assert int((~torch.isin(ids, torch.tensor(special.placeholders))).sum()) == len(none.kept[0])
+    for token in (special.video, special.audio):
+        rows = (ids == token).nonzero().flatten()
+        kept = shares.kept[0][torch.isin(shares.kept[0], rows)]
+        assert len(kept) == -(-len(rows) // 5)
+        assert scored.scores[0, kept].min() >= scored.scores[0, rows[~torch.isin(rows, kept)]].max()
+    assert torch.equal(joint.kept[0], model.thinker.sieve(prompt, 0.2).kept[0])
+
+
+@pytest.mark.parametrize(("view", "blind_to"), [("causal", "later"), ("no-question", "question")])
+def test_narrowed_views(reference: Path, inputs: dict[str, Tensor], view: str, blind_to: str) -> None:
+    """Scores of audio-visual rows do not depend on what the ablated CS2 must not see."""
+    model = load_model(reference / "checkpoint", dtype=torch.float32, text_overrides={"sieve_view": view})
+    with torch.inference_mode():
+        prompt = model.prompt(**inputs)
+        pool = torch.isin(prompt.input_ids[0], torch.tensor(model.thinker.special.placeholders)).nonzero().flatten()
+        changed = prompt.embeds.clone()
+        first = int(pool[-1]) + 1 if blind_to == "question" else int(pool[len(pool) // 2])
+        changed[0, first:] += 1.0
+        before = model.thinker.score(prompt).scores[0]
+        after = model.thinker.score(Prompt(changed, *[*vars(prompt).values()][1:])).scores[0]
+    unseen = pool[pool < first]
+    assert torch.allclose(before[unseen], after[unseen], atol=1e-6)
+    assert not torch.allclose(before[first:], after[first:], atol=1e-3)
+
+
 def test_cs2_starts_as_a_copy_of_the_decoder(reference: Path) -> None:
     model = load_model(reference / "checkpoint", dtype=torch.float32)
     model.copy_sieve_from_decoder()
