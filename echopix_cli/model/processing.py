@@ -6,6 +6,7 @@ Needs neither torchvision nor the base image processor: frames arrive resized, a
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -128,12 +129,17 @@ class ClipInputs:
     merge_size: int = 2
 
     @property
+    def cells(self) -> tuple[int, int, int]:
+        """Grid steps, rows and columns of the picture after merging, one prompt row each; zeros without picture."""
+        if self.grid_thw is None:
+            return (0, 0, 0)
+        t, h, w = self.grid_thw
+        return (t, h // self.merge_size, w // self.merge_size)
+
+    @property
     def video_rows(self) -> int:
         """Prompt rows of the picture."""
-        if self.grid_thw is None:
-            return 0
-        t, h, w = self.grid_thw
-        return t * h * w // self.merge_size**2
+        return math.prod(self.cells)
 
 
 def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:

@@ -7,6 +7,7 @@ straight to arrays (``render_frames``, ``render_audio``) or to a file (``write_m
 from __future__ import annotations
 
 from echopix_cli.scenes.audio import heard, render_audio
+from echopix_cli.scenes.clip import AUDIO_ROWS_PER_SECOND, evidence_rows, sample_times, scene_clip
 from echopix_cli.scenes.compose import make_script
 from echopix_cli.scenes.scene import Scene, render
 from echopix_cli.scenes.script import (
@@ -31,8 +32,9 @@ from echopix_cli.scenes.video import render_frames, seen
 from echopix_cli.scenes.writer import write_mp4
 
 __all__ = [
-    "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", "SAMPLE_RATE",
-    "SPLITS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote", "Scene", "Script", "Sound",
+    "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", 
+    "SAMPLE_RATE", "SPLITS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote", "Scene", "Script", "Sound",
     "Sprite",
-    "heard", "make_script", "render", "render_audio", "render_frames", "seen", "write_mp4",
+    "evidence_rows", "heard", "make_script", "render", "render_audio", "render_frames", "sample_times",
+    "scene_clip", "seen", "write_mp4",
 ]  # fmt: skip

@@ -11,15 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from echopix_cli import scenes
-from echopix_cli.media import Clip, MediaInfo
-from echopix_cli.model.processing import SAMPLE_RATE, ClipInputs, Processor, prepare_clip
+from echopix_cli.model.processing import ClipInputs, Processor, prepare_clip
 from echopix_cli.model.values import IGNORE
-from echopix_cli.results import AudioStatus
-from echopix_cli.scenes import Evidence, Item, Script
-
-FRAMES = 16
-SOURCE_FPS = 25.0  # frames of a rendered mp4; sampling takes the first and the last of them
-ROWS_PER_SECOND = 25
+from echopix_cli.scenes import AUDIO_ROWS_PER_SECOND, Evidence, Item, Script, evidence_rows, sample_times, scene_clip
 
 
 @dataclass(frozen=True)
@@ -79,56 +73,6 @@ class Batch:
     seen: Tensor
 
 
-def scene_clip(script: Script, side: int, frame_times: np.ndarray, without: str = "") -> Clip:
-    """A scene as the media room would hand it over, without the detour through a file.
-
-    ``without`` names a modality, ``audio`` or ``video``, that is left out.
-    """
-    waveform = None if without == "audio" else scenes.render_audio(script, SAMPLE_RATE)
-    picture = without != "video"
-    return Clip(
-        path=f"scene:{script.split}:{script.seed}",
-        frames=scenes.render_frames(script, frame_times, side) if picture else None,
-        frame_times=frame_times if picture else None,
-        waveform=waveform,
-        audio_status=AudioStatus.ABSENT if waveform is None else AudioStatus.USED,
-        start=0.0,
-        end=script.duration,
-        info=MediaInfo(format="scene", duration=script.duration, tracks=()),
-        notices=(),
-    )
-
-
-def sample_times(duration: float, jitter: float = 0.0) -> np.ndarray:
-    """Times of the frames that sampling takes from a rendered clip, (FRAMES,) seconds."""
-    last = duration - 1.0 / SOURCE_FPS
-    return np.clip(np.linspace(0.0, last, FRAMES) + jitter, 0.0, last)
-
-
-def evidence_rows(evidence: Sequence[Evidence], clip: ClipInputs) -> tuple[np.ndarray, np.ndarray]:
-    """Which (video rows,) and (audio rows,) lie on what an answer depends on."""
-    sound_times = (np.arange(clip.audio_rows) + 0.5) / ROWS_PER_SECOND
-    sound = np.zeros(clip.audio_rows, dtype=bool)
-    picture = np.zeros((0, 0, 0), dtype=bool)
-    if clip.grid_thw is not None:
-        t, h, w = clip.grid_thw
-        h, w = h // clip.merge_size, w // clip.merge_size
-        picture = np.zeros((t, h, w), dtype=bool)
-        rows, columns = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
-        until = np.append(clip.grid_times[1:], np.inf)
-    for piece in evidence:
-        if piece.modality == "audio":
-            sound |= (sound_times >= piece.start) & (sound_times < piece.end)
-        elif clip.grid_thw is not None:
-            shown = (until > piece.start) & (clip.grid_times < piece.end)
-            x0, y0, x1, y1 = piece.box or (0.0, 0.0, 1.0, 1.0)
-            half_h, half_w = 0.5 / h, 0.5 / w
-            inside_y = (rows + half_h > y0) & (rows - half_h < y1)
-            inside_x = (columns + half_w > x0) & (columns - half_w < x1)
-            picture |= shown[:, None, None] & inside_y[None, :, None] & inside_x[None, None, :]
-    return picture.reshape(-1), sound
-
-
 def make_example(
     script: Script,
     items: Sequence[Item],
@@ -144,11 +88,9 @@ def make_example(
     rows = [make_row(item.question, item.answer, item.family, item.evidence, processor, clip) for item in items]
     seen = torch.zeros(0, dtype=torch.long)
     if clip.grid_thw is not None:
-        _, height, width = clip.grid_thw
-        cells = (height // clip.merge_size, width // clip.merge_size)
         middle = (times[0::2] + times[1::2]) / 2
-        seen = torch.from_numpy(scenes.seen(script, middle, cells)).long().flatten()
-    row_times = (np.arange(clip.audio_rows) + 0.5) / ROWS_PER_SECOND
+        seen = torch.from_numpy(scenes.seen(script, middle, clip.cells[1:])).long().flatten()
+    row_times = (np.arange(clip.audio_rows) + 0.5) / AUDIO_ROWS_PER_SECOND
     heard = torch.from_numpy(scenes.heard(script, row_times)).float()
     return Example(clip, (pack_rows(rows),) if pack else tuple(rows), heard, seen)
 
@@ -160,7 +102,7 @@ def make_row(
     prompt = processor.prompt_ids(question, clip)[0]
     reply = torch.tensor(processor.answer_ids(answer))
     ids = torch.cat((prompt, reply))
-    picture, sound = evidence_rows(evidence, clip)
+    picture, sound = evidence_rows(evidence, clip.cells, clip.grid_times, clip.audio_rows)
     special = processor.config.thinker_config
     rests_on = torch.zeros(len(ids), dtype=torch.bool)
     rests_on[ids == special.video_token_id] = torch.from_numpy(picture)  # type: ignore[union-attr]
@@ -224,11 +166,6 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 _SENSES = {"instrument": "audio", "order": "audio", "object": "video"}
 
 
-def has_sound(script: Script) -> bool:
-    """Whether a scene's clip has an audio track."""
-    return script.sound.track
-
-
 class SceneBatches(Dataset[Batch]):
     """Batch ``index`` of a split: scenes ``index·B … index·B + B − 1``.
 
@@ -273,7 +210,7 @@ class SceneBatches(Dataset[Batch]):
         if training and random.random() < self.one_sided:
             sense = str(random.choice(("audio", "video")))
             answered = [item for item in items if _SENSES.get(item.family) == sense]
-            if answered and has_sound(script):
+            if answered and script.sound.track:
                 items, without = answered, {"audio": "video", "video": "audio"}[sense]
         if not self.pack:
             others = random.permutation(np.arange(1, len(items)))[: self.questions - 1]

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from echopix_cli import scenes
-from echopix_cli.model.processing import ClipInputs, Processor
-from echopix_cli.scenes import Evidence
+from echopix_cli.model.processing import Processor
+from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
 from echopix_cli.training.__main__ import build_processor
-from echopix_cli.training.data import SceneBatches, evidence_rows, sample_times
+from echopix_cli.training.data import SceneBatches
 from echopix_cli.training.loop import Trainer, evidence_loss
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.weights.checkpoint import load_model, save_model
@@ -88,9 +88,8 @@ def test_batches_depend_on_their_index_only(processor: Processor) -> None:
 
 def test_evidence_rows() -> None:
     """A box over the left half in the second grid step, and half a second of sound."""
-    clip = ClipInputs(grid_thw=(2, 4, 4), grid_times=np.array([0.0, 1.0]), audio_rows=50)
     evidence = (Evidence("video", 1.0, 2.0, (0.0, 0.0, 0.4, 1.0)), Evidence("audio", 0.5, 1.0, None))
-    picture, sound = evidence_rows(evidence, clip)
+    picture, sound = evidence_rows(evidence, (2, 2, 2), np.array([0.0, 1.0]), 50)
     assert picture.reshape(2, 2, 2).tolist() == [[[False, False]] * 2, [[True, False]] * 2]
     assert np.flatnonzero(sound).tolist() == list(range(12, 25))
 

@@ -1,0 +1,78 @@
+"""A scene as the media room would hand it over, and which of its prompt rows an answer depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from echopix_cli.media import Clip, MediaInfo
+from echopix_cli.results import AudioStatus
+from echopix_cli.scenes.audio import render_audio
+from echopix_cli.scenes.script import SAMPLE_RATE, Evidence, Script
+from echopix_cli.scenes.video import render_frames
+
+FRAMES = 16
+SOURCE_FPS = 25.0  # frames of a rendered mp4; sampling takes the first and the last of them
+AUDIO_ROWS_PER_SECOND = 25
+
+
+def scene_clip(script: Script, side: int, times: np.ndarray, without: str = "") -> Clip:
+    """A scene without the detour through a file.
+
+    Args:
+        script: what happens.
+        side: pixels of the square frames.
+        times: seconds of the frames, (T,); :func:`sample_times` gives those that sampling a file takes.
+        without: a modality, ``audio`` or ``video``, that is left out.
+    """
+    waveform = None if without == "audio" else render_audio(script, SAMPLE_RATE)
+    picture = without != "video"
+    return Clip(
+        path=f"scene:{script.split}:{script.seed}",
+        frames=render_frames(script, times, side) if picture else None,
+        frame_times=times if picture else None,
+        waveform=waveform,
+        audio_status=AudioStatus.ABSENT if waveform is None else AudioStatus.USED,
+        start=0.0,
+        end=script.duration,
+        info=MediaInfo(format="scene", duration=script.duration, tracks=()),
+        notices=(),
+    )
+
+
+def sample_times(duration: float, jitter: float = 0.0) -> np.ndarray:
+    """Times of the frames that sampling takes from a rendered file, (FRAMES,) seconds."""
+    last = duration - 1.0 / SOURCE_FPS
+    return np.clip(np.linspace(0.0, last, FRAMES) + jitter, 0.0, last)
+
+
+def evidence_rows(
+    evidence: Sequence[Evidence], cells: tuple[int, int, int], grid_times: np.ndarray, audio_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which prompt rows lie on what an answer depends on.
+
+    Args:
+        evidence: of the item.
+        cells: grid steps, rows and columns of the picture, as the prompt has them; zeros without picture.
+        grid_times: (steps,) seconds at which each grid step is first shown.
+        audio_rows: prompt rows of the sound, 25 a second.
+
+    Returns:
+        bool (steps * rows * columns,) and bool (audio_rows,).
+    """
+    sound_times = (np.arange(audio_rows) + 0.5) / AUDIO_ROWS_PER_SECOND
+    sound = np.zeros(audio_rows, dtype=bool)
+    _, h, w = cells
+    picture = np.zeros(cells, dtype=bool)
+    for piece in evidence:
+        if piece.modality == "audio":
+            sound |= (sound_times >= piece.start) & (sound_times < piece.end)
+        elif picture.size:
+            until = np.append(grid_times[1:], np.inf)
+            shown = (until > piece.start) & (grid_times < piece.end)
+            x0, y0, x1, y1 = piece.box or (0.0, 0.0, 1.0, 1.0)
+            inside_y = (np.arange(1, h + 1) / h > y0) & (np.arange(h) / h < y1)
+            inside_x = (np.arange(1, w + 1) / w > x0) & (np.arange(w) / w < x1)
+            picture |= shown[:, None, None] & inside_y[None, :, None] & inside_x[None, None, :]
+    return picture.reshape(-1), sound
