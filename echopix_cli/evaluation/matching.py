@@ -1,0 +1,77 @@
+"""Whether an answer is the gold answer: exact match after normalisation, with choices also by their letters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+_ARTICLES = {"a", "an", "the"}
+_APOSTROPHES = "'’"
+# "B", "b)", "(B)", "B.", and "B. violin", "B: violin", "(B) violin".
+_LETTERED = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])(?:[.):]|(?=\s*$)))\s*(.*)", re.DOTALL)
+
+
+def normalise(text: str) -> str:
+    """What two answers must share to count as the same.
+
+    Compatibility forms and case are folded (NFKC, casefold); apostrophes go and other punctuation separates
+    words, save a point or comma inside a number and a minus before one; number words up to twenty become digits;
+    the articles a, an and the go, unless nothing else is there; words are joined by single spaces.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    shown = [_kept(folded, place) for place in range(len(folded))]
+    words = [_DIGITS.get(word, word) for word in "".join(shown).split()]
+    return " ".join([word for word in words if word not in _ARTICLES] or words)
+
+
+def _kept(text: str, place: int) -> str:
+    """A character of folded text, or what stands for it."""
+    character = text[place]
+    if character in _APOSTROPHES:
+        return ""
+    if not unicodedata.category(character).startswith("P"):
+        return character
+    before, after = text[place - 1 : place], text[place + 1 : place + 2]
+    inside_number = character in ".," and before.isdigit() and after.isdigit()
+    of_number = character == "-" and after.isdigit() and (not before or before.isspace())
+    return character if inside_number or of_number else " "
+
+
+def without_letters(choices: Sequence[str]) -> tuple[str, ...]:
+    """Choices without the letters of their own that some data sets write before them ("A. piano", "B. violin")."""
+    found = [_LETTERED.fullmatch(choice) for choice in choices]
+    own = all(
+        match is not None and (match[1] or match[2]).upper() == letter and match[3]
+        for match, letter in zip(found, LETTERS, strict=False)
+    )
+    return tuple(match[3].strip() for match in found if match is not None) if own else tuple(choices)
+
+
+def chosen(answer: str, choices: Sequence[str]) -> int | None:
+    """Which of the choices an answer names: by its text, by its letter, or by both where they agree."""
+    texts = [normalise(choice) for choice in choices]
+    said = normalise(answer)
+    if said in texts:
+        return texts.index(said)
+    match = _LETTERED.fullmatch(answer)
+    if match is None:
+        return None
+    index = LETTERS.index((match[1] or match[2]).upper())
+    if index >= len(texts):
+        return None
+    return index if not match[3] or normalise(match[3]) == texts[index] else None
+
+
+def is_right(answer: str, gold: str, choices: Sequence[str] = ()) -> bool:
+    """Whether an answer matches the gold answer, which with ``choices`` is the text of one of them."""
+    if choices:
+        index = chosen(answer, choices)
+        return index is not None and normalise(choices[index]) == normalise(gold)
+    return normalise(answer) == normalise(gold)

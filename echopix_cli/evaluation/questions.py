@@ -1,0 +1,151 @@
+"""What is asked: rendered scenes with known answers, or a JSONL file of media, questions and gold answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from echopix_cli.errors import UsageError
+from echopix_cli.evaluation.matching import LETTERS, chosen, normalise, without_letters
+from echopix_cli.scenes import FAMILIES, SPLITS, Evidence, Script, make_script
+
+SCENES = "scenes:"
+SCENE_COUNT = 200
+NO_FAMILY = "all"  # of JSONL questions that name none
+_EXAMPLE = '{"media": "clip.mp4", "question": "What plays?", "answer": "violin"}'
+_TEXTS = ("media", "question", "answer")
+_KNOWN = {*_TEXTS, "choices", "family", "id"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its gold answer.
+
+    ``index`` is its place in the data, which seeds its random control. ``media`` is a path, or the name of the
+    scene whose ``script`` is given. ``answer`` is, where there are ``choices``, the text of one of them.
+    ``evidence`` is what the answer rests on, empty where nobody says.
+    """
+
+    index: int
+    id: str
+    media: str
+    family: str
+    question: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    script: Script | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The question as the model reads it: choices follow, one on a line, behind their letters."""
+        lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False)]
+        return "\n".join([self.question, *lines])
+
+
+def load_questions(data: str, count: int | None, seed: int, families: Sequence[str] = ()) -> tuple[Question, ...]:
+    """The questions that ``--data`` names.
+
+    Args:
+        data: ``scenes:SPLIT``, or the path of a JSONL file.
+        count: how many; None takes 200 scenes, or the whole file.
+        seed: of the first scene; each scene has the next one. A file has no use for it.
+        families: only these, in this order of scenes; none takes all.
+
+    Raises:
+        UsageError: an unknown split or family, a file that cannot be read, or a line that does not fit.
+        EchopixError: the split's notes have to be built first.
+    """
+    if data.startswith(SCENES):
+        return tuple(_scenes(data.removeprefix(SCENES), SCENE_COUNT if count is None else count, seed, families))
+    found = tuple(islice((q for q in read_jsonl(Path(data)) if not families or q.family in families), count))
+    if not found:
+        which = f" of family {', '.join(families)}" if families else ""
+        raise UsageError(f"{data} holds no question{which}", f"one object a line: {_EXAMPLE}")
+    return found
+
+
+def _scenes(split: str, count: int, seed: int, families: Sequence[str]) -> Iterator[Question]:
+    """A scene a question, families in turn, each scene's first item: the one it was made for."""
+    if split not in SPLITS:
+        choices = ", ".join(SCENES + name for name in SPLITS)
+        raise UsageError(f"unknown data {SCENES + split!r}", f"choose one of: {choices}; or give a JSONL file")
+    asked = tuple(families) or FAMILIES
+    for index in range(count):
+        script = make_script(split, seed + index, asked[index % len(asked)])
+        item, name = script.items[0], f"scene:{split}:{script.seed}"
+        yield Question(
+            index, name, name, item.family, item.question, item.answer, evidence=item.evidence, script=script
+        )
+
+
+def read_jsonl(path: Path) -> Iterator[Question]:
+    """Questions of a JSONL file; blank lines are passed over. Media paths are relative to the file.
+
+    Raises:
+        UsageError: the file cannot be read, or a line does not fit; it names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"cannot read questions from {path}: {reason}", f"--data {SCENES}test, or a file") from None
+    index = 0
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield _question(line, index, number, path.parent)
+            except ValueError as error:
+                raise UsageError(f"{path}:{number}: {error}", f"one object a line: {_EXAMPLE}") from None
+            index += 1
+
+
+def _question(line: str, index: int, number: int, folder: Path) -> Question:
+    """A line of JSONL; ValueError says what does not fit."""
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError("not a JSON object")
+    if unknown := sorted(set(raw) - _KNOWN):
+        raise ValueError(f"unknown field {', '.join(map(repr, unknown))}; known are {', '.join(sorted(_KNOWN))}")
+    for name in _TEXTS:
+        if not (isinstance(raw.get(name), str) and raw[name].strip()):
+            raise ValueError(f"{name!r} is missing or not text")
+    if isinstance(raw.get("id"), int):
+        raw["id"] = str(raw["id"])
+    for name in ("family", "id"):
+        if not (isinstance(raw.get(name, name), str) and raw.get(name, name)):
+            raise ValueError(f"{name!r} is not text")
+    if any("\ud800" <= character <= "\udfff" for character in json.dumps(raw, ensure_ascii=False)):
+        raise ValueError("half a character (a lone surrogate) in a text")
+    choices = _choices(raw.get("choices"))
+    answer = raw["answer"]
+    if choices:
+        gold = chosen(answer, choices)
+        if gold is None:
+            raise ValueError(f"the answer {answer!r} is none of the choices, nor the letter of one")
+        answer = choices[gold]
+    if not normalise(answer):
+        raise ValueError(f"nothing is left of the answer {answer!r} once punctuation is taken away")
+    family, name = raw.get("family", NO_FAMILY), raw.get("id", str(number))
+    return Question(index, name, str(folder / raw["media"]), family, raw["question"], answer, choices)
+
+
+def _choices(raw: Any) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    if not (isinstance(raw, list) and all(isinstance(choice, str) for choice in raw)):
+        raise ValueError("'choices' is not a list of texts")
+    if not 2 <= len(raw) <= len(LETTERS):
+        raise ValueError(f"{len(raw)} choices; between 2 and {len(LETTERS)} are possible")
+    choices = without_letters(raw)
+    texts = [normalise(choice) for choice in choices]
+    if not all(texts) or len(set(texts)) < len(texts):
+        raise ValueError("two choices are the same, or one is empty, once punctuation, case and articles are gone")
+    return choices

@@ -1,0 +1,121 @@
+"""Counts results: accuracy by setting and family, paired comparisons, evidence, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean, median
+
+from echopix_cli.evaluation.intervals import Interval, mean_of, paired_difference, wilson
+from echopix_cli.evaluation.values import (
+    AROUND,
+    Comparison,
+    EvidenceShare,
+    Facts,
+    Failure,
+    ItemResult,
+    Report,
+    Setting,
+    SettingResult,
+    Share,
+)
+
+
+def make_report(facts: Facts, items: Sequence[ItemResult], settings: Sequence[Setting], seconds: float) -> Report:
+    """Everything that an evaluation says.
+
+    Args:
+        facts: of the run.
+        items: at least one, each with an outcome for every setting.
+        settings: in the order in which they are shown.
+        seconds: of wall time.
+    """
+    return Report(
+        facts=facts,
+        seconds=seconds,
+        results=tuple(_setting_result(setting, items) for setting in settings),
+        comparisons=tuple(_compare(a, b, items) for a, b in pairs(settings)),
+        failures=tuple(_failures(items)),
+    )
+
+
+def by_family(items: Iterable[ItemResult]) -> dict[str, list[ItemResult]]:
+    """Items of each family, families in the order in which they first appear."""
+    found: dict[str, list[ItemResult]] = {}
+    for item in items:
+        found.setdefault(item.family, []).append(item)
+    return found
+
+
+def _setting_result(setting: Setting, items: Sequence[ItemResult]) -> SettingResult:
+    families = by_family(items)
+    shares = {family: _share(setting, own) for family, own in families.items()}
+    evidence = {family: _evidence(setting, own) for family, own in families.items()}
+    rows = [rows for item in items if (rows := item.outcomes[setting].rows) is not None]
+    times = [item.outcomes[setting].seconds for item in items if item.outcomes[setting].answer is not None]
+    return SettingResult(
+        setting=setting,
+        overall=_share(setting, items),
+        mean=mean_of([share.accuracy for share in shares.values()]),
+        families=shares,
+        evidence=_evidence(setting, items),
+        evidence_by_family={family: share for family, share in evidence.items() if share is not None},
+        kept_video=fmean(row.video for row in rows) if rows else 0.0,
+        kept_audio=fmean(row.audio for row in rows) if rows else 0.0,
+        median_seconds=median(times) if times and setting.sieve == "cs2" else None,
+    )
+
+
+def _share(setting: Setting, items: Sequence[ItemResult]) -> Share:
+    outcomes = [item.outcomes[setting] for item in items]
+    right = sum(outcome.right for outcome in outcomes)
+    failed = sum(outcome.answer is None for outcome in outcomes)
+    return Share(right, len(outcomes), failed, wilson(right, len(outcomes)))
+
+
+def _evidence(setting: Setting, items: Sequence[ItemResult]) -> EvidenceShare | None:
+    """None where no item has evidence rows in its prompt."""
+    found = [(item, rows) for item in items if item.evidence and (rows := item.outcomes[setting].rows) is not None]
+    if not found:
+        return None
+    at_random = fmean(item.evidence / item.pool for item, _ in found)
+    shares = [rows.on_evidence / rows.kept for _, rows in found if rows.kept]
+    on_evidence = fmean(shares) if shares else None
+    return EvidenceShare(
+        items=len(found),
+        on_evidence=on_evidence,
+        at_random=at_random,
+        ratio=None if on_evidence is None else on_evidence / at_random,
+        recall=fmean(rows.on_evidence / item.evidence for item, rows in found),
+    )
+
+
+def pairs(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting]]:
+    """What is worth comparing: smaller budgets of ``cs2`` with 1.0, then ``cs2`` with each control at its budget.
+
+    ``none`` has no budget and is compared with each; ``without-cs2`` keeps everything, as budget 1.0 does.
+    """
+    ours = [setting for setting in settings if setting.sieve == "cs2"]
+    full = Setting("cs2", 1.0)
+    if full in ours:
+        yield from ((setting, full) for setting in ours if setting.budget < 1.0)
+        yield from ((full, setting) for setting in settings if setting.sieve == AROUND)
+    for control in settings:
+        if control.sieve not in ("cs2", AROUND):
+            yield from ((own, control) for own in ours if control.sieve == "none" or own.budget == control.budget)
+
+
+def _compare(setting: Setting, reference: Setting, items: Sequence[ItemResult]) -> Comparison:
+    ours = [item.outcomes[setting].right for item in items]
+    theirs = [item.outcomes[reference].right for item in items]
+    difference: Interval = paired_difference(ours, theirs)
+    return Comparison(setting, reference, len(items), difference, sum(ours) / sum(theirs) if any(theirs) else None)
+
+
+def _failures(items: Sequence[ItemResult]) -> Iterator[Failure]:
+    """Once for an item that failed for one reason with all settings, else by setting."""
+    for item in items:
+        failed = {setting: outcome.failure for setting, outcome in item.outcomes.items() if outcome.answer is None}
+        if len(failed) == len(item.outcomes) and len(set(failed.values())) == 1:
+            yield Failure(item.id, None, next(iter(failed.values())))
+        else:
+            yield from (Failure(item.id, setting.name, reason) for setting, reason in failed.items())

@@ -1,0 +1,223 @@
+"""Answers every question with every setting: towers once a clip, CS2 once a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echopix_cli.engine import Encoded, Engine
+from echopix_cli.engine.engine import memory_errors
+from echopix_cli.engine.meters import Clock
+from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.evaluation.matching import is_right
+from echopix_cli.evaluation.questions import Question
+from echopix_cli.evaluation.values import AROUND, ItemResult, Outcome, Rows, Setting
+from echopix_cli.media import DecodePlan
+from echopix_cli.model.decoding import generate
+from echopix_cli.model.processing import DEFAULT_SYSTEM, PixelRules
+from echopix_cli.model.values import Prompt, Scored, Selection, Sieved
+from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
+
+SCENE_SIDE = 112  # pixels of a scene's square frames, for models that do not say what they were trained with
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What holds for every question of an evaluation.
+
+    ``plan`` is what to take from media files, from :meth:`Engine.plan`; scenes obey its ``audio`` and
+    ``video`` only, and are rendered ``side`` pixels wide. ``seed`` is that of the ``random`` control.
+    """
+
+    plan: DecodePlan
+    side: int = SCENE_SIDE
+    seed: int = 0
+    max_new_tokens: int = 32
+    system: str = DEFAULT_SYSTEM
+
+
+def scene_side(rules: PixelRules, max_pixels: int | None = None) -> int:
+    """Pixels of a scene's frames, a multiple of the merged patch: as trained, or as large as the user allows."""
+    wanted = isqrt(max_pixels or rules.max_pixels or SCENE_SIDE**2)
+    return max(rules.size_factor, wanted // rules.size_factor * rules.size_factor)
+
+
+def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = False) -> tuple[Setting, ...]:
+    """Every setting that a choice of sieves and budgets stands for, in order of sieves, larger budgets first.
+
+    ``none`` has no budget, and the other controls need one below 1, where there is something to choose.
+
+    Raises:
+        UsageError: nothing is left to measure.
+    """
+    descending = sorted(set(budgets), reverse=True)
+    found = []
+    for sieve in dict.fromkeys(sieves):
+        if sieve == "none":
+            found.append(Setting(sieve, 0.0))
+        else:
+            found += [Setting(sieve, budget) for budget in descending if sieve == "cs2" or budget < 1.0]
+    if around:
+        found.append(Setting(AROUND, 1.0))
+    if not found:
+        message = f"nothing to measure: {', '.join(sieves)} at budget 1.0 chooses nothing"
+        raise UsageError(message, "add --sieve cs2, or a smaller --budget")
+    return tuple(found)
+
+
+def evaluate(
+    engine: Engine,
+    questions: Sequence[Question],
+    settings: Sequence[Setting],
+    asking: Asking,
+    watch: Callable[[ItemResult], None] = lambda result: None,
+) -> Iterator[ItemResult]:
+    """Answer questions one by one, in their order; consecutive ones about a file share its features.
+
+    An item whose media cannot be used, or for which memory does not suffice, is a failed item and no error.
+
+    Args:
+        watch: called with each result, as soon as it is there.
+    """
+    media, encoded = "", cast(Encoded | EchopixError | None, None)
+    for question in questions:
+        if question.media != media:
+            encoded = None  # or these features would take up room beside the next clip's
+            media, encoded = question.media, _encoded(engine, question, asking)
+        if isinstance(encoded, EchopixError):
+            result = _failed(question, settings, encoded.message)
+        else:
+            assert encoded is not None
+            try:
+                result = _answered(engine, encoded, question, settings, asking)
+            except EchopixError as error:
+                result = _failed(question, settings, error.message)
+        watch(result)
+        yield result
+
+
+def _encoded(engine: Engine, question: Question, asking: Asking) -> Encoded | EchopixError:
+    """A question's clip after the towers, or why there is none."""
+    try:
+        if question.script is None:
+            return engine.read(question.media, asking.plan)
+        without = "" if asking.plan.audio and asking.plan.video else "video" if asking.plan.audio else "audio"
+        times = sample_times(question.script.duration)
+        return engine.encode(scene_clip(question.script, asking.side, times, without))
+    except EchopixError as error:
+        return error
+
+
+def _failed(question: Question, settings: Sequence[Setting], reason: str) -> ItemResult:
+    return _result(question, 0, 0, {setting: Outcome(None, False, None, 0.0, reason) for setting in settings})
+
+
+def _result(question: Question, pool: int, evidence: int, outcomes: dict[Setting, Outcome]) -> ItemResult:
+    return ItemResult(
+        question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes
+    )
+
+
+@torch.inference_mode()
+def _answered(
+    engine: Engine, encoded: Encoded, question: Question, settings: Sequence[Setting], asking: Asking
+) -> ItemResult:
+    """One question about an encoded clip, with every setting.
+
+    Raises:
+        EchopixError: there is no room for the prompt, or it cannot be put together.
+    """
+    clock = Clock(engine.device)
+    with memory_errors(engine.device), clock.stage("score"):
+        prompt = engine.place(encoded, question.prompt, asking.system)
+        scored: Scored = engine.model.thinker.score(prompt)
+    rests_on = _evidence(engine, encoded, question, prompt)
+    outcomes = {}
+    for setting in settings:
+        try:
+            with memory_errors(engine.device):
+                outcomes[setting] = _outcome(engine, question, prompt, scored, rests_on, setting, asking, clock)
+        except EchopixError as error:
+            outcomes[setting] = Outcome(None, False, None, 0.0, error.message)
+    return _result(question, int(scored.in_pool.sum()), int(rests_on.sum()), outcomes)
+
+
+def _outcome(
+    engine: Engine,
+    question: Question,
+    prompt: Prompt,
+    scored: Scored,
+    rests_on: Tensor,
+    setting: Setting,
+    asking: Asking,
+    clock: Clock,
+) -> Outcome:
+    """Keep rows, answer, judge; ``clock`` already holds the time of the CS2 pass, which every setting shares."""
+    stage = setting.name
+    with clock.stage(stage):
+        sieved = _sieved(engine, prompt, scored, setting, asking.seed, question.index)
+        tokens = generate(
+            engine.model.thinker,
+            sieved,
+            max_new_tokens=asking.max_new_tokens,
+            stop_ids=engine.processor.stop_ids,
+        )
+        text = engine.processor.text([int(token) for token in tokens]).strip()
+    kept = sieved.kept[0]
+    special, ids = engine.model.thinker.special, prompt.input_ids[0][kept]
+    audio, pool = int((ids == special.audio).sum()), int(scored.in_pool[0][kept].sum())
+    return Outcome(
+        answer=text,
+        right=is_right(text, question.answer, question.choices),
+        rows=Rows(video=pool - audio, audio=audio, on_evidence=int(rests_on[kept].sum())),
+        seconds=clock.seconds["score"] + clock.seconds[stage],
+    )
+
+
+def _sieved(engine: Engine, prompt: Prompt, scored: Scored, setting: Setting, seed: int, index: int) -> Sieved:
+    """The rows that a setting hands to the decoder."""
+    if setting.sieve == AROUND:
+        return around(prompt, scored)
+    # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
+    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
+    sieved: Sieved = engine.model.thinker.keep(
+        prompt,
+        scored,
+        setting.budget or 1.0,  # ``none`` keeps nothing, whatever the budget
+        selection=cast(Selection, setting.sieve),
+        generator=torch.Generator().manual_seed(int(state[0])),
+    )
+    return sieved
+
+
+def around(prompt: Prompt, scored: Scored) -> Sieved:
+    """One prompt's rows as embedded, all of them and past CS2: what a full-token checkpoint was trained on."""
+    length = prompt.input_ids.shape[1]
+    return Sieved(
+        hidden=prompt.embeds,
+        position_ids=prompt.position_ids,
+        attention_mask=None,
+        kept=(torch.arange(length, device=prompt.input_ids.device),),
+        scores=scored.scores,
+        encoded=prompt.embeds,
+        labels=None,
+        next_position=prompt.rope_deltas + length,
+    )
+
+
+def _evidence(engine: Engine, encoded: Encoded, question: Question, prompt: Prompt) -> Tensor:
+    """Which prompt rows (L,) lie on the question's evidence; none where it has none."""
+    ids, special = prompt.input_ids[0], engine.model.thinker.special
+    rests_on = torch.zeros_like(ids, dtype=torch.bool)
+    if question.evidence:
+        inputs: Any = encoded.inputs
+        picture, sound = evidence_rows(question.evidence, inputs.cells, inputs.grid_times, inputs.audio_rows)
+        rests_on[ids == special.video] = torch.from_numpy(picture).to(ids.device)
+        rests_on[ids == special.audio] = torch.from_numpy(sound).to(ids.device)
+    return rests_on

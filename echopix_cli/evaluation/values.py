@@ -1,0 +1,165 @@
+"""Plain frozen values of an evaluation: what was measured and how it came out. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from echopix_cli.evaluation.intervals import Interval
+from echopix_cli.results import ModelFacts
+
+AROUND = "without-cs2"  # all rows, as the towers and embeddings made them, past CS2 straight into the decoder
+SIEVES = ("cs2", "per-modality", "uniform", "random", "none")
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """A way of choosing audio-visual rows, and the fraction kept: 0 for ``none``, 1 for ``without-cs2``."""
+
+    sieve: str
+    budget: float
+
+    @property
+    def name(self) -> str:
+        """As it is written in records: ``cs2@0.1``, ``none``, ``without-cs2``."""
+        return self.sieve if self.sieve in ("none", AROUND) else f"{self.sieve}@{self.budget:g}"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Prompt rows of one setting: kept of video and audio, and how many of those kept lie on the evidence."""
+
+    video: int
+    audio: int
+    on_evidence: int
+
+    @property
+    def kept(self) -> int:
+        """Audio-visual rows kept."""
+        return self.video + self.audio
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One question answered with one setting.
+
+    ``answer`` is None, and ``rows`` too, where ``failure`` says why there is none. ``seconds`` are those of
+    the sieve, prefill and generation.
+    """
+
+    answer: str | None
+    right: bool
+    rows: Rows | None
+    seconds: float
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One question answered with every setting; ``pool`` audio-visual rows, ``evidence`` of them on the evidence.
+
+    Both are 0 where the item failed before it had rows, and ``evidence`` is 0 where none is known.
+    """
+
+    id: str
+    media: str
+    family: str
+    question: str
+    answer: str
+    pool: int
+    evidence: int
+    outcomes: dict[Setting, Outcome]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of ``total`` items were answered right. Failed items are in ``total`` and never right."""
+
+    right: int
+    total: int
+    failed: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class EvidenceShare:
+    """Where kept rows lie; means over the items that have evidence rows.
+
+    ``on_evidence`` is the share of kept rows on the evidence, ``at_random`` the pool's own share, which is what
+    a blind choice keeps on average; ``ratio`` is the first over the second. ``recall`` is the share of evidence
+    rows kept. ``on_evidence`` and ``ratio`` are None where nothing is kept.
+    """
+
+    items: int
+    on_evidence: float | None
+    at_random: float
+    ratio: float | None
+    recall: float
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """Everything measured about one setting.
+
+    ``mean`` weighs every family the same, ``overall`` every item. ``kept_video`` and ``kept_audio`` are mean rows
+    an item. ``median_seconds`` of a question (sieve, prefill, generation) is given for ``cs2`` only: a control
+    is charged here for scores that it does not use.
+    """
+
+    setting: Setting
+    overall: Share
+    mean: Interval
+    families: dict[str, Share]
+    evidence: EvidenceShare | None
+    evidence_by_family: dict[str, EvidenceShare]
+    kept_video: float
+    kept_audio: float
+    median_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two settings on the same items: accuracy of ``setting`` − that of ``reference``, and the first over the second.
+
+    ``ratio`` is None where the reference got nothing right.
+    """
+
+    setting: Setting
+    reference: Setting
+    items: int
+    difference: Interval
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that could not be answered, with all settings or (``setting`` given) with one."""
+
+    id: str
+    setting: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was run: enough to run it again."""
+
+    version: str
+    date: str
+    command: str
+    model: ModelFacts
+    data: str
+    count: int
+    families: tuple[str, ...]
+    seed: int
+    options: dict[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation's outcome. ``seconds`` is wall time from the first item to the last."""
+
+    facts: Facts
+    seconds: float
+    results: tuple[SettingResult, ...]
+    comparisons: tuple[Comparison, ...]
+    failures: tuple[Failure, ...]
