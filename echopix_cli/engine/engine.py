@@ -33,7 +33,6 @@ DEMONSTRATION = "tiny is the demonstration model: it knows only its own little w
 TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _REPLACEMENT = "\ufffd"  # what an unfinished UTF-8 sequence decodes to
-_TEXT_RESERVE = 1024  # positions kept for system prompt, question and answer
 
 
 @dataclass(frozen=True)
@@ -132,16 +131,7 @@ class Engine:
             plan: what the user asked for.
             max_pixels: the user's own bound; without it the checkpoint's, or the plan's.
         """
-        rules = self.processor.rules
-        context = self.model.config.text.max_position_embeddings
-        per_second = self.model.thinker.timeline.per_second
-        return replace(
-            plan,
-            size_factor=rules.size_factor,
-            min_pixels=rules.min_pixels or plan.min_pixels,
-            max_pixels=max_pixels or rules.max_pixels or plan.max_pixels,
-            max_audio_seconds=plan.max_audio_seconds or float((context - _TEXT_RESERVE) // per_second),
-        )
+        return self.processor.plan(plan, max_pixels)
 
     def read(self, path: str, plan: DecodePlan) -> Encoded:
         """Decode a file and encode it; ``plan`` comes from :meth:`plan`.

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from echopix_cli.errors import ModelError, UsageError
-from echopix_cli.media import Clip
+from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.positions import audio_block, grid_times_to_steps, interleave, video_block
 from echopix_cli.model.values import audio_row_counts
 
 SAMPLE_RATE = 16_000
 DEFAULT_SYSTEM = "You are a helpful assistant."
+_TEXT_RESERVE = 1024  # positions kept for system prompt, question and answer
 
 # Stand-ins for the user's words while the chat template is rendered: private-use characters, which no
 # template contains and which are replaced before anything is tokenized.
@@ -190,6 +191,24 @@ class Processor:
         processor = cls(tokenizer, config, _read_rules(folder, config), stop_ids)
         processor._turns()  # a template that cannot be used shall fail now, not at the first question
         return processor
+
+    def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
+        """A decode plan with this checkpoint's frame sizes and the longest sound its context can hold.
+
+        Args:
+            plan: what is wanted.
+            max_pixels: the user's own bound; without it the checkpoint's, or the plan's.
+        """
+        rules, thinker = self.rules, self.config.thinker_config
+        context = self.config.text.max_position_embeddings
+        per_second = thinker.position_id_per_seconds  # type: ignore[union-attr]
+        return replace(
+            plan,
+            size_factor=rules.size_factor,
+            min_pixels=rules.min_pixels or plan.min_pixels,
+            max_pixels=max_pixels or rules.max_pixels or plan.max_pixels,
+            max_audio_seconds=plan.max_audio_seconds or float((context - _TEXT_RESERVE) // per_second),
+        )
 
     def prompt_ids(self, question: str, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> Tensor:
         """Token ids (1, L) of a question about a clip: system, user with the media block, assistant.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from echopix_cli import scenes
-from echopix_cli.model.processing import ClipInputs, Processor, prepare_clip
+from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, Processor, prepare_clip
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import AUDIO_ROWS_PER_SECOND, Evidence, Item, Script, evidence_rows, sample_times, scene_clip
 
@@ -36,14 +38,14 @@ class Row:
 class Example:
     """One clip and its rows: a row per question, or one row that packs them all.
 
-    ``heard`` (audio rows, instruments) and ``seen`` (video rows,) are what the towers' auxiliary heads learn;
-    -1 in ``seen`` is "nothing here".
+    ``heard`` (audio rows, instruments) and ``seen`` (video rows,) are what the towers' auxiliary heads learn,
+    where that is known; -1 in ``seen`` is "nothing here".
     """
 
     clip: ClipInputs
     rows: tuple[Row, ...]
-    heard: Tensor
-    seen: Tensor
+    heard: Tensor | None = None
+    seen: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,15 @@ class Batch:
     mel: Tensor | None
     mel_frames: Tensor | None
     audio_rows: tuple[int, ...]
-    heard: Tensor
-    seen: Tensor
+    heard: Tensor | None = None
+    seen: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on a device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def make_example(
@@ -96,10 +105,16 @@ def make_example(
 
 
 def make_row(
-    question: str, answer: str, family: str, evidence: Sequence[Evidence], processor: Processor, clip: ClipInputs
+    question: str,
+    answer: str,
+    family: str,
+    evidence: Sequence[Evidence],
+    processor: Processor,
+    clip: ClipInputs,
+    system: str = DEFAULT_SYSTEM,
 ) -> Row:
     """One question about a clip, with its answer as labels."""
-    prompt = processor.prompt_ids(question, clip)[0]
+    prompt = processor.prompt_ids(question, clip, system)[0]
     reply = torch.tensor(processor.answer_ids(answer))
     ids = torch.cat((prompt, reply))
     picture, sound = evidence_rows(evidence, clip.cells, clip.grid_times, clip.audio_rows)
@@ -157,13 +172,22 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         mel=torch.stack(padded) if padded else None,
         mel_frames=torch.tensor([mel.shape[1] for mel in sounds]) if padded else None,
         audio_rows=tuple(e.clip.audio_rows for e in examples),
-        heard=torch.cat([e.heard for e in examples if e.clip.mel is not None]) if padded else torch.zeros(0, 1),
-        seen=torch.cat([e.seen for e in examples]),
+        heard=_joined([e.heard for e in examples if e.clip.mel is not None]),
+        seen=_joined([e.seen for e in examples if e.clip.pixel_values is not None]),
     )
+
+
+def _joined(labels: Sequence[Tensor | None]) -> Tensor | None:
+    """All labels in one tensor; None where there are none, or where one clip has none."""
+    known = [label for label in labels if label is not None]
+    return torch.cat(known) if known and len(known) == len(labels) else None
 
 
 # Families that one sense answers; the other may be missing from the clip altogether.
 _SENSES = {"instrument": "audio", "order": "audio", "object": "video"}
+
+
+SIDE = 112  # pixels of a scene's square frames, where the checkpoint has no frame size of its own
 
 
 class SceneBatches(Dataset[Batch]):
@@ -183,14 +207,14 @@ class SceneBatches(Dataset[Batch]):
         split: str,
         batch_size: int,
         families: Sequence[str],
-        side: int,
         length: int,
         *,
         pack: bool = False,
         questions: int = 1,
     ) -> None:
         self.processor, self.split, self.batch_size = processor, split, batch_size
-        self.families, self.side, self.length = tuple(families), side, length
+        self.families, self.length = tuple(families), length
+        self.side = math.isqrt(processor.rules.max_pixels or SIDE * SIDE)
         self.pack, self.questions = pack, questions
 
     def __len__(self) -> int:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from echopix_cli.errors import UsageError
+from echopix_cli.media import DecodePlan
+from echopix_cli.model.processing import Processor
 from echopix_cli.model.values import Selection
 from echopix_cli.scenes import FAMILIES
 
+STAGES = ("full", "sieve")
+VIEWS = ("whole", "causal", "no-question")
+TEACHERS = ("none", "attention")
+QUANTIZATIONS = ("none", "nf4")
+PRECISIONS = ("float32", "bfloat16")
 CONTROLS: tuple[Selection, ...] = ("random", "uniform")  # what any sieve has to beat
+_FILE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -16,36 +28,64 @@ class Recipe:
     """One stage of training.
 
     Args:
-        stage: ``full`` trains towers and decoder on all tokens, around the sieve; ``sieve`` trains CS2,
-            score head and decoder with a budget drawn per batch, log-uniform in [budget_low, budget_high]
-            (paper; reference README, initialisation and step 7).
-        batch_size: clips in a step. In the ``full`` stage every question that a clip answers is asked; in
-            ``sieve``, ``questions`` of them.
-        families: question families drawn from, a repeated name being drawn more often.
+        base: folder of the checkpoint that the run starts from; empty builds the bundled model's shape from
+            random weights. A stock base gets a CS2 copied from its first decoder layers.
+        data: ``scenes`` renders them on the fly; otherwise a JSONL file of messages and videos.
+        fps, max_frames, max_pixels: how files are decoded; None takes the program's or the checkpoint's default.
+        stage: ``full`` trains on all tokens, around the sieve; ``sieve`` trains CS2, score head and decoder
+            with a budget drawn per batch, log-uniform in [budget_low, budget_high] (paper; reference README,
+            initialisation and step 7).
+        steps: optimizer steps of ``accumulate`` batches of ``batch_size`` clips. Of a scene the ``full`` stage
+            asks every question that it answers, ``sieve`` asks ``questions``.
+        decay: share of the steps, at the end, over which the learning rate falls to zero.
+        families: question families that scenes are made for, a repeated name being drawn more often.
         hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
-            which picture lies on this video row); from scratch nothing is learned without them.
-        evidence: weight of the loss that draws scores towards the rows an answer depends on. The
-            straight-through gradient alone is divided by the pool's size and leaves the choice to chance.
-        freeze_towers: leave towers and their features as they are, as for a real base model.
+            which picture lies on this video row); from scratch nothing is learned without them. Scenes only.
+        evidence: weight of the loss that draws scores towards the rows an answer depends on. Scenes only.
+            The straight-through gradient alone is divided by the pool's size and leaves the choice to chance.
+        teacher: ``attention`` draws scores towards what the base's own decoder attends to, with ``teaching``
+            as the weight; needs no labels, so it serves real data.
+        freeze_towers: leave the towers as they are, as for a real base model.
+        adapters: rank of the decoder's LoRA adapters; 0 trains the decoder whole.
+        quantize: ``nf4`` keeps the decoder's linear layers in four bits under the adapters.
+        precision: of the arithmetic; trained weights stay float32.
+        checkpointing: recompute activations in the backward pass instead of keeping them.
+        sieve_layers: CS2 layers given to a base that has none.
+        sieve_view, rope_axes: ablations, written into the checkpoint's configuration: what CS2 may see, and
+            3 for the family's M-RoPE in place of Sync-RoPE.
     """
 
+    base: str = ""
+    data: str = "scenes"
+    fps: float | None = None
+    max_frames: int | None = None
+    max_pixels: int | None = None
     stage: str = "sieve"
     steps: int = 6000
     batch_size: int = 8
+    accumulate: int = 1
     questions: int = 2
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     warmup: int = 200
     decay: float = 0.25
     weight_decay: float = 0.05
     seed: int = 1
-    side: int = 112
     families: tuple[str, ...] = FAMILIES
     budget_low: float = 0.05
     budget_high: float = 1.0
-    hearing: float = 1.0
+    hearing: float = 4.0
     seeing: float = 1.0
     evidence: float = 0.3
+    teacher: str = "none"
+    teaching: float = 0.3
     freeze_towers: bool = False
+    adapters: int = 0
+    quantize: str = "none"
+    precision: str = "float32"
+    checkpointing: bool = False
+    sieve_layers: int = 4
+    sieve_view: str = "whole"
+    rope_axes: int = 4
     checkpoint_every: int = 250
     validate_every: int = 500
     validate_batches: int = 16
@@ -71,3 +111,46 @@ class Recipe:
             **{f"cs2@{budget}": (budget, "cs2") for budget in (1.0, 0.2, 0.1, 0.05)},
             **{f"{control}@{budget}": (budget, control) for control in CONTROLS for budget in (0.1, 0.05)},
         }
+
+    def plan(self, processor: Processor) -> DecodePlan:
+        """How files are decoded."""
+        default = DecodePlan()
+        wanted = replace(default, fps=self.fps or default.fps, max_frames=self.max_frames or default.max_frames)
+        return processor.plan(wanted, self.max_pixels)
+
+    def save(self, folder: Path) -> None:
+        """Write ``recipe.json``."""
+        partial = folder / (_FILE + ".partial")
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / _FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Recipe | None:
+        """The recipe of the run in a folder, None where no run was started.
+
+        Raises:
+            UsageError: ``recipe.json`` is damaged, or of a version of the tool with other fields.
+        """
+        path = folder / _FILE
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**raw, "families": tuple(raw["families"])})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"cannot read {path}: {error}", "train into another folder with --out") from None
+
+    def resumed_with(self, wanted: dict[str, Any]) -> Recipe:
+        """This recipe with another length; whatever else is asked for must be what the run was started with.
+
+        Raises:
+            UsageError: a field that cannot change in mid-run.
+        """
+        own = asdict(self)
+        for name, value in wanted.items():
+            if name != "steps" and value != own[name]:
+                raise UsageError(
+                    f"this run was started with {name.replace('_', ' ')} {own[name]!r}, not {value!r}",
+                    "leave the option out to go on, or train into another folder with --out",
+                )
+        return Recipe(**{**own, "steps": wanted.get("steps", self.steps)})

@@ -118,6 +118,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     config: EchoingPixelsConfig | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
     text_overrides: Mapping[str, Any] | None = None,
 ) -> EchoingPixelsForConditionalGeneration:
     """Load an EchoingPixels checkpoint.
@@ -127,6 +128,7 @@ def load_model(
         dtype: of the loaded weights; None keeps what is stored.
         device: where to put them.
         config: as :func:`read_config` gave it, where the caller has read it already.
+        tensors: in place of those that the folder holds.
         text_overrides: fields of the text configuration to replace.
 
     Raises:
@@ -143,7 +145,7 @@ def load_model(
     if text_overrides:
         thinker: Any = config.thinker_config
         thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})
-    tensors = read_tensors(folder)
+    tensors = read_tensors(folder) if tensors is None else tensors
     try:
         model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration.from_pretrained(
             None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa"
@@ -153,31 +155,37 @@ def load_model(
     return model.to(device).eval()
 
 
-def save_model(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_model(
+    model: EchoingPixelsForConditionalGeneration,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the authors' layout, each renamed into place whole.
 
     Args:
         model: its module tree is named as the layout is, so tensors are written under their own names.
         folder: made if need be.
         dtype: of the stored floats; None keeps the model's.
+        tensors: in place of the model's own, where those are not in their final form.
     """
     import torch
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
+    final = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
+        for name, value in (model.state_dict() if tensors is None else tensors).items()
     }
     raw = model.config.to_dict()
-    stored = dtype or next(model.parameters()).dtype
+    stored = dtype or next(iter(final.values())).dtype
     # The authors' transformers reads this name; newer ones read either.
     raw["torch_dtype"] = raw["dtype"] = str(stored).removeprefix("torch.")
     text = json.dumps(raw, indent=2, sort_keys=True, default=lambda v: str(v).removeprefix("torch."))
     config = folder / "config.json.partial"
     config.write_text(text + "\n", encoding="utf-8")
     partial = folder / (_SINGLE + ".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
+    save_file(final, partial, metadata={"format": "pt"})
     partial.chmod(config.stat().st_mode)  # the library writes for the owner alone; the umask shall decide
     partial.replace(folder / _SINGLE)
     config.replace(folder / "config.json")

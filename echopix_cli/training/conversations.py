@@ -1,0 +1,133 @@
+"""Training data from people's own files: JSONL of messages and videos, as the authors' recipe uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from echopix_cli.errors import MediaError, UsageError
+from echopix_cli.media import DecodePlan, load_clip
+from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
+from echopix_cli.training.data import Batch, Example, collate, make_row, pack_rows
+
+_MARKS = ("<video>", "<audio>", "<image>")
+_FAMILY = "data"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One question about one file, with its answer and the system prompt it was asked under."""
+
+    media: Path
+    question: str
+    answer: str
+    system: str = DEFAULT_SYSTEM
+
+
+def read_conversations(path: Path) -> tuple[Conversation, ...]:
+    """Read ``{"messages": [{"role", "content"}, …], "videos": [file]}``, one object per line.
+
+    A conversation is an optional system message, one user message and one assistant message about one video;
+    ``<video>`` in the text marks where it stood and is dropped. Relative paths are taken from the folder of
+    the JSONL file.
+
+    Raises:
+        UsageError: names the file and the line of whatever does not fit.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "give a JSONL file of messages and videos") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(_conversation(json.loads(line), path.parent))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"no {error}" if isinstance(error, KeyError) else str(error)
+                raise UsageError(
+                    f"{path}:{number}: {what}",
+                    'a line is {"messages": [{"role": "user", "content": "<video>…"}, '
+                    '{"role": "assistant", "content": "…"}], "videos": ["clip.mp4"]}',
+                ) from None
+    if not found:
+        raise UsageError(f"{path} holds no conversations", "one JSON object per line")
+    return tuple(found)
+
+
+def _conversation(raw: dict[str, Any], folder: Path) -> Conversation:
+    turns = [(message["role"], _text(message["content"])) for message in raw["messages"]]
+    system = [text for role, text in turns if role == "system"]
+    said = [(role, text) for role, text in turns if role != "system"]
+    if [role for role, _ in said] != ["user", "assistant"] or len(system) > 1:
+        raise ValueError("messages must be one user turn and one assistant turn, after at most one system turn")
+    videos = raw.get("videos") or raw.get("audios") or []
+    if len(videos) != 1 or not isinstance(videos[0], str):
+        raise ValueError(f"videos must name one file, not {videos!r}")
+    (_, question), (_, answer) = said
+    if not question or not answer:
+        raise ValueError("the question or the answer is empty")
+    return Conversation(folder / videos[0], question, answer, *system)
+
+
+def _text(content: object) -> str:
+    """A message's text: a string, or the text parts of a list."""
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise ValueError(f"content must be text, not {type(content).__name__}")
+    for mark in _MARKS:
+        content = content.replace(mark, "")
+    return content.strip()
+
+
+class ConversationBatches(Dataset[Batch | None]):
+    """Batch ``index`` of an endless, seeded shuffle of conversations; every epoch has its own order.
+
+    A file that cannot be decoded is left out of its batch; a batch of nothing else is None.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        conversations: Sequence[Conversation],
+        plan: DecodePlan,
+        batch_size: int,
+        length: int,
+        *,
+        seed: int = 0,
+        pack: bool = False,
+    ) -> None:
+        self.processor, self.conversations, self.plan = processor, tuple(conversations), plan
+        self.batch_size, self.length, self.seed, self.pack = batch_size, length, seed, pack
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Batch | None:
+        chosen = (self.conversation(index * self.batch_size + offset) for offset in range(self.batch_size))
+        examples = [example for item in chosen if (example := self.example(item)) is not None]
+        return collate(examples, int(self.processor.tokenizer.pad_token_id or 0)) if examples else None
+
+    def conversation(self, place: int) -> Conversation:
+        """The conversation at a place of the endless shuffle."""
+        epoch, rank = divmod(place, len(self.conversations))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.conversations))
+        return self.conversations[int(order[rank])]
+
+    def example(self, item: Conversation) -> Example | None:
+        """Decode and prepare one conversation; None when its file cannot be used."""
+        try:
+            clip = prepare_clip(load_clip(str(item.media), self.plan), self.processor.rules)
+        except MediaError:
+            return None
+        if not clip.audio_rows and clip.grid_thw is None:
+            return None
+        row = make_row(item.question, item.answer, _FAMILY, (), self.processor, clip, item.system)
+        return Example(clip, (pack_rows([row]) if self.pack else row,))

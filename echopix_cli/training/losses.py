@@ -1,0 +1,249 @@
+"""Losses of one training step: answers, the towers' own labels, and what teaches the score head."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echopix_cli.model.attention import attention_received
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
+from echopix_cli.scenes import INSTRUMENTS, PICTURES
+from echopix_cli.training.data import Batch
+from echopix_cli.training.recipe import Recipe
+
+
+class TowerHeads(nn.Module):
+    """Auxiliary linear heads on tower features; used in training only and never shipped."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hearing = nn.Linear(width, len(INSTRUMENTS))
+        self.seeing = nn.Linear(width, len(PICTURES) + 1)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Tower outputs of a batch: (video rows, d) and (audio rows, d)."""
+
+    video: Tensor | None
+    audio: Tensor | None
+
+
+def encode(
+    model: EchoingPixelsForConditionalGeneration, batch: Batch, train_towers: bool = True
+) -> tuple[Prompt, Features]:
+    """Towers, embeddings and positions of a batch; without ``train_towers`` no gradient reaches the towers."""
+    thinker, video, audio = model.thinker, None, None
+    grids = [grid for grid in batch.grids if grid is not None]
+    with torch.set_grad_enabled(train_towers and torch.is_grad_enabled()):
+        if batch.pixel_values is not None:
+            video = thinker.encode_pixels(batch.pixel_values, torch.tensor(grids, device=batch.pixel_values.device))
+        if batch.mel is not None and batch.mel_frames is not None:
+            audio = thinker.encode_mel(batch.mel, batch.mel_frames)
+    merged = thinker.config.vision_config.spatial_merge_size**2
+    shown = [0 if grid is None else math.prod(grid) // merged for grid in batch.grids]
+    of_rows = [batch.grids[clip] for clip in batch.clips]
+    prompt = thinker.place(
+        batch.input_ids,
+        attention_mask=batch.attention_mask,
+        video_features=_per_row(video, shown, batch.clips),
+        video_grid_thw=torch.tensor([grid for grid in of_rows if grid is not None]) if grids else None,
+        video_grid_times=[batch.grid_times[clip] for clip in batch.clips if batch.grids[clip] is not None],
+        audio_features=_per_row(audio, batch.audio_rows, batch.clips),
+        audio_rows=[batch.audio_rows[clip] for clip in batch.clips if batch.audio_rows[clip]],
+    )
+    return prompt, Features(video, audio)
+
+
+def _per_row(features: Tensor | None, sizes: Sequence[int], clips: Sequence[int]) -> Tensor | None:
+    """Features of clips, (sum of sizes, d), once for every prompt row that asks about a clip."""
+    if features is None or list(clips) == list(range(len(sizes))):
+        return features
+    parts = torch.split(features, list(sizes))
+    return torch.cat([parts[clip] for clip in clips])
+
+
+def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Attention mask and positions that keep packed questions apart; None where no row packs several.
+
+    Args:
+        segments: (B, L); -1 padding, 0 shared, 1, 2, … the questions.
+
+    Returns:
+        bool mask (B, 1, L, L), causal, in which a question sees what is shared and itself; and how much
+        (B, L) each row's position is to be moved back, so that every question starts right after the clip.
+    """
+    if int(segments.max()) <= 1:
+        return None
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    seen = causal & (same | ((segments == 0)[:, None, :] & (segments >= 0)[:, :, None]))
+    moved = torch.zeros_like(segments)
+    for row in range(segments.shape[0]):
+        asked = segments[row] > 0
+        # Segments are contiguous and ascending: the first place of each is where it is first found.
+        first = torch.searchsorted(segments[row].contiguous(), torch.arange(1, int(segments[row].max()) + 1))
+        moved[row, asked] = first[segments[row, asked] - 1] - first[0]
+    return seen[:, None], moved
+
+
+def answer_pass(
+    model: EchoingPixelsForConditionalGeneration,
+    prompt: Prompt,
+    batch: Batch,
+    budget: float | None,
+    selection: Selection = "cs2",
+) -> tuple[Tensor, Tensor, Tensor, Sieved | None]:
+    """Teacher-forced answers: mean loss, (answer rows, V) logits, their labels, and the sieve's part.
+
+    ``budget`` None goes around the sieve: raw embeddings of all rows into the decoder, where a row may
+    pack several questions.
+    """
+    thinker = model.thinker
+    if budget is None:
+        sieved, kept_labels = None, batch.labels
+        mask, positions = prompt.attention_mask, prompt.position_ids
+        if (apart := separate(batch.segments)) is not None:
+            mask, positions = apart[0], positions - apart[1]
+        hidden = thinker.model.decode(prompt.embeds, positions, mask)
+    else:
+        sieved = thinker.sieve(prompt, budget, labels=batch.labels, selection=selection)
+        assert sieved.labels is not None
+        kept_labels = sieved.labels
+        hidden = thinker.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask)
+    target = kept_labels[:, 1:]
+    logits = thinker.lm_head(hidden[:, :-1][target != IGNORE]).float()
+    return F.cross_entropy(logits, target[target != IGNORE]), logits, target, sieved
+
+
+def towards(scores: Tensor, target: Tensor, pool: Tensor) -> Tensor:
+    """Distance of each prompt's softmax over its pool from a target distribution: mean KL divergence.
+
+    Args:
+        scores: (B, L) of every row.
+        target: (B, L), not negative; scaled here to sum to 1 over the pool. Prompts without any do not count.
+        pool: (B, L) bool, audio-visual rows.
+    """
+    target = target.float() * pool
+    total = target.sum(dim=1, keepdim=True)
+    has = total.squeeze(1) > 0
+    if not bool(has.any()):
+        return scores.sum() * 0.0
+    target = target / total.clamp(min=1e-9)
+    log_share = scores.masked_fill(~pool, -torch.inf).log_softmax(dim=1).masked_fill(~pool, 0.0)
+    return (torch.xlogy(target, target) - target * log_share).sum(dim=1)[has].mean()
+
+
+class AttentionTeacher:
+    """What a full-token decoder attends to when it reads the question and gives the answer.
+
+    A frozen copy of the decoder that the run starts from, run causally over all tokens with the right answer;
+    the target is the attention that audio-visual rows receive from all rows after them, averaged over layers.
+    """
+
+    def __init__(self, model: EchoingPixelsForConditionalGeneration) -> None:
+        text = model.thinker.model
+        self.layers = copy.deepcopy(text.layers).requires_grad_(False).eval()
+        self.rotary = text.rotary
+
+    @torch.no_grad()
+    def target(self, prompt: Prompt, pool: Tensor) -> Tensor:
+        """(B, L): attention received."""
+        length = pool.shape[1]
+        places = torch.arange(length, device=pool.device)
+        valid = torch.ones_like(pool) if prompt.attention_mask is None else prompt.attention_mask.bool()
+        asking = valid & (places > (pool * places).amax(dim=1, keepdim=True))
+        rotary = self.rotary(prompt.position_ids, prompt.embeds.dtype)
+        # Padding rows, which see nothing, see themselves: no row of a softmax may be empty.
+        alone = torch.eye(length, dtype=torch.bool, device=pool.device)
+        mask = (places[None, :] <= places[:, None]) & valid[:, None, None, :] | alone
+        hidden, received = prompt.embeds, torch.zeros_like(pool, dtype=torch.float32)
+        for layer in self.layers:
+            received += attention_received(layer, hidden, rotary, asking, valid)
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+        return received
+
+
+def losses(
+    model: EchoingPixelsForConditionalGeneration,
+    heads: TowerHeads,
+    batch: Batch,
+    recipe: Recipe,
+    budget: float | None,
+    teacher: AttentionTeacher | None = None,
+) -> dict[str, Tensor]:
+    """Every part of one step's loss, unweighted."""
+    prompt, features = encode(model, batch, train_towers=not recipe.freeze_towers)
+    answer, logits, target, sieved = answer_pass(model, prompt, batch, budget)
+    right = logits.argmax(dim=-1) == target[target != IGNORE]
+    parts = {"answer": answer, "token_accuracy": right.float().mean()}
+    if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
+        parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio).float(), batch.heard)
+    if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
+        parts["seeing"] = F.cross_entropy(heads.seeing(features.video).float(), batch.seen + 1)
+    if sieved is not None:
+        pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders, device=batch.labels.device))
+        if recipe.evidence > 0 and bool(batch.evidence.any()):
+            parts["evidence"] = towards(sieved.scores, batch.evidence, pool)
+        if teacher is not None:
+            parts["teaching"] = towards(sieved.scores, teacher.target(prompt, pool), pool)
+    return parts
+
+
+def total_loss(parts: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    """The weighted sum that is minimised."""
+    weights = {
+        "answer": 1.0,
+        "hearing": recipe.hearing,
+        "seeing": recipe.seeing,
+        "evidence": recipe.evidence,
+        "teaching": recipe.teaching,
+    }
+    return torch.stack([weight * parts[name] for name, weight in weights.items() if name in parts]).sum()
+
+
+@torch.inference_mode()
+def accuracy(
+    model: EchoingPixelsForConditionalGeneration,
+    batches: Iterator[Batch],
+    settings: Mapping[str, tuple[float | None, Selection]],
+) -> dict[str, dict[str, float]]:
+    """Share of answers whose every token is the likeliest one (what greedy decoding would say), by setting
+    and question family; ``all`` is the mean over families."""
+    model.eval()
+    tally: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in settings}
+    for batch in batches:
+        prompt, _ = encode(model, batch)
+        for name, (budget, selection) in settings.items():
+            _, logits, target, _ = answer_pass(model, prompt, batch, budget, selection)
+            wrong = logits.argmax(dim=-1) != target[target != IGNORE]
+            for family, right in zip(_questions(batch), _whole(wrong, batch), strict=True):
+                tally[name][family].append(right)
+    model.train()
+    result = {}
+    for name, families in tally.items():
+        shares = {family: float(np.mean(hits)) for family, hits in sorted(families.items())}
+        result[name] = {"all": float(np.mean(list(shares.values()))), **shares}
+    return result
+
+
+def _questions(batch: Batch) -> list[str]:
+    """Families of all questions, row by row."""
+    return [family for families in batch.families for family in families]
+
+
+def _whole(wrong: Tensor, batch: Batch) -> list[bool]:
+    """Which questions, in the order of :func:`_questions`, have no wrong answer token."""
+    row, place = (batch.labels[:, 1:] != IGNORE).nonzero(as_tuple=True)
+    failed = {(int(r), int(batch.segments[r, p + 1])) for r, p, bad in zip(row, place, wrong, strict=True) if bad}
+    return [(r, i + 1) not in failed for r, families in enumerate(batch.families) for i in range(len(families))]

@@ -1,0 +1,104 @@
+"""What a run starts from: a base checkpoint or the bundled model's shape, as its recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from echopix_cli import scenes
+from echopix_cli.errors import UsageError
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.processing import Processor
+from echopix_cli.training import tiny
+from echopix_cli.training.adapters import add_adapters, quantize_linears
+from echopix_cli.training.recipe import Recipe
+from echopix_cli.weights.checkpoint import read_config, read_tensors
+from echopix_cli.weights.stock import adopt_config, is_stock, load_base
+
+VOCABULARY_SCENES = 3000  # scenes whose questions and answers the tokenizer is built from
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model ready to be trained, its processor, and full-precision tensors of what it holds in four bits."""
+
+    model: EchoingPixelsForConditionalGeneration
+    processor: Processor
+    originals: dict[str, Tensor]
+
+
+def build_processor(count: int = VOCABULARY_SCENES) -> Processor:
+    """The tokenizer over the words of ``count`` training scenes, with the bundled model's preprocessing."""
+    texts: list[str] = []
+    for seed in range(count):
+        for item in scenes.make_script("train", seed).items:
+            texts += [item.question, item.answer]
+    tokenizer = tiny.build_tokenizer(texts)
+    return Processor(tokenizer, tiny.build_config(tokenizer), tiny.pixel_rules())
+
+
+def needs_sieve(base: Path) -> bool:
+    """Whether a base's CS2 is yet to be copied from its decoder: it was trained on all tokens, around it."""
+    recipe = Recipe.load(base)
+    return recipe is not None and recipe.stage == "full"
+
+
+def begin(recipe: Recipe, device: torch.device) -> Start:
+    """Load or build what a recipe starts from, on a device; the same for a new run and for a resumed one.
+
+    Trained weights are float32; frozen ones are held in the recipe's precision.
+
+    Raises:
+        ModelError: the base cannot be loaded.
+        UsageError: adapters or quantization without the package they need, or without each other.
+    """
+    if recipe.quantize != "none" and not recipe.adapters:
+        raise UsageError("four-bit layers cannot be trained themselves", "add --adapters 16")
+    torch.manual_seed(recipe.seed)
+    if recipe.base:
+        base = Path(recipe.base)
+        overrides = _overrides(recipe, base)
+        model = load_base(
+            base,
+            sieve_layers=recipe.sieve_layers,
+            seed=recipe.seed,
+            dtype=torch.float32,
+            text_overrides=overrides,
+        )
+        processor = Processor.load(base, model.config)
+        if recipe.stage == "sieve" and needs_sieve(base):
+            model.copy_sieve_from_decoder()
+    else:
+        processor = build_processor()
+        model = tiny.build_model(processor.config, recipe.seed)
+    originals: dict[str, Tensor] = {}
+    if recipe.freeze_towers:
+        model.thinker.visual.requires_grad_(False)
+        model.thinker.audio_tower.requires_grad_(False)
+    if recipe.adapters:
+        if recipe.quantize == "nf4":
+            originals = {name: value for name, value in read_tensors(Path(recipe.base)).items() if ".layers." in name}
+            quantize_linears(model.thinker.model.layers, _precision(recipe))
+        add_adapters(model, recipe.adapters)
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.dtype == torch.float32:
+            parameter.data = parameter.data.to(_precision(recipe))
+    return Start(model.to(device), processor, originals)
+
+
+def _overrides(recipe: Recipe, base: Path) -> dict[str, object]:
+    """The ablations' fields of the text configuration."""
+    overrides: dict[str, object] = {}
+    if recipe.sieve_view != "whole":
+        overrides["sieve_view"] = recipe.sieve_view
+    if recipe.rope_axes == 3:
+        config = adopt_config(base, recipe.sieve_layers) if is_stock(base) else read_config(base)
+        overrides["sync_rope_section"] = list(config.text.rope_parameters["mrope_section"])
+    return overrides
+
+
+def _precision(recipe: Recipe) -> torch.dtype:
+    return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32

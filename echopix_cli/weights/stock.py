@@ -1,0 +1,103 @@
+"""Stock Qwen2.5-Omni checkpoints as the base of an EchoingPixels model: given a CS2 and Sync-RoPE."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.errors import ModelError
+from echopix_cli.weights.checkpoint import load_model, read_config, read_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+    from echopix_cli.model.configuration import EchoingPixelsConfig
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+STOCK_MODEL_TYPE = "qwen2_5_omni"
+_SYNC_SHARE = 18 / 64  # of half a head, for each of the first three axes (paper: [18, 18, 18, 10])
+
+
+def is_stock(folder: Path) -> bool:
+    """Whether a folder's ``config.json`` describes a Qwen2.5-Omni checkpoint without a sieve."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(raw, dict) and raw.get("model_type") == STOCK_MODEL_TYPE
+
+
+def sync_sections(head_dim: int) -> list[int]:
+    """Sync-RoPE's frequencies per axis ``[T, H, W, T]`` for a head of this width."""
+    share = round(head_dim // 2 * _SYNC_SHARE)
+    return [share, share, share, head_dim // 2 - 3 * share]
+
+
+def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
+    """A stock checkpoint's configuration with the sieve's fields added.
+
+    Raises:
+        ModelError: it is not one, or not valid.
+    """
+    from echopix_cli.model.configuration import EchoingPixelsConfig
+
+    raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        thinker = dict(raw["thinker_config"])
+        text = dict(thinker["text_config"])
+        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        text.update(av_refiner_layers=sieve_layers, sync_rope_section=sync_sections(head_dim))
+        for part in (thinker, text):
+            part.pop("model_type", None)
+        thinker["text_config"] = text
+        return EchoingPixelsConfig(
+            architectures=["Qwen2_5OmniCompressForConditionalGeneration"], thinker_config=thinker
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {error}") from None
+
+
+def load_base(
+    folder: Path,
+    *,
+    sieve_layers: int = 4,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    text_overrides: dict[str, Any] | None = None,
+) -> EchoingPixelsForConditionalGeneration:
+    """An EchoingPixels checkpoint as it is, or a stock one with a new sieve.
+
+    CS2 layer i starts as decoder layer i (reference README, initialisation); the score head from seeded
+    small random weights.
+
+    Args:
+        folder: of either layout.
+        sieve_layers: CS2 layers given to a stock checkpoint.
+        seed: of its score head.
+        dtype: of the weights; None keeps what is stored.
+        text_overrides: fields of the text configuration to replace.
+
+    Raises:
+        ModelError: anything missing, unknown, of the wrong shape or unreadable, by name.
+    """
+    import torch
+
+    if not is_stock(folder):
+        return load_model(folder, dtype=dtype, config=read_config(folder), text_overrides=text_overrides)
+    config = adopt_config(folder, sieve_layers)
+    tensors = read_tensors(folder)
+    layers = "thinker.model.layers."
+    for name in [name for name in tensors if name.startswith(layers)]:
+        number, _, rest = name.removeprefix(layers).partition(".")
+        if int(number) < sieve_layers:
+            tensors[f"thinker.model.bidir_encoder.layers.{number}.{rest}"] = tensors[name]
+    width = config.text.hidden_size
+    kind = tensors[f"{layers}0.input_layernorm.weight"].dtype
+    source = torch.Generator().manual_seed(seed)
+    head = "thinker.model.compressor."
+    tensors[head + "ln.weight"] = torch.ones(width, dtype=kind)
+    for name, shape in (("score_head.0", (width, width)), ("score_head.2", (1, width))):
+        tensors[f"{head}{name}.weight"] = (0.02 * torch.randn(shape, generator=source)).to(kind)
+        tensors[f"{head}{name}.bias"] = torch.zeros(shape[0], dtype=kind)
+    return load_model(folder, dtype=dtype, config=config, tensors=tensors, text_overrides=text_overrides)
