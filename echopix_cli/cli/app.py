@@ -11,6 +11,7 @@ import typer
 from echopix_cli import __version__
 from echopix_cli.cli.ask import ask
 from echopix_cli.cli.config import config
+from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.profile import profile
 from echopix_cli.errors import EchopixError, ExitCode
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(profile)
+app.command("eval")(evaluate)
 app.command()(config)
 
 

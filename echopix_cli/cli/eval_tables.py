@@ -1,0 +1,181 @@
+"""Tables about an evaluation. Every cell is plain text: nothing from a file is read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from echopix_cli.cli.output import one_line
+from echopix_cli.cli.tables import seconds
+from echopix_cli.evaluation.intervals import Interval
+from echopix_cli.evaluation.values import Comparison, Report, SettingResult, Share
+
+_CORNER = "accuracy, %"
+_LONGEST_FAMILY = 20
+
+
+def report_tables(report: Report, width: int) -> RenderableType:
+    """Accuracy by family in as many tables as fit ``width`` columns, then differences, evidence and facts."""
+    tables: list[RenderableType] = [_accuracy(group) for group in _groups(report.results, width)]
+    if report.comparisons:
+        tables.append(_differences(report.comparisons))
+    if any(result.evidence for result in report.results):
+        tables.append(_evidence(report.results))
+    return Group(*tables, _facts(report))
+
+
+def _groups(results: Sequence[SettingResult], width: int) -> list[list[SettingResult]]:
+    """Results for tables of at most ``width`` columns; each sieve goes whole to the first table with room for it."""
+    free = width - max(len(_CORNER), *(len(_family(name)) for name in results[0].families)) - 2
+    groups: list[list[SettingResult]] = []
+    for sieve in dict.fromkeys(result.setting.sieve for result in results):
+        own = [result for result in results if result.setting.sieve == sieve]
+        room = (group for group in groups if sum(map(_columns, group + own)) <= free)
+        if (group := next(room, None)) is not None:
+            group += own
+        else:
+            groups += _in_pieces(own, free)
+    return groups
+
+
+def _in_pieces(own: Sequence[SettingResult], free: int) -> Iterator[list[SettingResult]]:
+    """One sieve's results, cut where the terminal is too narrow for all of its budgets."""
+    piece: list[SettingResult] = []
+    for result in own:
+        if piece and sum(map(_columns, [*piece, result])) > free:
+            yield piece
+            piece = []
+        piece.append(result)
+    yield piece
+
+
+def _columns(result: SettingResult) -> int:
+    """Terminal columns of a setting's widest cell, with the space beside it."""
+    cells = [result.mean, result.overall.accuracy, *(share.accuracy for share in result.families.values())]
+    return 2 + max(len(result.setting.sieve), *(len(_percent(cell)) for cell in cells))
+
+
+def _accuracy(results: Sequence[SettingResult]) -> Table:
+    table = _table(f"{_CORNER}\n", *(_heading(result) for result in results))
+    families = results[0].families
+    for name in families:
+        table.add_row(Text(_family(name)), *(_percent(result.families[name].accuracy) for result in results))
+    if len(families) > 1:
+        table.add_section()
+        table.add_row("mean", *(_percent(result.mean) for result in results), style="bold")
+        # With as many items in each family the two say the same.
+        if len({share.total for share in families.values()}) > 1:
+            table.add_row("all items", *(_percent(result.overall.accuracy) for result in results))
+    return table
+
+
+def _heading(result: SettingResult) -> str:
+    budget = result.setting.budget
+    return f"{result.setting.sieve}\n{f'{budget:g}' if budget else ''}"
+
+
+def _differences(comparisons: Sequence[Comparison]) -> Table:
+    table = _table("accuracy of", "less that of", "points", "95 % interval", "ratio")
+    before = comparisons[0].reference.sieve
+    for comparison in comparisons:
+        if comparison.reference.sieve != before:
+            table.add_section()
+            before = comparison.reference.sieve
+        gap = comparison.difference
+        table.add_row(
+            comparison.setting.name,
+            comparison.reference.name,
+            f"{100 * gap.value:+.1f}",
+            f"{100 * gap.low:+.1f} … {100 * gap.high:+.1f}",
+            "–" if comparison.ratio is None else f"{100 * comparison.ratio:.1f} %",
+            style=None if gap.low <= 0.0 <= gap.high else "bold",
+        )
+    return table
+
+
+def _evidence(results: Sequence[SettingResult]) -> Table:
+    table = _table(
+        "evidence\n",
+        "rows kept\nvideo",
+        "\naudio",
+        "kept on\nevidence",
+        "expected\nat random",
+        "ratio\n",
+        "evidence\nkept",
+    )
+    for result in results:
+        share = result.evidence
+        if share is None:
+            continue
+        table.add_row(
+            result.setting.name,
+            f"{result.kept_video:.1f}",
+            f"{result.kept_audio:.1f}",
+            "–" if share.on_evidence is None else f"{100 * share.on_evidence:.1f} %",
+            f"{100 * share.at_random:.1f} %",
+            "–" if share.ratio is None else f"{share.ratio:.2f}×",
+            f"{100 * share.recall:.1f} %",
+        )
+    return table
+
+
+def _facts(report: Report) -> Table:
+    facts, model = report.facts, report.facts.model
+    first = report.results[0]
+    kind = " (demonstration)" if model.demonstration else ""
+    times = [(result.setting.budget, result.median_seconds) for result in report.results]
+    latency = [f"{seconds(value)} at {budget:g}" for budget, value in times if value is not None]
+    rows = [
+        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
+        ("data", f"{facts.data}, {facts.count} questions, {_each(list(first.families.values()))}; seed {facts.seed}"),
+        ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, theirs combined"),
+        ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
+        ("evidence", _evidence_note(first)),
+        ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
+        ("failed", f"{max(r.overall.failed for r in report.results)} questions, counted as wrong"
+         if report.failures else ""),
+        ("took", f"{report.seconds:.0f} s"),
+    ]  # fmt: skip
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            grid.add_row(name, Text(one_line(value)))
+    return grid
+
+
+def _each(shares: Sequence[Share]) -> str:
+    """How many questions a family has."""
+    totals = sorted({share.total for share in shares})
+    return f"{totals[0]} a family" if len(totals) == 1 else f"{totals[0]} to {totals[-1]} a family"
+
+
+def _evidence_note(result: SettingResult) -> str:
+    if result.evidence is None:
+        return ""
+    known = f"what an answer rests on, known for {result.evidence.items} questions"
+    return f"{known}; expected at random is its share of all rows"
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} ±{100 * interval.half:.1f}"
+
+
+def _family(name: str) -> str:
+    """A family's name as it fits the first column."""
+    shown = one_line(name)
+    return shown if len(shown) <= _LONGEST_FAMILY else shown[: _LONGEST_FAMILY - 1] + "…"
+
+
+def _table(first: str, *columns: str) -> Table:
+    """Numbers on the right, never cut short."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

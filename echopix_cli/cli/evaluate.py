@@ -1,0 +1,367 @@
+"""``echopix eval``: how often a model is right, by family, budget and sieve."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echopix_cli import __version__
+from echopix_cli.cli import options as opt
+from echopix_cli.errors import ExitCode, UsageError
+from echopix_cli.evaluation.values import SIEVES
+from echopix_cli.results import SCHEMA_VERSION
+from echopix_cli.settings import parse_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from echopix_cli.engine import Engine
+    from echopix_cli.evaluation.intervals import Interval
+    from echopix_cli.evaluation.questions import Question
+    from echopix_cli.evaluation.run import Asking
+    from echopix_cli.evaluation.values import (
+        EvidenceShare,
+        Facts,
+        ItemResult,
+        Outcome,
+        Report,
+        Setting,
+        SettingResult,
+        Share,
+    )
+
+DEFAULT_BUDGETS = (1.0, 0.2, 0.1, 0.05)
+LONGEST_ANSWER = 32  # tokens; questions with gold answers have short ones, and a model astray would babble on
+_SHOWN_FAILURES = 5
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="scenes:test, scenes:val or scenes:unseen-font, or a JSONL file of media, question and answer",
+        ),
+    ] = "scenes:test",
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", "-n", min=1, metavar="N", help="how many questions (default 200 scenes, or the whole file)"
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="FRACTION",
+            help="a fraction of audio-visual tokens kept; repeat for more (default 1.0 0.2 0.1 0.05)",
+            show_default=False,
+        ),
+    ] = None,
+    sieve: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sieve", metavar="NAME", help=f"{', '.join(SIEVES)}; repeat for more (default all)", show_default=False
+        ),
+    ] = None,
+    around_sieve: Annotated[
+        bool,
+        typer.Option("--around-sieve", help="measure also every row past CS2, for a model before its sieve is trained"),
+    ] = False,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", metavar="NAME", help="only this family; repeat for more", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="N", help="of the first scene and of the random control")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="write the JSON report here", show_default=False),
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            "--items", metavar="FILE", help="write every question with its answers here, as JSONL", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="draw accuracy against budget here, as PNG or SVG", show_default=False
+        ),
+    ] = None,
+    json: opt.Json = False,
+    model: opt.Model = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    system: opt.System = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
+    max_pixels: opt.MaxPixels = None,
+    no_audio: opt.NoAudio = None,
+    no_video: opt.NoVideo = None,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Measure how often answers are right, by family, budget and sieve.
+
+    Controls run beside the trained sieve on the same questions. The tables go to stderr, --json to stdout.
+    """
+    flags = dict(locals())
+    flags["budget"] = None
+    budgets = [_budget(value) for value in budget or []]
+    run = opt.Run.begin(flags)
+    _check(run, sieve or [], json, output, items, plot)
+    if not budgets:
+        # A budget from the environment or the config file is measured beside keeping everything.
+        budgets = [1.0, run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS)
+    with run.output.progress("reading the questions"):
+        from echopix_cli.evaluation.questions import load_questions
+        from echopix_cli.evaluation.report import make_report
+        from echopix_cli.evaluation.run import settings_of
+
+        settings = settings_of(sieve or SIEVES, budgets, around_sieve)
+        questions = load_questions(data, count, seed, family or ())
+    engine = run.engine()
+    asking = _asking(run, engine, seed)
+    began = time.perf_counter()
+    results = _measure(run, engine, questions, settings, asking)
+    seconds = time.perf_counter() - began
+    report = make_report(_facts(engine, data, questions, asking), results, settings, seconds)
+    _write(report, results, output, items, plot)
+    _show(run, report, json)
+    if report.failures:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+def _budget(text: str) -> float:
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise UsageError(f"--budget: {text!r} does not fit: {error}", "--budget 0.1 keeps a tenth") from None
+
+
+def _check(
+    run: opt.Run, sieves: Sequence[str], json: bool, output: Path | None, items: Path | None, plot: Path | None
+) -> None:
+    """Refuse what cannot end well before a model is loaded."""
+    from echopix_cli.evaluation.files import check_target
+
+    if unknown := [name for name in sieves if name not in SIEVES]:
+        raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(SIEVES)}")
+    if run["quiet"] and not (json or output or items or plot):
+        raise UsageError("--quiet leaves nothing to print", "add --json or --output FILE, or leave --quiet out")
+    if run["no_audio"] and run["no_video"]:
+        raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
+    targets = [path for path in (output, items, plot) if path is not None]
+    for path in targets:
+        check_target(path)
+    if len({path.resolve() for path in targets}) < len(targets):
+        raise UsageError("--output, --items and --plot name one file twice", "give each a name of its own")
+    if plot is not None:
+        from echopix_cli.evaluation.plot import check_plot
+
+        check_plot(plot)
+
+
+def _asking(run: opt.Run, engine: Engine, seed: int) -> Asking:
+    """What holds for every question, from settings and checkpoint."""
+    from echopix_cli.evaluation.run import Asking, scene_side
+
+    options = run.generation()
+    longest, pixels = run.settings["max_new_tokens"], run.settings["max_pixels"]
+    return Asking(
+        plan=run.plan(engine),
+        side=scene_side(engine.processor.rules, None if pixels.origin == "default" else pixels.value),
+        seed=seed,
+        max_new_tokens=LONGEST_ANSWER if longest.origin == "default" else longest.value,
+        system=options.system,
+    )
+
+
+def _measure(
+    run: opt.Run, engine: Engine, questions: Sequence[Question], settings: Sequence[Setting], asking: Asking
+) -> list[ItemResult]:
+    from echopix_cli.evaluation.run import evaluate as answer_all
+
+    with run.output.progress(f"0 of {len(questions)} questions") as say:
+        return list(answer_all(engine, questions, settings, asking, _watch(say, len(questions), settings[0])))
+
+
+def _watch(say: Callable[[str], None], count: int, setting: Setting) -> Callable[[ItemResult], None]:
+    """Tells how far it is, how it goes with the first setting, and how long it will take."""
+    began = time.monotonic()
+    outcomes: list[Outcome] = []
+
+    def watch(result: ItemResult) -> None:
+        outcomes.append(result.outcomes[setting])
+        done, right = len(outcomes), sum(outcome.right for outcome in outcomes)
+        failed = sum(outcome.answer is None for outcome in outcomes)
+        left = (time.monotonic() - began) / done * (count - done)
+        trouble = f", {failed} failed" if failed else ""
+        say(f"{done} of {count} questions, {setting.name}: {right} right{trouble}; {_minutes(left)} left")
+
+    return watch
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _facts(engine: Engine, data: str, questions: Sequence[Question], asking: Asking) -> Facts:
+    from echopix_cli.evaluation.values import Facts
+
+    plan = asking.plan
+    taken: dict[str, int | float] = {"scene_side": asking.side}  # scenes have their frames' number and times
+    if not any(question.script for question in questions):
+        taken = {"fps": plan.fps, "max_frames": plan.max_frames, "max_pixels": plan.max_pixels}
+    return Facts(
+        version=__version__,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["echopix", *sys.argv[1:]]),
+        model=engine.facts,
+        data=data,
+        count=len(questions),
+        families=tuple(dict.fromkeys(question.family for question in questions)),
+        seed=asking.seed,
+        options={
+            "audio": plan.audio,
+            "video": plan.video,
+            **taken,
+            "max_new_tokens": asking.max_new_tokens,
+            "system": asking.system,
+        },
+    )
+
+
+def _write(
+    report: Report, results: Sequence[ItemResult], output: Path | None, items: Path | None, plot: Path | None
+) -> None:
+    """The files that were asked for, each whole or not at all."""
+    from echopix_cli.evaluation.files import write_whole
+
+    if output is not None:
+        write_whole(output, (jsonlib.dumps(report_record(report), indent=2) + "\n").encode())
+    if items is not None:
+        write_whole(items, "".join(jsonlib.dumps(item_record(item)) + "\n" for item in results).encode())
+    if plot is not None:
+        from echopix_cli.evaluation.plot import draw
+
+        write_whole(plot, draw(report, plot.suffix.lower()))
+
+
+def _show(run: opt.Run, report: Report, json: bool) -> None:
+    """JSON or tables, then what went wrong."""
+    output = run.output
+    if json:
+        output.record(report_record(report))
+    elif not run["quiet"]:
+        from echopix_cli.cli.eval_tables import report_tables
+
+        output.show(report_tables(report, output.console.width))
+    for failure in report.failures[:_SHOWN_FAILURES]:
+        where = "" if failure.setting is None else f" with {failure.setting}"
+        output.notice(f"{failure.id} failed{where}: {failure.reason}")
+    if (rest := len(report.failures) - _SHOWN_FAILURES) > 0:
+        output.notice(f"{rest} more failures are listed in the JSON report")
+
+
+def report_record(report: Report) -> dict[str, Any]:
+    """A report as the JSON object of schema version 1."""
+    facts = report.facts
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "echopix_version": facts.version,
+        "date": facts.date,
+        "command": facts.command,
+        "model": asdict(facts.model),
+        "data": facts.data,
+        "count": facts.count,
+        "families": list(facts.families),
+        "seed": facts.seed,
+        "options": facts.options,
+        "seconds": round(report.seconds, 3),
+        "settings": [_setting(result) for result in report.results],
+        "comparisons": [
+            {
+                "setting": comparison.setting.name,
+                "reference": comparison.reference.name,
+                "items": comparison.items,
+                "difference": _interval(comparison.difference),
+                "ratio": _rounded(comparison.ratio),
+            }
+            for comparison in report.comparisons
+        ],
+        "failures": [asdict(failure) for failure in report.failures],
+    }
+
+
+def _setting(result: SettingResult) -> dict[str, Any]:
+    return {
+        "setting": result.setting.name,
+        "sieve": result.setting.sieve,
+        "budget": result.setting.budget,
+        "mean_over_families": _interval(result.mean),
+        "overall": _share(result.overall),
+        "families": {name: _share(share) for name, share in result.families.items()},
+        "evidence": None if result.evidence is None else _evidence(result.evidence),
+        "evidence_by_family": {name: _evidence(share) for name, share in result.evidence_by_family.items()},
+        "mean_rows_kept": {"video": round(result.kept_video, 3), "audio": round(result.kept_audio, 3)},
+        "median_seconds": _rounded(result.median_seconds),
+    }
+
+
+def _share(share: Share) -> dict[str, Any]:
+    counts = {"right": share.right, "total": share.total, "failed": share.failed}
+    return {**counts, "accuracy": _rounded(share.accuracy.value), **_ends(share.accuracy)}
+
+
+def _evidence(share: EvidenceShare) -> dict[str, Any]:
+    return {name: value if isinstance(value, int) else _rounded(value) for name, value in asdict(share).items()}
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    return {"value": _rounded(interval.value), **_ends(interval)}
+
+
+def _ends(interval: Interval) -> dict[str, Any]:
+    return {"low": _rounded(interval.low), "high": _rounded(interval.high)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def item_record(item: ItemResult) -> dict[str, Any]:
+    """One question with its answers by setting, for ``--items``."""
+    return {
+        "id": item.id,
+        "media": item.media,
+        "family": item.family,
+        "question": item.question,
+        "answer": item.answer,
+        "rows": {"pool": item.pool, "evidence": item.evidence},
+        "settings": {
+            setting.name: {
+                "answer": outcome.answer,
+                "right": outcome.right,
+                "kept": None if outcome.rows is None else asdict(outcome.rows),
+                "failure": outcome.failure or None,
+            }
+            for setting, outcome in item.outcomes.items()
+        },
+    }
