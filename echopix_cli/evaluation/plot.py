@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg")
+_LONGEST_NAME = 40
 # Okabe and Ito's palette, told apart by colour-blind readers too; each sieve keeps its colour in every plot.
 _LOOKS = {
     "cs2": ("#0072B2", "o", 2.4),
@@ -84,14 +85,14 @@ def _levels(axes: Axes, results: Sequence[SettingResult]) -> None:
         colour, marker, width = _LOOKS[name]
         mean = result.mean
         if name == "none":
-            label = "none: the question's rows alone"
+            label = "none (question rows only)"
             axes.axhline(100 * mean.value, color=colour, linestyle="--", linewidth=width, label=label, zorder=2)
             axes.axhspan(100 * mean.low, 100 * mean.high, color=colour, alpha=0.1, linewidth=0, zorder=1)
         elif name == AROUND:
             bars = ([100 * (mean.value - mean.low)], [100 * (mean.high - mean.value)])
             axes.errorbar(
                 [1.06], [100 * mean.value], yerr=bars, color=colour, marker=marker, linestyle="", elinewidth=1.0,
-                capsize=2.5, label="all rows, without CS2", clip_on=False,
+                capsize=2.5, label="all rows, past CS2", clip_on=False,
             )  # fmt: skip
 
 
@@ -115,10 +116,15 @@ def _frame(axes: Axes, report: Report) -> None:
     families = len(report.results[0].families)
     axes.set_xlabel("audio-visual tokens kept")
     axes.set_ylabel("accuracy, %" if families == 1 else f"accuracy, mean over {families} families, %")
-    # matplotlib reads $…$ as mathematics; names are shown as they are.
-    model, data = facts.model.name.replace("$", r"\$"), facts.data.replace("$", r"\$")
-    axes.set_title(f"{model} on {data}, {facts.count} questions, 95 % intervals", fontsize=10)
+    # Paths may be long, and their ends say most; matplotlib would read $…$ as mathematics.
+    model, data = (_tail(text).replace("$", r"\$") for text in (facts.model.name, facts.data))
+    axes.set_title(f"{model} on {data}\n{facts.count} questions, 95 % intervals", fontsize=10)
     axes.grid(axis="y", alpha=0.3, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _tail(text: str) -> str:
+    """The end of a long name."""
+    return text if len(text) <= _LONGEST_NAME else "…" + text[1 - _LONGEST_NAME :]

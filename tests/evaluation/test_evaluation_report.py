@@ -1,0 +1,183 @@
+"""Counting, comparing, drawing: on results made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from math import comb
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.evaluation import files, plot
+from echopix_cli.evaluation.files import check_target, write_whole
+from echopix_cli.evaluation.intervals import mean_of, wilson
+from echopix_cli.evaluation.report import make_report, pairs
+from echopix_cli.evaluation.values import Facts, ItemResult, Outcome, Report, Rows, Setting
+from echopix_cli.results import ModelFacts
+
+FULL, TENTH, RANDOM = Setting("cs2", 1.0), Setting("cs2", 0.1), Setting("random", 0.1)
+NONE, AROUND = Setting("none", 0.0), Setting("without-cs2", 1.0)
+FACTS = Facts("0", "today", "echopix eval", ModelFacts("tiny", None, 1, "float32", "cpu"), "d", 4, ("a", "b"), 0, {})
+
+
+def item(family: str, right: dict[Setting, bool | None], evidence: int = 0, on: int = 0, pool: int = 20) -> ItemResult:
+    """None stands for a failure; every setting keeps a tenth of ``pool``, ``on`` of it on the evidence."""
+    outcomes = {
+        setting: Outcome(None, False, None, 0.0, "no room")
+        if hit is None
+        else Outcome("yes", hit, Rows(pool // 10, 0, on), 0.5 if hit else 0.25)
+        for setting, hit in right.items()
+    }
+    return ItemResult("i", "m", family, "q", "yes", pool, evidence, outcomes)
+
+
+ITEMS = [
+    item("a", {FULL: True, TENTH: True, RANDOM: False}, evidence=5, on=2),
+    item("a", {FULL: True, TENTH: False, RANDOM: False}, evidence=4, on=1),
+    item("a", {FULL: True, TENTH: True, RANDOM: None}),
+    item("b", {FULL: False, TENTH: False, RANDOM: True}),
+]
+
+
+def test_counts_by_family_and_overall() -> None:
+    report = make_report(FACTS, ITEMS, [FULL, TENTH, RANDOM], 2.0)
+    full, tenth, random = report.results
+    assert {name: (share.right, share.total, share.failed) for name, share in random.families.items()} == {
+        "a": (0, 3, 1),
+        "b": (1, 1, 0),
+    }
+    assert (tenth.overall.right, tenth.overall.total, tenth.overall.failed) == (2, 4, 0)
+    assert tenth.overall.accuracy == wilson(2, 4)
+    assert full.mean == mean_of([wilson(3, 3), wilson(0, 1)])
+    assert full.mean.value == 0.5
+    assert (full.median_seconds, tenth.median_seconds, random.median_seconds) == (0.5, 0.375, None)
+    assert [(f.id, f.setting, f.reason) for f in report.failures] == [("i", "random@0.1", "no room")]
+
+
+def test_comparisons_are_paired() -> None:
+    report = make_report(FACTS, ITEMS, [FULL, TENTH, RANDOM], 2.0)
+    less, against_random = report.comparisons
+    assert (less.setting, less.reference, less.items) == (TENTH, FULL, 4)
+    assert (less.difference.value, less.ratio) == (-0.25, pytest.approx(2 / 3))
+    assert (against_random.setting, against_random.reference) == (TENTH, RANDOM)
+    assert (against_random.difference.value, against_random.ratio) == (0.25, 2.0)
+    never = [item("a", {TENTH: True, RANDOM: False})]
+    assert make_report(FACTS, never, [TENTH, RANDOM], 0.0).comparisons[0].ratio is None
+
+
+def test_which_settings_are_compared() -> None:
+    fifth, uniform = Setting("cs2", 0.2), Setting("uniform", 0.2)
+    found = list(pairs([FULL, fifth, TENTH, uniform, RANDOM, NONE, AROUND]))
+    assert found == [
+        (fifth, FULL), (TENTH, FULL), (FULL, AROUND), (fifth, uniform), (TENTH, RANDOM),
+        (FULL, NONE), (fifth, NONE), (TENTH, NONE),
+    ]  # fmt: skip
+    assert list(pairs([RANDOM, NONE])) == []
+    assert list(pairs([TENTH, AROUND])) == []
+
+
+def test_evidence_is_averaged_over_items_that_have_some() -> None:
+    (result,) = make_report(FACTS, ITEMS, [TENTH], 0.0).results
+    share = result.evidence
+    assert share is not None
+    assert share.items == 2
+    assert share.on_evidence == pytest.approx((2 / 2 + 1 / 2) / 2)
+    assert share.at_random == pytest.approx((5 / 20 + 4 / 20) / 2)
+    assert share.ratio == pytest.approx(0.75 / 0.225)
+    assert share.recall == pytest.approx((2 / 5 + 1 / 4) / 2)
+    assert set(result.evidence_by_family) == {"a"}
+    assert result.kept_video == 2.0
+
+
+def test_evidence_where_nothing_is_kept_or_known() -> None:
+    nothing = replace(ITEMS[0], outcomes={NONE: Outcome("yes", True, Rows(0, 0, 0), 0.1)})
+    (result,) = make_report(FACTS, [nothing], [NONE], 0.0).results
+    assert result.evidence is not None
+    assert (result.evidence.on_evidence, result.evidence.ratio, result.evidence.recall) == (None, None, 0.0)
+    (without,) = make_report(FACTS, ITEMS[3:], [TENTH], 0.0).results
+    assert without.evidence is None
+    assert without.evidence_by_family == {}
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8).filter(any), st.data())
+def test_a_blind_choice_has_ratio_one_in_expectation(mask: list[bool], data: st.DataObject) -> None:
+    """Over all equally likely choices of k rows of a mask, exactly."""
+    pool, evidence = len(mask), sum(mask)
+    kept = data.draw(st.integers(1, pool))
+    items = [
+        ItemResult("i", "m", "a", "q", "yes", pool, evidence, {RANDOM: Outcome("yes", True, Rows(kept, 0, on), 0.1)})
+        for rows in combinations(mask, kept)
+        for on in [sum(rows)]
+    ]
+    assert len(items) == comb(pool, kept)
+    share = make_report(FACTS, items, [RANDOM], 0.0).results[0].evidence
+    assert share is not None
+    assert share.ratio == pytest.approx(1.0)
+    assert share.recall == pytest.approx(kept / pool)
+
+
+def report_of(*settings: Setting) -> Report:
+    right = {setting: index % 2 == 0 for index, setting in enumerate(settings)}
+    return make_report(FACTS, [item("a", right), item("b", right)], settings, 1.0)
+
+
+def test_a_failure_of_every_setting_is_listed_once() -> None:
+    failed = item("a", {FULL: None, TENTH: None})
+    mixed = {**failed.outcomes, TENTH: Outcome(None, False, None, 0.0, "other")}
+    report = make_report(FACTS, [failed, replace(failed, outcomes=mixed)], [FULL, TENTH], 0.0)
+    assert [(failure.setting, failure.reason) for failure in report.failures] == [
+        (None, "no room"), ("cs2@1", "no room"), ("cs2@0.1", "other"),
+    ]  # fmt: skip
+
+
+def test_plots(tmp_path: Path) -> None:
+    report = report_of(FULL, TENTH, RANDOM, NONE, AROUND)
+    assert plot.draw(report, ".png").startswith(b"\x89PNG")
+    svg = plot.draw(report, ".svg")
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert svg == plot.draw(report, ".svg")
+
+
+@pytest.mark.parametrize("settings", [(TENTH,), (NONE,), (RANDOM,), (AROUND,), (FULL,)])
+def test_plots_of_single_settings(settings: tuple[Setting, ...]) -> None:
+    facts = replace(FACTS, data="a$b_{" + "x" * 200, model=replace(FACTS.model, name="$m"))
+    assert plot.draw(replace(report_of(*settings), facts=facts), ".svg")
+
+
+def test_what_cannot_be_plotted(monkeypatch: pytest.MonkeyPatch) -> None:
+    plot.check_plot(Path("a.SVG"))
+    with pytest.raises(UsageError, match="PNG or SVG"):
+        plot.check_plot(Path("a.jpg"))
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="matplotlib") as caught:
+        plot.check_plot(Path("a.png"))
+    assert caught.value.hint == "pip install 'echopix[plot]'"
+
+
+def test_files_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "report.json"
+    target.write_text("old")
+    check_target(target)
+    write_whole(target, b"new")
+    assert target.read_text() == "new"
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(EchopixError, match="No space left"):
+        write_whole(target, b"newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert target.read_text() == "new"
+
+
+def test_places_where_no_file_can_go(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        check_target(tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        check_target(tmp_path / "no" / "report.json")

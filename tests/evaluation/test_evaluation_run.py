@@ -1,0 +1,299 @@
+"""Answering with every setting: on the bundled model and its scenes, and on files that may be broken."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from echopix_cli.engine import Engine, GenerationOptions
+from echopix_cli.errors import UsageError
+from echopix_cli.evaluation import run as run_module
+from echopix_cli.evaluation.questions import Question, load_questions
+from echopix_cli.evaluation.report import make_report
+from echopix_cli.evaluation.run import Asking, around, evaluate, scene_side, settings_of
+from echopix_cli.evaluation.values import SIEVES, Facts, ItemResult, Setting
+from echopix_cli.media import DecodePlan
+from echopix_cli.model.processing import PixelRules
+from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
+
+SETTINGS = settings_of(SIEVES, [1.0, 0.1], around=True)
+CS2, FULL = Setting("cs2", 0.1), Setting("cs2", 1.0)
+PER_MODALITY, UNIFORM, RANDOM = Setting("per-modality", 0.1), Setting("uniform", 0.1), Setting("random", 0.1)
+NONE, AROUND = Setting("none", 0.0), Setting("without-cs2", 1.0)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine.load("tiny", "cpu")
+
+
+@pytest.fixture(scope="module")
+def asking(engine: Engine) -> Asking:
+    return Asking(engine.plan(DecodePlan()), scene_side(engine.processor.rules))
+
+
+@pytest.fixture(scope="module")
+def questions() -> tuple[Question, ...]:
+    return load_questions("scenes:test", 10, 0)
+
+
+@pytest.fixture(scope="module")
+def results(engine: Engine, questions: tuple[Question, ...], asking: Asking) -> list[ItemResult]:
+    return list(evaluate(engine, questions, SETTINGS, asking))
+
+
+def facts(engine: Engine) -> Facts:
+    return Facts("0", "today", "echopix eval", engine.facts, "scenes:test", 10, (), 0, {})
+
+
+def test_settings() -> None:
+    assert SETTINGS == (FULL, CS2, PER_MODALITY, UNIFORM, RANDOM, NONE, AROUND)
+    names = ["cs2@1", "cs2@0.1", "per-modality@0.1", "uniform@0.1", "random@0.1", "none", "without-cs2"]
+    assert [setting.name for setting in SETTINGS] == names
+    assert settings_of(["random", "random"], [0.05, 0.2, 0.2]) == (Setting("random", 0.2), Setting("random", 0.05))
+    with pytest.raises(UsageError, match="chooses nothing"):
+        settings_of(["random", "uniform"], [1.0])
+
+
+def test_a_setting_answers_as_the_engine_does(
+    engine: Engine, questions: tuple[Question, ...], results: list[ItemResult], asking: Asking
+) -> None:
+    for question, result in zip(questions[:5], results, strict=False):
+        assert question.script is not None
+        encoded = engine.encode(scene_clip(question.script, asking.side, sample_times(question.script.duration)))
+        for setting in (FULL, CS2):
+            answer = engine.ask(encoded, question.prompt, setting.budget, GenerationOptions(asking.max_new_tokens))
+            outcome = result.outcomes[setting]
+            assert outcome.answer == answer.answer
+            assert outcome.rows is not None
+            assert (outcome.rows.video, outcome.rows.audio) == (answer.tokens.video.kept, answer.tokens.audio.kept)
+
+
+def test_every_setting_keeps_what_its_budget_says(results: list[ItemResult]) -> None:
+    for result in results:
+        rows = {setting: outcome.rows for setting, outcome in result.outcomes.items()}
+        assert all(row is not None for row in rows.values())
+        whole = rows[FULL]
+        assert whole.kept == result.pool == rows[AROUND].kept
+        assert whole.on_evidence == result.evidence > 0 or not whole.audio
+        for setting in (CS2, UNIFORM, RANDOM):
+            assert rows[setting].kept == math.ceil(0.1 * result.pool)
+        each = rows[PER_MODALITY]
+        assert (each.video, each.audio) == (math.ceil(0.1 * whole.video), math.ceil(0.1 * whole.audio))
+        assert rows[NONE].kept == rows[NONE].on_evidence == 0
+        assert all(row.on_evidence <= min(row.kept, result.evidence) for row in rows.values())
+
+
+def test_the_bundled_model_knows_silence(results: list[ItemResult]) -> None:
+    """The plumbing reaches real answers: a family that the bundled model always gets right."""
+    (silent,) = (result for result in results if result.family == "silent")
+    assert silent.outcomes[FULL].right
+    assert not silent.outcomes[AROUND].right  # a decoder that never saw raw rows
+
+
+def test_evidence_lies_on_the_rows_of_its_modality(
+    engine: Engine, questions: tuple[Question, ...], results: list[ItemResult], asking: Asking
+) -> None:
+    heard = questions[0]
+    assert {piece.modality for piece in heard.evidence} == {"audio"}
+    assert heard.script is not None
+    encoded = engine.encode(scene_clip(heard.script, asking.side, sample_times(heard.script.duration)))
+    prompt = engine.place(encoded, heard.prompt)
+    found = run_module._evidence(engine, encoded, heard, prompt)
+    inputs = encoded.inputs
+    picture, sound = evidence_rows(heard.evidence, inputs.cells, inputs.grid_times, inputs.audio_rows)
+    is_audio = prompt.input_ids[0] == engine.model.thinker.special.audio
+    assert not picture.any()
+    assert torch.equal(found[is_audio], torch.from_numpy(sound))
+    assert not found[~is_audio].any()
+    assert int(found.sum()) == results[0].evidence
+
+
+def kept_rows(engine: Engine, question: Question, asking: Asking, *settings: Setting) -> list[set[int]]:
+    """Pool rows that settings keep of one scene."""
+    assert question.script is not None
+    encoded = engine.encode(scene_clip(question.script, asking.side, sample_times(question.script.duration)))
+    prompt = engine.place(encoded, question.prompt)
+    with torch.inference_mode():
+        scored = engine.model.thinker.score(prompt)
+        return [
+            set(run_module._sieved(engine, prompt, scored, setting, asking.seed, question.index).kept[0].tolist())
+            for setting in settings
+        ]
+
+
+def test_random_is_reproducible_and_nested(
+    engine: Engine, questions: tuple[Question, ...], results: list[ItemResult], asking: Asking
+) -> None:
+    few, more, again = kept_rows(engine, questions[0], asking, RANDOM, Setting("random", 0.2), RANDOM)
+    assert few == again
+    assert few < more
+    assert kept_rows(engine, questions[0], replace(asking, seed=1), RANDOM) != [few]
+    assert kept_rows(engine, replace(questions[0], index=1), asking, RANDOM) != [few]
+    # Alone or among others, an item gets the same rows and answers.
+    (alone,) = evaluate(engine, questions[3:4], SETTINGS, asking)
+    for setting in SETTINGS:
+        ours, theirs = alone.outcomes[setting], results[3].outcomes[setting]
+        assert (ours.answer, ours.right, ours.rows) == (theirs.answer, theirs.right, theirs.rows)
+
+
+def test_random_keeps_its_share_of_the_evidence(engine: Engine, questions: tuple[Question, ...]) -> None:
+    """Over many seeds the share of kept rows on the evidence is the pool's own, within four standard errors."""
+    question = questions[0]
+    assert question.script is not None
+    encoded = engine.encode(scene_clip(question.script, 112, sample_times(question.script.duration)))
+    prompt = engine.place(encoded, question.prompt)
+    with torch.inference_mode():
+        scored = engine.model.thinker.score(prompt)
+        rests_on = run_module._evidence(engine, encoded, question, prompt)
+        shares = []
+        for seed in range(150):
+            kept = run_module._sieved(engine, prompt, scored, RANDOM, seed, 0).kept[0]
+            in_pool = scored.in_pool[0][kept]
+            shares.append(float(rests_on[kept][in_pool].float().mean()))
+    expected = float(rests_on.sum() / scored.in_pool.sum())
+    assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / math.sqrt(len(shares))
+
+
+def test_around_the_sieve_is_budget_one_without_cs2(
+    engine: Engine, questions: tuple[Question, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = questions[0]
+    assert question.script is not None
+    encoded = engine.encode(scene_clip(question.script, 112, sample_times(question.script.duration)))
+    prompt = engine.place(encoded, question.prompt)
+    thinker = engine.model.thinker
+    monkeypatch.setitem(thinker.model._modules, "bidir_encoder", None)
+    with torch.inference_mode():
+        scored = thinker.score(prompt)
+        theirs, ours = thinker.keep(prompt, scored, 1.0), around(prompt, scored)
+    assert torch.equal(ours.hidden, theirs.hidden)
+    assert torch.equal(ours.position_ids, theirs.position_ids)
+    assert torch.equal(ours.kept[0], theirs.kept[0])
+    assert torch.equal(ours.next_position, theirs.next_position)
+    assert ours.attention_mask is theirs.attention_mask is None
+
+
+def jsonl(path: Path, *records: dict[str, Any]) -> tuple[Question, ...]:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return load_questions(str(path), None, 0)
+
+
+def test_towers_run_once_a_clip_and_cs2_once_a_question(
+    engine: Engine, asking: Asking, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = {"encode_pixels": 0, "encode_mel": 0, "score": 0}
+
+    def count(name: str) -> None:
+        real = getattr(engine.model.thinker, name)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            calls[name] += 1
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(engine.model.thinker, name, counted)
+
+    for name in calls:
+        count(name)
+    both = {"media": str(clips["both"]), "question": "What do you see?", "answer": "dog"}
+    asked = jsonl(tmp_path / "q.jsonl", both, {**both, "question": "What do you hear?"}, both)
+    results = list(evaluate(engine, asked, [FULL, CS2, RANDOM], replace(asking, max_new_tokens=2)))
+    assert len(results) == 3
+    assert calls == {"encode_pixels": 1, "encode_mel": 1, "score": 3}
+    assert results[0].outcomes[CS2].answer == results[2].outcomes[CS2].answer
+
+
+def test_a_failed_item_counts_as_wrong_and_is_listed(
+    engine: Engine, asking: Asking, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    question = {"question": "What do you see?", "answer": "dog"}
+    asked = jsonl(
+        tmp_path / "q.jsonl",
+        {**question, "media": str(clips["both"]), "id": "fine"},
+        {**question, "media": "gone.mp4", "id": "gone"},
+        {**question, "media": "broken.mp4", "id": "broken"},
+        {**question, "media": "broken.mp4", "id": "broken-too"},
+        {**question, "media": "a\0b.mp4", "id": "odd"},
+    )
+    items = list(evaluate(engine, asked, [CS2, NONE], replace(asking, max_new_tokens=2)))
+    report = make_report(facts(engine), items, [CS2, NONE], 1.0)
+    assert [(failure.id, failure.setting) for failure in report.failures] == [
+        (name, None) for name in ("gone", "broken", "broken-too", "odd")
+    ]
+    assert "gone.mp4" in report.failures[0].reason
+    for result in report.results:
+        assert (result.overall.total, result.overall.failed) == (5, 4)
+        assert result.overall.right <= 1
+    assert items[0].outcomes[CS2].answer is not None
+    assert items[1].outcomes[CS2].answer is None
+
+
+def test_one_setting_may_fail_alone(
+    engine: Engine, questions: tuple[Question, ...], asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = run_module.generate
+
+    def short_of_memory(thinker: Any, sieved: Any, **named: Any) -> Any:
+        if len(sieved.kept[0]) > 300:
+            raise MemoryError
+        return real(thinker, sieved, **named)
+
+    monkeypatch.setattr(run_module, "generate", short_of_memory)
+    items = list(evaluate(engine, questions[:1], [FULL, CS2], asking))
+    report = make_report(facts(engine), items, [FULL, CS2], 1.0)
+    (failure,) = report.failures
+    assert (failure.id, failure.setting) == ("scene:test:0", "cs2@1")
+    assert "memory" in failure.reason
+    assert [result.overall.failed for result in report.results] == [1, 0]
+
+
+def test_a_programming_error_is_no_failed_item(
+    engine: Engine, questions: tuple[Question, ...], asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "generate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(evaluate(engine, questions[:1], [CS2], asking))
+
+
+def test_a_modality_left_out_has_no_rows(engine: Engine, questions: tuple[Question, ...], asking: Asking) -> None:
+    deaf = replace(asking, plan=replace(asking.plan, audio=False))
+    blind = replace(asking, plan=replace(asking.plan, video=False))
+    (unheard,), (unseen,) = (list(evaluate(engine, questions[:1], [FULL], how)) for how in (deaf, blind))
+    assert unheard.outcomes[FULL].rows.audio == 0 < unheard.outcomes[FULL].rows.video
+    assert unseen.outcomes[FULL].rows.video == 0 < unseen.outcomes[FULL].rows.audio
+    assert unheard.evidence == 0 < unseen.evidence
+
+
+def test_choices_are_shown_and_their_letters_count(
+    engine: Engine, asking: Asking, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    real = engine.processor.prompt_ids
+
+    def watched(question: str, *rest: Any) -> Any:
+        shown.append(question)
+        return real(question, *rest)
+
+    monkeypatch.setattr(engine.processor, "prompt_ids", watched)
+    monkeypatch.setattr(engine.processor, "text", lambda ids: " B. ")
+    record = {"media": str(clips["both"]), "question": "What?", "answer": "dog", "choices": ["cat", "dog"]}
+    asked = jsonl(tmp_path / "q.jsonl", record, {**record, "answer": "cat"})
+    right, wrong = evaluate(engine, asked, [CS2], replace(asking, max_new_tokens=1))
+    assert shown == ["What?\nA. cat\nB. dog"] * 2
+    assert (right.outcomes[CS2].right, wrong.outcomes[CS2].right) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("trained", "wish", "side"),
+    [(None, None, 112), (12544, None, 112), (12544, 50176, 224), (None, 20000, 140), (784, None, 28), (None, 784, 28)],
+)
+def test_scene_side(trained: int | None, wish: int | None, side: int) -> None:
+    assert scene_side(PixelRules(max_pixels=trained), wish) == side
