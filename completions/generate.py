@@ -16,11 +16,14 @@ from typing import Any
 import typer
 
 from echopix_cli.cli.app import app
+from echopix_cli.scenes import FAMILIES, SPLITS
 
 HERE = Path(__file__).parent
 WORDS = {
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
+    "--family": FAMILIES,
+    "--split": SPLITS,
 }
 _SHELL_OWN = {"--install-completion", "--show-completion"}
 

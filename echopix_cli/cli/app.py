@@ -14,6 +14,7 @@ from echopix_cli.cli.config import config
 from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.profile import profile
+from echopix_cli.cli.scene import scene
 from echopix_cli.errors import EchopixError, ExitCode
 from echopix_cli.settings import resolve
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(profile)
 app.command("eval")(evaluate)
+app.command()(scene)
 app.command()(config)
 
 

@@ -29,13 +29,11 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(random_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``run("ask", clip, "What?")`` with a random model and short answers."""
-    monkeypatch.setenv("ECHOPIX_MODEL", str(random_checkpoint))
-    monkeypatch.setenv("ECHOPIX_MAX_NEW_TOKENS", "4")
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``command("scene", "out.mp4")``, for what needs no model."""
     monkeypatch.setenv("COLUMNS", "120")
 
-    def command(*arguments: object) -> Ran:
+    def run(*arguments: object) -> Ran:
         from echopix_cli.cli.app import main
 
         capsys.readouterr()
@@ -45,4 +43,12 @@ def run(random_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         captured = capsys.readouterr()
         return Ran(int(left.value.code or 0), captured.out, captured.err)
 
+    return run
+
+
+@pytest.fixture
+def run(command: Run, random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``run("ask", clip, "What?")`` with a random model and short answers."""
+    monkeypatch.setenv("ECHOPIX_MODEL", str(random_checkpoint))
+    monkeypatch.setenv("ECHOPIX_MAX_NEW_TOKENS", "4")
     return command

@@ -137,6 +137,7 @@ HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "h
         (["--help"], {}),
         (["ask", "--help"], {}),
         (["profile", "--help"], {}),
+        (["scene", "--help"], {}),
         (["--version"], {}),
         (["config"], {}),
         ([], {"_ECHOPIX_COMPLETE": "complete_bash", "COMP_WORDS": "echopix ask --bud", "COMP_CWORD": "2"}),
@@ -176,6 +177,8 @@ def test_completions_and_reference_are_current() -> None:
 
 
 def test_bash_completion_offers_commands_and_options() -> None:
+    from echopix_cli.cli.app import app
+
     script = ROOT / "completions" / "echopix.bash"
 
     def offered(*words: str) -> list[str]:
@@ -186,9 +189,12 @@ def test_bash_completion_offers_commands_and_options() -> None:
         )
         return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert offered("echopix", "") == ["ask", "config", "profile"]
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert offered("echopix", "") == sorted(commands)
     assert offered("echopix", "ask", "a.mp4", "--bud") == ["--budget"]
     assert offered("echopix", "ask", "--device", "cu") == ["cuda"]
+    assert offered("echopix", "scene", "--split", "un") == ["unseen-font"]
+    assert offered("echopix", "scene", "--family", "o") == ["object", "order"]
 
 
 @pytest.mark.parametrize(("shell", "name"), [("zsh", "_echopix"), ("fish", "echopix.fish"), ("bash", "echopix.bash")])

@@ -1,0 +1,239 @@
+"""``echopix scene``: a procedural clip whose questions have known answers."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import Output, one_line
+from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.results import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from echopix_cli.scenes import Script
+
+
+def scene(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="the mp4 to write; with --count, a folder for many")],
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="which scene; the same number, the same scene")] = 0,
+    family: Annotated[
+        str | None,
+        # Written out, not imported: reading the scenes room would slow --help down. A test compares them.
+        typer.Option(
+            "--family",
+            metavar="NAME",
+            help="what the first question is about (default: drawn by the seed): instrument, object, count, sync, "
+            "order, when, heard, exists, silent or dark",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="the scenes' pool: train, val, test or unseen-font (needs a note bank built on this machine)",
+        ),
+    ] = "test",
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", min=1, metavar="N", help="N scenes, of this seed and those after it", show_default=False
+        ),
+    ] = None,
+    size: Annotated[
+        int, typer.Option("--size", min=32, max=2160, metavar="N", help="pixels along an edge of the square picture")
+    ] = 224,
+    fps: Annotated[int, typer.Option("--fps", min=1, max=60, metavar="RATE", help="frames per second")] = 25,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FILE", help="write the questions to a JSONL file too", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace files that exist", show_default=False)] = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Render a scene with known answers to an mp4, and print its questions and answers.
+
+    For 8 seconds pictures come, go and move while recorded instruments play. Files appear when all are complete.
+    """
+    # --fps here is of the file that is written, not the setting of that name: it stays out of the settings.
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    folder = _folder(Path(out), many=count is not None)
+    with run.output.progress("writing scripts"):
+        from echopix_cli.scenes import make_script
+
+        scripts = [make_script(split, seed + k, family) for k in range(count or 1)]
+    media = [Path(out)] if count is None else [folder / f"{s.family}-{s.seed:06d}.mp4" for s in scripts]
+    questions = None if data is None else Path(data)
+    _require_free(media, questions, folder, force)
+    scenes = list(zip(media, scripts, strict=True))
+    with run.output.progress("rendering") as say:
+        _write(scenes, questions, folder, size, fps, say)
+    if json:
+        for path, script in scenes:
+            run.output.record(scene_record(str(path), script))
+    else:
+        _print(run.output, scenes, name_media=count is not None)
+
+
+def scene_record(media: str, script: Script) -> dict[str, Any]:
+    """A scene as one JSON object: its questions, their answers, and what each answer rests on."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "media": media,
+        "split": script.split,
+        "seed": script.seed,
+        "family": script.family,
+        "duration": script.duration,
+        "items": [asdict(item) for item in script.items],
+    }
+
+
+def data_lines(media: Path, script: Script, home: Path) -> Iterator[str]:
+    """A scene's questions as lines of a JSONL file in the folder ``home``, which media paths are relative to."""
+    relative = Path(os.path.relpath(_real(media), os.path.realpath(home))).as_posix()
+    for number, item in enumerate(script.items):
+        line = {
+            # Split, family and seed are the whole scene: an id stays unique when files are joined.
+            "id": f"{script.split}-{script.family}-{script.seed:06d}-{number}",
+            "media": relative,
+            "question": item.question,
+            "answer": item.answer,
+            "family": item.family,
+        }
+        yield json_module.dumps(line) + "\n"
+
+
+def _folder(out: Path, many: bool) -> Path:
+    """The folder that scenes go to.
+
+    Raises:
+        UsageError: OUT is not what one scene, or many, can be written to.
+    """
+    if many:
+        if os.path.lexists(out) and not os.path.isdir(out):
+            raise UsageError(f"{out} is not a folder, and --count writes many files", "name a folder, or a new one")
+        needed, folder = out.parent, out
+    else:
+        if os.path.isdir(out):
+            raise UsageError(f"{out} is a folder", f"name a file, such as {out / 'scene.mp4'}, or add --count")
+        if out.suffix.lower() != ".mp4":
+            raise UsageError(f"{out} does not end in .mp4, which is what is written", str(out.with_suffix(".mp4")))
+        needed = folder = out.parent
+    if not os.path.isdir(needed):
+        raise UsageError(f"the folder {needed} does not exist", f"mkdir -p {shlex.quote(str(needed))}")
+    return folder
+
+
+def _require_free(media: Sequence[Path], questions: Path | None, folder: Path, force: bool) -> None:
+    """Before the work, not after it, say what stands in its way.
+
+    Raises:
+        UsageError: a file exists and is not to be replaced, or cannot be; or the JSONL file has no place.
+    """
+    wanted = [*media, *([] if questions is None else [questions])]
+    for path in wanted:
+        if os.path.exists(path) and not os.path.isfile(path):  # renaming would do away even with /dev/null
+            raise UsageError(f"{path} exists and is not a file", "choose another name")
+    taken = [path for path in wanted if os.path.lexists(path)]
+    if taken and not force:
+        others = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise UsageError(f"{taken[0]} exists{others}", "add --force to replace, or choose another name")
+    if questions is not None:
+        place = _real(questions)
+        if not os.path.isdir(place.parent) and str(place.parent) != os.path.realpath(folder):  # about to be made
+            there = shlex.quote(str(questions.parent))
+            raise UsageError(f"the folder {questions.parent} does not exist", f"mkdir -p {there}")
+        if any(place == _real(path) for path in media):
+            raise UsageError(f"{questions} would be both a scene and its questions", "--data questions.jsonl")
+
+
+def _write(
+    scenes: Sequence[tuple[Path, Script]],
+    questions: Path | None,
+    folder: Path,
+    size: int,
+    fps: int,
+    say: Callable[[str], None],
+) -> None:
+    """Render beside where the files go, and give them their names when all are complete.
+
+    Raises:
+        EchopixError: the disk refuses.
+    """
+    from echopix_cli.scenes import write_mp4
+
+    home = folder if questions is None else questions.parent
+    try:
+        with _made(folder), _staging(folder) as stage, _staging(home) as desk:
+            # Numbers, not names: a name of the greatest length leaves the writer no room for its own suffix.
+            parts = [(stage / f"{number}.mp4", path) for number, (path, _) in enumerate(scenes, 1)]
+            for (part, _), (_, script) in zip(parts, scenes, strict=True):
+                say(f"rendering {part.stem} of {len(scenes)}")
+                write_mp4(script, part, size, fps)
+            if questions is not None:
+                lines = desk / "questions"
+                lines.write_text("".join(line for scene in scenes for line in data_lines(*scene, home)), "ascii")
+                parts.append((lines, questions))
+            for part, path in parts:
+                os.replace(part, path)
+    except OSError as error:
+        places = str(folder) if home == folder else f"{folder} or {home}"
+        reason = error.strerror or str(error)
+        raise EchopixError(f"cannot write to {places}: {reason}", "choose a folder that can be written to") from error
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder unless it is there; one that was made for nothing goes again."""
+    new = not os.path.isdir(folder)
+    if new:
+        folder.mkdir()
+    try:
+        yield
+    except BaseException:  # Ctrl-C too
+        if new:
+            with suppress(OSError):  # someone else put something into it
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A hidden folder for unfinished files, on the same disk as the finished ones, gone at the end."""
+    with TemporaryDirectory(prefix=".echopix-", dir=folder) as stage:
+        yield Path(stage)
+
+
+def _real(path: Path) -> Path:
+    """A path whose folders are no symbolic links: the parent of a link's target is not the link's parent."""
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def _print(output: Output, scenes: Sequence[tuple[Path, Script]], name_media: bool) -> None:
+    """One line per question: in columns on a terminal, between tabs elsewhere."""
+    rows = [
+        [item.question, item.answer, *([one_line(str(path))] if name_media else [])]
+        for path, script in scenes
+        for item in script.items
+    ]
+    if output.answers_on_terminal:
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        rows = [
+            ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()] for row in rows
+        ]
+    for row in rows:
+        output.answer("\t".join(row))
