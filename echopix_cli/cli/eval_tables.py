@@ -132,7 +132,7 @@ def _facts(report: Report) -> Table:
     rows = [
         ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
         ("data", f"{facts.data}, {facts.count} questions, {_each(list(first.families.values()))}; seed {facts.seed}"),
-        ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, theirs combined"),
+        ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),

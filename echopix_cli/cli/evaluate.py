@@ -119,7 +119,8 @@ def evaluate(
 ) -> None:
     """Measure how often answers are right, by family, budget and sieve.
 
-    Controls run beside the trained sieve on the same questions. The tables go to stderr, --json to stdout.
+    Controls run beside the trained sieve on the same questions. Answers are greedy and end after 32 tokens unless
+    --max-new-tokens says otherwise. The tables go to stderr, --json to stdout.
     """
     flags = dict(locals())
     flags["budget"] = None

@@ -41,25 +41,32 @@ def wilson(right: int, total: int) -> Interval:
     return Interval(share, low, 1.0 if right == total else centre + half)
 
 
-def mean_of(shares: Sequence[Interval]) -> Interval:
-    """The plain mean of independent shares, each weighing the same however many items it has.
+def mean_of(counts: Sequence[tuple[int, int]]) -> Interval:
+    """The plain mean of independent shares (right, total), each weighing the same however many items it has.
 
-    Square-and-add: the distances of each share from its own Wilson limits are added as variances are. Unlike
-    the normal approximation this claims no certainty about a family that happens to be all right or all wrong,
-    and of a single share it is Wilson's interval itself.
+    A normal approximation with two right and two wrong items added, spread evenly over the shares. The usual one,
+    without them, claims certainty about every family that happens to be all right or all wrong: with two items a
+    family it held the true mean 60 to 80 times in a hundred where this one did so 90 to 98 times. The value
+    itself is the plain mean; of a single share the interval is Wilson's.
 
-    Source: R. G. Newcombe, 1998, on differences; G. Zou and A. Donner, 2008 (MOVER), on any linear combination.
+    Source: R. M. Price and D. G. Bonett, An improved confidence interval for a linear function of binomial
+    proportions, 2004.
 
     Raises:
-        ValueError: there are no shares.
+        ValueError: there are no shares, or one of nothing.
     """
+    shares = [wilson(right, total) for right, total in counts]
     if not shares:
         raise ValueError("the mean of nothing")
-    count = len(shares)
-    value = math.fsum(share.value for share in shares) / count
-    below = math.sqrt(math.fsum((share.value - share.low) ** 2 for share in shares)) / count
-    above = math.sqrt(math.fsum((share.high - share.value) ** 2 for share in shares)) / count
-    return Interval(value, value - below, value + above)
+    if len(shares) == 1:
+        return shares[0]
+    families, added = len(counts), 2 / len(counts)
+    value = math.fsum(share.value for share in shares) / families
+    moved = [((right + added) / (total + 2 * added), total + 2 * added) for right, total in counts]
+    centre = math.fsum(share for share, _ in moved) / families
+    half = Z * math.sqrt(math.fsum(share * (1 - share) / total for share, total in moved)) / families
+    # Pulled towards the middle, the interval of an extreme mean could miss the very mean it belongs to.
+    return Interval(value, min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half)))
 
 
 def paired_difference(ours: Sequence[bool], theirs: Sequence[bool]) -> Interval:

@@ -55,7 +55,7 @@ def _setting_result(setting: Setting, items: Sequence[ItemResult]) -> SettingRes
     return SettingResult(
         setting=setting,
         overall=_share(setting, items),
-        mean=mean_of([share.accuracy for share in shares.values()]),
+        mean=mean_of([(share.right, share.total) for share in shares.values()]),
         families=shares,
         evidence=_evidence(setting, items),
         evidence_by_family={family: share for family, share in evidence.items() if share is not None},
