@@ -2,13 +2,18 @@
 _echopix() {
     local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" word command="" words=""
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case "$word" in ask|config|eval|profile|scene) command="$word"; break;; esac
+        case "$word" in ask|config|eval|profile|scene|train) command="$word"; break;; esac
     done
     case "$previous" in
         --device) COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
         --dtype) COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         --family) COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
+        --quantize) COMPREPLY=($(compgen -W "none nf4" -- "$current")); compopt -o default; return;;
+        --sieve) COMPREPLY=($(compgen -W "cs2 per-modality uniform random none" -- "$current")); compopt -o default; return;;
+        --sieve-view) COMPREPLY=($(compgen -W "whole causal no-question" -- "$current")); compopt -o default; return;;
         --split) COMPREPLY=($(compgen -W "train val test unseen-font" -- "$current")); compopt -o default; return;;
+        --stage) COMPREPLY=($(compgen -W "full sieve" -- "$current")); compopt -o default; return;;
+        --teacher) COMPREPLY=($(compgen -W "none attention" -- "$current")); compopt -o default; return;;
     esac
     case "$command" in
         "") words="--version --help -h";;
@@ -17,9 +22,10 @@ _echopix() {
         "eval") words="--data --count -n --budget -b --sieve --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --no-video --quiet -q --debug --no-color --help -h";;
         "profile") words="--budget -b --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
         "scene") words="--seed --family --split --count --size --fps --data --force --json --quiet -q --debug --no-color --help -h";;
+        "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --hearing --seeing --evidence --teacher --teaching --plot --export --json --device --dtype --quiet -q --debug --no-color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
-    if [[ -z "$command" ]]; then COMPREPLY=($(compgen -W "ask config eval profile scene" -- "$current")); return; fi
+    if [[ -z "$command" ]]; then COMPREPLY=($(compgen -W "ask config eval profile scene train" -- "$current")); return; fi
     compopt -o default; COMPREPLY=()
 }
 complete -F _echopix echopix

@@ -23,7 +23,12 @@ WORDS = {
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--family": FAMILIES,
+    "--quantize": ("none", "nf4"),
+    "--sieve": ("cs2", "per-modality", "uniform", "random", "none"),
+    "--sieve-view": ("whole", "causal", "no-question"),
     "--split": SPLITS,
+    "--stage": ("full", "sieve"),
+    "--teacher": ("none", "attention"),
 }
 _SHELL_OWN = {"--install-completion", "--show-completion"}
 

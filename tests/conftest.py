@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,41 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random-checkpoint")
     tiny.save_processor(Processor(tokenizer, config, tiny.pixel_rules()), folder)
     save_model(tiny.build_model(config, seed=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stock_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random checkpoint as a stock one: no sieve, sharded, with a talker and a vocoder that nobody reads."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("stock-checkpoint")
+    for file in random_checkpoint.iterdir():
+        if file.suffix in (".json", ".jinja") and file.name != "config.json":
+            (folder / file.name).write_bytes(file.read_bytes())
+    raw = json.loads((random_checkpoint / "config.json").read_text())
+    thinker = raw["thinker_config"]
+    thinker["model_type"] = "qwen2_5_omni_thinker"
+    text = thinker["text_config"]
+    for name in ("av_refiner_layers", "compression_ratio", "sync_rope_section", "retain_token", "sieve_softmax"):
+        del text[name]
+    del text["sieve_view"]
+    text["model_type"] = "qwen2_5_omni_text"
+    whole = {"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"], "thinker_config": thinker}
+    (folder / "config.json").write_text(json.dumps(whole))
+    tensors = load_file(random_checkpoint / "model.safetensors")
+    stock = {n: t for n, t in tensors.items() if ".bidir_encoder." not in n and ".compressor." not in n}
+    names = sorted(stock)
+    shards = {
+        "model-00001-of-00003.safetensors": {n: stock[n] for n in names[: len(names) // 2]},
+        "model-00002-of-00003.safetensors": {n: stock[n] for n in names[len(names) // 2 :]},
+        "model-00003-of-00003.safetensors": {"talker.x": torch.zeros(3), "token2wav.y": torch.zeros(3)},
+    }
+    for file_name, part in shards.items():
+        save_file(part, folder / file_name)
+    weight_map = {n: file_name for file_name, part in shards.items() for n in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return folder
 
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "training": {"scenes", "media", "model", "weights"},
     "evaluation": {"engine", "model", "media", "weights", "scenes"},
     "assets": {"scenes", "media", "engine", "cli"},
-    "cli": {"engine", "model", "media", "scenes", "weights", "evaluation"},
+    "cli": {"engine", "evaluation", "model", "media", "scenes", "training", "weights"},
 }
 PLAIN = {"results", "settings", "errors", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}

@@ -15,6 +15,7 @@ from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
+from echopix_cli.cli.train import train
 from echopix_cli.errors import EchopixError, ExitCode
 from echopix_cli.settings import resolve
 
@@ -36,6 +37,7 @@ app.command()(ask)
 app.command()(profile)
 app.command("eval")(evaluate)
 app.command()(scene)
+app.command()(train)
 app.command()(config)
 
 

@@ -76,6 +76,7 @@ def train(
     ] = None,
     checkpoint_every: Annotated[int | None, _option("steps between checkpoints", "N", _HOW, min=1)] = None,
     validate_every: Annotated[int | None, _option("steps between validations (scenes)", "N", _HOW, min=1)] = None,
+    validate_batches: Annotated[int | None, _option("batches of a validation; 0 for none", "N", _HOW, min=0)] = None,
     seed: Annotated[int | None, _option("of everything random", "N", _HOW)] = None,
     threads: Annotated[int | None, _option("CPU threads for the arithmetic", "N", _HOW, min=1)] = None,
     hearing: Annotated[float | None, _option("weight: which instrument sounds (scenes)", "W", _LOSS, min=0)] = None,
@@ -156,6 +157,7 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
         UsageError: a value that does not fit, or one that cannot change in mid-run.
     """
     from echopix_cli.scenes import FAMILIES
+    from echopix_cli.training.conversations import read_conversations
     from echopix_cli.training.recipe import PRECISIONS, QUANTIZATIONS, STAGES, TEACHERS, VIEWS, Recipe
     from echopix_cli.weights.registry import resolve_model
     from echopix_cli.weights.stock import is_stock
@@ -176,6 +178,7 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
         wanted["base"] = str(resolve_model(wanted["base"]).folder.resolve())
     if wanted.get("data", "scenes") != "scenes":
         wanted["data"] = str(Path(wanted["data"]).resolve())
+        read_conversations(Path(wanted["data"]))  # before a model is loaded for nothing
     precision = run["dtype"]
     if precision in PRECISIONS:
         wanted["precision"] = precision

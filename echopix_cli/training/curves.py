@@ -24,9 +24,7 @@ def draw_curves(folder: Path, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError(
-            "a picture of the curves needs the package matplotlib", "pip install 'echopix[train]'"
-        ) from None
+        raise UsageError("a plot needs matplotlib, which is not installed", "pip install 'echopix[plot]'") from None
     try:
         records = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:

@@ -124,6 +124,9 @@ def make_row(
     rests_on[ids == special.audio_token_id] = torch.from_numpy(sound)  # type: ignore[union-attr]
     media = torch.isin(ids, torch.tensor([special.video_token_id, special.audio_token_id]))  # type: ignore[union-attr]
     shared = int(media.nonzero().max()) + 1 if bool(media.any()) else 0
+    # The marks that close the block belong to it: they share one position.
+    while int(ids[shared]) in (special.audio_end_token_id, special.vision_end_token_id):  # type: ignore[union-attr]
+        shared += 1
     segments = (torch.arange(len(ids)) >= shared).long()
     return Row(ids, torch.cat((torch.full_like(prompt, IGNORE), reply)), rests_on, segments, (family,))
 

@@ -64,7 +64,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.heads = TowerHeads(self.model.config.text.hidden_size).to(self.device)
         if recipe.checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # The newer name, where transformers has it; the older one warns there.
+            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
         everything = [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
         self.trained = {name: p for name, p in everything if p.requires_grad}
         decayed = [p for p in self.trained.values() if p.ndim >= 2]
@@ -121,7 +123,7 @@ class Trainer:
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Accuracy on the ``val`` split at several budgets, with the controls beside the sieve; {} for other data."""
-        if self.recipe.data != "scenes":
+        if self.recipe.data != "scenes" or not self.recipe.validate_batches:
             return {}
         data = self._data("val", self.recipe.validate_batches)
         with self._arithmetic():

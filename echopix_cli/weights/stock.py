@@ -86,12 +86,18 @@ def load_base(
     if not is_stock(folder):
         return load_model(folder, dtype=dtype, config=read_config(folder), text_overrides=text_overrides)
     config = adopt_config(folder, sieve_layers)
+    if sieve_layers > config.text.num_hidden_layers:
+        raise ModelError(
+            f"{folder} has {config.text.num_hidden_layers} decoder layers, too few for a CS2 of {sieve_layers}",
+            f"train with --sieve-layers {max(1, config.text.num_hidden_layers // 4)}",
+        )
     tensors = read_tensors(folder)
     layers = "thinker.model.layers."
     for name in [name for name in tensors if name.startswith(layers)]:
         number, _, rest = name.removeprefix(layers).partition(".")
         if int(number) < sieve_layers:
-            tensors[f"thinker.model.bidir_encoder.layers.{number}.{rest}"] = tensors[name]
+            # Cloned: tensors that share memory would be trained as one.
+            tensors[f"thinker.model.bidir_encoder.layers.{number}.{rest}"] = tensors[name].clone()
     width = config.text.hidden_size
     kind = tensors[f"{layers}0.input_layernorm.weight"].dtype
     source = torch.Generator().manual_seed(seed)

@@ -138,6 +138,8 @@ HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "h
         (["ask", "--help"], {}),
         (["profile", "--help"], {}),
         (["scene", "--help"], {}),
+        (["eval", "--help"], {}),
+        (["train", "--help"], {}),
         (["--version"], {}),
         (["config"], {}),
         ([], {"_ECHOPIX_COMPLETE": "complete_bash", "COMP_WORDS": "echopix ask --bud", "COMP_CWORD": "2"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,25 +13,31 @@ import torch
 
 from echopix_cli import scenes
 from echopix_cli.model.processing import Processor
+from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
-from echopix_cli.training.__main__ import build_processor
-from echopix_cli.training.data import SceneBatches
-from echopix_cli.training.loop import Trainer, evidence_loss
+from echopix_cli.training.data import SceneBatches, collate, make_example
+from echopix_cli.training.loop import Trainer
+from echopix_cli.training.losses import AttentionTeacher, answer_pass, encode, towards
 from echopix_cli.training.recipe import Recipe
-from echopix_cli.weights.checkpoint import load_model, save_model
+from echopix_cli.training.start import Start, build_processor
+from echopix_cli.weights.checkpoint import load_model
 
-RECIPE = Recipe(steps=4, batch_size=2, warmup=1, checkpoint_every=2, validate_every=100, validate_batches=1, side=56)
+RECIPE = Recipe(steps=4, batch_size=2, warmup=1, checkpoint_every=2, validate_every=100, validate_batches=1)
 
 
 @pytest.fixture(scope="module")
 def processor() -> Processor:
-    return build_processor(40)
+    made = build_processor(40)
+    made.rules = replace(made.rules, min_pixels=56 * 56, max_pixels=56 * 56)  # small frames: quick tests
+    return made
 
 
 def trainer(processor: Processor, folder: Path, recipe: Recipe = RECIPE) -> Trainer:
-    model = tiny.build_model(processor.config, seed=1).train()
-    return Trainer(model, processor, recipe, folder, lambda out: save_model(model, out))
+    model = tiny.build_model(processor.config, seed=1)
+    for tower in (model.thinker.visual, model.thinker.audio_tower):
+        tower.requires_grad_(not recipe.freeze_towers)
+    return Trainer(Start(model, processor, {}), recipe, folder)
 
 
 def losses(folder: Path) -> list[float]:
@@ -63,8 +70,8 @@ def test_the_same_batch_again_and_again_is_learned(processor: Processor, tmp_pat
     """The loss on one batch falls to under half in a few steps, around the sieve and through it."""
     recipe = replace(RECIPE, stage=stage, steps=1000, learning_rate=2e-3)
     fit = trainer(processor, tmp_path, recipe)
-    batch = SceneBatches(processor, "train", 2, ("instrument",), 56, 1)[0]
-    first, *_, last = [fit._update(batch)["answer"] for _ in range(8)]
+    batch = SceneBatches(processor, "train", 2, ("instrument",), 1, pack=stage == "full")[0]
+    first, *_, last = [fit.update([batch])["answer"] for _ in range(8)]
     assert last < 0.5 * first
 
 
@@ -80,10 +87,10 @@ def test_frozen_towers_stay_as_they_are(processor: Processor, tmp_path: Path) ->
 
 
 def test_batches_depend_on_their_index_only(processor: Processor) -> None:
-    first, again = (SceneBatches(processor, "train", 2, scenes.FAMILIES, 56, 9)[3] for _ in range(2))
+    first, again = (SceneBatches(processor, "train", 2, scenes.FAMILIES, 9)[3] for _ in range(2))
     assert torch.equal(first.input_ids, again.input_ids)
     assert first.families == again.families
-    assert first.mel is None or torch.equal(first.mel, again.mel)
+    assert first.mel is not None and again.mel is not None and torch.equal(first.mel, again.mel)
 
 
 def test_evidence_rows() -> None:
@@ -94,16 +101,73 @@ def test_evidence_rows() -> None:
     assert np.flatnonzero(sound).tolist() == list(range(12, 25))
 
 
-def test_evidence_loss_is_least_on_the_evidence() -> None:
+def test_scores_are_drawn_towards_a_target() -> None:
     pool = torch.tensor([[False, True, True, True, True]])
     evidence = torch.tensor([[False, True, True, False, False]])
-    right = evidence_loss(torch.tensor([[9.0, 20.0, 20.0, 0.0, 0.0]]), evidence, pool)
-    even = evidence_loss(torch.zeros(1, 5), evidence, pool)
-    wrong = evidence_loss(torch.tensor([[9.0, 0.0, 0.0, 20.0, 20.0]]), evidence, pool)
+    right = towards(torch.tensor([[9.0, 20.0, 20.0, 0.0, 0.0]]), evidence, pool)
+    even = towards(torch.zeros(1, 5), evidence, pool)
+    wrong = towards(torch.tensor([[9.0, 0.0, 0.0, 20.0, 20.0]]), evidence, pool)
     assert float(right) == pytest.approx(0.0, abs=1e-6)
     assert float(even) == pytest.approx(np.log(2), abs=1e-6)
     assert wrong > 10
-    assert float(evidence_loss(torch.zeros(1, 5), torch.zeros_like(evidence), pool)) == 0.0
+    assert float(towards(torch.zeros(1, 5), torch.zeros_like(evidence), pool)) == 0.0
+
+
+def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -> None:
+    """One row with every question of a clip gives each the logits that it gets in a row of its own."""
+    model = tiny.build_model(processor.config, seed=2).eval()
+    script = scenes.make_script("val", 11, "order")
+    times = sample_times(script.duration)
+    assert len(script.items) > 2
+    results = []
+    for pack in (True, False):
+        example = make_example(script, script.items, processor, times, 56, pack=pack)
+        batch = collate([example], 0)
+        assert len(batch.input_ids) == (1 if pack else len(script.items))
+        with torch.inference_mode():
+            prompt, _ = encode(model, batch)
+            _, logits, target, _ = answer_pass(model, prompt, batch, None)
+        results.append((logits, target[target != IGNORE]))
+    (packed, labels), (alone, same) = results
+    assert labels.tolist() == same.tolist()
+    assert torch.allclose(packed, alone, atol=2e-5)
+
+
+def test_the_teacher_measures_attention_without_the_map(processor: Processor) -> None:
+    """Against the whole L × L map of eager attention, layer by layer, with padding in the batch."""
+    model = tiny.build_model(processor.config, seed=2).eval()
+    script = scenes.make_script("val", 11, "order")
+    times = sample_times(script.duration)
+    batch = collate([make_example(script, script.items[:3], processor, times, 56)], 0)
+    pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
+    with torch.inference_mode():
+        prompt, _ = encode(model, batch)
+        assert prompt.attention_mask is not None
+        target = AttentionTeacher(model).target(prompt, pool)
+        text = model.thinker.model
+        text.set_attn_implementation("eager")
+        maps: list[Any] = []
+        for layer in text.layers:
+            layer.self_attn.register_forward_hook(lambda _, __, output: maps.append(output[1]))
+        text.decode(prompt.embeds, prompt.position_ids, prompt.attention_mask)
+    for row in range(len(pool)):
+        after = torch.arange(pool.shape[1]) > int(pool[row].nonzero().max())
+        expected = sum(layer_map[row][:, after].mean(dim=(0, 1)) for layer_map in maps)
+        assert torch.allclose(target[row], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["full", "sieve"])
+def test_steps_are_independent_of_how_they_are_cut(processor: Processor, tmp_path: Path, stage: str) -> None:
+    """Two batches accumulated give the gradient of both together, where each has as many answer tokens."""
+    recipe = replace(RECIPE, stage=stage, hearing=0.0, seeing=0.0, evidence=0.0, budget_low=1.0)
+    data = SceneBatches(processor, "train", 1, ("instrument",), 9, questions=1)
+    parts = [data[0], data[1]]
+    fit = trainer(processor, tmp_path, recipe)
+    separate_losses = [fit.update([part])["answer"] for part in parts[:1]]
+    both = trainer(processor, tmp_path / "b", recipe).update(list(parts))
+    assert both["answer"] != separate_losses[0]
+    checkpointed = trainer(processor, tmp_path / "c", replace(recipe, checkpointing=True)).update(list(parts))
+    assert checkpointed == pytest.approx(both, rel=1e-4)
 
 
 def test_frames_are_those_that_sampling_takes(tmp_path: Path) -> None:

@@ -1,0 +1,267 @@
+"""``echopix train`` as it is typed: whole runs of a few steps, killed and resumed, on scenes and on files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from echopix_cli.engine import Engine
+from echopix_cli.media import DecodePlan
+from echopix_cli.weights.checkpoint import load_model
+from echopix_cli.weights.stock import load_base, sync_sections
+
+QUICK = ("--validate-batches", 0, "--batch-size", 1, "--family", "instrument", "--threads", 1, "--checkpoint-every", 1)
+
+
+def steps(out: Path) -> list[dict[str, Any]]:
+    return [
+        record for line in (out / "metrics.jsonl").read_text().splitlines() if "loss" in (record := json.loads(line))
+    ]
+
+
+def curve(out: Path) -> list[float]:
+    return [record["loss"] for record in steps(out)]
+
+
+@pytest.fixture
+def conversations(tmp_path: Path, clips: dict[str, Path]) -> Path:
+    (tmp_path / "clip.mp4").symlink_to(clips["both"])
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    lines = [
+        {
+            "messages": [
+                {"role": "user", "content": "<video>What do you see?"},
+                {"role": "assistant", "content": answer},
+            ],
+            "videos": [media],
+        }
+        for media, answer in (("clip.mp4", "a square"), ("broken.mp4", "nothing"), ("clip.mp4", "a square"))
+    ]
+    path = tmp_path / "my.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_killed_and_resumed(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    """A process killed in mid-run and started again takes the same steps as one that was left alone."""
+    flags = ["--base", random_checkpoint, "--steps", 5, *QUICK]
+    assert command("train", "--out", tmp_path / "whole", *flags).code == 0
+    torn = tmp_path / "torn"
+    arguments = [sys.executable, "-m", "echopix_cli", "train", "--out", torn, *flags]
+    process = subprocess.Popen([str(a) for a in arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    metrics = torn / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 2 <= len(steps(torn)) < 5
+    assert command("train", "--out", torn).code == 0
+    assert curve(torn) == curve(tmp_path / "whole")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("torn", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--out", tmp_path / "run", "--base", random_checkpoint, "--steps", 500, *QUICK]
+    arguments[-1] = 100
+    process = subprocess.Popen(
+        [sys.executable, "-m", "echopix_cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    done = len(steps(tmp_path / "run"))
+    assert f"stopped after step {done} of 500" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert int(load_file(tmp_path / "run" / "training_state.safetensors")["step"]) == done
+    load_model(tmp_path / "run")
+
+
+def test_learning_from_nothing(command: Any, tmp_path: Path) -> None:
+    """A few dozen steps of the bundled model's own recipe, exact seed: the loss falls by half."""
+    flags = (
+        "--stage",
+        "full",
+        "--steps",
+        40,
+        "--batch-size",
+        2,
+        "--threads",
+        1,
+        "--seed",
+        5,
+        "--warmup",
+        5,
+        "--validate-batches",
+        1,
+    )
+    ran = command("train", "--out", tmp_path / "run", *flags, "--plot", tmp_path / "curves.png", "--json")
+    assert ran.code == 0, ran.err
+    losses = [record["answer"] for record in steps(tmp_path / "run")]
+    first, last = sum(losses[:3]) / 3, sum(losses[-8:]) / 8
+    assert last < 0.5 * first
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads(ran.out)
+    assert record["step"] == 40
+    assert record["recipe"]["stage"] == "full"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        (),
+        ("--adapters", 4),
+        ("--adapters", 4, "--quantize", "nf4", "--dtype", "bfloat16", "--checkpointing", "--teacher", "attention"),
+    ],
+    ids=["whole", "adapters", "four-bit"],
+)
+def test_a_sieve_on_a_stock_base(
+    command: Any, stock_checkpoint: Path, conversations: Path, tmp_path: Path, how: tuple[object, ...]
+) -> None:
+    """Real layout in, people's own files as data, and out comes a checkpoint that answers."""
+    out = tmp_path / "run"
+    flags = ("--base", stock_checkpoint, "--data", conversations, "--steps", 3, "--batch-size", 2, "--threads", 1)
+    sizes = ("--sieve-layers", 2, "--max-frames", 4, "--accumulate", 2, "--learning-rate", 3e-3, "--warmup", 1)
+    ran = command("train", "--out", out, *flags, *sizes, *how)
+    assert ran.code == 0, ran.err
+    before, after = load_file_all(stock_checkpoint), load_file(out / "model.safetensors")
+    assert {name for name in after if ".bidir_encoder." not in name and ".compressor." not in name} == set(before)
+    towers = [name for name in before if ".visual." in name or ".audio_tower." in name]
+    assert towers
+    slack = 4e-3 if "bfloat16" in how else 0.0  # frozen weights are held in the run's precision
+    assert all(torch.allclose(before[name], after[name].float(), atol=slack) for name in towers)
+    adapted = [name for name in before if ".model.layers." in name and name.endswith("proj.weight")]
+    assert all(0 < (before[name] - after[name].float()).abs().max() < 0.1 for name in adapted)
+    if how:
+        rest = set(before) - set(adapted)
+        assert all(torch.allclose(before[name], after[name].float(), atol=slack) for name in rest)
+    config = json.loads((out / "config.json").read_text())
+    assert config["model_type"] == "qwen2_5_omni_compress"
+    assert config["thinker_config"]["text_config"]["av_refiner_layers"] == 2
+    engine = Engine.load(str(out))
+    answer = engine.ask(engine.read(str(conversations.parent / "clip.mp4"), engine.plan(DecodePlan())), "What?", 0.2)
+    assert answer.tokens.kept == -(-answer.tokens.total // 5)
+    losses = curve(out)
+    assert len(losses) == 3
+    assert all(0 < loss < 20 for loss in losses)
+    assert ("teaching" in steps(out)[0]) == ("--teacher" in how)
+
+
+def load_file_all(folder: Path) -> dict[str, torch.Tensor]:
+    parts = [load_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    return {name: t.float() for part in parts for name, t in part.items() if name.startswith("thinker.")}
+
+
+def test_a_stock_base_is_given_a_copy_of_its_first_layers(stock_checkpoint: Path) -> None:
+    model = load_base(stock_checkpoint, sieve_layers=2, seed=1)
+    text = model.thinker.model
+    for ours, theirs in zip(text.bidir_encoder.layers, text.layers, strict=False):
+        for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+            assert torch.equal(a, b), name
+    again, other = (load_base(stock_checkpoint, sieve_layers=2, seed=seed) for seed in (1, 2))
+    head = "thinker.model.compressor.score_head.0.weight"
+    assert torch.equal(model.state_dict()[head], again.state_dict()[head])
+    assert not torch.equal(model.state_dict()[head], other.state_dict()[head])
+    assert sync_sections(128) == [18, 18, 18, 10]
+    assert sync_sections(64) == [9, 9, 9, 5]
+
+
+def test_ablations_are_written_into_the_checkpoint(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    flags = ("--base", random_checkpoint, "--steps", 1, *QUICK, "--sieve-view", "no-question", "--rope-axes", 3)
+    assert command("train", "--out", tmp_path / "run", *flags).code == 0
+    text = json.loads((tmp_path / "run" / "config.json").read_text())["thinker_config"]["text_config"]
+    assert text["sieve_view"] == "no-question"
+    assert text["sync_rope_section"] == [8, 12, 12]
+
+
+def test_export(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    flags = ("--base", random_checkpoint, "--steps", 1, *QUICK)
+    assert command("train", "--out", tmp_path / "run", *flags).code == 0
+    assert command("train", "--out", tmp_path / "run", "--export", tmp_path / "small", "--dtype", "float16").code == 0
+    tensors = load_file(tmp_path / "small" / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float16}
+    assert not (tmp_path / "small" / "training_state.safetensors").exists()
+    Engine.load(str(tmp_path / "small"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--stage", "half"), "--stage: 'half' is not one of full, sieve"),
+        (("--family", "tuba"), "there is no family 'tuba'"),
+        (("--base", "nowhere"), "no model named 'nowhere'"),
+        (("--data", "x.jsonl"), "training from nothing takes scenes"),
+        (("--budget-low", 0), "--budget-low 0 is outside (0, 1]"),
+        (("--quantize", "nf4"), "four-bit layers cannot be trained themselves"),
+    ],
+)
+def test_what_does_not_fit_is_said(command: Any, tmp_path: Path, flags: tuple[object, ...], said: str) -> None:
+    ran = command("train", "--out", tmp_path / "run", *flags)
+    assert ran.code in (2, 3)
+    assert said in " ".join(ran.err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_as_it_began(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert command("train", "--out", out, "--base", random_checkpoint, "--steps", 1, *QUICK).code == 0
+    ran = command("train", "--out", out, "--seed", 9)
+    assert ran.code == 2
+    assert "started with seed 1, not 9" in " ".join(ran.err.split())
+    assert command("train", "--out", out, "--steps", 2).code == 0
+    assert len(steps(out)) == 2
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("keep me")
+    ran = command("train", "--out", other, "--steps", 1)
+    assert ran.code == 2
+    assert "holds no run" in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "my.jsonl:2"),
+        ('{"videos": ["clip.mp4"]}', "no 'messages'"),
+        ('{"messages": [{"role": "user", "content": "?"}], "videos": ["clip.mp4"]}', "one user turn and one assistant"),
+        (
+            '{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}], "videos": []}',
+            "videos must name one file",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": 3}, {"role": "assistant", "content": "!"}], "videos": ["a"]}',
+            "content must be text",
+        ),
+    ],
+)
+def test_lines_that_do_not_fit_are_named(
+    command: Any, stock_checkpoint: Path, conversations: Path, tmp_path: Path, line: str, said: str
+) -> None:
+    first = conversations.read_text().splitlines()[0]
+    conversations.write_text(f"{first}\n{line}\n")
+    ran = command("train", "--out", tmp_path / "run", "--base", stock_checkpoint, "--data", conversations)
+    assert ran.code == 2
+    assert said in " ".join(ran.err.split())
+
+
+def test_data_of_which_nothing_can_be_read(
+    command: Any, stock_checkpoint: Path, conversations: Path, tmp_path: Path
+) -> None:
+    conversations.write_text(conversations.read_text().splitlines()[1] + "\n")
+    flags = ("--base", stock_checkpoint, "--data", conversations, "--sieve-layers", 1)
+    ran = command("train", "--out", tmp_path / "run", *flags)
+    assert ran.code == 4
+    assert "none of a step's files could be decoded" in " ".join(ran.err.split())
