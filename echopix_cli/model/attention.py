@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb
 
+_BLOCK = 32  # asking rows taken at a time: what bounds the memory when all of a long prompt asks
+
 
 def attention_received(
     layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], asking: Tensor, valid: Tensor
 ) -> Tensor:
     """Causal attention of a decoder layer that each row receives from the asking rows.
 
-    Queries are taken of the asking rows only, so memory grows with L, not with its square.
+    Queries are taken of the asking rows only, a block of them at a time, so memory grows with L, not with its
+    square, and no attention implementation is asked for its weights.
 
     Args:
         layer: a decoder layer of the family.
@@ -27,20 +30,28 @@ def attention_received(
         (B, L) float32: mean over heads and asking rows; a prompt's row sums to 1, or to 0 where nothing asks.
     """
     attention = cast(Any, layer).self_attn
-    normed = cast(Any, layer).input_layernorm(hidden)
     batch, length, _ = hidden.shape
-    shape = (batch, length, -1, attention.head_dim)
-    query = attention.q_proj(normed).view(shape).transpose(1, 2)
-    key = attention.k_proj(normed).view(shape).transpose(1, 2)
-    query, key = apply_rotary_pos_emb(query, key, *rotary)
-    key = key.repeat_interleave(attention.num_key_value_groups, dim=1)
     received = torch.zeros(batch, length, dtype=torch.float32, device=hidden.device)
     places = torch.arange(length, device=hidden.device)
     for row in range(batch):
         rows = asking[row].nonzero().squeeze(-1)
         if len(rows) == 0:
             continue
-        scores = (query[row, :, rows] @ key[row].transpose(1, 2)).float() * attention.scaling  # (heads, asking, L)
-        seen = (places <= rows[:, None]) & valid[row]
-        received[row] = scores.masked_fill(~seen, -torch.inf).softmax(-1).mean(dim=(0, 1))
+        normed = cast(Any, layer).input_layernorm(hidden[row])
+        cosine, sine = rotary[0][row], rotary[1][row]
+        key = _heads(attention.k_proj(normed), attention.head_dim, cosine, sine)
+        key = key.repeat_interleave(attention.num_key_value_groups, dim=0)
+        for block in torch.split(rows, _BLOCK):
+            query = _heads(attention.q_proj(normed[block]), attention.head_dim, cosine[block], sine[block])
+            scores = (query @ key.transpose(1, 2)).float() * attention.scaling  # (heads, block, L)
+            seen = (places <= block[:, None]) & valid[row]
+            received[row] += scores.masked_fill(~seen, -torch.inf).softmax(-1).mean(dim=0).sum(dim=0)
+        received[row] /= len(rows)
     return received
+
+
+def _heads(projected: Tensor, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:
+    """(n, heads · head_dim) → (heads, n, head_dim), turned to its rows' positions."""
+    split = projected.view(len(projected), -1, head_dim).transpose(0, 1)[None]
+    turned, _ = apply_rotary_pos_emb(split, split, cosine[None], sine[None])
+    return cast(Tensor, turned[0])

@@ -17,15 +17,20 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import (
     Qwen2_5OmniVisionEncoderConfig,
 )
 
+MROPE_SECTION = (16, 24, 24)  # the family's, where a configuration does not say
+
 
 @strict
 class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
     """Decoder and sieve.
 
     Args:
+        sieve: ``cs2``: the checkpoint holds a CS2 and a score head; ``none``: it holds neither, as the stock
+            family's does not.
         av_refiner_layers: bidirectional CS2 layers before the decoder; 0 scores the raw embeddings.
         compression_ratio: the budget used when a call names none (fraction of audio-visual rows kept).
-        sync_rope_section: frequencies of half a head given to the axes ``[T, H, W, T]`` (paper, Sync-RoPE).
+        sync_rope_section: frequencies of half a head given to the axes ``[T, H, W, T]`` (paper, Sync-RoPE). Three
+            of them are the family's M-RoPE ``[T, H, W]``.
         retain_token: ``av``: video and audio compete in one pool; ``v``: only video and image rows are
             candidates and audio rows are dropped (the authors' ``RETAIN_TOKEN``).
         sieve_view: what CS2's rows see: the ``whole`` prompt in both directions; as ablations, only what comes
@@ -36,6 +41,7 @@ class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
     model_type = "qwen2_5_omni_compress_text"
 
     head_dim: int | None = None
+    sieve: str = "cs2"
     av_refiner_layers: int = 1
     compression_ratio: float = 0.2
     sync_rope_section: list[int] | tuple[int, ...] = (18, 18, 18, 10)
@@ -53,6 +59,8 @@ class EchoingPixelsTextConfig(Qwen2_5OmniTextConfig):
             )
         if not 0.0 < self.compression_ratio <= 1.0:
             raise ValueError(f"compression_ratio must be in (0, 1], not {self.compression_ratio}")
+        if self.sieve not in ("cs2", "none"):
+            raise ValueError(f"sieve must be 'cs2' or 'none', not {self.sieve!r}")
         if self.retain_token not in ("av", "v"):
             raise ValueError(f"retain_token must be 'av' or 'v', not {self.retain_token!r}")
         if self.sieve_softmax not in ("vanilla", "gumbel"):
@@ -108,6 +116,27 @@ class EchoingPixelsConfig(PreTrainedConfig):
         if not isinstance(self.thinker_config, PreTrainedConfig):
             self.thinker_config = EchoingPixelsThinkerConfig(**(self.thinker_config or {}))
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_stock(cls, raw: dict[str, Any], **text_fields: Any) -> EchoingPixelsConfig:
+        """A stock checkpoint's configuration as one of ours.
+
+        Args:
+            raw: contents of its ``config.json``: of the whole family model, or of the bare thinker.
+            text_fields: of the text configuration, set over what ``raw`` says. Without any, the decoder stays as
+                it is: no sieve, and the family's three-axis M-RoPE.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no configuration of the family.
+        """
+        thinker = dict(raw.get("thinker_config", raw))
+        text = dict(thinker["text_config"])
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        text.update(text_fields or {"sieve": "none", "sync_rope_section": rope.get("mrope_section", MROPE_SECTION)})
+        for part in (thinker, text):
+            part.pop("model_type", None)
+        thinker["text_config"] = text
+        return cls(architectures=["Qwen2_5OmniCompressForConditionalGeneration"], thinker_config=thinker)
 
     @property
     def text(self) -> EchoingPixelsTextConfig:

@@ -18,13 +18,17 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the placeholder and border tokens; every checkpoint states its own."""
+    """Ids of the placeholder and border tokens; every checkpoint states its own.
+
+    ``ends`` are those that close a block of media.
+    """
 
     audio: int
     image: int
     video: int
     vision_start: int
     audio_start: int
+    ends: tuple[int, ...] = ()
 
     @property
     def placeholders(self) -> tuple[int, int, int]:

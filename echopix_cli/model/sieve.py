@@ -64,3 +64,24 @@ def pack_left(rows: Sequence[Tensor], fill: float = 0.0) -> Tensor:
         if row.shape[0]:
             packed[index, width - row.shape[0] :] = row
     return packed
+
+
+def left_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
+    """(B, K) of ones where a batch that :func:`pack_left` made is real, None when all prompts are as long."""
+    if len(set(lengths)) == 1:
+        return None
+    return pack_left([torch.ones(length, dtype=torch.long, device=device) for length in lengths], 0)
+
+
+def spread_order(candidates: Tensor) -> Tensor:
+    """For each candidate, its place in an order whose every prefix is evenly spread over them (B, L).
+
+    Van der Corput order of the candidates' ranks: its first k are evenly spread for every k.
+    """
+    order = torch.zeros(candidates.shape, dtype=torch.float64)
+    for row, mask in enumerate(candidates.cpu()):
+        count = int(mask.sum())
+        bits = max(1, (count - 1).bit_length())
+        reversed_bits = [int(f"{rank:0{bits}b}"[::-1], 2) for rank in range(count)]
+        order[row, mask] = torch.tensor(reversed_bits, dtype=torch.float64)
+    return order.to(candidates.device)

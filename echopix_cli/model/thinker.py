@@ -1,4 +1,4 @@
-"""The thinker: towers, CS2, score head and decoder over transformers' Qwen2.5-Omni parts.
+"""The thinker: towers, sieve and decoder over transformers' Qwen2.5-Omni parts.
 
 Only the delta lives here. Towers and decoder layers are transformers' own; the module tree is named after
 the authors' checkpoint (``visual``, ``model.bidir_encoder`` …), so that tensors need no renaming on the way
@@ -10,109 +10,31 @@ Source: paper sections on CS2 and Sync-RoPE; ``forward pass`` of the reference R
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache
-from transformers.masking_utils import create_causal_mask
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
-    Qwen2_5OmniDecoderLayer,
-    Qwen2_5OmniPreTrainedModel,
-    Qwen2_5OmniRMSNorm,
-)
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniPreTrainedModel
 
-from echopix_cli.model.configuration import EchoingPixelsTextConfig, EchoingPixelsThinkerConfig
-from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids, rotary_embedding
-from echopix_cli.model.sieve import keep_count, pack_left, select, straight_through
+from echopix_cli.model.configuration import EchoingPixelsThinkerConfig
+from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids
+from echopix_cli.model.question_attention import score_by_question
+from echopix_cli.model.sieve import keep_count, left_mask, pack_left, select, spread_order, straight_through
+from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.towers import build_audio, build_visual
-from echopix_cli.model.values import IGNORE, Prompt, Scored, Selection, Sieved, TrainingOutput
-
-
-class TokenCompressor(nn.Module):
-    """The score head: one scalar for every CS2 row."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.ln = Qwen2_5OmniRMSNorm(hidden_size, eps=1e-6)
-        self.score_head = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, 1))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(B, L, d) → scores (B, L)."""
-        return cast(Tensor, self.score_head(self.ln(hidden))).squeeze(-1)
-
-
-class BidirectionalEncoder(nn.Module):
-    """CS2: decoder-shaped layers in which every row of the prompt sees every other."""
-
-    def __init__(self, config: EchoingPixelsTextConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Qwen2_5OmniDecoderLayer(config, i) for i in range(config.av_refiner_layers))
-        for layer in self.layers:
-            # With no mask given, SDPA reads this flag: unmasked, and its flash kernel stays available.
-            cast(Any, layer).self_attn.is_causal = False
-
-    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], key_mask: Tensor | None) -> Tensor:
-        """(B, L, d) → (B, L, d); ``key_mask`` (B, 1, 1, L) bool hides keys, None hides nothing."""
-        for layer in self.layers:
-            hidden = layer(hidden, attention_mask=key_mask, position_embeddings=rotary)
-        return hidden
-
-
-class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
-    """Embeddings, CS2, score head and decoder."""
-
-    config: EchoingPixelsTextConfig
-    config_class = EchoingPixelsTextConfig
-
-    def __init__(self, config: EchoingPixelsTextConfig) -> None:
-        super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.bidir_encoder = BidirectionalEncoder(config) if config.av_refiner_layers > 0 else None
-        self.compressor = TokenCompressor(config.hidden_size)
-        self.layers = nn.ModuleList(Qwen2_5OmniDecoderLayer(config, i) for i in range(config.num_hidden_layers))
-        self.norm = Qwen2_5OmniRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.gradient_checkpointing = False
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embed_tokens
-
-    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Sync-RoPE's cosine and sine for (4, B, L) positions; CS2 and decoder share them."""
-        theta = float(self.config.rope_parameters["rope_theta"])
-        return rotary_embedding(positions, self.config.sync_rope_section, theta, dtype)
-
-    def decode(
-        self,
-        hidden: Tensor,
-        positions: Tensor,
-        attention_mask: Tensor | None = None,
-        cache: DynamicCache | None = None,
-    ) -> Tensor:
-        """Causal layers and final norm: (B, K, d) rows at (4, B, K) positions → (B, K, d).
-
-        ``attention_mask`` covers cached and new rows; None when nothing is padded.
-        """
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            position_ids=None,  # gaps in time are no sequence borders
-        )
-        rotary = self.rotary(positions, hidden.dtype)
-        for layer in self.layers:
-            hidden = layer(
-                hidden,
-                attention_mask=mask,
-                position_embeddings=rotary,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
-        return cast(Tensor, self.norm(hidden))
+from echopix_cli.model.values import (
+    CONTROLS,
+    IGNORE,
+    FirstLayers,
+    Prompt,
+    Scored,
+    Selection,
+    Sieved,
+    TrainingOutput,
+)
 
 
 class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
@@ -134,6 +56,7 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             video=config.video_token_id,
             vision_start=config.vision_start_token_id,
             audio_start=config.audio_start_token_id,
+            ends=(config.vision_end_token_id, config.audio_end_token_id),
         )
         self.timeline = Timeline(config.position_id_per_seconds, config.seconds_per_chunk)
         self.post_init()
@@ -205,34 +128,56 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
 
     # 3. Sieve.
 
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What can choose rows in this checkpoint: its own sieve first, then the controls."""
+        own: Selection = "question-attention" if self.model.compressor is None else "cs2"
+        return (own, *CONTROLS)
+
     def sieve(
         self,
         prompt: Prompt,
         budget: float,
         *,
         labels: Tensor | None = None,
-        selection: Selection = "cs2",
+        selection: Selection | None = None,
         generator: torch.Generator | None = None,
+        first_layers: FirstLayers = FirstLayers(),  # noqa: B008 - frozen
     ) -> Sieved:
-        """CS2, scores, and the rows that a budget keeps: :meth:`score`, then :meth:`keep`."""
-        scored = self.score(prompt, labels)
+        """Scores, and the rows that a budget keeps: :meth:`score`, then :meth:`keep`."""
+        scored = self.score(prompt, labels, first_layers)
         return self.keep(prompt, scored, budget, labels=labels, selection=selection, generator=generator)
 
-    def score(self, prompt: Prompt, labels: Tensor | None = None) -> Scored:
-        """CS2 and scores of every row; one pass serves any number of budgets.
+    def score(
+        self,
+        prompt: Prompt,
+        labels: Tensor | None = None,
+        first_layers: FirstLayers = FirstLayers(),  # noqa: B008 - frozen
+    ) -> Scored:
+        """Scores of every row, by CS2 or by the decoder's own first layers; one pass serves any number of budgets.
 
         Args:
             prompt: from :meth:`place`.
             labels: (B, L), ``-100`` except at answer tokens. Answer rows are hidden from CS2 and keep their
                 raw embeddings, so that an answer cannot leak.
+            first_layers: of a checkpoint without CS2, how its first layers sieve.
+
+        Raises:
+            ValueError: labels without a CS2 that could learn from them, or no such first layer.
         """
+        compressor = self.model.compressor
+        if compressor is None:
+            if labels is not None:
+                raise ValueError("a checkpoint without CS2 has no sieve to train")
+            return score_by_question(self.model, prompt, self.special, self.timeline, first_layers)
         ids = prompt.input_ids
         valid = (
             torch.ones_like(ids, dtype=torch.bool) if prompt.attention_mask is None else prompt.attention_mask.bool()
         )
         in_pool = torch.isin(ids, torch.tensor(self.special.placeholders, device=ids.device)) & valid
         encoded = self._encode(prompt, valid, in_pool, labels)
-        return Scored(encoded, self.model.compressor(encoded).float(), valid, in_pool)
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        return Scored(encoded, places, compressor(encoded).float(), valid, in_pool, in_pool)
 
     def keep(
         self,
@@ -241,7 +186,7 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         budget: float,
         *,
         labels: Tensor | None = None,
-        selection: Selection = "cs2",
+        selection: Selection | None = None,
         generator: torch.Generator | None = None,
     ) -> Sieved:
         """The rows that a budget keeps, gathered for the decoder.
@@ -251,41 +196,54 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             scored: of the same prompt.
             budget: fraction of audio-visual rows kept, in (0, 1].
             labels: as in :meth:`score`; kept rows then carry the straight-through gradient.
-            selection: ``cs2`` ranks by score in one pool. Controls: ``per-modality`` ranks by score and gives
-                video and audio the budget each; ``uniform`` and ``random`` ignore the score; ``none`` keeps no
-                audio-visual row.
+            selection: None and the first of :attr:`selections` rank by score in one pool. Controls:
+                ``per-modality`` ranks by score and gives video and audio the budget each; ``uniform`` and
+                ``random`` ignore the score; ``none`` keeps no audio-visual row. Controls differ in the choice
+                alone: rows come from CS2, or from the first layers, whoever chooses them.
             generator: of the ``random`` control.
+
+        Raises:
+            ValueError: this checkpoint has no such selection.
         """
-        ids, encoded, in_pool = prompt.input_ids, scored.encoded, scored.in_pool
-        ranking = self._ranking(scored.scores, in_pool, selection, generator)
+        chosen = self.selections[0] if selection is None else selection
+        if chosen not in self.selections:
+            raise ValueError(f"this checkpoint has no sieve {chosen!r}; it has {', '.join(self.selections)}")
+        ids, in_pool = prompt.input_ids, scored.in_pool
+        ranking = self._ranking(scored.scores, scored.candidates, chosen, generator)
         is_audio = ids == self.special.audio
         drops_audio = self.config.text_config.retain_token == "v"
-        candidates = in_pool & ~is_audio if drops_audio else in_pool
+        candidates = scored.candidates & ~is_audio if drops_audio else scored.candidates
         kept, hidden = [], []
         for row in range(ids.shape[0]):
             pool = int(in_pool[row].sum())
-            shares = [~is_audio[row], is_audio[row]] if selection == "per-modality" else [in_pool[row]]
+            shares = [~is_audio[row], is_audio[row]] if chosen == "per-modality" else [in_pool[row]]
             picked = []
             for share in shares:
                 size = int((share & in_pool[row]).sum())
-                count = keep_count(size, budget) if size and selection != "none" else 0
+                count = keep_count(size, budget) if size and chosen != "none" else 0
                 picked.append(select(ranking[row], candidates[row] & share, count))
             index = torch.cat([*picked, (scored.valid[row] & ~in_pool[row]).nonzero().squeeze(-1)]).sort().values
-            rows = encoded[row]
+            rows = scored.encoded[row, scored.places[row, index]]
             if labels is not None and pool:
-                rows = rows * straight_through(ranking[row], candidates[row], index).to(rows.dtype).unsqueeze(-1)
+                weights = straight_through(ranking[row], candidates[row], index)[index]
+                rows = rows * weights.to(rows.dtype).unsqueeze(-1)
             kept.append(index)
-            hidden.append(rows[index])
+            hidden.append(rows)
         positions = pack_left([prompt.position_ids[:, row, index].T for row, index in enumerate(kept)], 0)
         return Sieved(
             hidden=pack_left(hidden),
             position_ids=positions.permute(2, 0, 1),
-            attention_mask=_kept_mask(kept),
+            attention_mask=left_mask([len(index) for index in kept], ids.device),
             kept=tuple(kept),
             scores=scored.scores,
-            encoded=encoded,
+            encoded=scored.encoded,
             labels=None if labels is None else pack_left([labels[r, i] for r, i in enumerate(kept)], IGNORE),
             next_position=prompt.rope_deltas + scored.valid.sum(dim=1, keepdim=True),
+            start=scored.start,
+            first=tuple(
+                (_gathered(keys, scored.places, kept), _gathered(values, scored.places, kept))
+                for keys, values in scored.first
+            ),
         )
 
     def _encode(self, prompt: Prompt, valid: Tensor, in_pool: Tensor, labels: Tensor | None) -> Tensor:
@@ -304,14 +262,13 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         return torch.where((visible & has_media).unsqueeze(-1), encoded, prompt.embeds)
 
     def _ranking(
-        self, scores: Tensor, in_pool: Tensor, selection: Selection, generator: torch.Generator | None
+        self, scores: Tensor, candidates: Tensor, selection: Selection, generator: torch.Generator | None
     ) -> Tensor:
-        """The values (B, L) whose highest in the pool are kept."""
+        """The values (B, L) whose highest among the candidates are kept."""
         if selection == "random":
             return torch.rand(scores.shape, generator=generator).to(scores)
         if selection == "uniform":
-            # Van der Corput order of the pool's ranks: its first k are evenly spread for every k.
-            return -_spread_order(in_pool).to(scores)
+            return -spread_order(candidates).to(scores)
         if self.config.text_config.sieve_softmax == "gumbel" and self.training:
             noise = -torch.empty_like(scores).exponential_().log()
             return scores + noise
@@ -320,8 +277,14 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
     # 4. Decoder.
 
     def prefill(self, sieved: Sieved, cache: DynamicCache) -> Tensor:
-        """Kept rows through the decoder → logits (B, V) of each prompt's last row; fills ``cache``."""
-        hidden = self.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask, cache)
+        """Kept rows through the decoder's layers from ``start`` on → logits (B, V) of each prompt's last row.
+
+        ``cache`` is filled to the same length in every layer.
+        """
+        hidden = self.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask, cache, sieved.start)
+        # Only now: were the first layers filled before, their rows would count as ones that came earlier.
+        for layer, (keys, values) in enumerate(sieved.first):
+            cache.update(keys, values, layer)
         return cast(Tensor, self.lm_head(hidden[:, -1])).float()
 
     def step(self, tokens: Tensor, positions: Tensor, attention_mask: Tensor | None, cache: DynamicCache) -> Tensor:
@@ -350,19 +313,7 @@ def _narrowed(view: str, in_pool: Tensor) -> Tensor:
     return ~(~after[:, :, None] & after[:, None, :])
 
 
-def _kept_mask(kept: Sequence[Tensor]) -> Tensor | None:
-    """(B, K) of ones where a left-padded batch is real, None when all prompts kept equally many rows."""
-    if len({len(index) for index in kept}) == 1:
-        return None
-    return pack_left([torch.ones_like(index) for index in kept], 0)
-
-
-def _spread_order(in_pool: Tensor) -> Tensor:
-    """For each pool row, its place in an order whose every prefix is evenly spread over the pool (B, L)."""
-    order = torch.zeros(in_pool.shape, dtype=torch.float64)
-    for row, mask in enumerate(in_pool.cpu()):
-        count = int(mask.sum())
-        bits = max(1, (count - 1).bit_length())
-        reversed_bits = [int(f"{rank:0{bits}b}"[::-1], 2) for rank in range(count)]
-        order[row, mask] = torch.tensor(reversed_bits, dtype=torch.float64)
-    return order.to(in_pool.device)
+def _gathered(states: Tensor, places: Tensor, kept: Sequence[Tensor]) -> Tensor:
+    """Keys or values (B, heads, R, head_dim) of kept prompt rows, padded on the left: (B, heads, K, head_dim)."""
+    rows = [states[row][:, places[row, index]].transpose(0, 1) for row, index in enumerate(kept)]
+    return pack_left(rows).transpose(1, 2)

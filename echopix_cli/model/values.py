@@ -7,8 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-# ``cs2`` ranks by score in one pool; the others are what it is compared with.
-Selection = Literal["cs2", "per-modality", "uniform", "random", "none"]
+# ``cs2`` (trained) and ``question-attention`` (of stock weights) rank by score in one pool; the others are what
+# these are compared with.
+Selection = Literal["cs2", "question-attention", "per-modality", "uniform", "random", "none"]
+CONTROLS: tuple[Selection, ...] = ("per-modality", "uniform", "random", "none")
 IGNORE = -100  # label of rows that carry no answer token
 
 
@@ -33,28 +35,48 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """CS2 output and scores of a batch of prompts, before a budget is applied.
+class FirstLayers:
+    """How a decoder's own first layers sieve.
 
-    ``encoded`` (B, L, d) CS2 rows; ``scores`` (B, L) of every row; ``valid`` (B, L) bool, not padding;
-    ``in_pool`` (B, L) bool, audio-visual rows.
+    ``layer`` at which rows are scored and left out, counted from 0; None takes a third of the layers. ``share``
+    of the audio-visual rows that the redundancy stage leaves before; 1 leaves that stage out.
+    """
+
+    layer: int | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a batch of prompts, before a budget is applied, and the rows as the decoder is to get them.
+
+    ``encoded`` (B, R, d) rows as they enter decoder layer ``start``: of CS2 all prompt rows (R = L) before layer
+    0, of a decoder's own first layers those that the redundancy stage left. ``places`` (B, L) where each prompt
+    row stands in them. ``scores`` (B, L) of every row, 0 where none was given; ``valid`` (B, L) bool, not
+    padding; ``in_pool`` (B, L) bool, audio-visual rows; ``candidates`` (B, L) bool, those that may be kept.
+    ``first`` keys and values (B, heads, R, head_dim) of the layers before ``start``.
     """
 
     encoded: Tensor
+    places: Tensor
     scores: Tensor
     valid: Tensor
     in_pool: Tensor
+    candidates: Tensor
+    start: int = 0
+    first: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 @dataclass(frozen=True)
 class Sieved:
     """What the sieve hands to the decoder.
 
-    ``hidden`` (B, K, d) kept CS2 rows, padded on the left; ``position_ids`` (4, B, K) the rows' original
-    positions; ``attention_mask`` (B, K) or None when nothing is padded; ``kept`` per prompt the ascending
-    indices of its kept rows; ``scores`` (B, L) of every row, also where a control ignored them;
-    ``encoded`` (B, L, d) all CS2 rows; ``labels`` (B, K) or None; ``next_position`` (B, 1) of the first
-    generated token.
+    ``hidden`` (B, K, d) kept rows as they enter decoder layer ``start``, padded on the left; ``position_ids``
+    (4, B, K) the rows' original positions; ``attention_mask`` (B, K) or None when nothing is padded; ``kept``
+    per prompt the ascending indices of its kept rows; ``scores`` (B, L) of every row, also where a control
+    ignored them; ``encoded`` (B, R, d) all rows that there were to keep; ``labels`` (B, K) or None;
+    ``next_position`` (B, 1) of the first generated token; ``first`` the kept rows' keys and values
+    (B, heads, K, head_dim) of the layers before ``start``.
     """
 
     hidden: Tensor
@@ -65,6 +87,8 @@ class Sieved:
     encoded: Tensor
     labels: Tensor | None
     next_position: Tensor
+    start: int = 0
+    first: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 @dataclass(frozen=True)

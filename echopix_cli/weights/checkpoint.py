@@ -1,4 +1,9 @@
-"""Checkpoints on disk in the authors' layout: which tensors, from which files, into which model.
+"""Checkpoints on disk: which tensors, from which files, into which model.
+
+Three layouts are told apart by ``model_type`` in ``config.json``: the authors' (``qwen2_5_omni_compress``), the
+stock family's whole model (``qwen2_5_omni``) and its bare thinker (``qwen2_5_omni_thinker``). The stock ones
+hold no sieve and are run without one. A bare thinker's tensors may be named with or without the ``thinker.``
+that they have in a whole model: transformers writes them without, conversions often with it.
 
 Only safetensors are read. Of a sharded checkpoint only those shards are opened that hold thinker tensors:
 ``talker.*`` and ``token2wav.*`` are never read, and their files need not even be there.
@@ -7,7 +12,7 @@ Only safetensors are read. Of a sharded checkpoint only those shards are opened 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +26,14 @@ if TYPE_CHECKING:
 
 PREFIX = "thinker."
 MODEL_TYPE = "qwen2_5_omni_compress"
+STOCK_MODEL_TYPE = "qwen2_5_omni"
+STOCK_THINKER_TYPE = "qwen2_5_omni_thinker"  # the thinker alone, as transformers' own thinker class saves it
+_PARTS = ("audio_tower.", "lm_head.", "model.", "visual.")  # of the thinker
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def read_config(folder: Path) -> EchoingPixelsConfig:
-    """The checkpoint's configuration.
+    """The checkpoint's configuration; a stock one's says that it has no sieve.
 
     Raises:
         ModelError: no such folder, no or unreadable ``config.json``, or another kind of model.
@@ -43,18 +51,24 @@ def read_config(folder: Path) -> EchoingPixelsConfig:
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from None
-    if not isinstance(raw, dict) or raw.get("model_type") != MODEL_TYPE:
-        found = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
-        raise ModelError(f"{path} describes a model of type {found!r}, not {MODEL_TYPE!r}")
+    found = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
+    readers: dict[str, Callable[[dict[str, Any]], EchoingPixelsConfig]] = {
+        MODEL_TYPE: EchoingPixelsConfig.from_dict,
+        STOCK_MODEL_TYPE: EchoingPixelsConfig.from_stock,
+        STOCK_THINKER_TYPE: EchoingPixelsConfig.from_stock,
+    }
+    if not isinstance(raw, dict) or found not in readers:
+        raise ModelError(f"{path} describes a model of type {found!r}, not {' or '.join(map(repr, readers))}")
     try:
-        config: EchoingPixelsConfig = EchoingPixelsConfig.from_dict(raw)
-    except (TypeError, ValueError) as error:
+        return readers[found](raw)
+    except KeyError as error:
+        raise ModelError(f"{path} is not a valid configuration: it lacks {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is not a valid configuration: {error}") from None
-    return config
 
 
 def weight_files(folder: Path) -> dict[Path, list[str] | None]:
-    """Files that hold thinker tensors → the names to read from each; None stands for all it holds.
+    """Files that hold thinker tensors → the names to read from each, as stored; None stands for all it holds.
 
     Raises:
         ModelError: no safetensors weights, or an index that names a missing shard or one outside the folder.
@@ -69,7 +83,7 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if alien := _alien(list(weight_map)):
             raise ModelError(f"{index} names unknown tensors: {', '.join(alien[:8])}")
-        wanted = [(name, str(file)) for name, file in weight_map.items() if name.startswith(PREFIX)]
+        wanted = [(name, str(file)) for name, file in weight_map.items() if _full_name(name)]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"cannot read {index}: {error}") from None
     files: dict[Path, list[str] | None] = {}
@@ -86,7 +100,11 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All thinker tensors, memory-mapped, in the precision they are stored in."""
+    """All thinker tensors, memory-mapped, in the precision they are stored in, named ``thinker.…`` in any layout.
+
+    Raises:
+        ModelError: files missing, damaged or not as their index says, or a tensor there twice.
+    """
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, torch.Tensor] = {}
@@ -94,22 +112,33 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         try:
             with safe_open(file, framework="pt") as handle:
                 present = list(handle.keys())
-                chosen = [name for name in present if name.startswith(PREFIX)] if names is None else names
+                chosen = [name for name in present if _full_name(name)] if names is None else names
                 if names is None and (alien := _alien(present)):
                     raise ModelError(f"{file} holds unknown tensors: {', '.join(alien[:8])}")
-                if unlisted := sorted(name for name in present if name.startswith(PREFIX) and name not in set(chosen)):
+                if unlisted := sorted(name for name in present if _full_name(name) and name not in set(chosen)):
                     raise ModelError(f"{file} holds tensors its index does not name: {', '.join(unlisted[:8])}")
                 if absent := sorted(set(chosen) - set(present)):
                     raise ModelError(f"{file} lacks tensors its index names: {', '.join(absent[:8])}")
-                tensors.update((name, handle.get_tensor(name)) for name in chosen)
+                for name in chosen:
+                    full = str(_full_name(name))
+                    if full in tensors:
+                        raise ModelError(f"{file} holds {full} a second time, under another name")
+                    tensors[full] = handle.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
     return tensors
 
 
+def _full_name(name: str) -> str | None:
+    """A stored tensor's name in a whole model; None when it is not the thinker's."""
+    if name.startswith(PREFIX):
+        return name
+    return PREFIX + name if name.startswith(_PARTS) else None
+
+
 def _alien(names: list[str]) -> list[str]:
     """Names that belong to no part of the family's checkpoints."""
-    return sorted(name for name in names if not name.startswith((PREFIX, "talker.", "token2wav.")))
+    return sorted(name for name in names if not _full_name(name) and not name.startswith(("talker.", "token2wav.")))
 
 
 def load_model(
@@ -121,10 +150,10 @@ def load_model(
     tensors: dict[str, torch.Tensor] | None = None,
     text_overrides: Mapping[str, Any] | None = None,
 ) -> EchoingPixelsForConditionalGeneration:
-    """Load an EchoingPixels checkpoint.
+    """Load a checkpoint: of EchoingPixels, or a stock one, which then has no sieve of its own.
 
     Args:
-        folder: with ``config.json`` and weights in the authors' layout, single file or sharded.
+        folder: with ``config.json`` and weights in one of the layouts above, single file or sharded.
         dtype: of the loaded weights; None keeps what is stored.
         device: where to put them.
         config: as :func:`read_config` gave it, where the caller has read it already.

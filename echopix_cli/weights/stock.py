@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
-from echopix_cli.weights.checkpoint import load_model, read_config, read_tensors
+from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
+from echopix_cli.weights.checkpoint import STOCK_THINKER_TYPE, load_model, read_config, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from echopix_cli.model.configuration import EchoingPixelsConfig
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-STOCK_MODEL_TYPE = "qwen2_5_omni"
 _SYNC_SHARE = 18 / 64  # of half a head, for each of the first three axes (paper: [18, 18, 18, 10])
 
 
@@ -25,7 +25,7 @@ def is_stock(folder: Path) -> bool:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(raw, dict) and raw.get("model_type") == STOCK_MODEL_TYPE
+    return isinstance(raw, dict) and raw.get("model_type") in (STOCK_MODEL_TYPE, STOCK_THINKER_TYPE)
 
 
 def sync_sections(head_dim: int) -> list[int]:
@@ -44,16 +44,9 @@ def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
 
     raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        thinker = dict(raw["thinker_config"])
-        text = dict(thinker["text_config"])
-        head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-        text.update(av_refiner_layers=sieve_layers, sync_rope_section=sync_sections(head_dim))
-        for part in (thinker, text):
-            part.pop("model_type", None)
-        thinker["text_config"] = text
-        return EchoingPixelsConfig(
-            architectures=["Qwen2_5OmniCompressForConditionalGeneration"], thinker_config=thinker
-        )
+        text = read_config(folder).text
+        sections = sync_sections(int(text.head_dim or 0))
+        return EchoingPixelsConfig.from_stock(raw, av_refiner_layers=sieve_layers, sync_rope_section=sections)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {error}") from None
 

@@ -1,0 +1,124 @@
+"""Embeddings, CS2, score head and causal decoder: the part of the thinker that knows no media.
+
+Decoder layers are transformers' own; the module tree is named after the authors' checkpoint, so that tensors
+need no renaming on the way in or out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
+    Qwen2_5OmniDecoderLayer,
+    Qwen2_5OmniPreTrainedModel,
+    Qwen2_5OmniRMSNorm,
+)
+
+from echopix_cli.model.configuration import EchoingPixelsTextConfig
+from echopix_cli.model.positions import rotary_embedding
+
+
+class TokenCompressor(nn.Module):
+    """The score head: one scalar for every CS2 row."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.ln = Qwen2_5OmniRMSNorm(hidden_size, eps=1e-6)
+        self.score_head = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, L, d) → scores (B, L)."""
+        return cast(Tensor, self.score_head(self.ln(hidden))).squeeze(-1)
+
+
+class BidirectionalEncoder(nn.Module):
+    """CS2: decoder-shaped layers in which every row of the prompt sees every other."""
+
+    def __init__(self, config: EchoingPixelsTextConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Qwen2_5OmniDecoderLayer(config, i) for i in range(config.av_refiner_layers))
+        for layer in self.layers:
+            # With no mask given, SDPA reads this flag: unmasked, and its flash kernel stays available.
+            cast(Any, layer).self_attn.is_causal = False
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], key_mask: Tensor | None) -> Tensor:
+        """(B, L, d) → (B, L, d); ``key_mask`` (B, 1, 1, L) bool hides keys, None hides nothing."""
+        for layer in self.layers:
+            hidden = layer(hidden, attention_mask=key_mask, position_embeddings=rotary)
+        return hidden
+
+
+class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
+    """Embeddings, CS2, score head and decoder; a checkpoint without a sieve has neither CS2 nor score head."""
+
+    config: EchoingPixelsTextConfig
+    config_class = EchoingPixelsTextConfig
+
+    def __init__(self, config: EchoingPixelsTextConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        trained = config.sieve == "cs2"
+        self.bidir_encoder = BidirectionalEncoder(config) if trained and config.av_refiner_layers > 0 else None
+        self.compressor = TokenCompressor(config.hidden_size) if trained else None
+        self.layers = nn.ModuleList(Qwen2_5OmniDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = Qwen2_5OmniRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for (4, B, L) positions; CS2 and decoder share them.
+
+        Sync-RoPE reads all four axes. The family's own three sections leave the fourth unread.
+        """
+        theta = float(self.config.rope_parameters["rope_theta"])
+        return rotary_embedding(positions, self.config.sync_rope_section, theta, dtype)
+
+    def run_layers(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        begin: int = 0,
+        end: int | None = None,
+    ) -> Tensor:
+        """Causal layers ``begin`` up to ``end`` (all of them): (B, K, d) rows at (4, B, K) positions → (B, K, d).
+
+        ``attention_mask`` (B, cached + K) covers cached and new rows; None when nothing is padded. ``cache`` is
+        filled by the layers that run.
+        """
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=None,  # gaps in time are no sequence borders
+        )
+        rotary = self.rotary(positions, hidden.dtype)
+        for layer in self.layers[begin:end]:
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_embeddings=rotary,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        return hidden
+
+    def decode(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """As :meth:`run_layers` from layer ``start`` to the last, with the final norm."""
+        return cast(Tensor, self.norm(self.run_layers(hidden, positions, attention_mask, cache, start)))
