@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from prompts import padded
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,26 +37,6 @@ def prompt(model: EchoingPixelsForConditionalGeneration, inputs: dict[str, Tenso
 
 def text_prompt(model: EchoingPixelsForConditionalGeneration, length: int = 9) -> Prompt:
     return model.prompt(torch.arange(20, 20 + length)[None])
-
-
-def padded(prompts: list[Prompt], side: str) -> Prompt:
-    """Several single prompts as one batch, padded on one side."""
-    width = max(p.embeds.shape[1] for p in prompts)
-    rows: dict[str, list[Tensor]] = {"embeds": [], "input_ids": [], "position_ids": [], "mask": []}
-    for p in prompts:
-        short = width - p.embeds.shape[1]
-        pad = (short, 0) if side == "left" else (0, short)
-        rows["embeds"].append(torch.nn.functional.pad(p.embeds, (0, 0, *pad), value=0.7))
-        rows["input_ids"].append(torch.nn.functional.pad(p.input_ids, pad, value=0))
-        rows["position_ids"].append(torch.nn.functional.pad(p.position_ids, pad, value=1))
-        rows["mask"].append(torch.nn.functional.pad(torch.ones_like(p.input_ids), pad))
-    return Prompt(
-        torch.cat(rows["embeds"]),
-        torch.cat(rows["input_ids"]),
-        torch.cat(rows["position_ids"], dim=1),
-        torch.cat([p.rope_deltas for p in prompts]),
-        torch.cat(rows["mask"]),
-    )
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prompts import Media, inputs_of, make_media
 from safetensors.torch import load_file, save_file
-from stock_prompts import Media, inputs_of, make_media
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 

@@ -1,4 +1,4 @@
-"""Made-up media and their prompts as model inputs, for comparisons with transformers' own thinker."""
+"""Made-up media and their prompts as model inputs, alone and as padded batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.positions import audio_block, grid_times_to_steps, interleave, uniform_grid_times, video_block
-from echopix_cli.model.values import audio_row_counts
+from echopix_cli.model.values import Prompt, audio_row_counts
 
 MERGE = 2
 
@@ -77,3 +77,23 @@ def inputs_of(model: EchoingPixelsForConditionalGeneration, media: Media, seed: 
         inputs["input_features"] = torch.randn(1, 128, media.mel_frames, generator=source)
         inputs["feature_attention_mask"] = torch.ones(1, media.mel_frames, dtype=torch.long)
     return inputs
+
+
+def padded(prompts: list[Prompt], side: str) -> Prompt:
+    """Several single prompts as one batch, padded on one side."""
+    width = max(p.embeds.shape[1] for p in prompts)
+    rows: dict[str, list[Tensor]] = {"embeds": [], "input_ids": [], "position_ids": [], "mask": []}
+    for p in prompts:
+        short = width - p.embeds.shape[1]
+        pad = (short, 0) if side == "left" else (0, short)
+        rows["embeds"].append(torch.nn.functional.pad(p.embeds, (0, 0, *pad), value=0.7))
+        rows["input_ids"].append(torch.nn.functional.pad(p.input_ids, pad, value=0))
+        rows["position_ids"].append(torch.nn.functional.pad(p.position_ids, pad, value=1))
+        rows["mask"].append(torch.nn.functional.pad(torch.ones_like(p.input_ids), pad))
+    return Prompt(
+        torch.cat(rows["embeds"]),
+        torch.cat(rows["input_ids"]),
+        torch.cat(rows["position_ids"], dim=1),
+        torch.cat([p.rope_deltas for p in prompts]),
+        torch.cat(rows["mask"]),
+    )
