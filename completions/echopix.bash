@@ -1,8 +1,14 @@
 # bash completion for echopix; written by completions/generate.py
 _echopix() {
-    local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" word command="" words=""
+    local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}"
+    local word command="" words="" commands=""
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case "$word" in ask|config|eval|profile|scene|train) command="$word"; break;; esac
+        [[ "$word" == -* ]] && continue
+        case "$command" in
+            "") case "$word" in ask|config|eval|models|profile|scene|train) command="$word";; esac;;
+            models) case "$word" in info|list|path|prune|pull|rm|verify) command="$command $word"; break;; esac;;
+            *) break;;
+        esac
     done
     case "$previous" in
         --device) COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
@@ -20,12 +26,21 @@ _echopix() {
         "ask") words="--question -Q --json --budget -b --model -m --device --dtype --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
         "config") words="--json --no-color --debug --help -h";;
         "eval") words="--data --count -n --budget -b --sieve --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --no-video --quiet -q --debug --no-color --help -h";;
+        "models") words="--help -h"; commands="info list path prune pull rm verify";;
+        "models info") words="--json --quiet -q --debug --no-color --help -h";;
+        "models list") words="--json --quiet -q --debug --no-color --help -h";;
+        "models path") words="--debug --no-color --help -h";;
+        "models prune") words="--yes -y --dry-run --json --quiet -q --debug --no-color --help -h";;
+        "models pull") words="--dry-run --json --quiet -q --debug --no-color --help -h";;
+        "models rm") words="--yes -y --dry-run --json --quiet -q --debug --no-color --help -h";;
+        "models verify") words="--json --quiet -q --debug --no-color --help -h";;
         "profile") words="--budget -b --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
         "scene") words="--seed --family --split --count --size --fps --data --force --json --quiet -q --debug --no-color --help -h";;
         "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --hearing --seeing --evidence --teacher --teaching --plot --export --json --device --dtype --quiet -q --debug --no-color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
-    if [[ -z "$command" ]]; then COMPREPLY=($(compgen -W "ask config eval profile scene train" -- "$current")); return; fi
+    if [[ -z "$command" ]]; then commands="ask config eval models profile scene train"; fi
+    if [[ -n "$commands" ]]; then COMPREPLY=($(compgen -W "$commands" -- "$current")); return; fi
     compopt -o default; COMPREPLY=()
 }
 complete -F _echopix echopix

@@ -50,7 +50,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand, or the program itself under the name ``""``."""
+    """A subcommand (``"models pull"`` for one of a group), or the program itself under the name ``""``."""
 
     name: str
     help: str
@@ -60,13 +60,29 @@ class Command:
 
 
 def command_tree() -> tuple[Command, ...]:
-    """The program and its subcommands."""
+    """The program, its subcommands, and those of its groups."""
     root: Any = typer.main.get_command(app)
-    found = [("", root), *sorted(root.commands.items())]
+    found = [("", root)]
+    for name, part in sorted(root.commands.items()):
+        found.append((name, part))
+        found += [(f"{name} {inner}", below) for inner, below in sorted(getattr(part, "commands", {}).items())]
     return tuple(
         Command(name, _first_line(part.help), tuple(_options(part)), tuple(_arguments(part)), (part.help or "").strip())
         for name, part in found
     )
+
+
+def _top(commands: tuple[Command, ...]) -> list[Command]:
+    return [command for command in commands if command.name and " " not in command.name]
+
+
+def _below(commands: tuple[Command, ...], group: Command) -> list[Command]:
+    """A group's commands; none for what is no group."""
+    return [command for command in commands if command.name.startswith(f"{group.name} ")] if group.name else []
+
+
+def _last(command: Command) -> str:
+    return command.name.rpartition(" ")[2]
 
 
 def _arguments(part: Any) -> Iterator[str]:
@@ -98,9 +114,16 @@ def bash(commands: tuple[Command, ...]) -> str:
     lines = [
         "# bash completion for echopix; written by completions/generate.py",
         "_echopix() {",
-        '    local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" word command="" words=""',
+        '    local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}"',
+        '    local word command="" words="" commands=""',
         '    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
-        f'        case "$word" in {"|".join(c.name for c in commands if c.name)}) command="$word"; break;; esac',
+        '        [[ "$word" == -* ]] && continue',
+        '        case "$command" in',
+        f'            "") case "$word" in {"|".join(c.name for c in _top(commands))}) command="$word";; esac;;',
+        *(f'            {c.name}) case "$word" in {"|".join(map(_last, _below(commands, c)))}) '
+          'command="$command $word"; break;; esac;;' for c in _top(commands) if _below(commands, c)),
+        "            *) break;;",
+        "        esac",
         "    done",
         '    case "$previous" in',
         *(f'        {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$current")); '
@@ -110,12 +133,14 @@ def bash(commands: tuple[Command, ...]) -> str:
     ]  # fmt: skip
     for command in commands:
         names = " ".join(name for option in command.options for name in option.names)
-        lines.append(f'        "{command.name}") words="{names}";;')
-    top = " ".join(command.name for command in commands if command.name)
+        inner = " ".join(map(_last, _below(commands, command)))
+        lines.append(f'        "{command.name}") words="{names}"' + (f'; commands="{inner}";;' if inner else ";;"))
+    top = " ".join(command.name for command in _top(commands))
     lines += [
         "    esac",
         '    if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi',
-        f'    if [[ -z "$command" ]]; then COMPREPLY=($(compgen -W "{top}" -- "$current")); return; fi',
+        f'    if [[ -z "$command" ]]; then commands="{top}"; fi',
+        '    if [[ -n "$commands" ]]; then COMPREPLY=($(compgen -W "$commands" -- "$current")); return; fi',
         "    compopt -o default; COMPREPLY=()",
         "}",
         "complete -F _echopix echopix",
@@ -142,12 +167,23 @@ def zsh(commands: tuple[Command, ...]) -> str:
         "  local -a commands",
         "  commands=(",
     ]
-    lines += [f"    '{c.name}:{escape(c.help)}'" for c in commands if c.name]
+    lines += [f"    '{c.name}:{escape(c.help)}'" for c in _top(commands)]
     lines += ["  )", "  if (( CURRENT == 2 )); then", "    _describe command commands"]
     lines += [f"    _arguments {' '.join(arguments(commands[0]))}", "    return", "  fi", "  case $words[2] in"]
-    for command in commands[1:]:
-        found = " ".join(arguments(command))
-        lines.append(f"    {command.name}) shift words; (( CURRENT-- )); _arguments {found} '*:media:_files';;")
+    for command in _top(commands):
+        inner = _below(commands, command)
+        if not inner:
+            found = " ".join(arguments(command))
+            lines.append(f"    {command.name}) shift words; (( CURRENT-- )); _arguments {found} '*:media:_files';;")
+            continue
+        lines += [f"    {command.name})", "      if (( CURRENT == 3 )); then", "        commands=("]
+        lines += [f"          '{_last(c)}:{escape(c.help)}'" for c in inner]
+        lines += ["        )", "        _describe command commands", "        return", "      fi"]
+        lines.append("      case $words[3] in")
+        for c in inner:
+            found = " ".join(arguments(c))
+            lines.append(f"        {_last(c)}) shift 2 words; (( CURRENT -= 2 )); _arguments {found} '*:name:_files';;")
+        lines += ["      esac;;"]
     lines += ["  esac", "}", '_echopix "$@"']
     return "\n".join(lines) + "\n"
 
@@ -159,11 +195,16 @@ def fish(commands: tuple[Command, ...]) -> str:
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
     lines = ["# fish completion for echopix; written by completions/generate.py"]
+    for command in _top(commands):
+        lines.append(f"complete -c echopix -n __fish_use_subcommand -f -a {command.name} -d {quote(command.help)}")
+        inner = _below(commands, command)
+        unsaid = f"__fish_seen_subcommand_from {command.name}; and not __fish_seen_subcommand_from "
+        unsaid += " ".join(map(_last, inner))
+        for c in inner:
+            lines.append(f"complete -c echopix -n {quote(unsaid)} -f -a {_last(c)} -d {quote(c.help)}")
     for command in commands:
-        if command.name:
-            lines.append(f"complete -c echopix -n __fish_use_subcommand -f -a {command.name} -d {quote(command.help)}")
-    for command in commands:
-        when = f"'__fish_seen_subcommand_from {command.name}'" if command.name else "__fish_use_subcommand"
+        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.name.split())
+        when = quote(seen) if command.name else "__fish_use_subcommand"
         for option in command.options:
             spelled = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names)
             value = f" -x -a {quote(' '.join(option.words))}" if option.words else " -r" if option.takes_value else ""
@@ -176,7 +217,13 @@ def reference(commands: tuple[Command, ...]) -> str:
     parts = ["# Command reference\n\nWritten by `completions/generate.py` from the program itself.\n"]
     for command in commands:
         usage = " ".join(
-            ["echopix", *([command.name] if command.name else ["COMMAND"]), "[OPTIONS]", *command.arguments]
+            [
+                "echopix",
+                *([command.name] if command.name else []),
+                *(["COMMAND"] if not command.name or _below(commands, command) else []),
+                "[OPTIONS]",
+                *command.arguments,
+            ]
         )
         parts.append(f"## {usage}\n\n{command.description}\n")
         parts.append("| option | meaning |\n| --- | --- |")

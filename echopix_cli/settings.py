@@ -1,7 +1,7 @@
 """Where each setting comes from: flag > ``ECHOPIX_*`` > ``config.toml`` > default.
 
 One table describes every setting; the command line, the environment, the config file and ``echopix config``
-all read it.
+all read it. Besides settings, the config file may give models names of the user's own, in a table ``[models]``.
 """
 
 from __future__ import annotations
@@ -83,6 +83,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _folder(text: str) -> str:
+    return os.path.abspath(os.path.expanduser(text))
+
+
 def _device(text: str) -> str:
     if text in ("auto", "cpu", "cuda") or (text.startswith("cuda:") and text[5:].isascii() and text[5:].isdecimal()):
         return text
@@ -114,12 +118,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("system", str, None, "system prompt; without it the family's"),
     Setting("max_new_tokens", _bounded(int, 1, _POSITIVE), 256, "longest answer, in tokens"),
     Setting("temperature", _bounded(float, 0.0, "expected a number of at least 0"), 0.0, "0 is greedy"),
+    Setting(
+        "cache_dir",
+        _folder,
+        str(platformdirs.user_cache_path("echopix")),
+        "folder for what echopix keeps about models (downloads themselves lie in the hub's cache: HF_HUB_CACHE)",
+    ),
     Setting("quiet", _boolean, False, "print the answer only"),
     Setting("verbose", _boolean, False, "print more about media and model"),
     Setting("debug", _boolean, False, "show tracebacks"),
     Setting("no_color", _boolean, False, "no colours"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+_MODELS = "models"  # the table of the config file that holds names, not settings
 
 
 def config_path() -> Path:
@@ -134,16 +145,52 @@ def read_file(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: not TOML, or a name that is no setting.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}", "mend or remove the file") from None
+    values = _read_toml(path)
+    values.pop(_MODELS, None)
     if unknown := sorted(set(values) - set(_BY_NAME)):
         known = ", ".join(_BY_NAME)
         raise UsageError(f"{path} sets {', '.join(map(repr, unknown))}, which is no setting", f"settings are: {known}")
     return values
+
+
+def read_models(path: Path | None = None) -> dict[str, str]:
+    """The user's own model names: ``name = "hf:OWNER/REPO@REVISION"`` or ``name = "/a/folder"`` below ``[models]``.
+
+    Args:
+        path: of the config file, whose folder relative paths start from; defaults to :func:`config_path`.
+
+    Raises:
+        UsageError: not TOML, or not a table of strings.
+    """
+    file = config_path() if path is None else path
+    table = _read_toml(file).get(_MODELS, {})
+    if not isinstance(table, dict) or not all(isinstance(value, str) and value for value in table.values()):
+        raise UsageError(
+            f"{file}: [models] is a table of strings", 'such as mine = "hf:OWNER/REPO" or mine = "/a/folder"'
+        )
+    return {
+        name: value if value.startswith("hf:") else str(file.parent.absolute() / os.path.expanduser(value))
+        for name, value in table.items()
+    }
+
+
+def cache_dir() -> Path:
+    """The setting ``cache_dir``, for those who need it and no other.
+
+    Raises:
+        UsageError: the config file cannot be read.
+    """
+    setting = _BY_NAME["cache_dir"]
+    return Path(_settle(setting, None, os.environ, config_path(), read_file(config_path())).value)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "mend or remove the file") from None
 
 
 def _parsed(setting: Setting, raw: Any, where: str) -> Any:
@@ -174,19 +221,24 @@ def resolve(
     variables = os.environ if environment is None else environment
     file = config_path() if path is None else path
     from_file = read_file(file)
-    resolved = {}
-    for setting in SETTINGS:
-        name = setting.name
-        flag = flags.get(name)
-        if flag is not None:
-            resolved[name] = Resolved(_parsed(setting, flag, f"--{name.replace('_', '-')}"), "flag")
-        elif setting.variable in variables and (variables[setting.variable] or setting.parse is _boolean):
-            resolved[name] = Resolved(_parsed(setting, variables[setting.variable], setting.variable), "environment")
-        elif name in from_file:
-            resolved[name] = Resolved(_parsed(setting, from_file[name], f"{file}, {name}"), "file")
-        else:
-            resolved[name] = Resolved(setting.default, "default")
+    resolved = {
+        setting.name: _settle(setting, flags.get(setting.name), variables, file, from_file) for setting in SETTINGS
+    }
     start, end = resolved["start"].value, resolved["end"].value
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {end:g} s is not after --start {start:g} s", "give an end later than the start")
     return resolved
+
+
+def _settle(
+    setting: Setting, flag: Any, variables: Mapping[str, str], file: Path, from_file: Mapping[str, Any]
+) -> Resolved:
+    """One setting from the first place that says something."""
+    name, variable = setting.name, setting.variable
+    if flag is not None:
+        return Resolved(_parsed(setting, flag, f"--{name.replace('_', '-')}"), "flag")
+    if variable in variables and (variables[variable] or setting.parse is _boolean):
+        return Resolved(_parsed(setting, variables[variable], variable), "environment")
+    if name in from_file:
+        return Resolved(_parsed(setting, from_file[name], f"{file}, {name}"), "file")
+    return Resolved(setting.default, "default")

@@ -26,11 +26,12 @@ def no_hub() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person's own config file and ECHOPIX_* variables do not reach the tests."""
+    """The person's own config file, models and ECHOPIX_* variables do not reach the tests."""
     for name in list(os.environ):
         if name.startswith("ECHOPIX_") and name != "ECHOPIX_REQUIRE_GPU":
             monkeypatch.delenv(name)
     monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
 
 
 @pytest.fixture(scope="session")

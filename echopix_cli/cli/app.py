@@ -12,6 +12,7 @@ from echopix_cli import __version__
 from echopix_cli.cli.ask import ask
 from echopix_cli.cli.config import config
 from echopix_cli.cli.evaluate import evaluate
+from echopix_cli.cli.models import models
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
@@ -38,6 +39,7 @@ app.command()(profile)
 app.command("eval")(evaluate)
 app.command()(scene)
 app.command()(train)
+app.add_typer(models)
 app.command()(config)
 
 

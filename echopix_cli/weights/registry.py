@@ -1,16 +1,115 @@
-"""Model names → folders on disk."""
+"""Model names → what they stand for → folders on disk. Nothing here reaches for the network."""
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 
 from echopix_cli import __version__
-from echopix_cli.errors import ModelError
+from echopix_cli.errors import ModelError, UsageError
+from echopix_cli.settings import config_path, read_models
+from echopix_cli.weights.checkpoint import MODEL_TYPE
+from echopix_cli.weights.store import HUB, Entry, Store
 
 BUNDLED = "tiny"
+PREFIX = "hf:"
+# config.json's model_type → what we call the layout.
+LAYOUTS = {
+    MODEL_TYPE: "EchoingPixels",
+    "qwen2_5_omni": "Qwen2.5-Omni",
+    "qwen2_5_omni_thinker": "Qwen2.5-Omni thinker",
+}
+QUANTIZATIONS = ("bfloat16", "int8", "nf4")
+# Bytes a parameter of the decoder's linear layers takes. int8 adds a scale a row, which is next to nothing;
+# nf4 adds four bytes for every 64 weights.
+_LINEAR_BYTES = {"bfloat16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
+# Activations of towers and prefill, the CUDA context and fragmentation: an allowance, not a measurement.
+WORKING_MARGIN = 2 * 2**30
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's memory follows from; counts are computed from the published configurations.
+
+    Attributes:
+        linear: parameters in the decoder's and the CS2's linear layers, which quantization shrinks.
+        other: all other parameters of the thinker (towers, embeddings, output layer, norms), kept in bfloat16.
+        cache_bytes: bytes of the key-value cache per token, in bfloat16.
+        context: tokens.
+    """
+
+    linear: int
+    other: int
+    cache_bytes: int
+    context: int
+
+    @property
+    def parameters(self) -> int:
+        """Of the thinker with its CS2, about."""
+        return self.linear + self.other
+
+    def weights(self, quantization: str) -> int:
+        """Bytes of the loaded weights, about."""
+        return round(self.linear * _LINEAR_BYTES[quantization] + 2 * self.other)
+
+    def memory(self, quantization: str) -> int:
+        """Bytes of device memory that a full context needs, about: weights, cache and the working margin."""
+        return self.weights(quantization) + self.cache_bytes * self.context + WORKING_MARGIN
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a name stands for.
+
+    Attributes:
+        name: as the user types it.
+        repository: on the hub, ``OWNER/NAME``; None for a folder.
+        revision: what is asked of the hub; None lets its default branch be resolved once, at the first download.
+        folder: of a model that is on this machine anyway; None for the hub's.
+        licence: as the model card states it; empty when it is not known before the hub has been asked.
+        download: bytes to fetch, about; None when not known.
+        shape: None when not known.
+        origin: ``bundled``, ``registered``, ``config`` (the user's file) or ``given`` (a path or ``hf:``).
+    """
+
+    name: str
+    repository: str | None = None
+    revision: str | None = None
+    folder: Path | None = None
+    licence: str = ""
+    download: int | None = None
+    shape: Shape | None = None
+    origin: str = "registered"
+
+    @property
+    def key(self) -> str:
+        """The store's key of its download.
+
+        Raises:
+            ValueError: it is a folder, not a download.
+        """
+        if self.repository is None:
+            raise ValueError(f"{self.name} is no download")
+        wanted = "" if self.revision is None else "@" + quote(self.revision, safe="")
+        return repository_key(self.repository) + wanted
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as ``hf:OWNER/NAME[@REVISION]`` or a folder."""
+        if self.repository is None:
+            return str(self.folder)
+        return PREFIX + self.repository + ("" if self.revision is None else f"@{self.revision}")
 
 
 @dataclass(frozen=True)
@@ -26,19 +125,157 @@ class ModelSource:
     demonstration: bool = False
 
 
-def resolve_model(name: str) -> ModelSource:
-    """A registered name, or the path of a checkpoint folder.
+# Layers × (attention + MLP) of the decoder and of a CS2 of four layers; towers of 32 layers, 1280 wide; embeddings
+# and an output layer of their own. No commit is pinned: the first download resolves and records it.
+_OMNI_3B = Shape(linear=3_083_000_000, other=1_933_000_000, cache_bytes=36_864, context=32_768)
+_OMNI_7B = Shape(linear=7_457_000_000, other=2_419_000_000, cache_bytes=57_344, context=32_768)
+REGISTERED: tuple[Model, ...] = (
+    Model(
+        "qwen2.5-omni-3b",
+        "Qwen/Qwen2.5-Omni-3B",
+        licence="Qwen research licence: non-commercial use only",
+        download=9_400_000_000,
+        shape=_OMNI_3B,
+    ),
+    Model(
+        "qwen2.5-omni-7b",
+        "Qwen/Qwen2.5-Omni-7B",
+        licence="Apache-2.0",
+        download=17_900_000_000,
+        shape=_OMNI_7B,
+    ),
+)
+
+
+def repository_key(repository: str) -> str:
+    """The store's name for all that belongs to a repository; also of the lock held while fetching from it."""
+    return f"{HUB}-{repository.replace('/', '--')}"
+
+
+def known_models() -> dict[str, Model]:
+    """Every name there is: the bundled model, the registered ones, the user's own.
 
     Raises:
-        ModelError: neither; the message lists the names there are.
+        UsageError: the config file gives a name that is taken, or stands for nothing.
     """
-    if name == BUNDLED:
-        folder = Path(str(files("echopix_cli") / "assets" / BUNDLED))
-        return ModelSource(BUNDLED, folder, revision=f"echopix {__version__}", demonstration=True)
+    bundled = Model(
+        BUNDLED, folder=Path(str(files("echopix_cli") / "assets" / BUNDLED)), licence="MIT", origin="bundled"
+    )
+    found = {model.name: model for model in (bundled, *REGISTERED)}
+    for name, value in read_models().items():
+        where = f"{config_path()}, [models]"
+        if name in found or name == "auto" or not _NAME.fullmatch(name):
+            raise UsageError(f"{where}: {name!r} cannot be a model's name", "choose another: letters, digits, . _ -")
+        if value.startswith(PREFIX):
+            try:
+                given = _parse_hub(name, value)
+            except ModelError as error:
+                raise UsageError(f"{where}, {name}: {error.message}", error.hint) from None
+            found[name] = Model(name, given.repository, given.revision, origin="config")
+        else:
+            found[name] = Model(name, folder=Path(value), origin="config")
+    return found
+
+
+def find_model(name: str) -> Model:
+    """What a name stands for: a known name, ``hf:OWNER/REPO[@REVISION]``, or the path of a folder.
+
+    Raises:
+        ModelError: none of these; the message lists the names there are.
+    """
+    known = known_models()
+    if name in known:
+        return known[name]
+    if name.startswith(PREFIX):
+        return _parse_hub(name, name)
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):  # unlike Path.is_dir, this takes names that no file can have
-        return ModelSource(path.resolve().name, path)
+        return Model(path.resolve().name, folder=path, origin="given")
+    near = difflib.get_close_matches(name.lower(), list(known), 1)
+    guess = f"did you mean {near[0]}? " if near else ""
     raise ModelError(
         f"no model named {name!r}, and no such folder",
-        f"models are: {BUNDLED}; or give the path of a folder with an EchoingPixels checkpoint",
+        f"{guess}models are: {', '.join(known)}; or give hf:OWNER/REPO, or the path of a folder with a checkpoint",
     )
+
+
+def resolve_model(name: str) -> ModelSource:
+    """The folder of a model that is on this machine.
+
+    Raises:
+        ModelError: no such name, not downloaded, or its files are not what was downloaded.
+    """
+    model = find_model(name)
+    if model.folder is not None:
+        bundled = model.origin == "bundled"
+        return ModelSource(model.name, model.folder, f"echopix {__version__}" if bundled else None, bundled)
+    entry = open_download(model)
+    if entry is None:
+        raise ModelError(f"{name} is not on this machine", f"echopix models pull {name}")
+    return ModelSource(model.name, entry.folder, entry.manifest.revision)
+
+
+def open_download(model: Model) -> Entry | None:
+    """What was downloaded and checked under this name; None when nothing was. Sizes are compared, bytes are not.
+
+    Raises:
+        ModelError: files are missing or of another size.
+    """
+    try:
+        return Store().open(model.key)
+    except ModelError as error:
+        raise ModelError(f"{model.name}: {error.message}", f"echopix models pull {model.name}") from None
+
+
+def recognise(folder: Path) -> str | None:
+    """The layout of the checkpoint in a folder by its ``config.json``: a value of :data:`LAYOUTS`, or None."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return LAYOUTS.get(str(raw.get("model_type"))) if isinstance(raw, dict) else None
+
+
+def choose_auto(free_bytes: int | None, quantization: str = "nf4") -> tuple[str, str]:
+    """What ``--model auto`` stands for: the largest registered model that fits, quantized, with a working margin.
+
+    Args:
+        free_bytes: free memory of the CUDA device; None without one.
+        quantization: of :data:`QUANTIZATIONS`, how the decoder will be loaded.
+
+    Returns:
+        a model's name, and why it was chosen, as a line for the record.
+    """
+    if free_bytes is None:
+        return BUNDLED, f"no CUDA device: {BUNDLED}, the demonstration model"
+    sized = sorted(
+        ((model.name, model.shape) for model in REGISTERED if model.shape is not None),
+        key=lambda pair: pair[1].parameters,
+        reverse=True,
+    )
+    free = f"{free_bytes / 2**30:.1f} GiB"
+    for name, shape in sized:
+        needed = shape.memory(quantization)
+        if needed <= free_bytes:
+            return name, f"the largest that fits: about {needed / 2**30:.1f} GiB as {quantization}, {free} free"
+    name, shape = sized[-1]
+    smallest = f"{shape.memory(quantization) / 2**30:.1f} GiB"
+    return BUNDLED, f"{name} needs about {smallest} as {quantization}, {free} free: {BUNDLED}, the demonstration model"
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a full commit hash, which never comes to mean something else."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def _parse_hub(name: str, text: str) -> Model:
+    """``hf:OWNER/REPO[@REVISION]``.
+
+    Raises:
+        ModelError: it is not of this form.
+    """
+    repository, at, revision = text.removeprefix(PREFIX).partition("@")
+    odd = ".." in text or "--" in repository  # the hub allows neither, and both have a meaning in folder names
+    if odd or not _REPOSITORY.fullmatch(repository) or (at and not _REVISION.fullmatch(revision)):
+        raise ModelError(f"{text!r} names no repository", "hf:OWNER/REPO, or hf:OWNER/REPO@REVISION")
+    return Model(name, repository, revision if at else None, origin="given")

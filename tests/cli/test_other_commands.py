@@ -140,6 +140,7 @@ HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "h
         (["scene", "--help"], {}),
         (["eval", "--help"], {}),
         (["train", "--help"], {}),
+        (["models", "pull", "--help"], {}),
         (["--version"], {}),
         (["config"], {}),
         ([], {"_ECHOPIX_COMPLETE": "complete_bash", "COMP_WORDS": "echopix ask --bud", "COMP_CWORD": "2"}),
@@ -192,7 +193,10 @@ def test_bash_completion_offers_commands_and_options() -> None:
         return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    commands += [group.typer_instance.info.name for group in app.registered_groups]
     assert offered("echopix", "") == sorted(commands)
+    assert offered("echopix", "models", "p") == ["path", "prune", "pull"]
+    assert offered("echopix", "models", "pull", "--dry") == ["--dry-run"]
     assert offered("echopix", "ask", "a.mp4", "--bud") == ["--budget"]
     assert offered("echopix", "ask", "--device", "cu") == ["cuda"]
     assert offered("echopix", "scene", "--split", "un") == ["unseen-font"]

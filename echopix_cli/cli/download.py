@@ -1,0 +1,98 @@
+"""A download on the terminal: one progress display, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from echopix_cli.cli.model_records import size
+from echopix_cli.cli.output import Output, one_line
+from echopix_cli.weights.hub import Plan, Progress
+from echopix_cli.weights.transfer import RemoteFile
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
+
+_LINE_EVERY = 15.0  # seconds between lines about one file, where there is no terminal
+
+
+class Shown(Progress):
+    """A download on the terminal: one progress display, or plain lines where there is none."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._plan: Plan | None = None
+        self._before = 0  # bytes of files that are done
+        self._number = 0
+        self._said = 0.0
+        self._progress: Display | None = None
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draw meanwhile, where that is possible."""
+        if self._output.quiet or not self._output.console.is_terminal:
+            yield
+            return
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import TransferSpeedColumn as Speed
+
+        text = TextColumn("{task.description}", markup=False)
+        bar, size, rest = BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True)
+        with Progress(text, bar, size, Speed(), rest, console=self._output.console, transient=True) as progress:
+            self._progress = progress
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def planned(self, plan: Plan) -> None:
+        """Licence, sizes and destination, before anything large is fetched."""
+        self._plan = plan
+        say = self._output.notice
+        model = plan.model
+        say(f"{model.name}: {plan.layout} from {model.repository}, revision {plan.commit}")
+        stated = f"the hub states: {plan.licence}" if plan.licence else "the hub states none"
+        known = model.licence and model.licence != plan.licence
+        say(f"licence: {model.licence} ({stated})" if known else f"licence: {stated}")
+        say(
+            f"{size(plan.fetch)} to fetch, {size(plan.present)} there already; {size(plan.skipped)} in "
+            f"{plan.skipped_files} files not needed and not fetched"
+        )
+        say(f"to {plan.destination}, {size(plan.free)} free")
+        if self._progress is not None:
+            self._task = self._progress.add_task("", total=plan.total)
+
+    def fetching(self, file: RemoteFile, at: int) -> None:
+        """Draw, or now and then a line."""
+        if self._plan is None:
+            return
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=one_line(file.path), completed=self._before + at)
+        elif time.monotonic() - self._said > _LINE_EVERY:
+            self._said = time.monotonic()
+            if 0 < at < file.size:
+                self._output.notice(f"{file.path}: {size(at)} of {size(file.size)}")
+
+    def checking(self, file: RemoteFile) -> None:
+        """Say so where the display would stand still."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=one_line(f"checking {file.path}"))
+
+    def done(self, file: RemoteFile) -> None:
+        """Count it."""
+        if self._plan is None or file not in self._plan.files:
+            return
+        self._before += file.size
+        self._number += 1
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=self._before)
+        else:
+            self._output.notice(f"{file.path}, {size(file.size)}: {self._number} of {len(self._plan.files)} files")
+
+    def notice(self, text: str) -> None:
+        """Above the display, or as a line."""
+        self._output.notice(text)

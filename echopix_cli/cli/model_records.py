@@ -1,0 +1,150 @@
+"""Models, downloads and entries of the store as JSON objects and as rows of plain text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.cli.output import Output, one_line
+from echopix_cli.results import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from echopix_cli.weights.hub import Plan, Pulled
+    from echopix_cli.weights.registry import Model
+    from echopix_cli.weights.store import Entry
+
+
+def all_models(store: Any) -> list[Model]:
+    """Known names, and repositories that were downloaded without one."""
+    from echopix_cli.weights.registry import PREFIX, find_model, known_models
+    from echopix_cli.weights.store import HUB
+
+    found = list(known_models().values())
+    keys = {model.key for model in found if model.repository is not None}
+    for entry in store.all():
+        if entry.manifest.kind == HUB and entry.key not in keys:
+            wanted = entry.manifest.settings.get("requested")
+            found.append(find_model(f"{PREFIX}{entry.manifest.source}" + (f"@{wanted}" if wanted else "")))
+    return found
+
+
+def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
+    """A model as a JSON object."""
+    from echopix_cli.weights.hub import hub_cache, parts
+    from echopix_cli.weights.registry import QUANTIZATIONS, recognise, resolve_model
+
+    entry: Entry | None = store.peek(model.key) if model.repository is not None else None
+    folder = None if entry is None or entry.faults else entry.folder
+    if model.folder is not None:
+        state = model.origin if model.origin == "bundled" else "folder" if model.folder.is_dir() else "missing"
+        folder = model.folder if model.folder.is_dir() else None
+    elif entry is None:
+        begun = sum(path.stat().st_size for path in parts(hub_cache(), model.repository))
+        state = f"unfinished ({size(begun)})" if begun else "not here"
+    else:
+        state = "damaged" if entry.faults else "ready"
+    shape = model.shape
+    found: dict[str, Any] = {
+        "name": model.name,
+        "key": model.key if model.repository is not None else None,
+        "source": model.source,
+        "origin": model.origin,
+        "revision": entry.manifest.revision if entry else model.revision,
+        "layout": entry.manifest.settings.get("layout") if entry else recognise(folder) if folder else None,
+        "licence": model.licence or (entry.manifest.settings.get("licence", "") if entry else ""),
+        "state": state,
+        "faults": list(entry.faults) if entry else [],
+        "folder": None if folder is None else str(folder),
+        "bytes": entry.size if entry else None,
+        "about_bytes": model.download,
+        "parameters": shape.parameters if shape else None,
+        "context": shape.context if shape else None,
+        "memory_bytes": {kind: shape.memory(kind) for kind in QUANTIZATIONS} if shape else None,
+    }
+    if model.origin == "bundled":
+        found["revision"] = resolve_model(model.name).revision
+    if folder is not None and entry is None:
+        found["bytes"] = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    if files:
+        manifest = entry.manifest if entry else None
+        found["checked"] = f"{manifest.created}, every byte" if manifest else ""
+        found["libraries"] = dict(manifest.libraries) if manifest else {}
+        found["files"] = {
+            name: {"size": fact.size, "sha256": fact.sha256}
+            for name, fact in (manifest.files if manifest else {}).items()
+        }
+    return found
+
+
+def entry_record(entry: Entry) -> dict[str, Any]:
+    """An entry that is no model's download: a copy made of one."""
+    manifest = entry.manifest
+    return {
+        "key": entry.key,
+        "kind": manifest.kind,
+        "source": manifest.source,
+        "revision": manifest.revision,
+        "state": "damaged" if entry.faults else "ready",
+        "faults": list(entry.faults),
+        "folder": str(entry.folder),
+        "bytes": entry.size,
+    }
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.model.name,
+        "repository": plan.model.repository,
+        "revision": plan.commit,
+        "licence": plan.licence,
+        "layout": plan.layout,
+        "folder": str(plan.destination),
+        "bytes": plan.total,
+        "to_fetch": plan.fetch,
+        "present": plan.present,
+        "not_needed": plan.skipped,
+        "free": plan.free,
+        "files": {file.path: file.size for file in plan.files},
+    }
+
+
+def pulled_record(model: Model, done: Pulled) -> dict[str, Any]:
+    manifest = done.entry.manifest
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": model.name,
+        "repository": model.repository,
+        "revision": manifest.revision,
+        "licence": manifest.settings.get("licence", ""),
+        "layout": manifest.settings.get("layout"),
+        "folder": str(done.entry.folder),
+        "bytes": done.entry.size,
+        "fetched": done.fetched,
+        "not_needed": done.plan.skipped if done.plan else None,
+        "seconds": round(done.seconds, 3),
+    }
+
+
+def columns(output: Output, rows: list[list[str]]) -> None:
+    """In columns on a terminal, between tabs elsewhere."""
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
+    if output.answers_on_terminal and cells:
+        widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+        cells = [
+            ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()] for row in cells
+        ]
+    for row in cells:
+        output.answer("\t".join(row))
+
+
+def size_cell(record: dict[str, Any]) -> str:
+    if record["bytes"] is not None:
+        return size(record["bytes"])
+    return f"about {size(record['about_bytes'])}" if record["about_bytes"] else "–"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units, as disks and the hub count them."""
+    from rich.filesize import decimal
+
+    return decimal(count)

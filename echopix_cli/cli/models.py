@@ -1,0 +1,313 @@
+"""``echopix models``: what models there are, what of them is on this machine, and fetching them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.download import Shown
+from echopix_cli.cli.model_records import (
+    all_models,
+    columns,
+    describe,
+    entry_record,
+    plan_record,
+    pulled_record,
+    size,
+    size_cell,
+)
+from echopix_cli.cli.output import Output
+from echopix_cli.errors import EchopixError, ModelError, UsageError
+from echopix_cli.results import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from echopix_cli.weights.upkeep import Removal
+
+models = typer.Typer(
+    name="models",
+    help="List, fetch, check and remove models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a model's name, hf:OWNER/REPO[@REVISION], or a folder")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask", show_default=False)]
+
+
+@models.command("list")
+def list_models(
+    json: opt.Json = False, quiet: opt.Quiet = None, debug: opt.Debug = None, no_color: opt.NoColor = None
+) -> None:
+    """Every model's name, whether it is on this machine, its size and its licence."""
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights.hub import hub_cache
+    from echopix_cli.weights.store import Store
+
+    store = Store()
+    records = [describe(model, store) for model in all_models(store)]
+    named = {record["key"] for record in records}
+    others = [entry_record(entry) for entry in store.all() if entry.key not in named]
+    if json:
+        run.output.record(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "cache_dir": str(store.root),
+                "hub_cache": str(hub_cache()),
+                "models": records,
+                "others": others,
+            }
+        )
+        return
+    rows = [[r["name"], r["state"], size_cell(r), r["licence"] or "–", r["source"]] for r in records]
+    rows += [[o["key"], o["state"], size(o["bytes"]), o["kind"], o["source"]] for o in others]
+    columns(run.output, rows)
+
+
+@models.command("info")
+def info(
+    name: Name,
+    json: opt.Json = False,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """What is known about one model: licence, sizes, memory by quantization, files. Asks no hub."""
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights.registry import find_model
+    from echopix_cli.weights.store import Store
+
+    record = describe(find_model(name), Store(), files=True)
+    if json:
+        run.output.record({"schema_version": SCHEMA_VERSION, **record})
+        return
+    memory = record["memory_bytes"]
+    rows = [
+        ["name", record["name"]],
+        ["source", record["source"]],
+        ["revision", record["revision"] or "– (resolved by the first download)"],
+        ["layout", record["layout"] or "–"],
+        ["licence", record["licence"] or "– (the hub states it before a download)"],
+        ["state", record["state"]],
+        ["folder", record["folder"] or "–"],
+        ["size", size_cell(record)],
+        ["parameters", f"about {record['parameters'] / 1e9:.1f} billion" if record["parameters"] else "–"],
+        ["context", f"{record['context']} tokens" if record["context"] else "–"],
+        ["memory", ", ".join(f"{k} about {v / 2**30:.0f} GiB" for k, v in memory.items()) if memory else "–"],
+        *([["checked", record["checked"]]] if record["checked"] else []),
+        *(["file", f"{path}  {size(fact['size'])}  {fact['sha256'][:12]}…"] for path, fact in record["files"].items()),
+    ]
+    columns(run.output, rows)
+
+
+@models.command("path")
+def path(name: Name, debug: opt.Debug = None, no_color: opt.NoColor = None) -> None:
+    """Print the folder that a model's files lie in. It has to be on this machine."""
+    run = opt.Run.begin({"debug": debug, "no_color": no_color})
+    from echopix_cli.weights.registry import resolve_model
+
+    run.output.answer(str(resolve_model(name).folder))
+
+
+@models.command("pull")
+def pull(
+    name: Name,
+    dry_run: DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Fetch a model, and check every file against the hub's checksums. Interrupted, it goes on where it stopped.
+
+    Only what answering needs is fetched: no talker, no vocoder. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and
+    HF_HUB_OFFLINE are respected.
+    """
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights.registry import find_model, resolve_model
+
+    model = find_model(name)
+    if model.repository is None:
+        run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
+        if json:
+            folder = str(resolve_model(name).folder)
+            run.output.record({"schema_version": SCHEMA_VERSION, "name": model.name, "folder": folder, "fetched": 0})
+        return
+    from echopix_cli.weights import hub
+
+    watcher = Shown(run.output)
+    if dry_run:
+        plan = hub.look(model, watcher)
+        watcher.planned(plan)
+        if json:
+            run.output.record(plan_record(plan))
+        return
+    try:
+        with watcher.drawn():
+            done = hub.pull(model, watcher)
+    except KeyboardInterrupt:
+        run.output.notice(f"what is there is kept, and this goes on: echopix models pull {model.name}")
+        raise
+    if done.plan is None:
+        run.output.notice(f"{model.name} is on this machine already: {done.entry.folder}")
+    else:
+        run.output.notice(f"{model.name} is whole and checked: {done.entry.folder}")
+    if json:
+        run.output.record(pulled_record(model, done))
+
+
+@models.command("verify")
+def verify(
+    name: Name,
+    json: opt.Json = False,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Read every byte of a downloaded model and compare. What differs is fetched again by the next pull."""
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights.registry import find_model, resolve_model
+    from echopix_cli.weights.store import Store
+
+    model, store = find_model(name), Store()
+    if model.folder is not None:
+        source = resolve_model(name)
+        with run.output.progress("reading"):
+            faults = _structure(source.folder)
+        checked = "headers and lengths; there are no checksums to compare with"
+        again = "copy or convert it again"
+    else:
+        entry = store.peek(model.key)
+        if entry is None:
+            raise ModelError(f"{name} is not on this machine", f"echopix models pull {name}")
+        with _counted(run.output, "comparing", entry.size) as advance:
+            faults = store.verify(entry, advance)
+        if faults:
+            # Without the record of its check the next pull looks at every file again.
+            store.remove(entry.key)
+        checked, again = "the checksums that the hub states", f"echopix models pull {name}"
+    if json:
+        run.output.record(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "name": model.name,
+                "whole": not faults,
+                "compared": checked,
+                "faults": faults,
+            }
+        )
+    if faults:
+        raise ModelError(f"{model.name} is damaged: {'; '.join(faults)}", again)
+    run.output.notice(f"{model.name} is whole (compared: {checked})")
+
+
+@models.command("rm")
+def rm(
+    name: Name,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Remove what this machine holds of a model: its download, copies made of it, unfinished files."""
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights import upkeep
+    from echopix_cli.weights.registry import find_model
+
+    _remove(run.output, upkeep.of_model(find_model(name)), yes, dry_run, json, f"of {name} on this machine")
+
+
+@models.command("prune")
+def prune(
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Remove what nothing can use: unfinished downloads, half-written copies, records of files that are gone."""
+    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights import upkeep
+
+    _remove(run.output, upkeep.of_nobody(), yes, dry_run, json, "to prune")
+
+
+def _remove(output: Output, removals: list[Removal], yes: bool, dry_run: bool, json: bool, whose: str) -> None:
+    """Say what would go, ask, remove.
+
+    Raises:
+        UsageError: there is nobody to ask, and no ``--yes``.
+        EchopixError: something stayed.
+    """
+    total = sum(removal.size for removal in removals)
+    stayed: dict[str, str] = {}
+    if not removals:
+        output.notice(f"there is nothing {whose}")
+    for removal in removals:
+        output.notice(f"{removal.what}, {size(removal.size)}: {removal.path}")
+    if removals and not dry_run:
+        if not yes:
+            if not (sys.stdin.isatty() and output.stderr.isatty()):
+                raise UsageError("removing needs your word, and there is no terminal to ask on", "add --yes")
+            if not typer.confirm(f"remove {len(removals)} things, {size(total)}?", err=True):
+                raise EchopixError("nothing was removed")
+        from echopix_cli.weights.upkeep import carry_out
+
+        stayed = {str(removal.path): why for removal, why in carry_out(removals) if why}
+    if json:
+        output.record(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "dry_run": dry_run,
+                "removed": [
+                    {"what": r.what, "path": str(r.path), "bytes": r.size}
+                    for r in removals
+                    if str(r.path) not in stayed
+                ],
+                "stayed": [{"path": where, "why": why} for where, why in stayed.items()],
+            }
+        )
+    for where, why in stayed.items():
+        raise EchopixError(f"{where} stayed: {why}" + (f" (and {len(stayed) - 1} more)" if len(stayed) > 1 else ""))
+
+
+def _structure(folder: Any) -> list[str]:
+    """What is wrong with a folder that has no checksums: headers and lengths of its weights."""
+    from safetensors import SafetensorError, safe_open
+
+    from echopix_cli.weights.checkpoint import weight_files
+    from echopix_cli.weights.registry import LAYOUTS, recognise
+
+    if recognise(folder) is None:
+        return [f"its config.json describes none of {', '.join(LAYOUTS.values())}"]
+    faults = []
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            faults.append(f"{file.name}: {error}")
+    return faults
+
+
+@contextmanager
+def _counted(output: Output, text: str, total: int) -> Iterator[Any]:
+    """What counts bytes that were read; drawn on a terminal."""
+    read = 0
+    with output.progress(text) as say:
+
+        def advance(count: int) -> None:
+            nonlocal read
+            read += count
+            say(f"{text}: {size(read)} of {size(total)}")
+
+        yield advance

@@ -1,0 +1,126 @@
+"""Freeing disk space: what belongs to a model, what is left of interrupted work, and how each of it goes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.weights.hub import hub_cache, parts
+from echopix_cli.weights.registry import Model, repository_key
+from echopix_cli.weights.store import HUB, Busy, Entry, Store
+from echopix_cli.weights.transfer import PART
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that can be removed: what it is, where it lies, how many bytes it frees, and how it goes."""
+
+    what: str
+    path: Path
+    size: int
+    lock: str
+    remove: Callable[[], None]
+
+
+def of_model(model: Model, store: Store | None = None) -> list[Removal]:
+    """What this machine holds of a model: its download, copies made of it, and unfinished files.
+
+    The hub's cache is shared with other programs: for them a removed download is gone too.
+
+    Raises:
+        UsageError: the model is bundled, or a folder of the user's.
+    """
+    store = store or Store()
+    if model.repository is None:
+        what = "comes with echopix" if model.origin == "bundled" else f"is a folder of yours: {model.folder}"
+        raise UsageError(f"{model.name} {what}", "echopix removes only what it has fetched or made")
+    lock = repository_key(model.repository)
+    entries = store.all()
+    own = [entry for entry in entries if entry.key == model.key]
+    revisions = {entry.manifest.revision for entry in own}
+    found = [
+        removal
+        for entry in own
+        for removal in _download(entry, [other for other in entries if other.key != entry.key], store, lock)
+    ]
+    found += [
+        Removal(f"{entry.manifest.kind} copy of {model.name}", entry.home, _bytes(entry.home), entry.key,
+                partial(store.remove, entry.key))
+        for entry in entries
+        if entry.manifest.kind != HUB
+        and entry.manifest.source == model.repository
+        and entry.manifest.revision in revisions
+    ]  # fmt: skip
+    found += [_part(path, lock) for path in parts(hub_cache(), model.repository)]
+    return found
+
+
+def of_nobody(store: Store | None = None) -> list[Removal]:
+    """What nothing can use: unfinished downloads, half-written entries, records of files that are gone."""
+    store = store or Store()
+    found = [
+        Removal("half-written entry", left.path, _bytes(left.path), left.key, partial(shutil.rmtree, left.path))
+        for left in store.leftovers()
+    ]
+    for path in parts(hub_cache()):
+        repository = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+        found.append(_part(path, repository_key(repository)))
+    for entry in store.all():
+        if entry.faults:
+            manifest = entry.manifest
+            lock = repository_key(manifest.source) if manifest.kind == HUB else entry.key
+            found.append(
+                Removal(
+                    f"entry that cannot be used ({entry.faults[0]})",
+                    entry.home,
+                    _bytes(entry.home),
+                    lock,
+                    partial(store.remove, entry.key),
+                )
+            )
+    return found
+
+
+def carry_out(removals: list[Removal], store: Store | None = None) -> Iterator[tuple[Removal, str]]:
+    """Remove one after the other; yields each with why it stayed, or with the empty string when it is gone."""
+    store = store or Store()
+    for removal in removals:
+        with ExitStack() as held:
+            try:
+                held.enter_context(store.lock(removal.lock, wait=False))
+                removal.remove()
+            except Busy:
+                yield removal, "another process works on it"
+            except FileNotFoundError:
+                yield removal, ""
+            except (OSError, EchopixError) as error:
+                yield removal, str(error)
+            else:
+                yield removal, ""
+
+
+def _download(entry: Entry, others: list[Entry], store: Store, lock: str) -> Iterator[Removal]:
+    """A download's files, unless another entry needs them, and then its record."""
+    shared = [other for other in others if other.folder == entry.folder]
+    if not shared and entry.folder.is_dir():
+        from huggingface_hub import scan_cache_dir
+
+        # <cache>/models--O--N/snapshots/<commit>: the library knows which blobs no other revision needs.
+        cache = entry.folder.parents[2]
+        strategy = scan_cache_dir(cache).delete_revisions(entry.folder.name)
+        yield Removal("downloaded files", entry.folder, strategy.expected_freed_size, lock, strategy.execute)
+    yield Removal("record of the download", entry.home, _bytes(entry.home), lock, partial(store.remove, entry.key))
+
+
+def _part(path: Path, lock: str) -> Removal:
+    name = path.name.removesuffix(PART)[:12]
+    return Removal(f"unfinished file {name}…", path, path.stat().st_size, lock, path.unlink)
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())

@@ -1,0 +1,427 @@
+"""Downloads against a hub on loopback: interrupted, spoiled, refused, shared, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from weights.hub_server import COMMIT, HubServer, Repository, environment, point_to, stock_repository
+
+from echopix_cli.errors import ModelError
+from echopix_cli.weights import hub
+from echopix_cli.weights.registry import find_model, resolve_model
+from echopix_cli.weights.store import Store
+from echopix_cli.weights.transfer import PART, RemoteFile
+
+BIG, SECOND, TALKER = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
+BLOCK = 10 * 1024 * 1024  # what the client writes at once
+NAME = "hf:someone/omni"
+
+
+class Heard(hub.Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plan: hub.Plan | None = None
+        self.notices: list[str] = []
+        self.starts: dict[str, list[int]] = {}
+
+    def planned(self, plan: hub.Plan) -> None:
+        self.plan = plan
+
+    def fetching(self, file: RemoteFile, at: int) -> None:
+        self.starts.setdefault(file.path, []).append(at)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Repository:
+    return stock_repository()
+
+
+@pytest.fixture
+def server(repository: Repository) -> Iterator[HubServer]:
+    with HubServer() as running:
+        running.repositories["someone/omni"] = repository
+        yield running
+
+
+@pytest.fixture
+def cache(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    point_to(server, tmp_path, monkeypatch)
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's pauses between its retries, shortened."""
+    pause = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: pause(min(seconds, 0.02)))
+
+
+def pulled(heard: Heard | None = None, name: str = NAME) -> hub.Pulled:
+    return hub.pull(find_model(name), heard or Heard())
+
+
+def test_only_what_the_thinker_needs(server: HubServer, cache: Path, repository: Repository) -> None:
+    heard = Heard()
+    done = pulled(heard)
+    names = {path.name for path in done.entry.folder.iterdir()}
+    assert names == set(repository.files) - {
+        TALKER, "README.md", "modeling_evil.py", "spk_dict.pt", "pytorch_model.bin",
+    }  # fmt: skip
+    for name in names:
+        assert (done.entry.folder / name).read_bytes() == repository.files[name]
+    assert done.entry.folder == cache / "models--someone--omni" / "snapshots" / COMMIT
+    assert (done.entry.folder / BIG).is_symlink()
+    fetched = sum(len(repository.files[name]) for name in names)
+    assert done.fetched == fetched
+    assert heard.plan is not None
+    # config.json and the index are fetched to make the plan.
+    before = len(repository.files["config.json"]) + len(repository.files["model.safetensors.index.json"])
+    assert (heard.plan.fetch, heard.plan.present) == (fetched - before, before)
+    assert heard.plan.skipped == sum(map(len, repository.files.values())) - fetched
+    assert heard.plan.licence == "qwen-research (LICENSE)"
+    assert heard.plan.layout == "Qwen2.5-Omni"
+    manifest = done.entry.manifest
+    assert manifest.revision == COMMIT
+    assert {name: fact.sha256 for name, fact in manifest.files.items()} == {n: repository.sha256[n] for n in names}
+
+
+def test_a_second_start_asks_nobody(server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither online nor offline is a connection attempted once the model is here."""
+    folder = pulled().entry.folder
+    server.requests.clear()
+    assert resolve_model(NAME).folder == folder
+    assert resolve_model(NAME).revision == COMMIT
+    assert pulled().plan is None
+    assert server.requests == []
+    connections = []
+    import socket
+
+    monkeypatch.setattr(socket.socket, "connect", lambda *a: connections.append(a))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pulled().entry.folder == folder
+    assert resolve_model(NAME).folder == folder
+    assert connections == []
+
+
+def test_offline_and_not_here(cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError) as failed:
+        pulled()
+    assert "HF_HUB_OFFLINE" in failed.value.message
+    assert failed.value.hint == f"HF_HUB_OFFLINE=0 echopix models pull {NAME}"
+    with pytest.raises(ModelError) as failed:
+        resolve_model(NAME)
+    assert failed.value.hint == f"echopix models pull {NAME}"
+    assert server.requests == []
+
+
+def test_offline_the_hubs_own_cache_is_checked_and_taken(
+    cache: Path, server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that another program fetched, or that were carried here on a disk."""
+    from huggingface_hub import constants
+
+    pulled()
+    shutil.rmtree(tmp_path / "echopix")
+    refs = cache / "models--someone--omni" / "refs"
+    refs.mkdir(exist_ok=True)
+    (refs / "main").write_text(COMMIT)
+    server.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    done = pulled()
+    assert (done.fetched, done.entry.manifest.revision) == (0, COMMIT)
+    assert server.requests == []
+    shutil.rmtree(tmp_path / "echopix")
+    flip(done.entry.folder / BIG)
+    with pytest.raises(ModelError, match=f"{BIG} of someone/omni is damaged"):
+        pulled()
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle of a file."""
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_cut_connection_is_taken_up_again_within_the_run(cache: Path, server: HubServer) -> None:
+    server.cut[BIG] = [12_000_000]
+    heard = Heard()
+    done = pulled(heard)
+    assert server.served(BIG) == [None, f"bytes={BLOCK}-"]
+    assert any("Trying to resume" in notice for notice in heard.notices)
+    assert done.fetched == done.entry.size
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fault", ["cut", "stall", "500", "429"])
+def test_what_has_come_is_kept_for_the_next_run(
+    cache: Path, server: HubServer, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first block comes, then the server fails until the client gives up. Nothing is taken for whole."""
+    if fault == "stall":
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+        server.stall[BIG] = [12_000_000] + [0] * 5
+    elif fault == "cut":
+        server.cut[BIG] = [12_000_000] + [0] * 5
+    else:
+        server.cut[BIG] = [12_000_000]
+        server.status[BIG] = [0] + [int(fault)] * 6
+    with pytest.raises(ModelError) as failed:
+        pulled()
+    assert f"echopix models pull {NAME}" in failed.value.hint
+    (part,) = hub.parts(cache)
+    assert part.stat().st_size == BLOCK
+    assert not (cache / "models--someone--omni" / "snapshots" / COMMIT / BIG).exists()
+    assert Store().all() == []
+    with pytest.raises(ModelError, match="not on this machine"):
+        resolve_model(NAME)
+    for switch in (server.stall, server.cut, server.status):
+        switch.clear()
+    server.requests.clear()
+    done = pulled()
+    assert server.served(BIG) == [f"bytes={BLOCK}-"]
+    assert server.served(SECOND) == []  # whole already
+    assert done.fetched == done.entry.size - BLOCK - sum(
+        fact.size for name, fact in done.entry.manifest.files.items() if name != BIG
+    )
+    assert Store().verify(done.entry) == []
+    assert hub.parts(cache) == []
+
+
+def test_a_server_that_ignores_ranges(cache: Path, server: HubServer, repository: Repository) -> None:
+    begun = cache / "models--someone--omni" / "blobs" / (repository.sha256[BIG] + PART)
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(repository.files[BIG][:BLOCK])
+    server.ranges = False
+    assert Store().verify(pulled().entry) == []
+
+
+def test_a_flipped_byte_is_fetched_again_once(cache: Path, server: HubServer) -> None:
+    """Files of the right length with other bytes, which the hub's own client accepts."""
+    server.corrupt[BIG] = 1
+    server.corrupt["tokenizer.json"] = 1  # compared by git's hash
+    heard = Heard()
+    done = pulled(heard)
+    assert Store().verify(done.entry) == []
+    assert len(server.served(BIG)) == 2
+    assert sum("differs from the checksum" in notice for notice in heard.notices) == 2
+
+
+@pytest.mark.parametrize("name", [SECOND, "config.json"])
+def test_bytes_that_stay_wrong_are_never_used(cache: Path, server: HubServer, name: str) -> None:
+    server.corrupt[name] = 9
+    with pytest.raises(
+        ModelError, match=f"{name} of someone/omni differs from the checksum that the hub states, twice"
+    ):
+        pulled()
+    assert Store().all() == []
+    assert not list(cache.glob(f"**/snapshots/*/{name}"))
+    assert hub.parts(cache) == []
+
+
+def test_damage_on_the_disk_is_mended_by_the_next_pull(cache: Path, server: HubServer) -> None:
+    done = pulled()
+    (done.entry.folder / SECOND).resolve().write_bytes(b"short")
+    with pytest.raises(ModelError, match=f"{SECOND} has 5 bytes, not 1500000") as failed:
+        resolve_model(NAME)
+    assert failed.value.hint == f"echopix models pull {NAME}"
+    server.requests.clear()
+    assert Store().verify(pulled().entry) == []
+    assert (len(server.served(SECOND)), len(server.served(BIG))) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hf:someone/else", "there is no someone/else at http://.*, or it is private"),
+        ("hf:someone/omni@v9", "someone/omni at http://.* has no revision 'v9'"),
+        ("hf:someone/gated", "someone/gated at http://.* is gated"),
+    ],
+)
+def test_what_the_hub_refuses(cache: Path, server: HubServer, repository: Repository, name: str, said: str) -> None:
+    server.repositories["someone/gated"] = Repository({"config.json": b"{}"}, gated=True)
+    with pytest.raises(ModelError, match=said):
+        pulled(name=name)
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "refuses access"), (429, "slow down"), (503, "error 503")])
+def test_what_the_hub_answers_about_itself(cache: Path, server: HubServer, status: int, said: str) -> None:
+    server.api_status = [status]
+    with pytest.raises(ModelError, match=said):
+        pulled()
+
+
+def test_nobody_listens(cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match=r"the connection to http://127.0.0.1:9 failed"):
+        pulled()
+
+
+def test_the_token_opens_a_gate_and_stays_with_the_hub(
+    cache: Path, server: HubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "good")
+    server.repositories["someone/gated"] = Repository(repository.files, gated=True)
+    pulled(name="hf:someone/gated")
+    assert {r.token for r in server.requests if r.origin == "hub"} == {"Bearer good"}
+    assert {r.token for r in server.requests if r.origin == "cdn"} == {None}
+
+
+def test_a_disk_that_is_too_small(cache: Path, server: HubServer, repository: Repository) -> None:
+    server.repositories["someone/huge"] = Repository(repository.files, stated_sizes={BIG: 10**18})
+    with pytest.raises(ModelError, match=r"needs 1000000000\.0 GB more, and the disk of .* has [0-9.]+ GB free"):
+        pulled(name="hf:someone/huge")
+    assert server.served(BIG) == []
+
+
+def _index(file: str) -> bytes:
+    return json.dumps({"weight_map": {"thinker.x": file}}).encode()
+
+
+def test_repositories_that_are_no_models_of_ours(cache: Path, server: HubServer, repository: Repository) -> None:
+    index = "model.safetensors.index.json"
+    shape = {name: data for name, data in repository.files.items() if not name.startswith("model-")}
+    cases: dict[str, tuple[dict[str, bytes], str]] = {
+        "other": ({**shape, "config.json": b'{"model_type": "bert"}'}, "a model of type 'bert'"),
+        "unreadable": ({**shape, "config.json": b"nonsense"}, "a model of type 'unknown'"),
+        "empty": ({"README.md": b""}, "holds no config.json"),
+        "pickles": ({n: d for n, d in shape.items() if n != index}, r"pickles \((spk_dict.pt|pytorch_model.bin)\)"),
+        "outside": ({**shape, index: _index("../../evil.safetensors")}, "'../../evil.safetensors', which is no file"),
+        "pickle": ({**shape, index: _index("pytorch_model.bin")}, "'pytorch_model.bin', which is no file of weights"),
+        "absent": ({**shape, index: _index("model-9.safetensors")}, "names model-9.safetensors, which is not there"),
+        "none": ({**shape, index: b'{"weight_map": {"talker.x": "a.safetensors"}}'}, "names no thinker tensors"),
+        "broken": ({**shape, index: b"[]"}, "cannot read model.safetensors.index.json"),
+    }
+    for name, (files, said) in cases.items():
+        server.repositories[f"someone/{name}"] = Repository(files)
+        with pytest.raises(ModelError, match=said):
+            pulled(name=f"hf:someone/{name}")
+    assert Store().all() == []
+
+
+def test_names_and_hashes_from_the_hub_stay_in_the_cache(
+    cache: Path, server: HubServer, repository: Repository, tmp_path: Path
+) -> None:
+    """File names with folders are not fetched; hashes that are no hashes are refused."""
+    evil = {"size": 3, "blobId": "a" * 40}
+    server.repositories["someone/evil"] = Repository(
+        {**repository.files},
+        siblings=[{"rfilename": name, **evil} for name in ("../../../out.json", "/etc/passwd", "a/config.json")],
+    )
+    assert hub.look(find_model("hf:someone/evil")).skipped_files == 8
+    outside = {"size": 2_000_000, "lfs": {"size": 2_000_000, "sha256": "../../../../out", "pointerSize": 1}}
+    server.repositories["someone/worse"] = Repository(
+        {n: d for n, d in repository.files.items() if n != SECOND}, siblings=[{"rfilename": SECOND, **outside}]
+    )
+    with pytest.raises(ModelError, match=f"no checksum for {SECOND}"):
+        pulled(name="hf:someone/worse")
+    assert not list(tmp_path.glob("**/out*"))
+
+
+def test_a_revision_is_resolved_once(cache: Path, server: HubServer, repository: Repository) -> None:
+    """What the default branch was at the first pull stays, whatever it becomes; a pinned one is kept beside it."""
+    server.repositories["someone/moving"] = Repository(repository.files)
+    first = pulled(name="hf:someone/moving")
+    server.repositories["someone/moving"] = Repository(
+        {**repository.files, "generation_config.json": b'{"top_k": 1}'}, commit="f" * 40
+    )
+    assert pulled(name="hf:someone/moving").entry.manifest.revision == COMMIT
+    assert resolve_model("hf:someone/moving").revision == COMMIT
+    server.requests.clear()
+    pinned = pulled(name=f"hf:someone/moving@{'f' * 40}")
+    assert pinned.fetched == len(b'{"top_k": 1}')  # all else is shared
+    assert resolve_model(f"hf:someone/moving@{'f' * 40}").folder != first.entry.folder
+
+
+# Below, whole processes: killed, interrupted, side by side.
+
+
+def start(server: HubServer, folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "echopix_cli", "models", "pull", NAME, *more],
+        env=environment(server, folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    limit = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_leaves_a_part_that_the_next_goes_on_with(
+    server: HubServer, cache: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    server.slow = 0.05
+    process = start(server, tmp_path)
+    wait_for(lambda: any(part.stat().st_size >= BLOCK for part in hub.parts(cache)))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    if number == signal.SIGINT:
+        assert f"what is there is kept, and this goes on: echopix models pull {NAME}" in err
+        assert "Traceback" not in err
+    server.slow = 0.0
+    server.requests.clear()
+    done = pulled()  # in this process: no lock of the dead one is in the way
+    assert server.served(BIG) == [f"bytes={BLOCK}-"]
+    assert Store().verify(done.entry) == []
+
+
+def test_of_two_processes_one_works_and_one_waits(server: HubServer, cache: Path, tmp_path: Path) -> None:
+    server.slow = 0.05
+    first = start(server, tmp_path, "--json")
+    wait_for(lambda: hub.parts(cache))
+    second = start(server, tmp_path, "--json")
+    (out1, err1), (out2, err2) = first.communicate(timeout=60), second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0), (err1, err2)
+    assert f"another process is fetching {NAME}: waiting for it" in err2
+    one, two = json.loads(out1), json.loads(out2)
+    assert (one["folder"], two["fetched"]) == (two["folder"], 0)
+    assert server.served(BIG) == [None]
+
+
+def test_offline_from_the_command_line(server: HubServer, tmp_path: Path) -> None:
+    """Not here: exit 3 and the command to type."""
+    done = subprocess.run(
+        [sys.executable, "-m", "echopix_cli", "models", "pull", "qwen2.5-omni-3b"],
+        env={**environment(server, tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "try: HF_HUB_OFFLINE=0 echopix models pull qwen2.5-omni-3b" in done.stderr
+    assert os.listdir(tmp_path) == ["echopix"]
+    assert server.requests == []
