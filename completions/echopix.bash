@@ -23,9 +23,9 @@ _echopix() {
     esac
     case "$command" in
         "") words="--version --help -h";;
-        "ask") words="--question -Q --json --budget -b --model -m --device --dtype --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
+        "ask") words="--question -Q --json --budget -b --sieve --prefilter --question-layer --model -m --device --dtype --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
         "config") words="--json --no-color --debug --help -h";;
-        "eval") words="--data --count -n --budget -b --sieve --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --no-video --quiet -q --debug --no-color --help -h";;
+        "eval") words="--data --count -n --budget -b --sieve --prefilter --question-layer --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --no-video --quiet -q --debug --no-color --help -h";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --help -h";;
         "models list") words="--json --quiet -q --debug --no-color --help -h";;
@@ -34,7 +34,7 @@ _echopix() {
         "models pull") words="--dry-run --json --quiet -q --debug --no-color --help -h";;
         "models rm") words="--yes -y --dry-run --json --quiet -q --debug --no-color --help -h";;
         "models verify") words="--json --quiet -q --debug --no-color --help -h";;
-        "profile") words="--budget -b --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
+        "profile") words="--budget -b --sieve --prefilter --question-layer --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --no-video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --help -h";;
         "scene") words="--seed --family --split --count --size --fps --data --force --json --quiet -q --debug --no-color --help -h";;
         "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --hearing --seeing --evidence --teacher --teaching --plot --export --json --device --dtype --quiet -q --debug --no-color --help -h";;
     esac

@@ -103,7 +103,12 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question about one clip, answered, with everything the table shows."""
+    """One question about one clip, answered, with everything the table shows.
+
+    ``sieve`` names what chose the tokens. Of models without CS2, ``question_layer`` is the decoder layer at which
+    they were chosen, and ``prefilter`` the share that the redundancy stage left before it, None where it did not
+    run. ``budget`` is 0 where ``none`` were kept.
+    """
 
     media: str
     question: str
@@ -117,6 +122,8 @@ class Answer:
     audio: AudioStatus
     sampling: Sampling
     finish_reason: str  # "stop" (the model ended) or "length" (max_new_tokens reached)
+    question_layer: int | None = None
+    prefilter: float | None = None
     notices: tuple[str, ...] = field(default=())
 
     @property

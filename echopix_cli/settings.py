@@ -93,11 +93,32 @@ def _device(text: str) -> str:
     raise ValueError("expected auto, cpu, cuda or cuda:N")
 
 
+# A model has cs2 or question-attention, and all the controls.
+SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
 _POSITIVE = "expected a whole number of at least 1"
 SETTINGS: tuple[Setting, ...] = (
     Setting("model", str, "tiny", "model name or path of a checkpoint folder"),
     Setting(
         "budget", parse_budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"
+    ),
+    Setting(
+        "sieve",
+        _one_of(*SIEVES),
+        "auto",
+        "what chooses the tokens: auto (cs2 where the model has it, else question-attention), or a control: "
+        "per-modality, uniform, random, none",
+    ),
+    Setting(
+        "prefilter",
+        _boolean,
+        None,
+        "leave out the half that repeats itself before question-attention, or never do (default: at budgets below 0.5)",
+    ),
+    Setting(
+        "question_layer",
+        _bounded(int, 0, "expected a layer number, from 0"),
+        None,
+        "decoder layer at which question-attention chooses; without it a third of the layers",
     ),
     Setting("device", _device, "auto", "auto, cpu, cuda or cuda:N"),
     Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "precision of the weights"),

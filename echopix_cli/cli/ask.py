@@ -15,7 +15,7 @@ from echopix_cli.errors import EchopixError, ExitCode, UsageError
 from echopix_cli.media import require_file
 
 if TYPE_CHECKING:
-    from echopix_cli.engine import Encoded, Engine
+    from echopix_cli.engine import Encoded, Engine, SieveOptions
 
 _EXAMPLE = 'echopix ask clip.mp4 "What instrument is playing?"'
 
@@ -66,6 +66,9 @@ def ask(
     question: opt.Questions = None,
     json: opt.Json = False,
     budget: opt.Budget = None,
+    sieve: opt.Sieve = None,
+    prefilter: opt.Prefilter = None,
+    question_layer: opt.QuestionLayer = None,
     model: opt.Model = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -96,7 +99,7 @@ def ask(
     if len(files) == 1:
         require_file(files[0])  # before the model is loaded for nothing
     engine = run.engine()
-    plan = run.plan(engine)
+    plan, wanted = run.plan(engine), run.sieve(engine)
     failures: list[EchopixError] = []
     encoded: Encoded | None = None
     for path in files:
@@ -106,7 +109,7 @@ def ask(
             if run["verbose"]:
                 run.describe(path, encoded.clip.info)
             for text in questions:
-                _answer(run, engine, encoded, text, as_json=json, label=path if len(files) > 1 else None)
+                _answer(run, engine, encoded, text, wanted, as_json=json, label=path if len(files) > 1 else None)
         except EchopixError as error:
             if len(files) == 1:
                 raise
@@ -120,7 +123,15 @@ def ask(
         raise typer.Exit(codes.pop() if len(codes) == 1 and len(failures) == len(files) else ExitCode.FAILURE)
 
 
-def _answer(run: opt.Run, engine: Engine, encoded: Encoded, question: str, as_json: bool, label: str | None) -> None:
+def _answer(
+    run: opt.Run,
+    engine: Engine,
+    encoded: Encoded,
+    question: str,
+    sieve: SieveOptions,
+    as_json: bool,
+    label: str | None,
+) -> None:
     """Stream one answer: pieces to a terminal, one line or one object elsewhere, then the table."""
     from echopix_cli.results import Answer
 
@@ -129,7 +140,7 @@ def _answer(run: opt.Run, engine: Engine, encoded: Encoded, question: str, as_js
     before = "" if label is None else f"{one_line(label)}: "
     started = False
     try:
-        for event in engine.stream(encoded, question, run["budget"], run.generation()):
+        for event in engine.stream(encoded, question, run["budget"], run.generation(), sieve):
             if not isinstance(event, Answer):
                 if live:
                     output.answer(event.text if started else before + event.text, end="")

@@ -17,8 +17,9 @@ import typer
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
 from echopix_cli.errors import ExitCode, UsageError
-from echopix_cli.evaluation.values import SIEVES
+from echopix_cli.evaluation.values import CONTROLS
 from echopix_cli.results import SCHEMA_VERSION
+from echopix_cli.settings import SIEVES as NAMES
 from echopix_cli.settings import parse_budget
 
 if TYPE_CHECKING:
@@ -72,9 +73,14 @@ def evaluate(
     sieve: Annotated[
         list[str] | None,
         typer.Option(
-            "--sieve", metavar="NAME", help=f"{', '.join(SIEVES)}; repeat for more (default all)", show_default=False
+            "--sieve",
+            metavar="NAME",
+            help=f"{', '.join(NAMES)}; repeat for more (default auto and all controls)",
+            show_default=False,
         ),
     ] = None,
+    prefilter: opt.Prefilter = None,
+    question_layer: opt.QuestionLayer = None,
     around_sieve: Annotated[
         bool,
         typer.Option("--around-sieve", help="measure also every row past CS2, for a model before its sieve is trained"),
@@ -119,11 +125,11 @@ def evaluate(
 ) -> None:
     """Measure how often answers are right, by family, budget and sieve.
 
-    Controls run beside the trained sieve on the same questions. Answers are greedy and end after 32 tokens unless
+    Controls run beside the model's own sieve on the same questions. Answers are greedy and end after 32 tokens unless
     --max-new-tokens says otherwise. The tables go to stderr, --json to stdout.
     """
     flags = dict(locals())
-    flags["budget"] = None
+    flags["budget"] = flags["sieve"] = None
     budgets = [_budget(value) for value in budget or []]
     run = opt.Run.begin(flags)
     _check(run, sieve or [], json, output, items, plot)
@@ -133,12 +139,14 @@ def evaluate(
     with run.output.progress("reading the questions"):
         from echopix_cli.evaluation.questions import load_questions
         from echopix_cli.evaluation.report import make_report
-        from echopix_cli.evaluation.run import settings_of
+        from echopix_cli.evaluation.run import settings_of, sieves_of
 
-        settings = settings_of(sieve or SIEVES, budgets, around_sieve)
+        names = sieve or ("auto", *CONTROLS)
+        settings_of(names, budgets, around_sieve)  # nothing to measure is nothing to load a model for
         questions = load_questions(data, count, seed, family or ())
     engine = run.engine()
     asking = _asking(run, engine, seed)
+    settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve)
     began = time.perf_counter()
     results = _measure(run, engine, questions, settings, asking)
     seconds = time.perf_counter() - began
@@ -162,8 +170,8 @@ def _check(
     """Refuse what cannot end well before a model is loaded."""
     from echopix_cli.evaluation.files import check_target
 
-    if unknown := [name for name in sieves if name not in SIEVES]:
-        raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(SIEVES)}")
+    if unknown := [name for name in sieves if name not in NAMES]:
+        raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(NAMES)}")
     if run["quiet"] and not (json or output or items or plot):
         raise UsageError("--quiet leaves nothing to print", "add --json or --output FILE, or leave --quiet out")
     if run["no_audio"] and run["no_video"]:
@@ -191,6 +199,8 @@ def _asking(run: opt.Run, engine: Engine, seed: int) -> Asking:
         seed=seed,
         max_new_tokens=LONGEST_ANSWER if longest.origin == "default" else longest.value,
         system=options.system,
+        question_layer=run["question_layer"],
+        prefilter=run["prefilter"],
     )
 
 
@@ -245,6 +255,8 @@ def _facts(engine: Engine, data: str, questions: Sequence[Question], asking: Ask
             **taken,
             "max_new_tokens": asking.max_new_tokens,
             "system": asking.system,
+            "question_layer": asking.question_layer,
+            "prefilter": asking.prefilter,
         },
     )
 

@@ -11,7 +11,7 @@ from echopix_cli.cli.output import Output
 from echopix_cli.settings import SETTINGS, Resolved, resolve
 
 if TYPE_CHECKING:
-    from echopix_cli.engine import Engine, GenerationOptions
+    from echopix_cli.engine import Engine, GenerationOptions, SieveOptions
     from echopix_cli.media import DecodePlan, MediaInfo
 
 _HELP = {setting.name: setting.help for setting in SETTINGS}
@@ -26,6 +26,9 @@ def _option(name: str, *flags: str, metavar: str | None = None, panel: str | Non
 _MEDIA, _MODEL, _SHOW = "What to take from the media", "Model and answer", "What to print"
 
 Budget = Annotated[str | None, _option("budget", "--budget", "-b", metavar="FRACTION", panel=_MODEL)]
+Sieve = Annotated[str | None, _option("sieve", metavar="NAME", panel=_MODEL)]
+Prefilter = Annotated[bool | None, _option("prefilter", "--prefilter/--no-prefilter", panel=_MODEL)]
+QuestionLayer = Annotated[str | None, _option("question_layer", metavar="N", panel=_MODEL)]
 Model = Annotated[str | None, _option("model", "--model", "-m", metavar="NAME|DIR", panel=_MODEL)]
 Device = Annotated[str | None, _option("device", metavar="DEVICE", panel=_MODEL)]
 Dtype = Annotated[str | None, _option("dtype", metavar="DTYPE", panel=_MODEL)]
@@ -106,6 +109,18 @@ class Run:
 
         options = GenerationOptions(max_new_tokens=self["max_new_tokens"], temperature=self["temperature"])
         return options if self["system"] is None else replace(options, system=self["system"])
+
+    def sieve(self, engine: Engine) -> SieveOptions:
+        """What is to choose the tokens.
+
+        Raises:
+            UsageError: the model has no such sieve.
+        """
+        from echopix_cli.engine import SieveOptions
+
+        wanted = SieveOptions(self["sieve"], self["question_layer"], self["prefilter"])
+        engine.choose(wanted)  # now, and not once for every file
+        return wanted
 
     def describe(self, path: str, info: MediaInfo) -> None:
         """What was found in a file, for ``--verbose``."""

@@ -133,7 +133,7 @@ def answer_record(answer: Answer) -> dict[str, Any]:
     raw["audio"] = str(answer.audio)
     raw["notices"] = list(answer.notices)
     order = (
-        "media question answer finish_reason audio tokens budget sieve latency_s tokens_per_second "
-        "peak_memory_bytes model sampling notices"
+        "media question answer finish_reason audio tokens budget sieve question_layer prefilter latency_s "
+        "tokens_per_second peak_memory_bytes model sampling notices"
     )
     return {"schema_version": SCHEMA_VERSION, **{name: raw[name] for name in order.split()}}

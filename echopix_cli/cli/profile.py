@@ -33,6 +33,9 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    sieve: opt.Sieve = None,
+    prefilter: opt.Prefilter = None,
+    question_layer: opt.QuestionLayer = None,
     question: Annotated[
         str, typer.Option("--question", "-Q", metavar="TEXT", help="the question asked")
     ] = DEFAULT_QUESTION,
@@ -74,6 +77,7 @@ def profile(
     if run["verbose"]:
         run.describe(media, probe(media))
     engine = run.engine()
+    wanted = run.sieve(engine)
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
         from echopix_cli.engine.profiling import profile as measure
 
@@ -86,6 +90,7 @@ def profile(
             repeat=repeat,
             warmup=warmup,
             options=replace(run.generation(), temperature=0.0),  # or answers would differ by chance
+            sieve=wanted,
             watch=lambda done, of: say(f"measuring, {done} of {of} rounds done"),
         )
     if json:

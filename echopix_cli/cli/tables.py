@@ -36,6 +36,13 @@ def percent(tokens: ModalityTokens) -> str:
     return f"{100 * tokens.kept / tokens.total:.1f} %" if tokens.total else "–"
 
 
+def sieve_words(answer: Answer) -> str:
+    """What chose the tokens, at which layer, and after what."""
+    layer = "" if answer.question_layer is None else f" at layer {answer.question_layer}"
+    before = "" if answer.prefilter is None else f" after prefilter {answer.prefilter:g}"
+    return f"{answer.sieve}{layer}{before}"
+
+
 def answer_table(answer: Answer) -> RenderableType:
     """Tokens, latency, memory and provenance of one answer."""
     return Group(_token_table(answer), _latency_table(answer), _facts(answer))
@@ -83,7 +90,7 @@ def _facts(answer: Answer) -> Table:
     grid.add_column(overflow="fold")
     rows = [
         ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
-        ("sieve", f"{answer.sieve}, budget {answer.budget:g}"),
+        ("sieve", f"{sieve_words(answer)}, budget {answer.budget:g}"),
         ("audio", str(answer.audio)),
         ("sampled", "; ".join(taken)),
         ("speed", f"first token after {seconds(answer.latency.first_token)}"
@@ -151,7 +158,9 @@ def _shared(profile: Profile) -> Table:
     shared = Table.grid(padding=(0, 2))
     shared.add_column(style="dim", no_wrap=True)
     shared.add_column(overflow="fold")
-    answer, stages = profile.rows[0].answer, profile.rows[0].stages
+    answer, stages = profile.rows[-1].answer, profile.rows[0].stages
+    # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.
+    constant = "; the sieve itself costs the same at any budget" if answer.prefilter is None else ""
     rows = [
         ("media", profile.media),
         ("question", profile.question),
@@ -159,9 +168,10 @@ def _shared(profile: Profile) -> Table:
         ("measured", f"median ± half the interquartile range; {profile.repeat} runs after {profile.warmup} to warm up"),
         (
             "speed-up",
-            "sieve + prefill at budget 1.0, over the same here; the sieve itself costs the same at any budget",
+            f"sieve + prefill at budget 1.0, over the same here{constant}",
         ),
         ("memory", "device peak at budget 1.0 over the peak here, weights and towers included; – on a CPU"),
+        ("sieve", sieve_words(answer)),
         ("model", f"{answer.model.name}, {answer.model.dtype} on {answer.model.device}"),
         ("audio", str(answer.audio)),
         *(("note", notice) for notice in answer.notices),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
+from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
 from echopix_cli.errors import DeviceError, EchopixError, MediaError, ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.model.decoding import generate
@@ -120,8 +121,21 @@ class Engine:
         return cls(loaded, processor, source, clock.seconds["load"])
 
     @property
+    def sieves(self) -> tuple[str, ...]:
+        """Names of what can choose rows in this model: its own sieve first, then the controls."""
+        return tuple(self.model.thinker.selections)
+
+    def choose(self, sieve: SieveOptions, budget: float = 0.0) -> SieveChoice:
+        """What a wish for a sieve comes to in this model, at a budget.
+
+        Raises:
+            UsageError: no such sieve, layer or stage here, with the right names.
+        """
+        return choose(self.model.thinker, sieve, budget)
+
+    @property
     def default_budget(self) -> float:
-        """The checkpoint's own budget."""
+        """The checkpoint's own budget; 0.2 for stock weights, which name none."""
         return float(self.model.config.text.compression_ratio)
 
     def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
@@ -212,6 +226,7 @@ class Engine:
         question: str,
         budget: float | None = None,
         options: GenerationOptions = GenerationOptions(),
+        sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
     ) -> Iterator[TextPiece | Answer]:
         """Answer one question: pieces of text as they come, then exactly one :class:`Answer`.
 
@@ -220,21 +235,29 @@ class Engine:
             question: in the user's words.
             budget: fraction of audio-visual tokens kept, in (0, 1]; None takes the checkpoint's own.
             options: of generation.
+            sieve: what chooses those tokens.
 
         Raises:
-            UsageError: an empty question or a budget outside (0, 1].
+            UsageError: an empty question, a budget outside (0, 1], or a sieve that this model has not.
             DeviceError: out of memory.
         """
         fraction = self.default_budget if budget is None else budget
         if not 0.0 < fraction <= 1.0:
             raise UsageError(f"budget {fraction:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
+        choice = self.choose(sieve, fraction)
         reset_peaks(self.device)
         clock, shown, text = Clock(self.device), "", ""
         ids: list[int] = []
         with memory_errors(self.device):
             with clock.stage("sieve"), torch.inference_mode():
                 prompt = self.place(encoded, question, options.system)
-                sieved = self.model.thinker.sieve(prompt, fraction)
+                sieved = self.model.thinker.sieve(
+                    prompt,
+                    fraction,
+                    selection=choice.selection,
+                    generator=torch.Generator().manual_seed(sieve.seed),
+                    first_layers=choice.first_layers,
+                )
             tokens = generate(
                 self.model.thinker,
                 sieved,
@@ -257,7 +280,7 @@ class Engine:
                     following = next(tokens, None)
         if text != shown:
             yield TextPiece(text[len(shown) :])
-        yield self._answer(encoded, question, fraction, prompt, sieved, ids, text, clock.seconds)
+        yield self._answer(encoded, question, fraction, choice, prompt, sieved, ids, text, clock.seconds)
 
     def ask(
         self,
@@ -265,9 +288,10 @@ class Engine:
         question: str,
         budget: float | None = None,
         options: GenerationOptions = GenerationOptions(),
+        sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
     ) -> Answer:
         """As :meth:`stream`, but the answer in one piece."""
-        *_, answer = self.stream(encoded, question, budget, options)
+        *_, answer = self.stream(encoded, question, budget, options, sieve)
         assert isinstance(answer, Answer)
         return answer
 
@@ -276,6 +300,7 @@ class Engine:
         encoded: Encoded,
         question: str,
         budget: float,
+        choice: SieveChoice,
         prompt: Prompt,
         sieved: Sieved,
         ids: list[int],
@@ -291,8 +316,8 @@ class Engine:
             question=question,
             answer=text,
             tokens=self._count(prompt.input_ids[0], sieved.kept[0], len(ids)),
-            budget=budget,
-            sieve="cs2",
+            budget=budget if choice.selection != "none" else 0.0,
+            sieve=choice.selection,
             latency=StageTimes(
                 load=self.load_seconds,
                 decode=before["decode"],
@@ -309,6 +334,8 @@ class Engine:
             audio=clip.audio_status,
             sampling=_sampling(clip),
             finish_reason="stop" if stopped else "length",
+            question_layer=choice.layer,
+            prefilter=choice.prefilter,
             notices=notices,
         )
 

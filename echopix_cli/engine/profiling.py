@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
 from echopix_cli.engine.engine import Encoded, Engine, GenerationOptions
+from echopix_cli.engine.sieves import AUTO, SieveOptions
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import Answer
 
@@ -69,6 +70,7 @@ def profile(
     repeat: int = 5,
     warmup: int = 1,
     options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+    sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
     watch: Callable[[int, int], None] | None = None,
 ) -> Profile:
     """Measure budget 1.0 and ``budgets`` on one file.
@@ -77,12 +79,14 @@ def profile(
     moments of the machine fall on all budgets alike. ``warmup`` rounds come first and do not count.
 
     Args:
+        sieve: what chooses below budget 1.0. There the model's own keeps everything, whatever is chosen below.
         watch: called with (rounds done, rounds in all).
 
     Raises:
-        MediaError, DeviceError: as :meth:`Engine.read` and :meth:`Engine.stream`.
+        UsageError, MediaError, DeviceError: as :meth:`Engine.read` and :meth:`Engine.stream`.
     """
     order = [FULL, *sorted({budget for budget in budgets if budget != FULL}, reverse=True)]
+    whole = replace(sieve, name=AUTO)
     runs: dict[float, list[Answer]] = {budget: [] for budget in order}
     for turn in range(warmup + repeat):
         encoded: Encoded | None = engine.read(path, plan)
@@ -90,7 +94,7 @@ def profile(
         # Each round begins with another budget: what runs first after the towers runs in colder caches.
         begin = turn % len(order)
         for budget in (*order[begin:], *order[:begin]):
-            answer = engine.ask(encoded, question, budget, options)
+            answer = engine.ask(encoded, question, budget, options, sieve if budget < FULL else whole)
             if turn >= warmup:
                 runs[budget].append(answer)
         encoded = None  # or its features would count towards the next round's peak memory

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.values import AROUND, Report, SettingResult
+from echopix_cli.evaluation.values import AROUND, OWN, Report, SettingResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ _LONGEST_NAME = 40
 # Okabe and Ito's palette, told apart by colour-blind readers too; each sieve keeps its colour in every plot.
 _LOOKS = {
     "cs2": ("#0072B2", "o", 2.4),
+    "question-attention": ("#0072B2", "o", 2.4),
     "per-modality": ("#009E73", "s", 1.4),
     "uniform": ("#E69F00", "^", 1.4),
     "random": ("#D55E00", "v", 1.4),
@@ -63,7 +64,7 @@ def draw(report: Report, kind: str) -> bytes:
 
 
 def _curves(axes: Axes, results: Sequence[SettingResult]) -> None:
-    """A line with bars for each sieve that has budgets; ``cs2`` lies on top."""
+    """A line with bars for each sieve that has budgets; the model's own lies on top."""
     curves = {name: line for name, line in _lines(results) if name not in ("none", AROUND)}
     for place, (sieve, line) in enumerate(curves.items()):
         colour, marker, width = _LOOKS[sieve]
@@ -75,7 +76,7 @@ def _curves(axes: Axes, results: Sequence[SettingResult]) -> None:
         above = [100 * (result.mean.high - result.mean.value) for result in line]
         axes.errorbar(
             kept, height, yerr=(below, above), color=colour, marker=marker, linewidth=width, markersize=5.5,
-            elinewidth=1.0, capsize=2.5, clip_on=False, label=sieve, zorder=4 if sieve == "cs2" else 3,
+            elinewidth=1.0, capsize=2.5, clip_on=False, label=sieve, zorder=4 if sieve in OWN else 3,
         )  # fmt: skip
 
 

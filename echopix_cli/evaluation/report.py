@@ -8,6 +8,7 @@ from statistics import fmean, median
 from echopix_cli.evaluation.intervals import Interval, mean_of, paired_difference, wilson
 from echopix_cli.evaluation.values import (
     AROUND,
+    OWN,
     Comparison,
     EvidenceShare,
     Facts,
@@ -61,7 +62,7 @@ def _setting_result(setting: Setting, items: Sequence[ItemResult]) -> SettingRes
         evidence_by_family={family: share for family, share in evidence.items() if share is not None},
         kept_video=fmean(row.video for row in rows) if rows else 0.0,
         kept_audio=fmean(row.audio for row in rows) if rows else 0.0,
-        median_seconds=median(times) if times and setting.sieve == "cs2" else None,
+        median_seconds=median(times) if times and setting.sieve in OWN else None,
     )
 
 
@@ -90,17 +91,17 @@ def _evidence(setting: Setting, items: Sequence[ItemResult]) -> EvidenceShare | 
 
 
 def pairs(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting]]:
-    """What is worth comparing: smaller budgets of ``cs2`` with 1.0, then ``cs2`` with each control at its budget.
+    """What is worth comparing: smaller budgets of the model's own sieve with 1.0, then it with controls at its budgets.
 
     ``none`` has no budget and is compared with each; ``without-cs2`` keeps everything, as budget 1.0 does.
     """
-    ours = [setting for setting in settings if setting.sieve == "cs2"]
-    full = Setting("cs2", 1.0)
-    if full in ours:
+    ours = [setting for setting in settings if setting.sieve in OWN]
+    full = next((setting for setting in ours if setting.budget == 1.0), None)
+    if full is not None:
         yield from ((setting, full) for setting in ours if setting.budget < 1.0)
         yield from ((full, setting) for setting in settings if setting.sieve == AROUND)
     for control in settings:
-        if control.sieve not in ("cs2", AROUND):
+        if control.sieve not in (*OWN, AROUND):
             yield from ((own, control) for own in ours if control.sieve == "none" or own.budget == control.budget)
 
 

@@ -1,4 +1,4 @@
-"""Answers every question with every setting: towers once a clip, CS2 once a question."""
+"""Answers every question with every setting: towers once a clip, scores once a question and way of scoring."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echopix_cli.engine import Encoded, Engine
+from echopix_cli.engine import Encoded, Engine, SieveOptions
 from echopix_cli.engine.engine import memory_errors
 from echopix_cli.engine.meters import Clock
+from echopix_cli.engine.sieves import AUTO
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, ItemResult, Outcome, Rows, Setting
+from echopix_cli.evaluation.values import AROUND, OWN, ItemResult, Outcome, Rows, Setting
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import DEFAULT_SYSTEM, PixelRules
-from echopix_cli.model.values import Prompt, Scored, Selection, Sieved
+from echopix_cli.model.values import FirstLayers, Prompt, Scored, Selection, Sieved
 from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
 
 SCENE_SIDE = 112  # pixels of a scene's square frames, for models that do not say what they were trained with
@@ -33,6 +34,8 @@ class Asking:
 
     ``plan`` is what to take from media files, from :meth:`Engine.plan`; scenes obey its ``audio`` and
     ``video`` only, and are rendered ``side`` pixels wide. ``seed`` is that of the ``random`` control.
+    ``question_layer`` and ``prefilter`` are as in :class:`~echopix_cli.engine.SieveOptions`; controls have no
+    redundancy stage before them.
     """
 
     plan: DecodePlan
@@ -40,6 +43,8 @@ class Asking:
     seed: int = 0
     max_new_tokens: int = 32
     system: str = DEFAULT_SYSTEM
+    question_layer: int | None = None
+    prefilter: bool | None = None
 
 
 def scene_side(rules: PixelRules, max_pixels: int | None = None) -> int:
@@ -51,7 +56,8 @@ def scene_side(rules: PixelRules, max_pixels: int | None = None) -> int:
 def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = False) -> tuple[Setting, ...]:
     """Every setting that a choice of sieves and budgets stands for, in order of sieves, larger budgets first.
 
-    ``none`` has no budget, and the other controls need one below 1, where there is something to choose.
+    ``none`` has no budget, and the other controls need one below 1, where there is something to choose. The
+    model's own sieve may stand as ``auto``.
 
     Raises:
         UsageError: nothing is left to measure.
@@ -62,13 +68,29 @@ def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = 
         if sieve == "none":
             found.append(Setting(sieve, 0.0))
         else:
-            found += [Setting(sieve, budget) for budget in descending if sieve == "cs2" or budget < 1.0]
+            found += [Setting(sieve, budget) for budget in descending if sieve in (AUTO, *OWN) or budget < 1.0]
     if around:
         found.append(Setting(AROUND, 1.0))
     if not found:
         message = f"nothing to measure: {', '.join(sieves)} at budget 1.0 chooses nothing"
-        raise UsageError(message, "add --sieve cs2, or a smaller --budget")
+        raise UsageError(message, "add --sieve auto, or a smaller --budget")
     return tuple(found)
+
+
+def wish(sieve: str, asking: Asking) -> SieveOptions:
+    """What a sieve's name asks of a model."""
+    own = sieve in (AUTO, AROUND, *OWN)
+    name = AUTO if sieve == AROUND else sieve
+    return SieveOptions(name, asking.question_layer, asking.prefilter if own else None, asking.seed)
+
+
+def sieves_of(engine: Engine, sieves: Sequence[str], asking: Asking) -> tuple[str, ...]:
+    """Names of sieves as this model has them: ``auto`` becomes its own.
+
+    Raises:
+        UsageError: one that it has not.
+    """
+    return tuple(engine.choose(wish(sieve, asking)).selection for sieve in sieves)
 
 
 def evaluate(
@@ -134,18 +156,36 @@ def _answered(
         EchopixError: there is no room for the prompt, or it cannot be put together.
     """
     clock = Clock(engine.device)
-    with memory_errors(engine.device), clock.stage("score"):
+    with memory_errors(engine.device), clock.stage("place"):
         prompt = engine.place(encoded, question.prompt, asking.system)
-        scored: Scored = engine.model.thinker.score(prompt)
     rests_on = _evidence(engine, encoded, question, prompt)
-    outcomes = {}
-    for setting in settings:
+    outcomes: dict[Setting, Outcome] = {}
+    for first_layers, group in _by_scoring(engine, settings, asking).items():
+        clock.seconds["score"] = 0.0
         try:
-            with memory_errors(engine.device):
-                outcomes[setting] = _outcome(engine, question, prompt, scored, rests_on, setting, asking, clock)
+            with memory_errors(engine.device), clock.stage("score"):
+                scored: Scored = engine.model.thinker.score(prompt, first_layers=first_layers)
         except EchopixError as error:
-            outcomes[setting] = Outcome(None, False, None, 0.0, error.message)
-    return _result(question, int(scored.in_pool.sum()), int(rests_on.sum()), outcomes)
+            outcomes |= {setting: Outcome(None, False, None, 0.0, error.message) for setting in group}
+            continue
+        for setting in group:
+            try:
+                with memory_errors(engine.device):
+                    outcomes[setting] = _outcome(engine, question, prompt, scored, rests_on, setting, asking, clock)
+            except EchopixError as error:
+                outcomes[setting] = Outcome(None, False, None, 0.0, error.message)
+    pool = torch.isin(prompt.input_ids, torch.tensor(engine.model.thinker.special.placeholders, device=engine.device))
+    in_order = {setting: outcomes[setting] for setting in settings}
+    return _result(question, int(pool.sum()), int(rests_on.sum()), in_order)
+
+
+def _by_scoring(engine: Engine, settings: Sequence[Setting], asking: Asking) -> dict[FirstLayers, list[Setting]]:
+    """Settings that share one pass of scoring: all of them where CS2 scores."""
+    groups: dict[FirstLayers, list[Setting]] = {}
+    for setting in settings:
+        choice = engine.choose(wish(setting.sieve, asking), setting.budget)
+        groups.setdefault(choice.first_layers, []).append(setting)
+    return groups
 
 
 def _outcome(
@@ -158,7 +198,7 @@ def _outcome(
     asking: Asking,
     clock: Clock,
 ) -> Outcome:
-    """Keep rows, answer, judge; ``clock`` already holds the time of the CS2 pass, which every setting shares."""
+    """Keep rows, answer, judge; ``clock`` already holds the time of scoring, which settings share."""
     stage = setting.name
     with clock.stage(stage):
         sieved = _sieved(engine, prompt, scored, setting, asking.seed, question.index)
@@ -176,7 +216,7 @@ def _outcome(
         answer=text,
         right=is_right(text, question.answer, question.choices),
         rows=Rows(video=pool - audio, audio=audio, on_evidence=int(rests_on[kept].sum())),
-        seconds=clock.seconds["score"] + clock.seconds[stage],
+        seconds=clock.seconds["place"] + clock.seconds["score"] + clock.seconds[stage],
     )
 
 

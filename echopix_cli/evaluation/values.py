@@ -8,7 +8,9 @@ from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.results import ModelFacts
 
 AROUND = "without-cs2"  # all rows, as the towers and embeddings made them, past CS2 straight into the decoder
-SIEVES = ("cs2", "per-modality", "uniform", "random", "none")
+OWN = ("cs2", "question-attention")  # a model has one of them, and it is what the controls are compared with
+CONTROLS = ("per-modality", "uniform", "random", "none")
+SIEVES = ("cs2", *CONTROLS)  # of a model with a trained sieve
 
 
 @dataclass(frozen=True, order=True)
@@ -101,8 +103,8 @@ class SettingResult:
     """Everything measured about one setting.
 
     ``mean`` weighs every family the same, ``overall`` every item. ``kept_video`` and ``kept_audio`` are mean rows
-    an item. ``median_seconds`` of a question (sieve, prefill, generation) is given for ``cs2`` only: a control
-    is charged here for scores that it does not use.
+    an item. ``median_seconds`` of a question (sieve, prefill, generation) is given for the model's own sieve only: a
+    control is charged here for scores that it does not use.
     """
 
     setting: Setting

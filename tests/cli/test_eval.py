@@ -33,7 +33,7 @@ def test_json_files_and_plot(run, tmp_path: Path, random_checkpoint: Path) -> No
     # The environment's limit counts as someone's wish; scenes do not obey --fps, so it is not reported.
     assert record["options"] == {
         "audio": True, "video": True, "scene_side": 112, "max_new_tokens": 4,
-        "system": "You are a helpful assistant.",
+        "system": "You are a helpful assistant.", "question_layer": None, "prefilter": None,
     }  # fmt: skip
     assert [setting["setting"] for setting in record["settings"]] == ["cs2@0.1", "none", "without-cs2"]
     cs2, none, _ = record["settings"]
