@@ -17,6 +17,7 @@ import typer
 
 from echopix_cli.cli.app import app
 from echopix_cli.scenes import FAMILIES, SPLITS
+from echopix_cli.settings import SIEVES
 
 HERE = Path(__file__).parent
 WORDS = {
@@ -24,7 +25,7 @@ WORDS = {
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--family": FAMILIES,
     "--quantize": ("none", "nf4"),
-    "--sieve": ("cs2", "per-modality", "uniform", "random", "none"),
+    "--sieve": SIEVES,
     "--sieve-view": ("whole", "causal", "no-question"),
     "--split": SPLITS,
     "--stage": ("full", "sieve"),
@@ -94,10 +95,11 @@ def _arguments(part: Any) -> Iterator[str]:
 
 def _options(part: Any) -> Iterator[Option]:
     for parameter in part.params:
-        names = tuple(name for name in parameter.opts if name.startswith("-"))
+        # A switch's other way round comes last: it takes back what a config file has set.
+        names = tuple(name for name in (*sorted(parameter.opts), *parameter.secondary_opts) if name.startswith("-"))
         if names and not _SHELL_OWN & set(names):
             yield Option(
-                tuple(sorted(names)),
+                names,
                 " ".join((parameter.help or "").split()),
                 not parameter.is_flag,
                 parameter.metavar or "",
