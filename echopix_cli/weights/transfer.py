@@ -194,9 +194,7 @@ class Transfer:
 
     def _leads_to(self, pointer: Path, blob: Path) -> bool:
         """Whether a snapshot's file is the checked blob; on disks without links, a copy of it."""
-        if not pointer.exists():
-            return False
-        return pointer.samefile(blob) or (not pointer.is_symlink() and sha256_of(pointer) == sha256_of(blob))
+        return pointer.exists() and (pointer.samefile(blob) or sha256_of(pointer) == sha256_of(blob))
 
     def not_here(self) -> ModelError:
         """What there is to say offline, when something is missing."""
@@ -227,6 +225,10 @@ class Transfer:
             return self._explain(error.__cause__)  # the library looked into its cache and then gave up
         if isinstance(error, errors.OfflineModeIsEnabled):
             return self.not_here()
+        if isinstance(error, errors.HFValidationError):
+            return ModelError(f"{self.repository!r} names no repository: {error}", "hf:OWNER/REPO")
+        if isinstance(error, errors.FileMetadataError):
+            return ModelError(f"{self.endpoint} does not state what its files are: {error}", "try another HF_ENDPOINT")
         if isinstance(error, errors.GatedRepoError):
             return ModelError(
                 f"{where} is gated: its owner has to let you in",

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 LFS_FROM = 1_000_000  # bytes
+_HOSTS = {"hub": "127.0.0.1", "cdn": "127.0.0.2"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -105,7 +106,7 @@ class HubServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._hub.server_port}"
+        return f"http://{_HOSTS['hub']}:{self._hub.server_port}"
 
     def __enter__(self) -> HubServer:
         return self
@@ -144,7 +145,8 @@ class HubServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # Another host for the large files, as in life: some releases of the client compare hosts, others origins.
+        server = ThreadingHTTPServer((_HOSTS[origin], 0), Handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
@@ -168,7 +170,7 @@ class HubServer:
         if found.lfs(name):
             headers["X-Linked-Etag"] = f'"{found.sha256[name]}"'
             headers["X-Linked-Size"] = str(len(found.files[name]))
-            headers["Location"] = f"http://127.0.0.1:{self._cdn.server_port}/{repository}/{name}"
+            headers["Location"] = f"http://{_HOSTS['cdn']}:{self._cdn.server_port}/{repository}/{name}"
             return self._send(request, 302, b"", headers)
         headers["ETag"] = f'"{found.sha1[name]}"'
         return self._send(request, 200, self._spoiled(name, found.files[name]), headers)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,10 @@ def flip(path: Path) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
+@pytest.mark.skipif(
+    tuple(map(int, metadata.version("huggingface_hub").split(".")[:2])) < (1, 31),
+    reason="older releases of the client give up at the first cut; the next run then goes on",
+)
 @pytest.mark.usefixtures("impatient")
 def test_a_cut_connection_is_taken_up_again_within_the_run(cache: Path, server: HubServer) -> None:
     server.cut[BIG] = [12_000_000]
