@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from prompts import Media, inputs_of
 from safetensors.torch import load_file
 
-from echopix_cli.engine import Engine, GenerationOptions
+from echopix_cli.engine import Engine, GenerationOptions, SieveOptions
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
+from echopix_cli.model.values import FirstLayers
 from echopix_cli.weights.checkpoint import load_model
 
 pytestmark = pytest.mark.gpu
@@ -68,3 +70,58 @@ def test_the_sieve_takes_the_flash_kernel(random_checkpoint: Path, clips: dict[s
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         assert engine.ask(encoded, "What?", 0.1, GenerationOptions(2)).tokens.kept == 12
+
+
+@pytest.mark.parametrize(("budget", "kept"), [(0.1, 12), (1.0, 113)])
+def test_the_first_layers_take_the_flash_kernel(
+    stock_checkpoint: Path, clips: dict[str, Path], budget: float, kept: int
+) -> None:
+    """Scores come from queries and keys alone, so no kernel is asked for its map."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    engine = Engine.load(str(stock_checkpoint), "cuda")
+    encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        assert engine.ask(encoded, "What?", budget, GenerationOptions(3)).tokens.kept == kept
+
+
+@pytest.mark.parametrize("name", ["question-attention", "per-modality", "uniform", "random", "none"])
+def test_every_sieve_of_stock_weights(stock_checkpoint: Path, clips: dict[str, Path], name: str) -> None:
+    engine = Engine.load(str(stock_checkpoint), "cuda")
+    encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+    first, second = (engine.ask(encoded, "What?", 0.2, GenerationOptions(3), SieveOptions(name)) for _ in range(2))
+    assert (first.answer, first.tokens) == (second.answer, second.tokens)
+    assert first.sieve == name
+
+
+def test_flash_attention_2_keeps_the_same_rows(stock_checkpoint: Path, device: torch.device) -> None:
+    pytest.importorskip("flash_attn")
+    kept, tokens = [], []
+    for implementation in ("sdpa", "flash_attention_2"):
+        model = load_model(stock_checkpoint, dtype=torch.bfloat16, device=device)
+        model.set_attn_implementation(implementation)
+        inputs = {name: value.to(device) for name, value in inputs_of(model, Media((4, 2, 3), 0.96, 400)).items()}
+        with torch.inference_mode():
+            # Layer 0 scores embeddings, which no attention has touched: the choice must be the very same.
+            sieved = model.thinker.sieve(model.prompt(**inputs), 0.2, first_layers=FirstLayers(0, 0.5))
+            kept.append(sieved.kept[0])
+            deeper = model.thinker.sieve(model.prompt(**inputs), 0.2, first_layers=FirstLayers(2, 0.5))
+            tokens.append(len(list(generate(model.thinker, deeper, max_new_tokens=3))))
+    assert torch.equal(*kept)
+    assert tokens == [3, 3]
+
+
+def test_device_memory_grows_with_the_prompts_length(stock_checkpoint: Path, device: torch.device) -> None:
+    model = load_model(stock_checkpoint, dtype=torch.bfloat16, device=device)
+    peaks = []
+    for factor in (1, 2, 4):
+        inputs = inputs_of(model, Media((8, 4, 4), 0.9, 8000 * factor, question=500 * factor))
+        with torch.inference_mode():
+            prompt = model.prompt(**{name: value.to(device) for name, value in inputs.items()})
+            model.thinker.sieve(prompt, 0.2)
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            model.thinker.sieve(prompt, 0.2)
+        peaks.append((torch.cuda.max_memory_allocated(device) - before) / prompt.input_ids.shape[1])
+    assert max(peaks) <= 1.3 * min(peaks)
