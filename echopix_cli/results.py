@@ -91,7 +91,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model answered."""
+    """Which model answered; ``chosen`` says why, where ``--model auto`` chose it."""
 
     name: str
     revision: str | None
@@ -99,6 +99,7 @@ class ModelFacts:
     dtype: str
     device: str
     demonstration: bool = False
+    chosen: str | None = None
 
 
 @dataclass(frozen=True)

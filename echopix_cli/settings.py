@@ -97,7 +97,13 @@ def _device(text: str) -> str:
 SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
 _POSITIVE = "expected a whole number of at least 1"
 SETTINGS: tuple[Setting, ...] = (
-    Setting("model", str, "tiny", "model name or path of a checkpoint folder"),
+    Setting(
+        "model",
+        str,
+        "auto",
+        "model name, hf:OWNER/REPO[@REVISION] or folder; auto takes the largest model that fits the GPU, "
+        "without one tiny, the demonstration model",
+    ),
     Setting(
         "budget", parse_budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"
     ),

@@ -90,6 +90,7 @@ def _facts(answer: Answer) -> Table:
     grid.add_column(overflow="fold")
     rows = [
         ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
+        *([("chosen", model.chosen)] if model.chosen and not model.demonstration else []),
         ("sieve", f"{sieve_words(answer)}, budget {answer.budget:g}"),
         ("audio", str(answer.audio)),
         ("sampled", "; ".join(taken)),

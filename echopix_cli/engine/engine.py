@@ -28,7 +28,7 @@ from echopix_cli.results import (
     TokenCounts,
 )
 from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.registry import ModelSource, resolve_model
+from echopix_cli.weights.registry import AUTO, BUNDLED, ModelSource, choose_auto, resolve_model
 
 DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
 TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
@@ -77,6 +77,7 @@ class Engine:
         processor: Processor,
         source: ModelSource,
         load_seconds: float,
+        chosen: str | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -91,18 +92,19 @@ class Engine:
             dtype=str(parameters[0].dtype).removeprefix("torch."),
             device=str(self.device),
             demonstration=source.demonstration,
+            chosen=chosen,
         )
 
     @classmethod
     def load(cls, model: str = "tiny", device: str = "auto", dtype: str = "auto") -> Engine:
-        """Load a model by name or path.
+        """Load a model by name or path; ``auto`` chooses one by the device's free memory.
 
         Raises:
             ModelError: no such model, or files missing, damaged or of another kind.
             DeviceError: the device is not there, or the weights do not fit on it.
         """
-        source = resolve_model(model)
         where = choose_device(device)
+        source, chosen = _find(model, where)
         precision = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         clock = Clock(where)
         with clock.stage("load"), memory_errors(where, "the weights do not fit: try --dtype bfloat16 or --device cpu"):
@@ -118,7 +120,7 @@ class Engine:
                 # A folder from anywhere can be wrong in more ways than can be listed.
                 what = " ".join(f"{type(error).__name__}: {error}".split())
                 raise ModelError(f"{source.folder} holds no usable model: {what}") from error
-        return cls(loaded, processor, source, clock.seconds["load"])
+        return cls(loaded, processor, source, clock.seconds["load"], chosen)
 
     @property
     def sieves(self) -> tuple[str, ...]:
@@ -362,6 +364,22 @@ def _sampling(clip: Clip) -> Sampling:
         end=clip.end,
         audio_seconds=clip.audio_seconds,
     )
+
+
+def _find(model: str, device: torch.device) -> tuple[ModelSource, str | None]:
+    """A model's files, and why it was chosen where the user left the choice to us.
+
+    Raises:
+        ModelError: no such model, or it is not on this machine.
+    """
+    if model != AUTO:
+        return resolve_model(model), None
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    name, why = choose_auto(free, "bfloat16")  # what is loaded on a GPU
+    try:
+        return resolve_model(name), why
+    except ModelError as error:
+        raise ModelError(f"{error.message} (auto took {why})", f"{error.hint}; or add --model {BUNDLED}") from None
 
 
 def choose_device(name: str) -> torch.device:

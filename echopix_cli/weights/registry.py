@@ -18,6 +18,7 @@ from echopix_cli.weights.checkpoint import MODEL_TYPE
 from echopix_cli.weights.store import HUB, Entry, Store
 
 BUNDLED = "tiny"
+AUTO = "auto"
 PREFIX = "hf:"
 # config.json's model_type → what we call the layout.
 LAYOUTS = {
@@ -164,7 +165,7 @@ def known_models() -> dict[str, Model]:
     found = {model.name: model for model in (bundled, *REGISTERED)}
     for name, value in read_models().items():
         where = f"{config_path()}, [models]"
-        if name in found or name == "auto" or not _NAME.fullmatch(name):
+        if name in found or name == AUTO or not _NAME.fullmatch(name):
             raise UsageError(f"{where}: {name!r} cannot be a model's name", "choose another: letters, digits, . _ -")
         if value.startswith(PREFIX):
             try:
@@ -247,7 +248,7 @@ def choose_auto(free_bytes: int | None, quantization: str = "nf4") -> tuple[str,
         a model's name, and why it was chosen, as a line for the record.
     """
     if free_bytes is None:
-        return BUNDLED, f"no CUDA device: {BUNDLED}, the demonstration model"
+        return BUNDLED, f"{BUNDLED}, the demonstration model: no CUDA device is in use"
     sized = sorted(
         ((model.name, model.shape) for model in REGISTERED if model.shape is not None),
         key=lambda pair: pair[1].parameters,
@@ -257,10 +258,10 @@ def choose_auto(free_bytes: int | None, quantization: str = "nf4") -> tuple[str,
     for name, shape in sized:
         needed = shape.memory(quantization)
         if needed <= free_bytes:
-            return name, f"the largest that fits: about {needed / 2**30:.1f} GiB as {quantization}, {free} free"
+            return name, f"the largest model that fits: about {needed / 2**30:.1f} GiB as {quantization}, {free} free"
     name, shape = sized[-1]
     smallest = f"{shape.memory(quantization) / 2**30:.1f} GiB"
-    return BUNDLED, f"{name} needs about {smallest} as {quantization}, {free} free: {BUNDLED}, the demonstration model"
+    return BUNDLED, f"{BUNDLED}, the demonstration model: {name} needs {smallest} as {quantization}, {free} free"
 
 
 def is_commit(revision: str | None) -> bool:

@@ -43,7 +43,7 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
         "load", "decode", "vision", "audio", "sieve", "prefill", "first_token", "generate", "total"
     ]  # fmt: skip
     assert set(record["peak_memory_bytes"]) == {"device_allocated", "device_reserved", "host_resident"}
-    assert set(record["model"]) == {"name", "revision", "parameters", "dtype", "device", "demonstration"}
+    assert set(record["model"]) == {"name", "revision", "parameters", "dtype", "device", "demonstration", "chosen"}
     assert set(record["sampling"]) == {
         "fps", "frames", "height", "width", "second_per_grid", "start", "end", "audio_seconds"
     }  # fmt: skip

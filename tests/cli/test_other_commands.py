@@ -80,7 +80,7 @@ def test_precedence(tmp_path: Path) -> None:
         "fps": (3.0, "environment"),
         "max_frames": (7, "file"),
         "no_audio": (True, "file"),
-        "model": ("tiny", "default"),
+        "model": ("auto", "default"),
     }
 
 

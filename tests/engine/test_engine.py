@@ -308,3 +308,17 @@ def test_a_spoiled_chat_template_is_a_model_error(random_checkpoint: Path, tmp_p
 def test_names_that_no_folder_can_have(name: str) -> None:
     with pytest.raises(ModelError, match="no model named"):
         Engine.load(name)
+
+
+def test_auto_is_chosen_by_the_device_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CUDA the demonstration model; with room for a large one that was not fetched, what to type."""
+    assert Engine.load("auto", "cpu").facts.chosen == "tiny, the demonstration model: no CUDA device is in use"
+    assert Engine.load("tiny", "cpu").facts.chosen is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * 2**30, 80 * 2**30))
+    with pytest.raises(
+        ModelError, match=r"qwen2.5-omni-7b is not on this machine \(auto took the largest model"
+    ) as failed:
+        Engine.load("auto")
+    assert "echopix models pull qwen2.5-omni-7b" in failed.value.hint
+    assert "--model tiny" in failed.value.hint
