@@ -52,7 +52,8 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny.build_config(tokenizer)
     folder = tmp_path_factory.mktemp("random-checkpoint")
     tiny.save_processor(Processor(tokenizer, config, tiny.pixel_rules()), folder)
-    save_model(tiny.build_model(config, seed=3), folder)
+    # A seed whose greedy answers are visible characters: tests look at what is printed.
+    save_model(tiny.build_model(config, seed=8), folder)
     return folder
 
 

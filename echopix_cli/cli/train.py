@@ -174,15 +174,18 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
     for name in ("budget_low", "budget_high"):
         if not 0.0 < wanted.get(name, 1.0) <= 1.0:
             raise UsageError(f"--{name.replace('_', '-')} {wanted[name]:g} is outside (0, 1]")
+    started = Recipe.load(out)
+    own_data = wanted.get("data", "scenes") != "scenes"
+    if started is None and "base" not in wanted and (own_data or wanted.get("adapters")):
+        raise UsageError("training from nothing takes scenes and the whole decoder", "give --base NAME or --base DIR")
     if "base" in wanted:
         wanted["base"] = str(resolve_model(wanted["base"]).folder.resolve())
-    if wanted.get("data", "scenes") != "scenes":
+    if own_data:
         wanted["data"] = str(Path(wanted["data"]).resolve())
         read_conversations(Path(wanted["data"]))  # before a model is loaded for nothing
     precision = run["dtype"]
     if precision in PRECISIONS:
         wanted["precision"] = precision
-    started = Recipe.load(out)
     if started is not None:
         return started.resumed_with(wanted)
     if out.exists() and any(out.iterdir()):
@@ -190,8 +193,6 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
     fresh: dict[str, Any] = {}
     if "base" in wanted and is_stock(Path(wanted["base"])):
         fresh = {"freeze_towers": True, "learning_rate": 1e-4 if wanted.get("adapters") else 1e-5, "warmup": 50}
-    if "base" not in wanted and (wanted.get("data", "scenes") != "scenes" or wanted.get("adapters")):
-        raise UsageError("training from nothing takes scenes and the whole decoder", "give --base NAME or --base DIR")
     return replace(Recipe(**fresh), **wanted)
 
 
