@@ -5,7 +5,7 @@ _echopix() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ "$word" == -* ]] && continue
         case "$command" in
-            "") case "$word" in ask|config|eval|models|profile|scene|train) command="$word";; esac;;
+            "") case "$word" in ask|config|doctor|eval|models|profile|scene|train) command="$word";; esac;;
             models) case "$word" in info|list|path|prune|pull|rm|verify) command="$command $word"; break;; esac;;
             *) break;;
         esac
@@ -25,6 +25,7 @@ _echopix() {
         "") words="--version --help -h";;
         "ask") words="--question -Q --json --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "config") words="--json --no-color --color --debug --help -h";;
+        "doctor") words="--online --json --debug --no-color --color --help -h";;
         "eval") words="--data --count -n --budget -b --sieve --prefilter --no-prefilter --question-layer --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --color --help -h";;
@@ -39,7 +40,7 @@ _echopix() {
         "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --train-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --no-checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --hearing --seeing --evidence --teacher --teaching --plot --export --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
-    if [[ -z "$command" ]]; then commands="ask config eval models profile scene train"; fi
+    if [[ -z "$command" ]]; then commands="ask config doctor eval models profile scene train"; fi
     if [[ -n "$commands" ]]; then COMPREPLY=($(compgen -W "$commands" -- "$current")); return; fi
     compopt -o default; COMPREPLY=()
 }

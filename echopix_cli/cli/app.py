@@ -11,6 +11,7 @@ import typer
 from echopix_cli import __version__
 from echopix_cli.cli.ask import ask
 from echopix_cli.cli.config import config
+from echopix_cli.cli.doctor import doctor
 from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.models import models
 from echopix_cli.cli.output import Output
@@ -40,6 +41,7 @@ app.command("eval")(evaluate)
 app.command()(scene)
 app.command()(train)
 app.add_typer(models)
+app.command()(doctor)
 app.command()(config)
 
 

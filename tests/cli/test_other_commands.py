@@ -140,6 +140,7 @@ HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "h
         (["scene", "--help"], {}),
         (["eval", "--help"], {}),
         (["train", "--help"], {}),
+        (["doctor", "--help"], {}),
         (["models", "pull", "--help"], {}),
         (["--version"], {}),
         (["config"], {}),

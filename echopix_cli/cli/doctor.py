@@ -1,0 +1,225 @@
+"""``echopix doctor``: whether everything that answering needs is here and works, found out by using it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import wave
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from echopix_cli import __version__
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import one_line
+from echopix_cli.errors import EchopixError, ExitCode
+from echopix_cli.results import SCHEMA_VERSION
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried: whether it works (``ok``), works with a drawback (``note``) or not (``broken``)."""
+
+    name: str
+    state: Literal["ok", "note", "broken"]
+    detail: str
+    hint: str = ""
+
+
+def doctor(
+    online: Annotated[bool, typer.Option("--online", help="also ask the model hub", show_default=False)] = False,
+    json: opt.Json = False,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Try everything that answering needs, and say what is broken and how to mend it.
+
+    Exits with 1 when something needed is broken. The network is asked with --online only.
+    """
+    run = opt.Run.begin({"debug": debug, "no_color": no_color})
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _versions, _device, _bitsandbytes, _video, _sound, _model, _disk, _fitting,
+    ]  # fmt: skip
+    if online:
+        checks.append(_hub)
+    findings: list[Finding] = []
+    for check in checks:
+        with run.output.progress(f"trying: {check.__name__.strip('_')}"):
+            found = list(_safely(check))
+        findings += found
+        if not json:
+            for finding in found:
+                name = one_line(finding.name)
+                run.output.answer(f"{finding.state:6}  {name:15}  {one_line(finding.detail)}")
+                if finding.hint:
+                    run.output.answer(f"{'':8}try: {one_line(finding.hint)}")
+    broken = any(finding.state == "broken" for finding in findings)
+    if json:
+        run.output.record(
+            {"schema_version": SCHEMA_VERSION, "healthy": not broken, "findings": [asdict(f) for f in findings]}
+        )
+    if broken:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check's findings; whatever it raises is a finding too, since finding that out is what it is for."""
+    try:
+        yield from check()
+    except EchopixError as error:
+        yield Finding(check.__name__.strip("_"), "broken", error.message, error.hint or "")
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding(check.__name__.strip("_"), "broken", what, "reinstall echopix in a fresh virtual environment")
+
+
+def _versions() -> Iterator[Finding]:
+    import torch
+    import transformers
+
+    yield Finding("python", "ok", f"{sys.version.split()[0]}, echopix {__version__}")
+    yield Finding("torch", "ok", f"{torch.__version__}, transformers {transformers.__version__}")
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("device", "note", f"no CUDA device; the CPU answers, with {torch.get_num_threads()} threads")
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        product = torch.randn(64, 64, device=f"cuda:{index}") @ torch.ones(64, 64, device=f"cuda:{index}")
+        torch.cuda.synchronize(index)
+        works = bool(product.isfinite().all())
+        yield Finding(
+            f"cuda:{index}",
+            "ok" if works else "broken",
+            f"{torch.cuda.get_device_name(index)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free, "
+            f"CUDA {torch.version.cuda}",
+            "" if works else "a matrix product came out wrong: check the driver",
+        )
+
+
+def _bitsandbytes() -> Iterator[Finding]:
+    import bitsandbytes
+    import torch
+
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    weights = torch.linspace(-1.0, 1.0, 4096, device=where).reshape(64, 64)
+    packed, state = bitsandbytes.functional.quantize_4bit(weights, quant_type="nf4")
+    error = float((bitsandbytes.functional.dequantize_4bit(packed, state) - weights).abs().max())
+    works = error < 0.2  # the widest gap of NF4 is 0.3 of a block's largest weight, and half of that is lost
+    yield Finding(
+        "bitsandbytes",
+        "ok" if works else "broken",
+        f"{bitsandbytes.__version__}, a four-bit layer on {where} is off by {error:.2f} of 1 at most",
+        "" if works else "install the bitsandbytes build for this CUDA version",
+    )
+
+
+def _video() -> Iterator[Finding]:
+    from echopix_cli.media import DecodePlan, load_clip
+
+    clip = load_clip(str(_demo()), DecodePlan(max_frames=4))
+    assert clip.frames is not None
+    yield Finding(
+        "video",
+        "ok",
+        f"PyAV {version('av')} decodes the demo clip: {len(clip.frames)} frames, sound {clip.audio_status}",
+    )
+
+
+def _sound() -> Iterator[Finding]:
+    from echopix_cli.media import DecodePlan, load_clip
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tone.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(b"\x00\x10\x00\xf0" * 4000)
+        clip = load_clip(str(path), DecodePlan())
+    yield Finding("sound", "ok", f"soundfile {version('soundfile')} reads a WAV: {clip.audio_seconds:.1f} s")
+
+
+def _model() -> Iterator[Finding]:
+    from echopix_cli.engine import Engine
+    from echopix_cli.media import DecodePlan
+
+    engine = Engine.load("tiny", "cpu")
+    right = (_demo().parent / "demo.answer.txt").read_text(encoding="utf-8").strip()
+    answer = engine.ask(engine.read(str(_demo()), engine.plan(DecodePlan())), "What instrument is playing?").answer
+    yield Finding(
+        "tiny",
+        "ok" if answer == right else "broken",
+        f"the bundled model hears {answer!r} in the demo clip",
+        "" if answer == right else f"it should be {right!r}: report this with the output of doctor --json",
+    )
+
+
+def _demo() -> Path:
+    return Path(str(files("echopix_cli") / "assets" / "demo.mp4"))
+
+
+def _disk() -> Iterator[Finding]:
+    from echopix_cli.settings import cache_dir, config_path
+    from echopix_cli.weights.hub import hub_cache
+
+    for name, path in (("cache", cache_dir()), ("hub cache", hub_cache())):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK)
+        yield Finding(
+            name,
+            "ok" if writable else "broken",
+            f"{path}, {shutil.disk_usage(there).free / _GIB:.1f} GiB free" + ("" if writable else ", not writable"),
+            "" if writable else "set ECHOPIX_CACHE_DIR or HF_HOME to a folder of yours",
+        )
+    yield Finding("config", "ok", f"{config_path()}" + ("" if config_path().exists() else " (not there)"))
+
+
+def _fitting() -> Iterator[Finding]:
+    import torch
+
+    from echopix_cli.weights.registry import QUANTIZATIONS, REGISTERED, choose_auto
+
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+    for model in REGISTERED:
+        if model.shape is None:
+            continue
+        needs = {name: model.shape.memory(name) for name in QUANTIZATIONS}
+        shown = ", ".join(f"{name} {need / _GIB:.0f} GiB" for name, need in needs.items())
+        fits = [name for name, need in needs.items() if free is not None and need <= free]
+        verdict = f"fits as {', '.join(fits)}" if fits else "does not fit" if free is not None else "wants a GPU"
+        yield Finding(model.name, "ok" if fits else "note", f"{verdict} (about: {shown})")
+    name, why = choose_auto(free)
+    yield Finding("auto", "ok", f"--model auto takes {why if why.startswith(name) else f'{name}, {why}'}")
+
+
+def _hub() -> Iterator[Finding]:
+    import httpx
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    from echopix_cli.weights.registry import REGISTERED
+
+    repository = next(model.repository for model in REGISTERED if model.repository)
+    try:
+        HfApi().model_info(repository, timeout=10)
+        yield Finding("hub", "ok", f"{constants.ENDPOINT} answers")
+    except OfflineModeIsEnabled:
+        yield Finding("hub", "note", "HF_HUB_OFFLINE is set: nothing is asked of the hub")
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        hint = "check the network, HF_ENDPOINT and HF_TOKEN"
+        yield Finding("hub", "broken", f"{constants.ENDPOINT} does not answer: {what}", hint)

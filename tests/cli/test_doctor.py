@@ -1,0 +1,64 @@
+"""``echopix doctor``: everything tried on this machine, and broken things named with a remedy."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echopix_cli import __version__
+
+
+def findings(ran: Any) -> dict[str, dict[str, str]]:
+    return {finding["name"]: finding for finding in json.loads(ran.out)["findings"]}
+
+
+def test_a_healthy_machine(command: Any) -> None:
+    ran = command("doctor", "--json")
+    found = findings(ran)
+    assert ran.code == 0, ran.out
+    assert json.loads(ran.out)["healthy"] is True
+    assert {name for name, finding in found.items() if finding["state"] == "broken"} == set()
+    assert f"echopix {__version__}" in found["python"]["detail"]
+    assert "hears 'piano'" in found["tiny"]["detail"]
+    assert "4 frames, sound used" in found["video"]["detail"]
+    assert "0.5 s" in found["sound"]["detail"]
+    assert found["bitsandbytes"]["state"] == "ok"
+    assert {"qwen2.5-omni-3b", "qwen2.5-omni-7b", "auto", "cache", "config"} <= set(found)
+    assert "hub" not in found
+
+
+def test_what_is_broken_is_named(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    ran = command("doctor")
+    assert ran.code == 1
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("broken")]
+    assert "not writable" in line
+    assert "ECHOPIX_CACHE_DIR" in ran.out.splitlines()[ran.out.splitlines().index(line) + 1]
+
+
+def test_the_hub_is_asked_only_when_wanted(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and hangs up: reached with --online, and never without."""
+    from huggingface_hub import constants
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        assert command("doctor", "--json").code == 0
+        with pytest.raises(TimeoutError):
+            server.accept()
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    ran = command("doctor", "--online", "--json")
+    assert ran.code == 1
+    assert findings(ran)["hub"]["state"] == "broken"
+    assert endpoint in findings(ran)["hub"]["detail"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    ran = command("doctor", "--online", "--json")
+    assert ran.code == 0
+    assert findings(ran)["hub"]["state"] == "note"
