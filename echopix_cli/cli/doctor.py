@@ -207,9 +207,8 @@ def _fitting() -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    import httpx
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     from echopix_cli.weights.registry import REGISTERED
 
@@ -219,7 +218,7 @@ def _hub() -> Iterator[Finding]:
         yield Finding("hub", "ok", f"{constants.ENDPOINT} answers")
     except OfflineModeIsEnabled:
         yield Finding("hub", "note", "HF_HUB_OFFLINE is set: nothing is asked of the hub")
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # which HTTP library raises differs between the hub client's versions
         what = next(iter(str(error).splitlines()), type(error).__name__)
         hint = "check the network, HF_ENDPOINT and HF_TOKEN"
         yield Finding("hub", "broken", f"{constants.ENDPOINT} does not answer: {what}", hint)
