@@ -194,6 +194,7 @@ complete -c echopix -n '__fish_seen_subcommand_from train' -l teacher -x -a 'non
 complete -c echopix -n '__fish_seen_subcommand_from train' -l teaching -r -d 'weight of the teacher'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l plot -r -d 'draw the run\'s curves to a PNG or SVG file'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l export -r -d 'train nothing; write the run\'s model there, in --dtype'
+complete -c echopix -n '__fish_seen_subcommand_from train' -l without-sieve -d 'with --export: as a stock checkpoint, for --rope-axes 3 runs'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l json -d 'print JSON objects instead of text'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l device -x -a 'auto cpu cuda' -d 'auto, cpu, cuda or cuda:N'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l dtype -x -a 'auto float32 bfloat16 float16' -d 'precision of the weights'

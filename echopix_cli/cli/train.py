@@ -93,6 +93,9 @@ def train(
         Path | None,
         typer.Option("--export", metavar="DIR", help="train nothing; write the run's model there, in --dtype"),
     ] = None,
+    without_sieve: Annotated[
+        bool, typer.Option("--without-sieve", help="with --export: as a stock checkpoint, for --rope-axes 3 runs")
+    ] = False,
     json: opt.Json = False,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -128,7 +131,7 @@ def train(
         with run.output.progress("preparing the model"):
             trainer = Trainer(begin(recipe, where), recipe, out)
         if export is not None:
-            _export(trainer, export, run["dtype"])
+            _export(trainer, export, run["dtype"], without_sieve)
             return
         with run.output.progress(f"training {out}") as say:
             trainer.watch = lambda progress: say(_line(progress))
@@ -196,16 +199,20 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
     return replace(Recipe(**fresh), **wanted)
 
 
-def _export(trainer: Trainer, folder: Path, dtype: str) -> None:
+def _export(trainer: Trainer, folder: Path, dtype: str, without_sieve: bool) -> None:
     import torch
 
     from echopix_cli.training import tiny
+    from echopix_cli.weights.stock import save_as_stock
 
     tiny.save_processor(trainer.processor, folder)
     kinds: dict[str, torch.dtype] = {
         "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
     }  # fmt: skip
-    trainer.export(folder, kinds.get(dtype))
+    if without_sieve:
+        save_as_stock(trainer.model, folder, kinds.get(dtype))
+    else:
+        trainer.export(folder, kinds.get(dtype))
 
 
 def _line(progress: Progress) -> str:

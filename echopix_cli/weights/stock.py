@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
-from echopix_cli.weights.checkpoint import STOCK_THINKER_TYPE, load_model, read_config, read_tensors
+from echopix_cli.weights.checkpoint import STOCK_THINKER_TYPE, load_model, read_config, read_tensors, save_model
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from echopix_cli.model.configuration import EchoingPixelsConfig
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
+# Of the text configuration: what a stock one does not know.
+_SIEVE_FIELDS = (
+    "av_refiner_layers", "compression_ratio", "retain_token", "sieve", "sieve_softmax", "sieve_view",
+    "sync_rope_section",
+)  # fmt: skip
 _SYNC_SHARE = 18 / 64  # of half a head, for each of the first three axes (paper: [18, 18, 18, 10])
 
 
@@ -49,6 +54,32 @@ def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
         return EchoingPixelsConfig.from_stock(raw, av_refiner_layers=sieve_layers, sync_rope_section=sections)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {error}") from None
+
+
+def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a model that answers without its sieve as a stock checkpoint: ``config.json``, ``model.safetensors``.
+
+    Raises:
+        ModelError: its decoder was trained with Sync-RoPE, which no stock checkpoint has.
+    """
+    text = model.config.text
+    if len(text.sync_rope_section) != 3:
+        raise ModelError(
+            "a stock checkpoint has the family's three-axis positions, and this model has Sync-RoPE's four",
+            "train it with --stage full --rope-axes 3",
+        )
+    own = ("thinker.model.bidir_encoder.", "thinker.model.compressor.")
+    save_model(model, folder, dtype, {n: t for n, t in model.state_dict().items() if not n.startswith(own)})
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    thinker = dict(raw["thinker_config"], model_type=STOCK_THINKER_TYPE)
+    thinker["text_config"] = {
+        name: value for name, value in thinker["text_config"].items() if name not in _SIEVE_FIELDS
+    } | {"model_type": "qwen2_5_omni_text"}
+    stock = {"architectures": ["Qwen2_5OmniModel"], "model_type": STOCK_MODEL_TYPE, "thinker_config": thinker}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(stock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def load_base(

@@ -197,6 +197,30 @@ def test_export(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
     Engine.load(str(tmp_path / "small"))
 
 
+def test_a_full_token_model_becomes_a_stock_checkpoint(
+    command: Any, random_checkpoint: Path, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without its sieve, at budget 1.0, it answers what the trained model says around its sieve."""
+    flags = ("--base", random_checkpoint, "--steps", 1, "--stage", "full", "--rope-axes", 3, *QUICK)
+    assert command("train", "--out", tmp_path / "run", *flags).code == 0
+    assert command("train", "--out", tmp_path / "run", "--export", tmp_path / "stock", "--without-sieve").code == 0
+    assert json.loads((tmp_path / "stock" / "config.json").read_text())["model_type"] == "qwen2_5_omni"
+    stock = Engine.load(str(tmp_path / "stock"))
+    assert stock.sieves[0] == "question-attention"
+    trained = load_model(tmp_path / "run").thinker
+    encoded = stock.read(str(clips["both"]), stock.plan(DecodePlan()))
+    with torch.inference_mode():
+        prompt = stock.place(encoded, "What?")
+        ours = stock.model.thinker.lm_head(stock.model.thinker.model.decode(prompt.embeds, prompt.position_ids))
+        theirs = trained.lm_head(trained.model.decode(prompt.embeds, prompt.position_ids))
+    assert torch.equal(ours, theirs)
+    ran = command("train", "--out", tmp_path / "sync", "--base", random_checkpoint, "--steps", 1, *QUICK)
+    assert ran.code == 0
+    ran = command("train", "--out", tmp_path / "sync", "--export", tmp_path / "no", "--without-sieve")
+    assert ran.code == 3
+    assert "three-axis positions" in " ".join(ran.err.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
