@@ -91,7 +91,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model answered; ``chosen`` says why, where ``--model auto`` chose it."""
+    """Which model answered; ``chosen`` says why, where ``--model auto`` chose it.
+
+    ``quantization`` is how the linear layers of decoder and CS2 are held (``none``, ``int8``, ``nf4``); all else is
+    in ``dtype``.
+    """
 
     name: str
     revision: str | None
@@ -100,6 +104,7 @@ class ModelFacts:
     device: str
     demonstration: bool = False
     chosen: str | None = None
+    quantization: str = "none"
 
 
 @dataclass(frozen=True)

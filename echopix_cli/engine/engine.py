@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from echopix_cli.engine.forecast import Forecast, Workload
+from echopix_cli.engine.loading import ADVICE, is_out_of_memory, locate
+from echopix_cli.engine.loading import choose_device as choose_device
+from echopix_cli.engine.loading import memory_errors as memory_errors
 from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
 from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
-from echopix_cli.errors import DeviceError, EchopixError, MediaError, ModelError, UsageError
+from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
@@ -28,11 +31,13 @@ from echopix_cli.results import (
     TokenCounts,
 )
 from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.registry import AUTO, BUNDLED, ModelSource, choose_auto, resolve_model
+from echopix_cli.weights.copies import Watcher
+from echopix_cli.weights.quantize import check_modules, parameter_count
+from echopix_cli.weights.registry import ModelSource
 
 DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
 TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NO_ROOM = "the weights do not fit: try --quantize nf4, --dtype bfloat16 or --device cpu"
 _REPLACEMENT = "\ufffd"  # what an unfinished UTF-8 sequence decodes to
 
 
@@ -78,49 +83,75 @@ class Engine:
         source: ModelSource,
         load_seconds: float,
         chosen: str | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
         self.source = source
         self.load_seconds = load_seconds
+        self.forecast = forecast
+        self.advice = (forecast and forecast.advice) or ADVICE
         parameters = list(model.parameters())
         self.device = parameters[0].device
         self.facts = ModelFacts(
             name=source.name,
             revision=source.revision,
-            parameters=sum(parameter.numel() for parameter in parameters),
+            parameters=parameter_count(model),
             dtype=str(parameters[0].dtype).removeprefix("torch."),
             device=str(self.device),
             demonstration=source.demonstration,
             chosen=chosen,
+            quantization=source.quantization,
         )
 
     @classmethod
-    def load(cls, model: str = "tiny", device: str = "auto", dtype: str = "auto") -> Engine:
+    def load(
+        cls,
+        model: str = "tiny",
+        device: str = "auto",
+        dtype: str = "auto",
+        quantize: str = "auto",
+        *,
+        keep_source: bool = True,
+        workload: Workload | None = None,
+        watcher: Watcher | None = None,
+    ) -> Engine:
         """Load a model by name or path; ``auto`` chooses one by the device's free memory.
+
+        Args:
+            model: name, path or ``auto``.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            dtype: of all that is not quantized; ``auto`` is float32 on a CPU, bfloat16 elsewhere.
+            quantize: ``auto``, ``none``, ``int8`` or ``nf4``, for the linear layers of decoder and CS2. A copy of the
+                quantized model is made once and kept; ``auto`` is told in :func:`~.loading.locate`.
+            keep_source: whether a full-precision download stays once a copy of it is there.
+            workload: the most that will be asked at once, to know beforehand whether it fits.
+            watcher: is told what happens while a copy is made.
 
         Raises:
             ModelError: no such model, or files missing, damaged or of another kind.
-            DeviceError: the device is not there, or the weights do not fit on it.
+            DeviceError: the device is not there, or model and work do not fit on it.
         """
         where = choose_device(device)
-        source, chosen = _find(model, where)
-        precision = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         clock = Clock(where)
-        with clock.stage("load"), memory_errors(where, "the weights do not fit: try --dtype bfloat16 or --device cpu"):
-            try:
-                config = read_config(source.folder)
-                processor = Processor.load(source.folder, config)
-                loaded = load_model(source.folder, dtype=precision, device=where, config=config)
-            except EchopixError:
-                raise
-            except Exception as error:
-                if is_out_of_memory(error):
+        with clock.stage("load"), memory_errors(where, NO_ROOM):
+            found = locate(model, where, dtype, quantize, keep_source=keep_source, workload=workload, watcher=watcher)
+            folder = found.source.folder
+            with memory_errors(where, NO_ROOM if found.forecast is None else found.forecast.advice or NO_ROOM):
+                try:
+                    config = read_config(folder)
+                    processor = Processor.load(folder, config)
+                    loaded = load_model(folder, dtype=found.dtype, device=where, config=config)
+                    check_modules(loaded, found.source.quantization, found.dtype)
+                except EchopixError:
                     raise
-                # A folder from anywhere can be wrong in more ways than can be listed.
-                what = " ".join(f"{type(error).__name__}: {error}".split())
-                raise ModelError(f"{source.folder} holds no usable model: {what}") from error
-        return cls(loaded, processor, source, clock.seconds["load"], chosen)
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        raise
+                    # A folder from anywhere can be wrong in more ways than can be listed.
+                    what = " ".join(f"{type(error).__name__}: {error}".split())
+                    raise ModelError(f"{folder} holds no usable model: {what}") from error
+        return cls(loaded, processor, found.source, clock.seconds["load"], found.chosen, found.forecast)
 
     @property
     def sieves(self) -> tuple[str, ...]:
@@ -158,7 +189,7 @@ class Engine:
         """
         reset_peaks(self.device)
         clock = Clock(self.device)
-        with clock.stage("decode"), memory_errors(self.device):
+        with clock.stage("decode"), memory_errors(self.device, self.advice):
             clip = load_clip(path, plan)
         return self._encode(clip, clock)
 
@@ -178,7 +209,7 @@ class Engine:
     def _encode(self, clip: Clip, clock: Clock) -> Encoded:
         video, audio = None, None
         thinker = self.model.thinker
-        with memory_errors(self.device):
+        with memory_errors(self.device, self.advice):
             # Patches and log-mel are part of their towers' time: they exist for nothing else.
             with clock.stage("vision"):
                 picture = prepare_clip(replace(clip, waveform=None), self.processor.rules)
@@ -250,7 +281,7 @@ class Engine:
         reset_peaks(self.device)
         clock, shown, text = Clock(self.device), "", ""
         ids: list[int] = []
-        with memory_errors(self.device):
+        with memory_errors(self.device, self.advice):
             with clock.stage("sieve"), torch.inference_mode():
                 prompt = self.place(encoded, question, options.system)
                 sieved = self.model.thinker.sieve(
@@ -364,60 +395,3 @@ def _sampling(clip: Clip) -> Sampling:
         end=clip.end,
         audio_seconds=clip.audio_seconds,
     )
-
-
-def _find(model: str, device: torch.device) -> tuple[ModelSource, str | None]:
-    """A model's files, and why it was chosen where the user left the choice to us.
-
-    Raises:
-        ModelError: no such model, or it is not on this machine.
-    """
-    if model != AUTO:
-        return resolve_model(model), None
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    name, why = choose_auto(free, "bfloat16")  # what is loaded on a GPU
-    try:
-        return resolve_model(name), why
-    except ModelError as error:
-        raise ModelError(f"{error.message} (auto took {why})", f"{error.hint}; or add --model {BUNDLED}") from None
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one.
-
-    Raises:
-        DeviceError: a device that this machine does not have.
-    """
-    available = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if available else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):
-        found = f"{torch.cuda.device_count()} CUDA device(s)" if available else "no CUDA device"
-        raise DeviceError(f"device {name!r} is not available: torch sees {found}", "leave --device out, or give cpu")
-    return device
-
-
-_ADVICE = "take less at a time: a smaller --budget, --max-frames or --max-pixels, or a span with --start/--end"
-# How torch's allocators and libraries say it where they raise a plain RuntimeError.
-_MEMORY_WORDS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception means that memory ran out, on the device or the host."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
-
-
-@contextmanager
-def memory_errors(device: torch.device, advice: str = _ADVICE) -> Iterator[None]:
-    """Turn running out of memory into one line of advice, and leave the device clean."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise DeviceError(f"out of memory on {device}", advice) from error

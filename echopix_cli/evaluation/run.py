@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echopix_cli.engine import Encoded, Engine, SieveOptions
-from echopix_cli.engine.engine import memory_errors
+from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
 from echopix_cli.engine.sieves import AUTO
 from echopix_cli.errors import EchopixError, UsageError

@@ -11,10 +11,11 @@ Only safetensors are read. Of a sharded checkpoint only those shards are opened 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from echopix_cli.errors import ModelError
 
@@ -59,12 +60,36 @@ def read_config(folder: Path) -> EchoingPixelsConfig:
     }
     if not isinstance(raw, dict) or found not in readers:
         raise ModelError(f"{path} describes a model of type {found!r}, not {' or '.join(map(repr, readers))}")
+    raw.pop("quantization_config", None)  # says how the weights are stored, not what the model is
     try:
         return readers[found](raw)
     except KeyError as error:
         raise ModelError(f"{path} is not a valid configuration: it lacks {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is not a valid configuration: {error}") from None
+
+
+def read_quantization(folder: Path) -> dict[str, Any] | None:
+    """How a quantized checkpoint's weights are stored, as its ``config.json`` says; None for full precision.
+
+    Raises:
+        ModelError: it was quantized by something that is not read here.
+    """
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # which read_config explains
+    found = raw.get("quantization_config") if isinstance(raw, dict) else None
+    if found is None:
+        return None
+    known = isinstance(found, dict) and found.get("quant_method") == "bitsandbytes"
+    if not known or not (found.get("load_in_8bit") or found.get("bnb_4bit_quant_type") == "nf4"):
+        said = found.get("quant_method") if isinstance(found, dict) else found
+        raise ModelError(
+            f"{folder} is quantized in a way that is not read: {str(said)[:60]!r}",
+            "give the full-precision checkpoint, with --quantize nf4 or int8",
+        )
+    return found
 
 
 def weight_files(folder: Path) -> dict[Path, list[str] | None]:
@@ -83,7 +108,7 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if alien := _alien(list(weight_map)):
             raise ModelError(f"{index} names unknown tensors: {', '.join(alien[:8])}")
-        wanted = [(name, str(file)) for name, file in weight_map.items() if _full_name(name)]
+        wanted = [(name, str(file)) for name, file in weight_map.items() if full_name(name)]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"cannot read {index}: {error}") from None
     files: dict[Path, list[str] | None] = {}
@@ -112,15 +137,15 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         try:
             with safe_open(file, framework="pt") as handle:
                 present = list(handle.keys())
-                chosen = [name for name in present if _full_name(name)] if names is None else names
+                chosen = [name for name in present if full_name(name)] if names is None else names
                 if names is None and (alien := _alien(present)):
                     raise ModelError(f"{file} holds unknown tensors: {', '.join(alien[:8])}")
-                if unlisted := sorted(name for name in present if _full_name(name) and name not in set(chosen)):
+                if unlisted := sorted(name for name in present if full_name(name) and name not in set(chosen)):
                     raise ModelError(f"{file} holds tensors its index does not name: {', '.join(unlisted[:8])}")
                 if absent := sorted(set(chosen) - set(present)):
                     raise ModelError(f"{file} lacks tensors its index names: {', '.join(absent[:8])}")
                 for name in chosen:
-                    full = str(_full_name(name))
+                    full = str(full_name(name))
                     if full in tensors:
                         raise ModelError(f"{file} holds {full} a second time, under another name")
                     tensors[full] = handle.get_tensor(name)
@@ -129,7 +154,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _full_name(name: str) -> str | None:
+def full_name(name: str) -> str | None:
     """A stored tensor's name in a whole model; None when it is not the thinker's."""
     if name.startswith(PREFIX):
         return name
@@ -138,7 +163,7 @@ def _full_name(name: str) -> str | None:
 
 def _alien(names: list[str]) -> list[str]:
     """Names that belong to no part of the family's checkpoints."""
-    return sorted(name for name in names if not _full_name(name) and not name.startswith(("talker.", "token2wav.")))
+    return sorted(name for name in names if not full_name(name) and not name.startswith(("talker.", "token2wav.")))
 
 
 def load_model(
@@ -152,9 +177,11 @@ def load_model(
 ) -> EchoingPixelsForConditionalGeneration:
     """Load a checkpoint: of EchoingPixels, or a stock one, which then has no sieve of its own.
 
+    A quantized copy is loaded as it is stored: its packed layers go to the device without another quantization.
+
     Args:
         folder: with ``config.json`` and weights in one of the layouts above, single file or sharded.
-        dtype: of the loaded weights; None keeps what is stored.
+        dtype: of the loaded weights, packed ones excepted; None keeps what is stored.
         device: where to put them.
         config: as :func:`read_config` gave it, where the caller has read it already.
         tensors: in place of those that the folder holds.
@@ -163,6 +190,7 @@ def load_model(
     Raises:
         ModelError: anything missing, unknown, of the wrong shape or unreadable, by name.
     """
+    import torch
     from transformers.utils import logging
 
     from echopix_cli.model.configuration import EchoingPixelsTextConfig
@@ -174,14 +202,22 @@ def load_model(
     if text_overrides:
         thinker: Any = config.thinker_config
         thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})
+    packed: dict[str, Any] = {}
+    if (quantization := read_quantization(folder)) is not None:
+        if dtype is not None and "bnb_4bit_compute_dtype" in quantization:
+            quantization = {**quantization, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
+        config = copy.deepcopy(config)
+        cast(Any, config).quantization_config = quantization
+        # Packed tensors go straight to their device: moving the finished module would unpack and pack them again.
+        packed = {"device_map": {"": torch.device(device)}}
     tensors = read_tensors(folder) if tensors is None else tensors
     try:
         model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa"
+            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa", **packed
         )
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: {error}") from None
-    return model.to(device).eval()
+    return (model if packed else model.to(device)).eval()
 
 
 def save_model(

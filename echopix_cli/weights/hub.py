@@ -20,7 +20,7 @@ from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher, fo
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # What a tokenizer and a processor are read from. Never code, never pickles: what is not named here is not fetched.
-_SMALL = frozenset(
+SMALL = frozenset(
     {
         _CONFIG,
         "generation_config.json",
@@ -184,7 +184,7 @@ class _Fetch:
             raise ModelError(
                 f"{self.repository} describes a model of type {kind!r}", f"types that are read: {', '.join(LAYOUTS)}"
             )
-        wanted = [file for path, file in listing.files.items() if path in _SMALL]
+        wanted = [file for path, file in listing.files.items() if path in SMALL]
         wanted += [listing.files[name] for name in self._shards(listing)]
         wanted.sort(key=lambda file: file.size)
         remaining = sum(self.link.remaining(file) for file in wanted)
@@ -234,7 +234,7 @@ class _Fetch:
             digest = None if lfs is None else lfs.sha256
             size = sibling.size if lfs is None else lfs.size
             file = RemoteFile(sibling.rfilename, size or 0, str(sibling.blob_id), digest)
-            if file.path in {*_SMALL, _INDEX} or _SHARD.fullmatch(file.path):
+            if file.path in {*SMALL, _INDEX} or _SHARD.fullmatch(file.path):
                 # Hashes become names of files below: nothing but a hash may pass.
                 right = _SHA1.fullmatch(file.blob) if digest is None else _SHA256.fullmatch(str(digest))
                 if not right:

@@ -106,6 +106,11 @@ class Model:
         return repository_key(self.repository) + wanted
 
     @property
+    def typed(self) -> str:
+        """What to type on a command line to mean it."""
+        return str(self.folder) if self.folder is not None and self.origin == "given" else self.name
+
+    @property
     def source(self) -> str:
         """Where it comes from, as ``hf:OWNER/NAME[@REVISION]`` or a folder."""
         if self.repository is None:
@@ -117,13 +122,15 @@ class Model:
 class ModelSource:
     """Where a model's files lie, and what to say about it.
 
-    ``demonstration`` marks the bundled model, which knows only its own little world.
+    ``demonstration`` marks the bundled model, which knows only its own little world. ``quantization`` says how the
+    folder's decoder weights are stored: ``none``, ``int8`` or ``nf4``.
     """
 
     name: str
     folder: Path
     revision: str | None = None
     demonstration: bool = False
+    quantization: str = "none"
 
 
 # Layers × (attention + MLP) of the decoder and of a CS2 of four layers; towers of 32 layers, 1280 wide; embeddings
@@ -206,13 +213,21 @@ def resolve_model(name: str) -> ModelSource:
     Raises:
         ModelError: no such name, not downloaded, or its files are not what was downloaded.
     """
-    model = find_model(name)
+    return files_of(find_model(name))
+
+
+def files_of(model: Model) -> ModelSource:
+    """As :func:`resolve_model`, of a name that was looked up already.
+
+    Raises:
+        ModelError: not downloaded, or its files are not what was downloaded.
+    """
     if model.folder is not None:
         bundled = model.origin == "bundled"
         return ModelSource(model.name, model.folder, f"echopix {__version__}" if bundled else None, bundled)
     entry = open_download(model)
     if entry is None:
-        raise ModelError(f"{name} is not on this machine", f"echopix models pull {name}")
+        raise ModelError(f"{model.name} is not on this machine", f"echopix models pull {model.name}")
     return ModelSource(model.name, entry.folder, entry.manifest.revision)
 
 

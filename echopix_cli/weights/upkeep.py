@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.weights import copies
 from echopix_cli.weights.hub import hub_cache, parts
 from echopix_cli.weights.registry import Model, repository_key
 from echopix_cli.weights.store import HUB, Busy, Entry, Store
@@ -36,28 +37,56 @@ def of_model(model: Model, store: Store | None = None) -> list[Removal]:
         UsageError: the model is bundled, or a folder of the user's.
     """
     store = store or Store()
+    made = copies.of_model(model, store)
+    found = [
+        Removal(f"{entry.manifest.settings.get('quantize', entry.manifest.kind)} copy of {model.name}", entry.home,
+                _bytes(entry.home), entry.key, partial(store.remove, entry.key))
+        for entry in made
+    ]  # fmt: skip
     if model.repository is None:
         what = "comes with echopix" if model.origin == "bundled" else f"is a folder of yours: {model.folder}"
-        raise UsageError(f"{model.name} {what}", "echopix removes only what it has fetched or made")
+        if not found:
+            raise UsageError(f"{model.name} {what}", "echopix removes only what it has fetched or made")
+        return found
     lock = repository_key(model.repository)
+    return [*of_download(model, store), *found, *(_part(path, lock) for path in parts(hub_cache(), model.repository))]
+
+
+def of_download(model: Model, store: Store) -> list[Removal]:
+    """A model's downloaded files, as far as no other entry needs them, and the record of them.
+
+    Raises:
+        ValueError: it is no download.
+    """
     entries = store.all()
-    own = [entry for entry in entries if entry.key == model.key]
-    revisions = {entry.manifest.revision for entry in own}
-    found = [
+    return [
         removal
-        for entry in own
-        for removal in _download(entry, [other for other in entries if other.key != entry.key], store, lock)
-    ]
-    found += [
-        Removal(f"{entry.manifest.kind} copy of {model.name}", entry.home, _bytes(entry.home), entry.key,
-                partial(store.remove, entry.key))
         for entry in entries
-        if entry.manifest.kind != HUB
-        and entry.manifest.source == model.repository
-        and entry.manifest.revision in revisions
-    ]  # fmt: skip
-    found += [_part(path, lock) for path in parts(hub_cache(), model.repository)]
-    return found
+        if entry.key == model.key
+        for removal in _download(
+            entry, [other for other in entries if other.key != entry.key], store, repository_key(entry.manifest.source)
+        )
+    ]
+
+
+def drop_download(model: Model, store: Store | None = None) -> int:
+    """Remove a download and its record, and leave the copies made of it.
+
+    Returns:
+        bytes freed.
+
+    Raises:
+        UsageError: the model is a folder of the user's, or bundled.
+        EchopixError: something stayed.
+    """
+    store = store or Store()
+    if model.repository is None:
+        raise UsageError(f"{model.name} is no download: --drop-source has nothing to remove", "leave it out")
+    removals = of_download(model, store)
+    for removal, why in carry_out(removals, store):
+        if why:
+            raise EchopixError(f"{removal.path} stayed: {why}")
+    return sum(removal.size for removal in removals)
 
 
 def of_nobody(store: Store | None = None) -> list[Removal]:

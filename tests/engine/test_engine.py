@@ -13,7 +13,8 @@ import torch
 
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, TextPiece
 from echopix_cli.engine import engine as engine_module
-from echopix_cli.engine.engine import TOO_SHORT, choose_device, memory_errors
+from echopix_cli.engine.engine import TOO_SHORT
+from echopix_cli.engine.loading import choose_device, memory_errors
 from echopix_cli.engine.profiling import profile, spread_of
 from echopix_cli.errors import DeviceError, MediaError, ModelError, UsageError
 from echopix_cli.media import DecodePlan

@@ -1,0 +1,221 @@
+"""How much memory a model and the work planned for it will take, before anything is loaded.
+
+Weights follow from the files' headers and are exact. What is at work beside them is counted from the
+configuration: the largest of what the towers, the sieve and the prompt's pass through the decoder hold at once.
+These hold features, the key-value cache and one stage at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from echopix_cli.errors import DeviceError
+from echopix_cli.model.sieve import keep_count
+from echopix_cli.weights import quantize
+from echopix_cli.weights.checkpoint import read_config
+
+_MEMINFO = Path("/proc/meminfo")
+_AUDIO_ROWS, _MEL_FRAMES = 25, 100  # per second of sound
+_PATCH_VALUES = 1176  # numbers of one patch: 3 colours × 2 frames × 14 × 14
+_PATCHES = 4  # merged into one row
+_CELL = 28 * 28  # pixels of one row's part of a frame
+_WORKSPACES = 160 * 2**20  # bytes that CUDA's libraries take for themselves, about
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The largest that will be asked of a model at once.
+
+    Attributes:
+        frames: sampled from one clip.
+        frame_pixels: of one resized frame.
+        audio_seconds: of sound.
+        budget: fraction of audio-visual tokens kept; None for the checkpoint's own.
+        new_tokens: of an answer.
+        text_tokens: of system prompt and question.
+    """
+
+    frames: int
+    frame_pixels: int
+    audio_seconds: float
+    budget: float | None = None
+    new_tokens: int = 256
+    text_tokens: int = 256
+
+    @property
+    def video_tokens(self) -> int:
+        """Rows of the picture: one for each 28 × 28 pixels of every second frame."""
+        return math.ceil(self.frames / 2) * math.ceil(self.frame_pixels / _CELL)
+
+    @property
+    def audio_tokens(self) -> int:
+        """Rows of the sound."""
+        return math.ceil(self.audio_seconds * _AUDIO_ROWS)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted bytes.
+
+    Attributes:
+        weights: loaded.
+        features: of the towers, kept for every question about a clip.
+        stages: what each stage holds beside those while it runs; only one does at a time.
+        cache: keys and values of the kept prompt and the answer.
+        overhead: workspaces of the libraries, and one layer's weights unpacked.
+        levers: flags with a value that would take less, and the bytes saved, the largest first.
+    """
+
+    weights: int
+    features: int
+    stages: dict[str, int]
+    cache: int
+    overhead: int
+    levers: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def working(self) -> int:
+        """The largest stage."""
+        return max(self.stages.values())
+
+    @property
+    def total(self) -> int:
+        """At the peak."""
+        return self.weights + self.features + self.working + self.cache + self.overhead
+
+    @property
+    def advice(self) -> str:
+        """Flags that would make it smaller."""
+        return ", ".join(f"{flag} saves {_gib(saved)}" for flag, saved in self.levers)
+
+
+def forecast(folder: Path, method: str, dtype: torch.dtype, workload: Workload, device: torch.device) -> Forecast:
+    """What a checkpoint will take at work.
+
+    Args:
+        folder: of the full-precision checkpoint or of a copy made with ``method``.
+        method: ``none``, ``int8`` or ``nf4``.
+        dtype: of all that is not packed.
+        workload: the largest that will be asked at once.
+        device: only its kind matters.
+
+    Raises:
+        ModelError: the folder holds no usable checkpoint.
+    """
+    tensors = quantize.stored_tensors(folder)
+    config = read_config(folder)
+
+    def count(method: str, workload: Workload) -> Forecast:
+        weights = quantize.weight_bytes(tensors, method, dtype.itemsize).total
+        return _count(config, weights, method, dtype.itemsize, workload, device)
+
+    found = count(method, workload)
+    less = [
+        *((f"--quantize {smaller}", count(smaller, workload)) for smaller in _smaller(method)),
+        *((f"{flag} {value}", count(method, wish)) for flag, value, wish in _lighter(workload, config.text)),
+    ]
+    levers = sorted(((flag, found.total - other.total) for flag, other in less), key=lambda pair: -pair[1])
+    return replace(found, levers=tuple((flag, saved) for flag, saved in levers if saved > found.total // 1000))
+
+
+def require_room(name: str, expected: Forecast, free: int | None, device: torch.device) -> None:
+    """Check that a model and its work fit.
+
+    Raises:
+        DeviceError: they do not; it says by how much, and which flags would change that.
+    """
+    if free is None or expected.total <= free:
+        return
+    short = expected.total - free
+    stage = max(expected.stages, key=lambda name: expected.stages[name])
+    parts = {"weights": expected.weights, stage: expected.working, "features": expected.features,
+             "key-value cache": expected.cache, "workspaces": expected.overhead}  # fmt: skip
+    enough = [f"{flag} saves {_gib(saved)}, which is enough" for flag, saved in expected.levers if saved >= short]
+    rest = [f"{flag} saves {_gib(saved)}" for flag, saved in expected.levers if saved < short]
+    raise DeviceError(
+        f"{name} does not fit on {device}: about {_gib(expected.total)} are needed "
+        f"({', '.join(f'{part} {_gib(size)}' for part, size in parts.items() if size)}), {_gib(free)} are free, "
+        f"{_gib(short)} too little",
+        "; ".join([*enough, *rest]) or "take a smaller --model, or a machine with more memory",
+    )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of a device, what earlier work of this process has kept back included; None when not known."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    try:
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _count(config: Any, weights: int, method: str, itemsize: int, workload: Workload, device: torch.device) -> Forecast:
+    text, vision, audio = config.text, config.thinker_config.vision_config, config.thinker_config.audio_config
+    pool = workload.video_tokens + workload.audio_tokens
+    rows = pool + workload.text_tokens
+    budget = text.compression_ratio if workload.budget is None else workload.budget
+    kept = (keep_count(pool, budget) if pool else 0) + workload.text_tokens
+    width, inner = text.hidden_size, text.intermediate_size
+    # A row in a decoder-shaped layer: prompt, residual, normed and rotated states, three of the MLP's inner width,
+    # and the norm's two in single precision.
+    row = itemsize * (4 * width + 3 * inner) + 8 * width
+    cache_row = 2 * text.num_key_value_heads * text.head_dim * itemsize
+    patches = workload.video_tokens * _PATCHES
+    v_width, v_inner = vision.hidden_size, vision.intermediate_size
+    # Rotary positions are applied to queries and keys in single precision, twice over.
+    patch = (
+        _PATCH_VALUES * (4 + itemsize)
+        + itemsize * 4 * v_width
+        + max(itemsize * 3 * v_width + 16 * v_width, itemsize * 3 * v_inner)
+    )
+    mel = math.ceil(workload.audio_seconds * _MEL_FRAMES)
+    a_width, a_inner = audio.d_model, audio.encoder_ffn_dim
+    sound = mel * (128 * (4 + itemsize) + 3 * a_width * itemsize) + mel // 2 * itemsize * (4 * a_width + 2 * a_inner)
+    first = 0 if text.sieve == "cs2" else text.num_hidden_layers // 3  # whose keys are held for every row
+    unpacked = itemsize * width * inner if method != quantize.NONE else 0
+    return Forecast(
+        weights=weights,
+        features=pool * width * itemsize,
+        stages={
+            "vision tower": patches * patch,
+            "audio tower": sound,
+            "sieve": rows * (row + first * cache_row),
+            "prefill": kept * row,
+        },
+        cache=(kept + workload.new_tokens) * text.num_hidden_layers * cache_row,
+        overhead=unpacked + (_WORKSPACES if device.type == "cuda" else 0),
+    )
+
+
+def _smaller(method: str) -> tuple[str, ...]:
+    return {quantize.NONE: (quantize.NF4, quantize.INT8), quantize.INT8: (quantize.NF4,)}.get(method, ())
+
+
+def _lighter(workload: Workload, text: Any) -> Iterator[tuple[str, str, Workload]]:
+    """Flags with half of what is planned, and the work that remains."""
+    if workload.frames > 1:
+        fewer = max(1, workload.frames // 2)
+        yield "--max-frames", str(fewer), replace(workload, frames=fewer)
+    if workload.frame_pixels > 2 * _CELL and workload.frames:
+        fewer = workload.frame_pixels // 2
+        yield "--max-pixels", str(fewer), replace(workload, frame_pixels=fewer)
+    budget = text.compression_ratio if workload.budget is None else workload.budget
+    if budget > 0.1:
+        less = max(0.1, budget / 2)
+        yield "--budget", f"{less:g}", replace(workload, budget=less)
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB // 10 else f"{count / 2**20:.1f} MiB"

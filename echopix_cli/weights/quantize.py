@@ -1,0 +1,404 @@
+"""Quantized copies of a checkpoint: the decoder's and CS2's linear layers in four or eight bits.
+
+Towers, embeddings, norms, score head and output layer keep the compute precision. A copy is written tensor by
+tensor: never more of the full-precision model is in memory than the tensor at work. It is written before any
+forward pass, because bitsandbytes repacks four-bit weights at the first one on a CPU, and what is saved after that
+is no longer what was quantized.
+
+A copy is a checkpoint folder like any other, whose ``config.json`` has a ``quantization_config`` as transformers
+reads it; the tensors of a quantized layer have the names that transformers gives them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.errors import EchopixError, ModelError
+from echopix_cli.weights.checkpoint import full_name, load_model, read_config, weight_files
+from echopix_cli.weights.hub import SMALL
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+NONE, INT8, NF4 = "none", "int8", "nf4"
+BLOCK = 64  # weights of one NF4 scale
+_CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
+_THRESHOLD = 6.0  # int8: input columns beyond it are computed in half precision (bitsandbytes' own default)
+_SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
+_NAMES = re.compile(r"thinker\.model\.(?:bidir_encoder\.)?layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj\.weight")
+# transformers skips modules by name, and its own list for the family names neither tower of ours.
+_SKIPPED = [
+    "thinker.visual",
+    "thinker.audio_tower",
+    "thinker.lm_head",
+    "thinker.model.compressor",
+    "thinker.model.embed_tokens",
+]
+_INDEX = "model.safetensors.index.json"
+# Tensors that a copy has for every packed weight: scales, table of values, format.
+_BESIDE = re.compile(r"_proj\.(?:weight\..+|SCB|weight_format)$")
+
+
+def is_quantized_name(name: str) -> bool:
+    """Whether a tensor, by its full name ``thinker.…``, is the weight of a layer that quantization shrinks."""
+    return _NAMES.fullmatch(name) is not None
+
+
+def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What ``config.json`` of a copy says under ``quantization_config``.
+
+    Args:
+        method: ``int8`` or ``nf4``.
+        dtype: of everything that is not quantized, and of the arithmetic.
+    """
+    common = {"quant_method": "bitsandbytes", "llm_int8_skip_modules": list(_SKIPPED)}
+    if method == INT8:
+        return {**common, "load_in_8bit": True, "llm_int8_threshold": _THRESHOLD}
+    return {
+        **common,
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": NF4,
+        "bnb_4bit_use_double_quant": False,
+        "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a file's header describes it: its shape, and its bytes on the disk."""
+
+    shape: tuple[int, ...]
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Its elements."""
+        return math.prod(self.shape)
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every thinker tensor by full name, from the files' headers alone.
+
+    Raises:
+        ModelError: files missing or damaged.
+    """
+    from safetensors import SafetensorError
+
+    found: dict[str, Stored] = {}
+    for file, names in weight_files(folder).items():
+        try:
+            header = _header(file)
+            for name in header if names is None else names:
+                full = full_name(name)
+                if full and name in header:
+                    begin, end = header[name]["data_offsets"]
+                    found[full] = Stored(tuple(header[name]["shape"]), end - begin)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
+    return found
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of loaded weights: of the ``linear`` layers that quantization shrinks, and of all ``other`` tensors."""
+
+    linear: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        """Of the whole model."""
+        return self.linear + self.other
+
+
+def weight_bytes(tensors: Mapping[str, Stored], method: str, itemsize: int) -> WeightBytes:
+    """What a checkpoint's weights take once loaded.
+
+    Args:
+        tensors: from :func:`stored_tensors`, of a full-precision checkpoint or of a copy made with ``method``.
+        method: ``none``, ``int8`` or ``nf4``.
+        itemsize: bytes of one number in the compute precision.
+    """
+    linear = other = 0
+    for name, tensor in tensors.items():
+        if not is_quantized_name(name):
+            # What a copy has beside its packed weights is counted with them.
+            other += 0 if _BESIDE.search(name) else tensor.count * itemsize
+        elif method == NONE:
+            linear += tensor.count * itemsize
+        else:
+            rows, columns = tensor.shape if tensor.shape[1:] != (1,) else (tensor.size * 2, 1)
+            weights = rows * columns
+            if method == NF4:
+                linear += (weights + 1) // 2 + 4 * -(-weights // BLOCK) + _CODE_BYTES
+            else:
+                linear += weights + 4 * rows
+    return WeightBytes(linear, other)
+
+
+def write_copy(
+    folder: Path,
+    target: Path,
+    method: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, torch.Tensor]:
+    """Write a quantized copy of a checkpoint. No forward pass is run.
+
+    Args:
+        folder: with the full-precision checkpoint, in any of its layouts.
+        target: an empty folder.
+        method: ``int8`` or ``nf4``.
+        dtype: of everything that is not quantized.
+        device: that quantizes; one tensor at a time is moved there, and the quantized ones stay.
+        advance: is told of the source's bytes done and of all of them.
+
+    Returns:
+        the copy's tensors on the device, as they were written.
+
+    Raises:
+        ModelError: the checkpoint is unusable, quantized already, or the written files read back otherwise.
+        OSError: the disk refuses.
+    """
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "quantization_config" in raw:
+        raise ModelError(f"{folder} is quantized already", "leave --quantize out")
+    read_config(folder)
+    total = sum(tensor.size for tensor in stored_tensors(folder).values())
+    kept: dict[str, torch.Tensor] = {}
+    written: dict[str, str] = {}
+    batch: dict[str, torch.Tensor] = {}
+    done = 0
+
+    def flush() -> None:
+        if batch:
+            file = f"quantized-{len(set(written.values())) + 1:05d}.safetensors"
+            _write(target / file, batch)
+            written.update(dict.fromkeys(batch, file))
+            batch.clear()
+
+    for name, value in stream(folder):
+        done += value.nbytes
+        for part, tensor in _shrunk(name, value, method, dtype, device).items():
+            kept[part] = batch[part] = tensor
+        del value
+        advance(done, total)
+        if sum(tensor.nbytes for tensor in batch.values()) >= _SHARD:
+            flush()
+    flush()
+    index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in kept.values())}, "weight_map": written}
+    (target / _INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    raw["quantization_config"] = settings_of(method, dtype)
+    raw["torch_dtype"] = raw["dtype"] = str(dtype).removeprefix("torch.")
+    (target / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name in SMALL - {"config.json"}:  # tokenizer, preprocessor, template, licence: the copy stands alone
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    return kept
+
+
+def stream(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Thinker tensors by full name, one at a time, each in memory of its own.
+
+    The file is opened anew for each: the pages of a mapping count as this process's until it is closed.
+
+    Raises:
+        ModelError: files missing or damaged, or a tensor there twice.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    seen: set[str] = set()
+    for file, names in weight_files(folder).items():
+        try:
+            wanted = list(_header(file)) if names is None else names
+            for name in wanted:
+                full = full_name(name)
+                if full is None:
+                    continue
+                if full in seen:
+                    raise ModelError(f"{file} holds {full} a second time, under another name")
+                seen.add(full)
+                with safe_open(file, framework="pt") as handle:
+                    value = handle.get_tensor(name).clone()
+                yield full, value
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
+
+
+def prove(
+    folder: Path, tensors: dict[str, torch.Tensor], method: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Compare a written copy with the model that was written, by logits: equal, or the copy is worth nothing.
+
+    One after the other is in memory, not both; ``tensors`` is emptied.
+
+    Raises:
+        ModelError: they differ.
+    """
+    import gc
+
+    import torch
+
+    answers = []
+    for given in (tensors, None):
+        model = load_model(folder, dtype=dtype, device=device, tensors=given)
+        check_modules(model, method, dtype)
+        tensors.clear()
+        answers.append(probe(model))
+        del model
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    if not all(torch.equal(one, other) for one, other in zip(*answers, strict=True)):
+        raise ModelError(
+            "the quantized copy, read back, does not give the logits of the model it was written from",
+            "this should never happen: please report it; --quantize none works without a copy",
+        )
+
+
+def probe(model: EchoingPixelsForConditionalGeneration) -> tuple[torch.Tensor, ...]:
+    """Logits of a made-up prompt through decoder and output layer, and its scores through CS2."""
+    import torch
+
+    thinker = model.thinker
+    text = thinker.model
+    rows = 16
+    with torch.inference_mode():
+        ids = torch.linspace(0, text.config.vocab_size - 1, rows).long().to(text.embed_tokens.weight.device)
+        embeds = text.embed_tokens(ids)[None]
+        positions = torch.arange(rows, device=ids.device).expand(4, 1, rows)
+        found = []
+        if text.bidir_encoder is not None:
+            embeds = text.bidir_encoder(embeds, text.rotary(positions, embeds.dtype), None)
+        if text.compressor is not None:
+            found.append(text.compressor(embeds).float().cpu())
+        found.append(thinker.lm_head(text.decode(embeds, positions)).float().cpu())
+    return tuple(found)
+
+
+def check_modules(model: nn.Module, method: str, dtype: torch.dtype) -> None:
+    """Look at every module: what is to be quantized is, and nothing else; the rest has the compute dtype.
+
+    Raises:
+        ModelError: names the first module that is not as it should be. transformers chooses modules by name, and
+            the names that it knows have changed between versions.
+    """
+    from torch import nn
+
+    small: type[nn.Module] = nn.Linear
+    if method != NONE:
+        bnb = bitsandbytes()
+        small = bnb.nn.Linear4bit if method == NF4 else bnb.nn.Linear8bitLt
+    count = 0
+    for name, module in model.named_modules():
+        weight = f"{name}.weight"
+        if is_quantized_name(weight):
+            count += 1
+            if type(module) is not small:
+                raise ModelError(f"{name} was loaded as {type(module).__name__}, not {small.__name__}")
+        elif isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+            raise ModelError(f"{name} was loaded as {type(module).__name__}: it has to stay in {dtype}")
+        for part, parameter in module.named_parameters(recurse=False):
+            packed = method != NONE and is_quantized_name(f"{name}.{part}")
+            if not packed and parameter.dtype != dtype:
+                raise ModelError(f"{name}.{part} was loaded as {parameter.dtype}, not {dtype}")
+            if packed and parameter.dtype.itemsize != 1:
+                raise ModelError(f"{name}.{part} was loaded as {parameter.dtype}: it is not quantized")
+    if count == 0:
+        raise ModelError("the model has no linear layers by the names that quantization knows")
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters of a model; those packed two to a byte counted as what they stand for."""
+    total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        total += parameter.numel() if state is None else state.shape.numel()
+    return total
+
+
+def bitsandbytes() -> Any:
+    """The library.
+
+    Raises:
+        EchopixError: it is not there or cannot be loaded.
+    """
+    try:
+        import bitsandbytes as library
+    except (ImportError, OSError) as error:
+        raise EchopixError(
+            f"quantization needs the package bitsandbytes: {error}", "pip install bitsandbytes, or --quantize none"
+        ) from None
+    # At every layer of every pass it would say that int8 computes in half precision.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    return library
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors: dtype, shape and place of each."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np"):
+        pass  # the library has looked whether lengths and places add up
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header: dict[str, Any] = json.loads(handle.read(length))
+    header.pop("__metadata__", None)
+    return header
+
+
+def _shrunk(
+    name: str, value: torch.Tensor, method: str, dtype: torch.dtype, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """A tensor as the copy holds it, on the device, under the names that transformers reads."""
+    import torch
+
+    if not (is_quantized_name(name) and value.ndim == 2):
+        return {name: value.to(device, dtype if value.is_floating_point() else None)}
+    modules = bitsandbytes().nn
+    value = value.to(dtype)
+    if method == NF4:
+        weight = modules.Params4bit(value, requires_grad=False, quant_type=NF4, compress_statistics=False).to(device)
+        state = weight.quant_state.as_dict(packed=True)
+        return {name: weight.data, **{f"{name}.{key}": part.to(device) for key, part in state.items()}}
+    weight = modules.Int8Params(value, requires_grad=False, has_fp16_weights=False).to(device)
+    layer = name.removesuffix("weight")
+    return {name: weight.data, f"{layer}SCB": weight.SCB, f"{layer}weight_format": torch.tensor(0, dtype=torch.uint8)}
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """One file of a copy, read back and compared.
+
+    Raises:
+        ModelError: it reads back otherwise.
+    """
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o666 & ~_umask())  # the library writes for the owner alone
+    for name, value in tensors.items():
+        with safe_open(path, framework="pt") as handle:
+            again = handle.get_tensor(name)
+            if again.dtype != value.dtype or not torch.equal(again, value.cpu()):
+                raise ModelError(f"{path} does not read back as it was written", "the disk may be failing")
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
