@@ -11,6 +11,8 @@ reads it; the tensors of a quantized layer have the names that transformers give
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import logging
 import math
@@ -37,6 +39,7 @@ BLOCK = 64  # weights of one NF4 scale
 _CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
 _THRESHOLD = 6.0  # int8: input columns beyond it are computed in half precision (bitsandbytes' own default)
 _SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
+_LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the system at once
 _NAMES = re.compile(r"thinker\.model\.(?:bidir_encoder\.)?layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj\.weight")
 # transformers skips modules by name, and its own list for the family names neither tower of ours.
 _SKIPPED = [
@@ -189,12 +192,16 @@ def write_copy(
             _write(target / file, batch)
             written.update(dict.fromkeys(batch, file))
             batch.clear()
+            give_back_memory()
 
     for name, value in stream(folder):
-        done += value.nbytes
+        size = value.nbytes
+        done += size
         for part, tensor in _shrunk(name, value, method, dtype, device).items():
             kept[part] = batch[part] = tensor
         del value
+        if size >= _LARGE_TENSOR:
+            give_back_memory()
         advance(done, total)
         if sum(tensor.nbytes for tensor in batch.values()) >= _SHARD:
             flush()
@@ -260,6 +267,7 @@ def prove(
         answers.append(probe(model))
         del model
         gc.collect()
+        give_back_memory()
         if device.type == "cuda":
             torch.cuda.empty_cache()
     if not all(torch.equal(one, other) for one, other in zip(*answers, strict=True)):
@@ -345,6 +353,15 @@ def bitsandbytes() -> Any:
     # At every layer of every pass it would say that int8 computes in half precision.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return library
+
+
+def give_back_memory() -> None:
+    """Let the C library return freed memory to the system, where it can be told to.
+
+    glibc keeps freed blocks that lie between others: after many tensors that is more than the model.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _header(file: Path) -> dict[str, Any]:
