@@ -14,7 +14,6 @@ _echopix() {
         --device) COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
         --dtype) COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         --family) COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
-        --quantize) COMPREPLY=($(compgen -W "none nf4" -- "$current")); compopt -o default; return;;
         --sieve) COMPREPLY=($(compgen -W "auto cs2 question-attention per-modality uniform random none" -- "$current")); compopt -o default; return;;
         --sieve-view) COMPREPLY=($(compgen -W "whole causal no-question" -- "$current")); compopt -o default; return;;
         --split) COMPREPLY=($(compgen -W "train val test unseen-font" -- "$current")); compopt -o default; return;;
@@ -23,19 +22,19 @@ _echopix() {
     esac
     case "$command" in
         "") words="--version --help -h";;
-        "ask") words="--question -Q --json --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "ask") words="--question -Q --json --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "config") words="--json --no-color --color --debug --help -h";;
         "doctor") words="--online --json --debug --no-color --color --help -h";;
-        "eval") words="--data --count -n --budget -b --sieve --prefilter --no-prefilter --question-layer --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
+        "eval") words="--data --count -n --budget -b --sieve --prefilter --no-prefilter --question-layer --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --color --help -h";;
         "models list") words="--json --quiet -q --debug --no-color --color --help -h";;
         "models path") words="--debug --no-color --color --help -h";;
         "models prune") words="--yes -y --dry-run --json --quiet -q --debug --no-color --color --help -h";;
-        "models pull") words="--dry-run --json --quiet -q --debug --no-color --color --help -h";;
+        "models pull") words="--dry-run --quantize --keep-source --drop-source --device --dtype --json --quiet -q --debug --no-color --color --help -h";;
         "models rm") words="--yes -y --dry-run --json --quiet -q --debug --no-color --color --help -h";;
         "models verify") words="--json --quiet -q --debug --no-color --color --help -h";;
-        "profile") words="--budget -b --sieve --prefilter --no-prefilter --question-layer --question -Q --repeat --warmup --json --model -m --device --dtype --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "profile") words="--budget -b --sieve --prefilter --no-prefilter --question-layer --question -Q --repeat --warmup --json --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "scene") words="--seed --family --split --count --size --fps --data --force --json --quiet -q --debug --no-color --color --help -h";;
         "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --train-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --no-checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --hearing --seeing --evidence --teacher --teaching --plot --export --without-sieve --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac

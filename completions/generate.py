@@ -24,7 +24,6 @@ WORDS = {
     "--device": ("auto", "cpu", "cuda"),
     "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--family": FAMILIES,
-    "--quantize": ("none", "nf4"),
     "--sieve": SIEVES,
     "--sieve-view": ("whole", "causal", "no-question"),
     "--split": SPLITS,
@@ -46,7 +45,8 @@ class Option:
     @property
     def words(self) -> tuple[str, ...]:
         """Values to offer; none means file names."""
-        return next((WORDS[name] for name in self.names if name in WORDS), ())
+        named = tuple(self.metavar.split("|")) if "|" in self.metavar and self.metavar.islower() else ()
+        return next((WORDS[name] for name in self.names if name in WORDS), named)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def _device(text: str) -> str:
     raise ValueError("expected auto, cpu, cuda or cuda:N")
 
 
+QUANTIZATIONS = ("auto", "none", "int8", "nf4")
 # A model has cs2 or question-attention, and all the controls.
 SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
 _POSITIVE = "expected a whole number of at least 1"
@@ -128,6 +129,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("device", _device, "auto", "auto, cpu, cuda or cuda:N"),
     Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "precision of the weights"),
+    Setting(
+        "quantize",
+        _one_of(*QUANTIZATIONS),
+        "auto",
+        "hold the linear layers of decoder and CS2 in fewer bits, in a copy made once: none, int8 or nf4; auto takes "
+        "nf4 on a GPU for models of 2 GiB and more, else none",
+    ),
+    Setting(
+        "keep_source",
+        _boolean,
+        True,
+        "keep the full-precision download once its quantized copy is there, or remove it (default: keep)",
+    ),
     Setting("fps", _bounded(float, 1e-6, "expected a rate above 0"), 2.0, "frames sampled per second"),
     Setting("max_frames", _bounded(int, 1, _POSITIVE), 120, "most frames sampled from one clip"),
     Setting(

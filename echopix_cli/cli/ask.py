@@ -72,6 +72,8 @@ def ask(
     model: opt.Model = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    quantize: opt.Quantize = None,
+    keep_source: opt.KeepSource = None,
     system: opt.System = None,
     max_new_tokens: opt.MaxNewTokens = None,
     temperature: opt.Temperature = None,
@@ -98,7 +100,7 @@ def ask(
     files, questions = split_arguments(arguments, question or [])
     if len(files) == 1:
         require_file(files[0])  # before the model is loaded for nothing
-    engine = run.engine()
+    engine = run.engine(files)
     plan, wanted = run.plan(engine), run.sieve(engine)
     failures: list[EchopixError] = []
     encoded: Encoded | None = None

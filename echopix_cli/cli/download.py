@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from echopix_cli.cli.model_records import size
 from echopix_cli.cli.output import Output, one_line
+from echopix_cli.weights.copies import Watcher
 from echopix_cli.weights.hub import Plan, Progress
 from echopix_cli.weights.transfer import RemoteFile
 
@@ -96,3 +97,24 @@ class Shown(Progress):
     def notice(self, text: str) -> None:
         """Above the display, or as a line."""
         self._output.notice(text)
+
+
+class Quantizing(Watcher):
+    """A quantized copy in the making: the text of a spinner, or now and then a line."""
+
+    def __init__(self, output: Output, say: Callable[[str], None]) -> None:
+        self._output = output
+        self._say = say
+        self._said = time.monotonic()
+
+    def notice(self, text: str) -> None:
+        """As a line."""
+        self._output.notice(text)
+
+    def quantizing(self, done: int, total: int) -> None:
+        """How far it is."""
+        text = f"quantizing: {size(done)} of {size(total)}; this is done once"
+        self._say("comparing the copy with what was quantized" if done == total else text)
+        if not self._output.console.is_terminal and time.monotonic() - self._said > _LINE_EVERY:
+            self._output.notice(text)
+            self._said = time.monotonic()

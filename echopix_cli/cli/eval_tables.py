@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.output import one_line
-from echopix_cli.cli.tables import seconds
+from echopix_cli.cli.tables import precision, seconds
 from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.evaluation.values import Comparison, Report, SettingResult, Share
 
@@ -130,7 +130,7 @@ def _facts(report: Report) -> Table:
     times = [(result.setting.budget, result.median_seconds) for result in report.results]
     latency = [f"{seconds(value)} at {budget:g}" for budget, value in times if value is not None]
     rows = [
-        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
+        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {precision(model)}"),
         ("data", f"{facts.data}, {facts.count} questions, {_each(list(first.families.values()))}; seed {facts.seed}"),
         ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),

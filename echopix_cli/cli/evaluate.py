@@ -112,6 +112,8 @@ def evaluate(
     model: opt.Model = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    quantize: opt.Quantize = None,
+    keep_source: opt.KeepSource = None,
     system: opt.System = None,
     max_new_tokens: opt.MaxNewTokens = None,
     fps: opt.Fps = None,
@@ -144,7 +146,7 @@ def evaluate(
         names = sieve or ("auto", *CONTROLS)
         settings_of(names, budgets, around_sieve)  # nothing to measure is nothing to load a model for
         questions = load_questions(data, count, seed, family or ())
-    engine = run.engine()
+    engine = run.engine(budget=max(budgets))
     asking = _asking(run, engine, seed)
     settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve)
     began = time.perf_counter()

@@ -29,6 +29,7 @@ def all_models(store: Any) -> list[Model]:
 
 def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     """A model as a JSON object."""
+    from echopix_cli.weights.copies import of_model
     from echopix_cli.weights.hub import hub_cache, parts
     from echopix_cli.weights.registry import QUANTIZATIONS, recognise, resolve_model
 
@@ -42,6 +43,9 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
         state = f"unfinished ({size(begun)})" if begun else "not here"
     else:
         state = "damaged" if entry.faults else "ready"
+    made = of_model(model, store)
+    if made and state == "not here":
+        state = "copy only"
     shape = model.shape
     found: dict[str, Any] = {
         "name": model.name,
@@ -58,6 +62,7 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
         "about_bytes": model.download,
         "parameters": shape.parameters if shape else None,
         "context": shape.context if shape else None,
+        "copies": [entry_record(copy) for copy in made],
         "memory_bytes": {kind: shape.memory(kind) for kind in QUANTIZATIONS} if shape else None,
     }
     if model.origin == "bundled":
@@ -87,6 +92,8 @@ def entry_record(entry: Entry) -> dict[str, Any]:
         "faults": list(entry.faults),
         "folder": str(entry.folder),
         "bytes": entry.size,
+        "quantize": manifest.settings.get("quantize"),
+        "dtype": manifest.settings.get("dtype"),
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.download import Shown
+from echopix_cli.cli.download import Quantizing, Shown
 from echopix_cli.cli.model_records import (
     all_models,
     columns,
@@ -26,6 +26,8 @@ from echopix_cli.errors import EchopixError, ModelError, UsageError
 from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from echopix_cli.weights.registry import Model, ModelSource
+    from echopix_cli.weights.store import Entry, Store
     from echopix_cli.weights.upkeep import Removal
 
 models = typer.Typer(
@@ -100,6 +102,10 @@ def info(
         ["parameters", f"about {record['parameters'] / 1e9:.1f} billion" if record["parameters"] else "–"],
         ["context", f"{record['context']} tokens" if record["context"] else "–"],
         ["memory", ", ".join(f"{k} about {v / 2**30:.0f} GiB" for k, v in memory.items()) if memory else "–"],
+        *(
+            ["copy", f"{copy['quantize']}, {copy['dtype']}, {copy['state']}, {size(copy['bytes'])}: {copy['folder']}"]
+            for copy in record["copies"]
+        ),
         *([["checked", record["checked"]]] if record["checked"] else []),
         *(["file", f"{path}  {size(fact['size'])}  {fact['sha256'][:12]}…"] for path, fact in record["files"].items()),
     ]
@@ -119,6 +125,10 @@ def path(name: Name, debug: opt.Debug = None, no_color: opt.NoColor = None) -> N
 def pull(
     name: Name,
     dry_run: DryRun = False,
+    quantize: opt.Quantize = None,
+    keep_source: opt.KeepSource = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
     json: opt.Json = False,
     quiet: opt.Quiet = None,
     debug: opt.Debug = None,
@@ -127,39 +137,97 @@ def pull(
     """Fetch a model, and check every file against the hub's checksums. Interrupted, it goes on where it stopped.
 
     Only what answering needs is fetched: no talker, no vocoder. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and
-    HF_HUB_OFFLINE are respected.
+    HF_HUB_OFFLINE are respected. With --quantize the quantized copy is made too, for the device and --dtype that
+    will load it; of a folder, that alone. --drop-source then removes the download.
     """
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
-    from echopix_cli.weights.registry import find_model, resolve_model
+    run = opt.Run.begin(dict(locals()))
+    from echopix_cli.weights.registry import find_model
 
     model = find_model(name)
-    if model.repository is None:
-        run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
-        if json:
-            folder = str(resolve_model(name).folder)
-            run.output.record({"schema_version": SCHEMA_VERSION, "name": model.name, "folder": folder, "fetched": 0})
-        return
-    from echopix_cli.weights import hub
+    wanted = run.settings["quantize"].origin != "default" and run["quantize"] != "none"
+    if keep_source is False and (not wanted or model.repository is None):
+        raise UsageError("--drop-source removes a download that has a quantized copy", "add --quantize nf4 or int8")
+    if dry_run and model.repository is not None:
+        from echopix_cli.weights import hub
 
-    watcher = Shown(run.output)
-    if dry_run:
+        watcher = Shown(run.output)
         plan = hub.look(model, watcher)
         watcher.planned(plan)
         if json:
             run.output.record(plan_record(plan))
         return
+    record: dict[str, Any] = {}
+    if not (wanted and _has_copy(run, model)):
+        record = _fetch(run, model)
+    if wanted and not dry_run:
+        source = _quantize(run, model)
+        if source.quantization == "none":
+            run.output.notice(f"{model.name} needs no quantized copy here: --quantize nf4 or int8 makes one")
+        else:
+            run.output.notice(f"{model.name} is ready as {source.quantization}: {source.folder}")
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "name": model.name,
+            "revision": source.revision,
+            "fetched": 0,
+            **record,
+            "quantization": source.quantization,
+            "copy": str(source.folder) if source.quantization != "none" else None,
+        }
+    if json:
+        run.output.record(record)
+
+
+def _fetch(run: opt.Run, model: Model) -> dict[str, Any]:
+    """Have a model's full-precision files here; what was done, as a JSON object."""
+    if model.folder is not None:
+        run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
+        return {"schema_version": SCHEMA_VERSION, "name": model.name, "folder": str(model.folder), "fetched": 0}
+    from echopix_cli.weights import hub
+
+    watcher = Shown(run.output)
     try:
         with watcher.drawn():
             done = hub.pull(model, watcher)
     except KeyboardInterrupt:
         run.output.notice(f"what is there is kept, and this goes on: echopix models pull {model.name}")
         raise
-    if done.plan is None:
-        run.output.notice(f"{model.name} is on this machine already: {done.entry.folder}")
-    else:
-        run.output.notice(f"{model.name} is whole and checked: {done.entry.folder}")
-    if json:
-        run.output.record(pulled_record(model, done))
+    said = "is on this machine already" if done.plan is None else "is whole and checked"
+    run.output.notice(f"{model.name} {said}: {done.entry.folder}")
+    return pulled_record(model, done)
+
+
+def _has_copy(run: opt.Run, model: Model) -> bool:
+    """Whether a download was dropped whose copy is here and good: then nothing is to be fetched."""
+    from echopix_cli.weights.store import Store
+
+    if model.repository is None or Store().peek(model.key) is not None:
+        return False
+    from echopix_cli.engine.loading import choose_device, locate
+
+    try:
+        locate(model.typed, choose_device(run["device"]), run["dtype"], run["quantize"])
+    except ModelError:
+        return False
+    return True
+
+
+def _quantize(run: opt.Run, model: Model) -> ModelSource:
+    """Have a model's quantized copy here; what of it will be loaded."""
+    with run.output.progress("quantizing") as say:
+        from echopix_cli.engine.loading import choose_device, locate, memory_errors
+
+        where = choose_device(run["device"])
+        with memory_errors(where, "close what else uses the memory, or give --device cpu"):
+            return locate(
+                model.typed,
+                where,
+                run["dtype"],
+                run["quantize"],
+                keep_source=run["keep_source"],
+                watcher=Quantizing(run.output, say),
+                mend=True,
+            ).source
 
 
 @models.command("verify")
@@ -172,39 +240,57 @@ def verify(
 ) -> None:
     """Read every byte of a downloaded model and compare. What differs is fetched again by the next pull."""
     run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.weights import copies
     from echopix_cli.weights.registry import find_model, resolve_model
     from echopix_cli.weights.store import Store
 
     model, store = find_model(name), Store()
+    made = copies.of_model(model, store)
+    entry = None if model.repository is None else store.peek(model.key)
+    if model.repository is not None and entry is None and not made:
+        raise ModelError(f"{name} is not on this machine", f"echopix models pull {name}")
+    again = f"echopix models pull {model.typed}"
+    faults, checked = [], "the checksums that the hub states"
     if model.folder is not None:
         source = resolve_model(name)
         with run.output.progress("reading"):
             faults = _structure(source.folder)
         checked = "headers and lengths; there are no checksums to compare with"
         again = "copy or convert it again"
+    elif entry is not None:
+        faults = _compared(run.output, store, entry)
     else:
-        entry = store.peek(model.key)
-        if entry is None:
-            raise ModelError(f"{name} is not on this machine", f"echopix models pull {name}")
-        with _counted(run.output, "comparing", entry.size) as advance:
-            faults = store.verify(entry, advance)
-        if faults:
-            # Without the record of its check the next pull looks at every file again.
-            store.remove(entry.key)
-        checked, again = "the checksums that the hub states", f"echopix models pull {name}"
+        checked = "the checksums of its copy"
+    damaged = []
+    for copy in made:
+        method = copy.manifest.settings.get("quantize", copy.manifest.kind)
+        if wrong := _compared(run.output, store, copy):
+            damaged += [f"{method} copy: {fault}" for fault in wrong]
+            again = f"echopix models pull {model.typed} --quantize {method}" if not faults else again
     if json:
         run.output.record(
             {
                 "schema_version": SCHEMA_VERSION,
                 "name": model.name,
-                "whole": not faults,
+                "whole": not faults and not damaged,
                 "compared": checked,
-                "faults": faults,
+                "copies": [copy.key for copy in made],
+                "faults": faults + damaged,
             }
         )
+    if faults or damaged:
+        raise ModelError(f"{model.name} is damaged: {'; '.join(faults + damaged)}", again)
+    also = f", and its {len(made)} quantized " + ("copy" if len(made) == 1 else "copies") if made and entry else ""
+    run.output.notice(f"{model.name} is whole{also} (compared: {checked})")
+
+
+def _compared(output: Output, store: Store, entry: Entry) -> list[str]:
+    """Read every byte of an entry; what differs. A damaged one loses its record, and is fetched or made again."""
+    with _counted(output, "comparing", entry.size) as advance:
+        faults = store.verify(entry, advance) or [*entry.faults]
     if faults:
-        raise ModelError(f"{model.name} is damaged: {'; '.join(faults)}", again)
-    run.output.notice(f"{model.name} is whole (compared: {checked})")
+        store.remove(entry.key)
+    return faults
 
 
 @models.command("rm")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from echopix_cli.cli.output import Output
+from echopix_cli.errors import EchopixError
 from echopix_cli.settings import SETTINGS, Resolved, resolve
 
 if TYPE_CHECKING:
-    from echopix_cli.engine import Engine, GenerationOptions, SieveOptions
+    from echopix_cli.engine import Engine, GenerationOptions, SieveOptions, Workload
     from echopix_cli.media import DecodePlan, MediaInfo
 
 _HELP = {setting.name: setting.help for setting in SETTINGS}
@@ -32,6 +35,8 @@ QuestionLayer = Annotated[str | None, _option("question_layer", metavar="N", pan
 Model = Annotated[str | None, _option("model", "--model", "-m", metavar="NAME|DIR", panel=_MODEL)]
 Device = Annotated[str | None, _option("device", metavar="DEVICE", panel=_MODEL)]
 Dtype = Annotated[str | None, _option("dtype", metavar="DTYPE", panel=_MODEL)]
+Quantize = Annotated[str | None, _option("quantize", metavar="auto|none|int8|nf4", panel=_MODEL)]
+KeepSource = Annotated[bool | None, _option("keep_source", "--keep-source/--drop-source", panel=_MODEL)]
 System = Annotated[str | None, _option("system", metavar="TEXT", panel=_MODEL)]
 MaxNewTokens = Annotated[str | None, _option("max_new_tokens", metavar="N", panel=_MODEL)]
 Temperature = Annotated[str | None, _option("temperature", metavar="T", panel=_MODEL)]
@@ -78,12 +83,53 @@ class Run:
     def __getitem__(self, name: str) -> Any:
         return self.settings[name].value
 
-    def engine(self) -> Engine:
-        """Load the model."""
-        with self.output.progress("loading the model"):
+    def engine(self, media: Sequence[str] = (), budget: float | None = None) -> Engine:
+        """Load the model, unless it is known beforehand that it and its work do not fit.
+
+        Args:
+            media: files that will be asked about; without any, as much is expected as the plan allows.
+            budget: the largest that will be used; None for the setting's.
+        """
+        from echopix_cli.cli.download import Quantizing
+
+        with self.output.progress("loading the model") as say:
             from echopix_cli.engine import Engine
 
-            return Engine.load(self["model"], self["device"], self["dtype"])
+            return Engine.load(
+                self["model"],
+                self["device"],
+                self["dtype"],
+                self["quantize"],
+                keep_source=self["keep_source"],
+                workload=self._workload(media, budget),
+                watcher=Quantizing(self.output, say),
+            )
+
+    def _workload(self, media: Sequence[str], budget: float | None) -> Workload:
+        """The most that the plan allows, or that the largest of some files holds."""
+        from echopix_cli.engine import Workload
+        from echopix_cli.media import probe
+
+        most = self["max_frames"]
+        frames, seconds = (0, 0.0) if media else (most, most / self["fps"])
+        for path in media:
+            try:
+                info = probe(path)
+            except EchopixError:
+                continue  # which reading it will explain
+            span = math.inf if info.duration is None else info.duration
+            span = max(0.0, min(span, self["end"] or math.inf) - (self["start"] or 0.0))
+            if info.of_kind("video"):
+                frames = max(frames, min(most, max(4, math.ceil(min(span * self["fps"], most)))))
+            if info.of_kind("audio"):
+                seconds = max(seconds, span if math.isfinite(span) else most / self["fps"])
+        return Workload(
+            frames=0 if self["no_video"] else frames,
+            frame_pixels=self["max_pixels"],
+            audio_seconds=0.0 if self["no_audio"] else seconds,
+            budget=self["budget"] if budget is None else budget,
+            new_tokens=self["max_new_tokens"],
+        )
 
     def plan(self, engine: Engine) -> DecodePlan:
         """What to take from each file."""

@@ -45,6 +45,8 @@ def profile(
     model: opt.Model = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
+    quantize: opt.Quantize = None,
+    keep_source: opt.KeepSource = None,
     system: opt.System = None,
     max_new_tokens: opt.MaxNewTokens = None,
     fps: opt.Fps = None,
@@ -76,7 +78,7 @@ def profile(
     require_file(media)
     if run["verbose"]:
         run.describe(media, probe(media))
-    engine = run.engine()
+    engine = run.engine([media], budget=1.0)
     wanted = run.sieve(engine)
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
         from echopix_cli.engine.profiling import profile as measure

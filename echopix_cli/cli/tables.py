@@ -9,7 +9,7 @@ from rich.text import Text
 
 from echopix_cli.cli.output import one_line
 from echopix_cli.engine.profiling import Profile, Spread
-from echopix_cli.results import Answer, ModalityTokens, PeakMemory
+from echopix_cli.results import Answer, ModalityTokens, ModelFacts, PeakMemory
 
 
 def seconds(value: float) -> str:
@@ -41,6 +41,12 @@ def sieve_words(answer: Answer) -> str:
     layer = "" if answer.question_layer is None else f" at layer {answer.question_layer}"
     before = "" if answer.prefilter is None else f" after prefilter {answer.prefilter:g}"
     return f"{answer.sieve}{layer}{before}"
+
+
+def precision(model: ModelFacts) -> str:
+    """How and where a model's numbers are held."""
+    held = model.dtype if model.quantization == "none" else f"{model.quantization} and {model.dtype}"
+    return f"{held} on {model.device}"
 
 
 def answer_table(answer: Answer) -> RenderableType:
@@ -89,7 +95,7 @@ def _facts(answer: Answer) -> Table:
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     rows = [
-        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}"),
+        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {precision(model)}"),
         *([("chosen", model.chosen)] if model.chosen and not model.demonstration else []),
         ("sieve", f"{sieve_words(answer)}, budget {answer.budget:g}"),
         ("audio", str(answer.audio)),
@@ -173,7 +179,7 @@ def _shared(profile: Profile) -> Table:
         ),
         ("memory", "device peak at budget 1.0 over the peak here, weights and towers included; – on a CPU"),
         ("sieve", sieve_words(answer)),
-        ("model", f"{answer.model.name}, {answer.model.dtype} on {answer.model.device}"),
+        ("model", f"{answer.model.name}, {precision(answer.model)}"),
         ("audio", str(answer.audio)),
         *(("note", notice) for notice in answer.notices),
     ]

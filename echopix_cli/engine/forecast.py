@@ -150,8 +150,10 @@ def require_room(name: str, expected: Forecast, free: int | None, device: torch.
 def free_memory(device: torch.device) -> int | None:
     """Free bytes of a device, what earlier work of this process has kept back included; None when not known."""
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
+        free = int(torch.cuda.mem_get_info(device)[0])
+        if torch.cuda.is_initialized():
+            free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free
     try:
         for line in _MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -162,6 +164,8 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _count(config: Any, weights: int, method: str, itemsize: int, workload: Workload, device: torch.device) -> Forecast:
+    longest = config.text.max_position_embeddings / _AUDIO_ROWS  # what is longer is cut
+    workload = replace(workload, audio_seconds=min(workload.audio_seconds, longest))
     text, vision, audio = config.text, config.thinker_config.vision_config, config.thinker_config.audio_config
     pool = workload.video_tokens + workload.audio_tokens
     rows = pool + workload.text_tokens
