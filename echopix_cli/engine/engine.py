@@ -134,23 +134,24 @@ class Engine:
         """
         where = choose_device(device)
         clock = Clock(where)
-        with clock.stage("load"), memory_errors(where, NO_ROOM):
+        with memory_errors(where, NO_ROOM):  # making a copy is no part of loading: it is done once
             found = locate(model, where, dtype, quantize, keep_source=keep_source, workload=workload, watcher=watcher)
-            folder = found.source.folder
-            with memory_errors(where, NO_ROOM if found.forecast is None else found.forecast.advice or NO_ROOM):
-                try:
-                    config = read_config(folder)
-                    processor = Processor.load(folder, config)
-                    loaded = load_model(folder, dtype=found.dtype, device=where, config=config)
-                    check_modules(loaded, found.source.quantization, found.dtype)
-                except EchopixError:
+        folder = found.source.folder
+        advice = (found.forecast and found.forecast.advice) or NO_ROOM
+        with clock.stage("load"), memory_errors(where, advice):
+            try:
+                config = read_config(folder)
+                processor = Processor.load(folder, config)
+                loaded = load_model(folder, dtype=found.dtype, device=where, config=config)
+                check_modules(loaded, found.source.quantization, found.dtype)
+            except EchopixError:
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
                     raise
-                except Exception as error:
-                    if is_out_of_memory(error):
-                        raise
-                    # A folder from anywhere can be wrong in more ways than can be listed.
-                    what = " ".join(f"{type(error).__name__}: {error}".split())
-                    raise ModelError(f"{folder} holds no usable model: {what}") from error
+                # A folder from anywhere can be wrong in more ways than can be listed.
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ModelError(f"{folder} holds no usable model: {what}") from error
         return cls(loaded, processor, found.source, clock.seconds["load"], found.chosen, found.forecast)
 
     @property

@@ -151,7 +151,7 @@ def free_memory(device: torch.device) -> int | None:
     """Free bytes of a device, what earlier work of this process has kept back included; None when not known."""
     if device.type == "cuda":
         free = int(torch.cuda.mem_get_info(device)[0])
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free
     try:
@@ -172,9 +172,9 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
     budget = text.compression_ratio if workload.budget is None else workload.budget
     kept = (keep_count(pool, budget) if pool else 0) + workload.text_tokens
     width, inner = text.hidden_size, text.intermediate_size
-    # A row in a decoder-shaped layer: prompt, residual, normed and rotated states, three of the MLP's inner width,
-    # and the norm's two in single precision.
-    row = itemsize * (4 * width + 3 * inner) + 8 * width
+    # A row in a decoder-shaped layer, where its MLP multiplies: three of the inner width, beside them the prompt's,
+    # the residual, the normed and the coming state. Attention holds less.
+    row = itemsize * (3 * inner + 4 * width)
     cache_row = 2 * text.num_key_value_heads * text.head_dim * itemsize
     patches = workload.video_tokens * _PATCHES
     v_width, v_inner = vision.hidden_size, vision.intermediate_size

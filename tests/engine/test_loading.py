@@ -1,0 +1,241 @@
+"""What is loaded, and whether it will fit: quantization by name and auto, predictions, refusals, a clean device."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from prompts import Media, inputs_of
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from echopix_cli.engine import Engine, GenerationOptions, Workload
+from echopix_cli.engine import loading as room
+from echopix_cli.engine.forecast import Forecast, forecast, free_memory, require_room
+from echopix_cli.engine.loading import locate, memory_errors
+from echopix_cli.errors import DeviceError
+from echopix_cli.media import DecodePlan
+from echopix_cli.weights.checkpoint import load_model, read_config
+from echopix_cli.weights.store import Store
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FILM = Workload(frames=120, frame_pixels=105_369, audio_seconds=60.0, budget=0.2)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "echopix"))
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_a_quantized_model_answers(random_checkpoint: Path, clips: dict[str, Path], method: str) -> None:
+    engine = Engine.load(str(random_checkpoint), "cpu", quantize=method)
+    assert (engine.facts.quantization, engine.facts.dtype) == (method, "float32")
+    assert engine.facts.parameters == Engine.load(str(random_checkpoint), "cpu").facts.parameters
+    answer = engine.ask(engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", 0.1, GenerationOptions(4))
+    assert answer.tokens.kept == 12
+    assert answer.model.quantization == method
+
+
+def test_the_second_load_makes_no_copy(random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from echopix_cli.weights import quantize
+
+    Engine.load(str(random_checkpoint), "cpu", quantize="nf4")
+    monkeypatch.setattr(quantize, "write_copy", None)
+    assert Engine.load(str(random_checkpoint), "cpu", quantize="nf4").facts.quantization == "nf4"
+
+
+def test_what_auto_stands_for(random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nf4 on CUDA for large weights; full precision on a CPU and for small ones."""
+    assert locate(str(random_checkpoint), CPU).source.quantization == "none"
+    source = locate("tiny", CUDA).source
+    assert source.quantization == "none"
+    monkeypatch.setattr(room, "LARGE", 2**20)
+    assert room._method(source, CPU, "auto") == "none"
+    assert room._method(source, CUDA, "auto") == "nf4"
+    assert room._method(source, CUDA, "none") == "none"
+    assert Store().all() == []
+
+
+def test_auto_model_counts_with_the_quantization_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def choose(free: int | None, quantization: str = "nf4") -> tuple[str, str]:
+        seen.append(quantization)
+        return "tiny", "because"
+
+    monkeypatch.setattr(room, "choose_auto", choose)
+    for wish in ("auto", "none", "int8", "nf4"):
+        room.locate("auto", CPU, quantization=wish) if wish in ("auto", "none") else None
+    assert seen == ["nf4", "bfloat16"]
+
+
+def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> None:
+    config = read_config(random_checkpoint).text
+    found = forecast(random_checkpoint, "none", torch.float32, FILM, CPU)
+    assert found.weights == sum(p.nbytes for p in load_model(random_checkpoint).parameters())
+    pool = 60 * 135 + 1500
+    assert (FILM.video_tokens, FILM.audio_tokens) == (60 * 135, 1500)
+    assert found.features == pool * config.hidden_size * 4
+    rows = pool // 5 + FILM.text_tokens + FILM.new_tokens
+    assert found.cache == rows * config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_dim * 4
+    assert found.total == found.weights + found.features + max(found.stages.values()) + found.cache + found.overhead
+    half = forecast(random_checkpoint, "none", torch.bfloat16, FILM, CPU)
+    assert (half.weights, half.cache) == (found.weights // 2, found.cache // 2)
+    assert {flag.split()[0] for flag, _ in found.levers} >= {"--max-frames", "--max-pixels"}
+    small = forecast(random_checkpoint, "nf4", torch.float32, FILM, CPU)
+    saved = dict(found.levers).get("--quantize nf4", found.total - small.total)
+    assert saved == found.total - small.total
+
+
+class Alive(TorchDispatchMode):
+    """Counts the most bytes that tensors made inside take at once: a CPU has no counter of its own."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.before = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+        self.storages: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for value in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in self.before:
+                self.storages.add(value.untyped_storage())
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in self.storages))
+        return found
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_predicted_stages_against_what_they_hold(dtype: torch.dtype) -> None:
+    """Two layers of the family's towers, CS2 and decoder, an eighth of the vocabulary: within a fifth."""
+    from transformers import DynamicCache
+
+    from echopix_cli.engine import forecast as rules
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+    config = shaped(1024, 5504, 2, 8, 2, sieve_layers=1, vocab_size=1000)
+    thinker = config.thinker_config
+    thinker.vision_config.depth, thinker.vision_config.fullatt_block_indexes = 2, [1]
+    thinker.audio_config.encoder_layers = 2
+    names = "video_token audio_token image_token vision_start_token vision_end_token audio_start_token audio_end_token"
+    for number, name in enumerate(names.split()):
+        setattr(thinker, f"{name}_id", 11 + number)
+    model = EchoingPixelsForConditionalGeneration(config).to(dtype).eval()
+    inputs = inputs_of(model, Media((4, 8, 8), 1.0, 400))
+    rows = inputs["input_ids"].shape[1]
+    work = Workload(8, 8 * 8 * 784, 4.0, budget=0.5, text_tokens=rows - 4 * 8 * 8 - 100, new_tokens=1)
+    found = rules._count(config, 0, "none", dtype.itemsize, work, CPU)
+    measured: dict[str, int] = {}
+
+    def run(name, call):
+        with torch.inference_mode(), Alive(model) as alive:
+            result = call()
+        measured[name] = alive.peak
+        return result
+
+    pixels, grid = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+    features = run("vision tower", lambda: model.thinker.encode_pixels(pixels, grid))
+    with torch.inference_mode():
+        prompt = model.prompt(**inputs)
+    scored = run("sieve", lambda: model.thinker.score(prompt))
+    with torch.inference_mode():
+        sieved = model.thinker.keep(prompt, scored, 0.5)
+    run("prefill", lambda: model.thinker.prefill(sieved, DynamicCache()))
+    assert features.nbytes < found.features
+    assert measured["vision tower"] == pytest.approx(found.stages["vision tower"], rel=0.2)
+    assert measured["sieve"] == pytest.approx(found.stages["sieve"], rel=0.2)
+    assert measured["prefill"] == pytest.approx(found.stages["prefill"] + found.cache, rel=0.2)
+
+
+def test_too_large_is_refused_before_anything_is_loaded(
+    random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = forecast(random_checkpoint, "none", torch.float32, FILM, CPU)
+    free = needed.total - 3 * 2**20
+    monkeypatch.setattr(room, "free_memory", lambda device: free)
+    monkeypatch.setattr("echopix_cli.engine.engine.load_model", None)
+    with pytest.raises(DeviceError, match=r"does not fit on cpu: about .* \(weights .* too little") as caught:
+        Engine.load(str(random_checkpoint), "cpu", workload=FILM)
+    assert "3.0 MiB too little" in caught.value.message
+    for flag in ("--quantize nf4", "--max-frames 60", "--max-pixels 52684"):
+        assert flag in caught.value.hint
+    assert "which is enough" in caught.value.hint
+    assert caught.value.exit_code == 5
+    monkeypatch.undo()
+    assert free_memory(CPU)
+    assert Engine.load(str(random_checkpoint), "cpu", workload=FILM).forecast == needed
+
+
+def test_nothing_helps_but_another_machine() -> None:
+    with pytest.raises(DeviceError) as caught:
+        require_room("m", Forecast(2**40, 0, {"sieve": 1}, 0, 0), 2**30, CPU)
+    assert "1023.0 GiB too little" in caught.value.message
+    assert "--model" in caught.value.hint
+
+
+def test_the_largest_models_fit_where_they_should(tmp_path: Path) -> None:
+    """A film at the family's own limits: the 7B as nf4 in 12 GiB of device memory, and not as bfloat16."""
+    from echopix_cli.engine import forecast as rules
+
+    config = shaped(3584, 18944, 28, 28, 4)
+    linear, other = 7_457_000_000, 2_419_000_000
+    for per, fits in ((0.5 + 4 / 64, True), (2.0, False)):
+        found = rules._count(config, round(linear * per) + 2 * other, "nf4" if fits else "none", 2, FILM, CUDA)
+        assert (found.total < 12 * 2**30) == fits
+        assert 0.5 * 2**30 < found.working < 3 * 2**30
+
+
+def shaped(
+    width: int, inner: int, layers: int, heads: int, kv_heads: int, sieve_layers: int = 4, vocab_size: int = 152_064
+):
+    """The family's configuration at another size."""
+    from echopix_cli.model.configuration import EchoingPixelsConfig
+
+    text = {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "av_refiner_layers": sieve_layers,
+        "vocab_size": vocab_size,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "compression_ratio": 0.2,
+    }
+    vision = {"hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "depth": 32, "out_hidden_size": width}
+    return EchoingPixelsConfig(
+        thinker_config={"text_config": text, "vision_config": vision, "audio_config": {"output_dim": width}}
+    )
+
+
+def test_out_of_memory_leaves_nothing_behind() -> None:
+    """The frames that failed give their tensors back, though the error that names them is kept."""
+    seen: list[weakref.ref[torch.Tensor]] = []
+
+    def hungry() -> None:
+        held = torch.zeros(1000)
+        seen.append(weakref.ref(held))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DeviceError, match="out of memory on cpu") as caught, memory_errors(CPU, "take less"):
+        hungry()
+    assert seen[0]() is None
+    assert caught.value.hint == "take less"
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_advice_when_memory_runs_out_all_the_same(
+    random_checkpoint: Path, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(str(random_checkpoint), "cpu", workload=FILM)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine.model.thinker, "encode_pixels", full)
+    with pytest.raises(DeviceError, match="out of memory") as caught:
+        engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+    assert engine.forecast is not None
+    assert caught.value.hint == engine.forecast.advice
+    assert "--max-frames 60 saves" in caught.value.hint
