@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from prompts import Media, inputs_of
+from shapes import shape_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from echopix_cli.engine import Engine, GenerationOptions, Workload
@@ -16,7 +17,11 @@ from echopix_cli.engine.forecast import Forecast, forecast, free_memory, require
 from echopix_cli.engine.loading import locate, memory_errors
 from echopix_cli.errors import DeviceError
 from echopix_cli.media import DecodePlan
+from echopix_cli.model.configuration import EchoingPixelsConfig
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import load_model, read_config
+from echopix_cli.weights.registry import REGISTERED
 from echopix_cli.weights.store import Store
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -39,8 +44,6 @@ def test_a_quantized_model_answers(random_checkpoint: Path, clips: dict[str, Pat
 
 
 def test_the_second_load_makes_no_copy(random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from echopix_cli.weights import quantize
-
     Engine.load(str(random_checkpoint), "cpu", quantize="nf4")
     monkeypatch.setattr(quantize, "write_copy", None)
     assert Engine.load(str(random_checkpoint), "cpu", quantize="nf4").facts.quantization == "nf4"
@@ -113,7 +116,6 @@ def test_predicted_stages_against_what_they_hold(dtype: torch.dtype) -> None:
     from transformers import DynamicCache
 
     from echopix_cli.engine import forecast as rules
-    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
     config = shaped(1024, 5504, 2, 8, 2, sieve_layers=1, vocab_size=1000)
     thinker = config.thinker_config
@@ -191,8 +193,6 @@ def shaped(
     width: int, inner: int, layers: int, heads: int, kv_heads: int, sieve_layers: int = 4, vocab_size: int = 152_064
 ):
     """The family's configuration at another size."""
-    from echopix_cli.model.configuration import EchoingPixelsConfig
-
     text = {
         "hidden_size": width,
         "intermediate_size": inner,
@@ -207,6 +207,20 @@ def shaped(
     return EchoingPixelsConfig(
         thinker_config={"text_config": text, "vision_config": vision, "audio_config": {"output_dim": width}}
     )
+
+
+def test_the_registry_states_these_shapes(random_checkpoint: Path) -> None:
+    for size, model in zip(("3B", "7B"), REGISTERED, strict=True):
+        with torch.device("meta"):
+            built = EchoingPixelsForConditionalGeneration(
+                EchoingPixelsConfig.from_dict(shape_of(random_checkpoint, size))
+            )
+        counts = {True: 0, False: 0}
+        for name, parameter in built.named_parameters():
+            counts[quantize.is_quantized_name(name)] += parameter.numel()
+        assert model.shape is not None
+        assert counts[True] == pytest.approx(model.shape.linear, rel=0.01)
+        assert counts[False] == pytest.approx(model.shape.other, rel=0.02)
 
 
 def test_out_of_memory_leaves_nothing_behind() -> None:

@@ -7,36 +7,23 @@ of two gigabytes: 9.9 GB for the 3B, 19.5 GB for the 7B, below pytest's temporar
 from __future__ import annotations
 
 import gc
-import json
-import math
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from shapes import shape_of, write_shape
 
 from echopix_cli.engine import Engine, GenerationOptions, Workload
 from echopix_cli.engine.forecast import forecast
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
-from echopix_cli.model.configuration import EchoingPixelsConfig
-from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.results import AudioStatus
 from echopix_cli.weights import quantize
-from echopix_cli.weights.registry import REGISTERED
 
 pytestmark = pytest.mark.gpu
 
-TEXT = {
-    "3B": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
-           "num_key_value_heads": 2},
-    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-           "num_key_value_heads": 4},
-}  # fmt: skip
-VOCABULARY = {"3B": 151_936, "7B": 152_064}
-FRAMES, SIDE = 120, 324  # a film at the family's own limits: 120 frames of at most 105 369 pixels, and its sound
-SHARD = 2 * 2**30
+FRAMES = 120  # a film at the family's own limits: 120 frames of at most 105 369 pixels, and its sound
 
 
 @pytest.fixture(autouse=True)
@@ -56,68 +43,7 @@ def large(request: pytest.FixtureRequest, random_checkpoint: Path, tmp_path_fact
         pytest.skip("no CUDA device")
     size = str(request.param)
     folder = tmp_path_factory.mktemp(f"shape-{size}")
-    return write_shape(folder, random_checkpoint, size)
-
-
-def shape_of(random_checkpoint: Path, size: str) -> dict:
-    """``config.json`` of a shape, with the small checkpoint's token ids."""
-    raw = json.loads((random_checkpoint / "config.json").read_text())
-    thinker = raw["thinker_config"]
-    width = TEXT[size]["hidden_size"]
-    thinker["text_config"] |= {
-        **TEXT[size],
-        "head_dim": 128,
-        "vocab_size": VOCABULARY[size],
-        "av_refiner_layers": 4,
-        "max_position_embeddings": 32_768,
-        "sync_rope_section": [18, 18, 18, 10],
-        "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]},
-        "layer_types": ["full_attention"] * TEXT[size]["num_hidden_layers"],
-    }
-    thinker["vision_config"] |= {
-        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": width,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-    }  # fmt: skip
-    thinker["audio_config"] |= {
-        "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
-        "output_dim": width,
-    }  # fmt: skip
-    return raw
-
-
-def write_shape(folder: Path, random_checkpoint: Path, size: str) -> Path:
-    from safetensors.torch import save_file
-
-    for file in random_checkpoint.iterdir():
-        if file.suffix in (".json", ".jinja"):
-            shutil.copyfile(file, folder / file.name)
-    raw = shape_of(random_checkpoint, size)
-    # The small checkpoint's preprocessor asks for small frames.
-    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
-    preprocessor.pop("video_min_pixels"), preprocessor.pop("video_max_pixels")
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    (folder / "config.json").write_text(json.dumps(raw))
-    with torch.device("meta"):
-        model = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig.from_dict(raw))
-    generator = torch.Generator("cuda").manual_seed(1)
-    weight_map: dict[str, str] = {}
-    batch: dict[str, torch.Tensor] = {}
-
-    def flush() -> None:
-        file = f"model-{len(set(weight_map.values())) + 1:05d}.safetensors"
-        save_file(batch, folder / file)
-        weight_map.update(dict.fromkeys(batch, file))
-        batch.clear()
-
-    for name, parameter in model.named_parameters():
-        value = torch.empty(parameter.shape, dtype=torch.bfloat16, device="cuda")
-        value.normal_(0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
-        batch[name] = torch.ones_like(value).cpu() if "norm" in name and value.ndim == 1 else value.cpu()
-        if sum(tensor.nbytes for tensor in batch.values()) > SHARD:
-            flush()
-    flush()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return folder
+    return write_shape(folder, random_checkpoint, shape_of(random_checkpoint, size), "cuda")
 
 
 def film() -> Clip:
@@ -136,20 +62,6 @@ def film() -> Clip:
         source_fps=2.0,
         source_size=(308, 336),
     )
-
-
-def test_the_registry_states_these_shapes(random_checkpoint: Path) -> None:
-    for size, model in zip(("3B", "7B"), REGISTERED, strict=True):
-        with torch.device("meta"):
-            built = EchoingPixelsForConditionalGeneration(
-                EchoingPixelsConfig.from_dict(shape_of(random_checkpoint, size))
-            )
-        counts = {True: 0, False: 0}
-        for name, parameter in built.named_parameters():
-            counts[quantize.is_quantized_name(name)] += parameter.numel()
-        assert model.shape is not None
-        assert counts[True] == pytest.approx(model.shape.linear, rel=0.01)
-        assert counts[False] == pytest.approx(model.shape.other, rel=0.02)
 
 
 @pytest.mark.parametrize("method", ["nf4", "none"])

@@ -1,0 +1,84 @@
+"""Checkpoints in the true shapes of the family's models, their weights random."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from echopix_cli.model.configuration import EchoingPixelsConfig
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+SHARD = 2 * 2**30
+TEXT = {
+    "3B": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+           "num_key_value_heads": 2},
+    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+           "num_key_value_heads": 4},
+}  # fmt: skip
+VOCABULARY = {"3B": 151_936, "7B": 152_064}
+
+
+def shape_of(random_checkpoint: Path, size: str) -> dict[str, Any]:
+    """``config.json`` of a shape, with the small checkpoint's token ids."""
+    raw = json.loads((random_checkpoint / "config.json").read_text())
+    thinker = raw["thinker_config"]
+    width = TEXT[size]["hidden_size"]
+    thinker["text_config"] |= {
+        **TEXT[size],
+        "head_dim": 128,
+        "vocab_size": VOCABULARY[size],
+        "av_refiner_layers": 4,
+        "max_position_embeddings": 32_768,
+        "sync_rope_section": [18, 18, 18, 10],
+        "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]},
+        "layer_types": ["full_attention"] * TEXT[size]["num_hidden_layers"],
+    }
+    thinker["vision_config"] |= {
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": width,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    }  # fmt: skip
+    thinker["audio_config"] |= {
+        "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
+        "output_dim": width,
+    }  # fmt: skip
+    return raw
+
+
+def write_shape(folder: Path, random_checkpoint: Path, raw: dict[str, Any], device: str) -> Path:
+    """A checkpoint of random bfloat16 weights in shards, with the small checkpoint's tokenizer."""
+    from safetensors.torch import save_file
+
+    for file in random_checkpoint.iterdir():
+        if file.suffix in (".json", ".jinja"):
+            shutil.copyfile(file, folder / file.name)
+    # The small checkpoint's preprocessor asks for small frames.
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    preprocessor.pop("video_min_pixels"), preprocessor.pop("video_max_pixels")
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    (folder / "config.json").write_text(json.dumps(raw))
+    with torch.device("meta"):
+        model = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig.from_dict(raw))
+    generator = torch.Generator(device).manual_seed(1)
+    weight_map: dict[str, str] = {}
+    batch: dict[str, torch.Tensor] = {}
+
+    def flush() -> None:
+        file = f"model-{len(set(weight_map.values())) + 1:05d}.safetensors"
+        save_file(batch, folder / file)
+        weight_map.update(dict.fromkeys(batch, file))
+        batch.clear()
+
+    for name, parameter in model.named_parameters():
+        value = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)
+        value.normal_(0, 1 / math.sqrt(parameter.shape[-1]), generator=generator)
+        batch[name] = torch.ones_like(value).cpu() if "norm" in name and value.ndim == 1 else value.cpu()
+        if sum(tensor.nbytes for tensor in batch.values()) > SHARD:
+            flush()
+    flush()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
