@@ -119,7 +119,7 @@ SETTINGS: tuple[Setting, ...] = (
         "prefilter",
         _boolean,
         None,
-        "leave out the half that repeats itself before question-attention, or never do (default: at budgets below 0.5)",
+        "leave out the half that repeats itself before question-attention, or never do (default: at budgets below 0.2)",
     ),
     Setting(
         "question_layer",

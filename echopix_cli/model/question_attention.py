@@ -19,12 +19,14 @@ from echopix_cli.model.values import FirstLayers, Prompt, Scored
 
 
 def scoring_layer(layers: int, wanted: int | None) -> int:
-    """The layer m at which rows are scored: ``wanted``, or a third of the layers.
+    """The layer m at which rows are scored: ``wanted``, or a third of the layers, rounded up.
+
+    Measured on a stock-like model of four layers, the second is clearly better than the first.
 
     Raises:
         ValueError: there is no such layer.
     """
-    layer = layers // 3 if wanted is None else wanted
+    layer = min(-(-layers // 3), layers - 1) if wanted is None else wanted
     if not 0 <= layer < layers:
         raise ValueError(f"there is no decoder layer {layer}: they are numbered 0 to {layers - 1}")
     return layer

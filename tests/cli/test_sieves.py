@@ -16,9 +16,10 @@ def stock(run, stock_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):  # type
 
 
 def test_the_table_and_the_record_say_which_sieve(stock, run, clips: dict[str, Path]) -> None:
-    ran = stock("ask", clips["both"], "What?")
-    assert "question-attention at layer 1 after prefilter 0.5, budget 0.2" in ran.err
-    (record,) = stock("ask", clips["both"], "What?", "--json").records
+    ran = stock("ask", clips["both"], "What?", "-b", 0.1)
+    assert "question-attention at layer 1 after prefilter 0.5, budget 0.1" in ran.err
+    assert "question-attention at layer 1, budget 0.2" in stock("ask", clips["both"], "What?").err
+    (record,) = stock("ask", clips["both"], "What?", "--json", "-b", 0.1).records
     assert (record["sieve"], record["question_layer"], record["prefilter"]) == ("question-attention", 1, 0.5)
     (record,) = stock("ask", clips["both"], "What?", "--json", "--no-prefilter", "--question-layer", 2).records
     assert (record["question_layer"], record["prefilter"]) == (2, None)

@@ -42,9 +42,9 @@ def test_every_model_has_its_own_sieve_and_all_controls(stock: Engine, trained: 
 @pytest.mark.parametrize(
     ("wanted", "budget", "share"),
     [
-        (SieveOptions(), 0.2, 0.5),
-        (SieveOptions(), 0.49, 0.5),
-        (SieveOptions(), 0.5, None),
+        (SieveOptions(), 0.05, 0.5),
+        (SieveOptions(), 0.19, 0.5),
+        (SieveOptions(), 0.2, None),
         (SieveOptions(), 1.0, None),
         (SieveOptions(prefilter=False), 0.2, None),
         (SieveOptions(prefilter=True), 0.2, 0.5),
@@ -89,7 +89,9 @@ def test_an_answer_says_what_chose_its_tokens(stock: Engine, encoded: Encoded, n
     answer = stock.ask(encoded, "What instrument is playing?", None, SHORT, SieveOptions(name))
     assert answer.sieve == ("question-attention" if name == "auto" else name)
     assert answer.question_layer == 1
-    assert answer.prefilter == (0.5 if answer.sieve == "question-attention" else None)
+    assert answer.prefilter is None  # at the default budget
+    few = stock.ask(encoded, "What?", 0.1, SHORT, SieveOptions(name))
+    assert few.prefilter == (0.5 if answer.sieve == "question-attention" else None)
     assert answer.budget == (0.0 if name == "none" else 0.2)
     both = {"none": 0, "per-modality": math.ceil(0.2 * 36) + math.ceil(0.2 * 77)}
     assert answer.tokens.kept == both.get(name, math.ceil(0.2 * POOL))

@@ -41,7 +41,7 @@ def in_pool(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> Ten
 
 
 def test_a_third_of_the_layers() -> None:
-    assert [scoring_layer(layers, None) for layers in (1, 3, 28, 36)] == [0, 1, 9, 12]
+    assert [scoring_layer(layers, None) for layers in (1, 3, 4, 28, 36)] == [0, 1, 2, 10, 12]
     assert scoring_layer(28, 27) == 27
     for wanted in (-1, 28):
         with pytest.raises(ValueError, match="numbered 0 to 27"):
