@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
     from rich.progress import TaskID
 
+    from echopix_cli.weights.hub import Pulled
+    from echopix_cli.weights.registry import Model
+
 _LINE_EVERY = 15.0  # seconds between lines about one file, where there is no terminal
 
 
@@ -97,6 +100,26 @@ class Shown(Progress):
     def notice(self, text: str) -> None:
         """Above the display, or as a line."""
         self._output.notice(text)
+
+
+def fetch(output: Output, model: Model) -> Pulled:
+    """Have a model's full-precision files here, shown as it goes.
+
+    Raises:
+        ModelError: it cannot be fetched.
+    """
+    from echopix_cli.weights import hub
+
+    watcher = Shown(output)
+    try:
+        with watcher.drawn():
+            done = hub.pull(model, watcher)
+    except KeyboardInterrupt:
+        output.notice(f"what is there is kept, and this goes on: echopix models pull {model.name}")
+        raise
+    said = "is on this machine already" if done.plan is None else "is whole and checked"
+    output.notice(f"{model.name} {said}: {done.entry.folder}")
+    return done
 
 
 class Quantizing(Watcher):

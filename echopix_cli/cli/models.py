@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.download import Quantizing, Shown
+from echopix_cli.cli.download import Quantizing, Shown, fetch
 from echopix_cli.cli.model_records import (
     all_models,
     columns,
@@ -183,17 +183,7 @@ def _fetch(run: opt.Run, model: Model) -> dict[str, Any]:
     if model.folder is not None:
         run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
         return {"schema_version": SCHEMA_VERSION, "name": model.name, "folder": str(model.folder), "fetched": 0}
-    from echopix_cli.weights import hub
-
-    watcher = Shown(run.output)
-    try:
-        with watcher.drawn():
-            done = hub.pull(model, watcher)
-    except KeyboardInterrupt:
-        run.output.notice(f"what is there is kept, and this goes on: echopix models pull {model.name}")
-        raise
-    said = "is on this machine already" if done.plan is None else "is whole and checked"
-    run.output.notice(f"{model.name} {said}: {done.entry.folder}")
+    done = fetch(run.output, model)
     return pulled_record(model, done)
 
 

@@ -92,6 +92,7 @@ class Run:
         """
         from echopix_cli.cli.download import Quantizing
 
+        self._fetch_missing()
         with self.output.progress("loading the model") as say:
             from echopix_cli.engine import Engine
 
@@ -104,6 +105,19 @@ class Run:
                 workload=self._workload(media, budget),
                 watcher=Quantizing(self.output, say),
             )
+
+    def _fetch_missing(self) -> None:
+        """Download a model that is not here, where the network may be used; else loading says what to type."""
+        with self.output.progress("looking for the model"):
+            from huggingface_hub import constants
+
+            from echopix_cli.engine.loading import choose_device, missing
+
+            model = missing(self["model"], choose_device(self["device"]), self["dtype"], self["quantize"])
+        if model is not None and not constants.HF_HUB_OFFLINE:
+            from echopix_cli.cli.download import fetch
+
+            fetch(self.output, model)
 
     def _workload(self, media: Sequence[str], budget: float | None) -> Workload:
         """The most that the plan allows, or that the largest of some files holds."""

@@ -14,7 +14,7 @@ from echopix_cli.engine.forecast import Forecast, Workload, forecast, free_memor
 from echopix_cli.errors import DeviceError, ModelError
 from echopix_cli.weights import copies, quantize
 from echopix_cli.weights.checkpoint import read_quantization
-from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, choose_auto, files_of, find_model
+from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, NotHere, choose_auto, files_of, find_model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
@@ -72,15 +72,9 @@ def locate(
         ModelError: no such model, not on this machine, or its files are damaged.
         DeviceError: it does not fit.
     """
-    precision = _DTYPES.get(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    chosen = None
-    if name == AUTO:
-        name, chosen = choose_auto(
-            free_memory(device) if device.type == "cuda" else None,
-            {"auto": quantize.NF4, quantize.NONE: "bfloat16"}.get(quantization, quantization),
-        )
+    precision = _precision(dtype, device)
+    model, chosen = pick(name, device, quantization)
     try:
-        model = find_model(name)
         source = _files(model, precision, quantization)
         method = _method(source, device, quantization)
         expected = None
@@ -100,6 +94,39 @@ def locate(
             raise
         raise ModelError(f"{error.message} (auto took {chosen})", f"{error.hint}; or add --model {BUNDLED}") from None
     return Located(source, precision, chosen, expected)
+
+
+def pick(name: str, device: torch.device, quantization: str = "auto") -> tuple[Model, str | None]:
+    """What a name stands for, and why, where that was left to us.
+
+    Raises:
+        ModelError: no such model.
+    """
+    if name != AUTO:
+        return find_model(name), None
+    name, chosen = choose_auto(
+        free_memory(device) if device.type == "cuda" else None,
+        {"auto": quantize.NF4, quantize.NONE: "bfloat16"}.get(quantization, quantization),
+    )
+    return find_model(name), chosen
+
+
+def missing(name: str, device: torch.device, dtype: str = "auto", quantization: str = "auto") -> Model | None:
+    """The model that would have to be downloaded before :func:`locate` finds it; None when nothing would.
+
+    Raises:
+        ModelError: no such model, or its files are damaged.
+    """
+    model, _ = pick(name, device, quantization)
+    try:
+        _files(model, _precision(dtype, device), quantization)
+    except NotHere:
+        return model
+    return None
+
+
+def _precision(dtype: str, device: torch.device) -> torch.dtype:
+    return _DTYPES.get(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
 
 
 def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSource:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -191,13 +193,13 @@ def load_model(
         ModelError: anything missing, unknown, of the wrong shape or unreadable, by name.
     """
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as library_log
 
     from echopix_cli.model.configuration import EchoingPixelsTextConfig
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-    logging.disable_progress_bar()  # progress is the command line's business,
-    logging.set_verbosity_error()  # and what does not fit is raised below, by name
+    library_log.disable_progress_bar()  # progress is the command line's business,
+    library_log.set_verbosity_error()  # and what does not fit is raised below, by name
     config = config or read_config(folder)
     if text_overrides:
         thinker: Any = config.thinker_config
@@ -206,6 +208,9 @@ def load_model(
     if (quantization := read_quantization(folder)) is not None:
         if dtype is not None and "bnb_4bit_compute_dtype" in quantization:
             quantization = {**quantization, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
+        # At every layer of every pass it would say that int8 computes in half precision.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", "MatMul8bitLt", UserWarning)  # the same, before 0.50
         config = copy.deepcopy(config)
         cast(Any, config).quantization_config = quantization
         # Packed tensors go straight to their device: moving the finished module would unpack and pack them again.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import logging
 import math
 import os
 import re
@@ -350,8 +349,6 @@ def bitsandbytes() -> Any:
         raise EchopixError(
             f"quantization needs the package bitsandbytes: {error}", "pip install bitsandbytes, or --quantize none"
         ) from None
-    # At every layer of every pass it would say that int8 computes in half precision.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return library
 
 

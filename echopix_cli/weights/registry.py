@@ -39,6 +39,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+class NotHere(ModelError):
+    """A model that could be downloaded, and was not."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """What a model's memory follows from; counts are computed from the published configurations.
@@ -227,7 +231,7 @@ def files_of(model: Model) -> ModelSource:
         return ModelSource(model.name, model.folder, f"echopix {__version__}" if bundled else None, bundled)
     entry = open_download(model)
     if entry is None:
-        raise ModelError(f"{model.name} is not on this machine", f"echopix models pull {model.name}")
+        raise NotHere(f"{model.name} is not on this machine", f"echopix models pull {model.name}")
     return ModelSource(model.name, entry.folder, entry.manifest.revision)
 
 

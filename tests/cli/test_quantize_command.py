@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from weights.hub_server import COMMIT, HubServer, Repository, point_to
 
 from echopix_cli.weights.store import Store
@@ -53,7 +54,7 @@ def test_pull_quantize_verify_ask_offline_rm(
     assert answer["sieve"] == "question-attention"
     assert len(server.requests) == before
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     (again,) = command(*asked).records
     assert (again["answer"], again["tokens"]) == (answer["answer"], answer["tokens"])
 
@@ -61,6 +62,25 @@ def test_pull_quantize_verify_ask_offline_rm(
     assert ran.code == 0
     assert Store().all() == [] and not copy.exists()
     assert not list((tmp_path / "hub").rglob("*.safetensors"))
+
+
+def test_ask_fetches_what_is_not_here(
+    command, server: HubServer, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command on a fresh machine: fetched with its licence shown, quantized, answered; then never fetched again."""
+    asked = ("ask", str(clips["both"]), QUESTION, "--model", NAME, "--quantize", "nf4", "--device", "cpu", "--json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    ran = command(*asked)
+    assert (ran.code, ran.out, server.requests) == (3, "", [])
+    assert f"echopix models pull {NAME}" in ran.err
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    ran = command(*asked)
+    assert ran.code == 0, ran.err
+    assert "licence: the hub states: mit" in ran.err
+    assert ran.records[0]["model"]["quantization"] == "nf4"
+    before = len(server.requests)
+    assert command(*asked).records[0]["answer"] == ran.records[0]["answer"]
+    assert len(server.requests) == before
 
 
 def test_dropping_the_source_leaves_the_copy(
@@ -75,7 +95,7 @@ def test_dropping_the_source_leaves_the_copy(
     assert dropped["copy"] == kept["copy"] and dropped["fetched"] == 0
     assert not list((tmp_path / "hub").rglob("*.safetensors")) and other.is_dir()
     requests = len(server.requests)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = ("ask", str(clips["both"]), QUESTION, "--model", NAME, "--device", "cpu", "--json")
     (answer,) = command(*asked).records  # auto takes the copy that is there
     assert answer["model"]["quantization"] == "int8" and answer["model"]["revision"] == COMMIT

@@ -251,11 +251,14 @@ def test_a_copy_made_by_another_version_is_made_again(folder: Path, store: Store
     assert heard == [f"the nf4 copy of model is made again: {said}"]
 
 
-def test_another_tool_version_with_the_same_format_is_good(folder: Path, store: Store) -> None:
+def test_versions_that_are_known_good(folder: Path, store: Store) -> None:
+    """Another echopix of the same format, another transformers, a bitsandbytes that writes the same bytes."""
     entry, _ = copies.make(wanted(folder), CPU, store=store)
     manifest = entry.home / "manifest.json"
     raw = json.loads(manifest.read_text())
     raw["libraries"].update(echopix="9.9", transformers="9.9")
+    if metadata.version("bitsandbytes") in copies.KNOWN_GOOD:
+        raw["libraries"].update(bitsandbytes="0.48.2")
     manifest.write_text(json.dumps(raw))
     assert copies.make(wanted(folder), CPU, store=store)[1] is False
 
@@ -371,7 +374,7 @@ def stand_in(folder: Path, random_checkpoint: Path, layers: int = 8, width: int 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's resettable peak")
 @pytest.mark.parametrize("method", METHODS)
 def test_never_two_models_in_memory(random_checkpoint: Path, tmp_path: Path, store: Store, method: str) -> None:
-    """Making a copy takes the copy itself, one written file twice, and the largest tensor: not the source."""
+    """Making a copy takes the copy, and as much again where a CPU's first pass repacks it: never the source."""
     size = stand_in(tmp_path / "large", random_checkpoint)
     ran = subprocess.run(
         [sys.executable, "-c", PEAK, str(random_checkpoint), str(tmp_path / "large"), method],
@@ -384,5 +387,5 @@ def test_never_two_models_in_memory(random_checkpoint: Path, tmp_path: Path, sto
     copy = quantize.weight_bytes(quantize.stored_tensors(tmp_path / "large"), method, 2).total
     print(f"source {size / 1e6:.0f} MB, {method} copy {copy / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB")
     assert size > 300e6
-    assert peak < copy + 100e6
-    assert peak < 0.8 * size
+    assert peak < 2 * copy + 32e6
+    assert peak < 0.75 * size
