@@ -43,7 +43,16 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
         "load", "decode", "vision", "audio", "sieve", "prefill", "first_token", "generate", "total"
     ]  # fmt: skip
     assert set(record["peak_memory_bytes"]) == {"device_allocated", "device_reserved", "host_resident"}
-    assert set(record["model"]) == {"name", "revision", "parameters", "dtype", "device", "demonstration", "chosen"}
+    assert set(record["model"]) == {
+        "name",
+        "revision",
+        "parameters",
+        "dtype",
+        "device",
+        "demonstration",
+        "chosen",
+        "quantization",
+    }
     assert set(record["sampling"]) == {
         "fps", "frames", "height", "width", "second_per_grid", "start", "end", "audio_seconds"
     }  # fmt: skip
@@ -268,7 +277,7 @@ def test_real_clips(run, name: str, status: str) -> None:
 def test_unexpected_failures_are_one_line(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     import echopix_cli.engine
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("boom")
 
     monkeypatch.setattr(echopix_cli.engine.Engine, "load", broken)
