@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
-from echopix_cli.weights.checkpoint import STOCK_THINKER_TYPE, load_model, read_config, read_tensors, save_model
+from echopix_cli.weights.checkpoint import STOCK_THINKER_TYPE, load_model, read_config, read_quantization, read_tensors, save_model
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +107,8 @@ def load_base(
     """
     import torch
 
+    if read_quantization(folder) is not None:
+        raise ModelError(f"{folder} holds a quantized copy: it cannot be trained", "give the full-precision checkpoint")
     if not is_stock(folder):
         return load_model(folder, dtype=dtype, config=read_config(folder), text_overrides=text_overrides)
     config = adopt_config(folder, sieve_layers)

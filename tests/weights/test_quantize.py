@@ -21,6 +21,7 @@ from echopix_cli.errors import ModelError
 from echopix_cli.weights import copies, quantize
 from echopix_cli.weights.checkpoint import load_model, read_config, read_quantization, read_tensors
 from echopix_cli.weights.registry import find_model
+from echopix_cli.weights.stock import load_base
 from echopix_cli.weights.store import Store
 
 CPU = torch.device("cpu")
@@ -278,6 +279,8 @@ def test_a_quantized_folder_is_loaded_as_it_is(folder: Path, store: Store) -> No
     assert found.source.quantization == "int8"
     with pytest.raises(ModelError, match="holds int8 weights"):
         locate(str(entry.folder), CPU, quantization="nf4")
+    with pytest.raises(ModelError, match="cannot be trained"):
+        load_base(entry.folder)
     raw = json.loads((folder / "config.json").read_text())
     raw["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (folder / "config.json").write_text(json.dumps(raw))
