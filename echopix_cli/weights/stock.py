@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
-from echopix_cli.weights.checkpoint import STOCK_THINKER_TYPE, load_model, read_config, read_quantization, read_tensors, save_model
+from echopix_cli.weights.checkpoint import (
+    STOCK_THINKER_TYPE,
+    load_model,
+    read_config,
+    read_quantization,
+    read_tensors,
+    save_model,
+)
 
 if TYPE_CHECKING:
     import torch
