@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from echopix_cli.errors import DeviceError
+from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import read_config
@@ -187,7 +188,9 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
     mel = math.ceil(workload.audio_seconds * _MEL_FRAMES)
     a_width, a_inner = audio.d_model, audio.encoder_ffn_dim
     sound = mel * (128 * (4 + itemsize) + 3 * a_width * itemsize) + mel // 2 * itemsize * (4 * a_width + 2 * a_inner)
-    first = 0 if text.sieve == "cs2" else text.num_hidden_layers // 3  # whose keys are held for every row
+    first = (
+        0 if text.sieve == "cs2" else scoring_layer(text.num_hidden_layers, None)
+    )  # whose keys are held for every row
     unpacked = itemsize * width * inner if method != quantize.NONE else 0
     return Forecast(
         weights=weights,

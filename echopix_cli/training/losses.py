@@ -92,7 +92,9 @@ def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
     for row in range(segments.shape[0]):
         asked = segments[row] > 0
         # Segments are contiguous and ascending: the first place of each is where it is first found.
-        first = torch.searchsorted(segments[row].contiguous(), torch.arange(1, int(segments[row].max()) + 1))
+        first = torch.searchsorted(
+            segments[row].contiguous(), torch.arange(1, int(segments[row].max()) + 1, device=segments.device)
+        )
         moved[row, asked] = first[segments[row, asked] - 1] - first[0]
     return seen[:, None], moved
 

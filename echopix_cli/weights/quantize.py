@@ -365,13 +365,11 @@ def _header(file: Path) -> dict[str, Any]:
     """What a safetensors file says of its tensors: dtype, shape and place of each."""
     from safetensors import safe_open
 
-    with safe_open(file, framework="np"):
-        pass  # the library has looked whether lengths and places add up
-    with open(file, "rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        header: dict[str, Any] = json.loads(handle.read(length))
-    header.pop("__metadata__", None)
-    return header
+    with safe_open(file, framework="np") as handle:  # the library looks whether lengths and places add up
+        names = list(handle.keys())
+    with open(file, "rb") as raw:
+        header: dict[str, Any] = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
+    return {name: header[name] for name in names}
 
 
 def _shrunk(

@@ -56,8 +56,7 @@ def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
 
     raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        text = read_config(folder).text
-        sections = sync_sections(int(text.head_dim or 0))
+        sections = sync_sections(int(EchoingPixelsConfig.from_stock(raw).text.head_dim or 0))
         return EchoingPixelsConfig.from_stock(raw, av_refiner_layers=sieve_layers, sync_rope_section=sections)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {error}") from None
