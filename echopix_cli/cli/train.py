@@ -81,6 +81,8 @@ def train(
     threads: Annotated[int | None, _option("CPU threads for the arithmetic", "N", _HOW, min=1)] = None,
     hearing: Annotated[float | None, _option("weight: which instrument sounds (scenes)", "W", _LOSS, min=0)] = None,
     seeing: Annotated[float | None, _option("weight: which picture is where (scenes)", "W", _LOSS, min=0)] = None,
+    binding: Annotated[float | None, _option("weight: what goes on meanwhile (scenes)", "W", _LOSS, min=0)] = None,
+    pointing: Annotated[float | None, _option("weight: attention to the evidence (scenes)", "W", _LOSS, min=0)] = None,
     evidence: Annotated[float | None, _option("weight: scores onto the evidence (scenes)", "W", _LOSS, min=0)] = None,
     teacher: Annotated[
         str | None, _option("attention: scores onto what the base's decoder attends to", "none|attention", _LOSS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -29,7 +30,6 @@ def attention_received(
     Returns:
         (B, L) float32: mean over heads and asking rows; a prompt's row sums to 1, or to 0 where nothing asks.
     """
-    attention = cast(Any, layer).self_attn
     batch, length, _ = hidden.shape
     received = torch.zeros(batch, length, dtype=torch.float32, device=hidden.device)
     places = torch.arange(length, device=hidden.device)
@@ -37,17 +37,39 @@ def attention_received(
         rows = asking[row].nonzero().squeeze(-1)
         if len(rows) == 0:
             continue
-        normed = cast(Any, layer).input_layernorm(hidden[row])
-        cosine, sine = rotary[0][row], rotary[1][row]
-        key = _heads(attention.k_proj(normed), attention.head_dim, cosine, sine)
-        key = key.repeat_interleave(attention.num_key_value_groups, dim=0)
-        for block in torch.split(rows, _BLOCK):
-            query = _heads(attention.q_proj(normed[block]), attention.head_dim, cosine[block], sine[block])
-            scores = (query @ key.transpose(1, 2)).float() * attention.scaling  # (heads, block, L)
-            seen = (places <= block[:, None]) & valid[row]
-            received[row] += scores.masked_fill(~seen, -torch.inf).softmax(-1).mean(dim=0).sum(dim=0)
+        seen = (places <= rows[:, None]) & valid[row]
+        turns = (rotary[0][row], rotary[1][row])
+        for _, weights in attention_of(layer, hidden[row], turns, rows, seen):
+            received[row] += weights.mean(dim=0).sum(dim=0)
         received[row] /= len(rows)
     return received
+
+
+def attention_of(
+    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: Tensor, seen: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Attention weights of some rows of one prompt, a block of them at a time.
+
+    Args:
+        layer: a decoder layer of the family.
+        hidden: (L, d), the layer's input.
+        rotary: cosine and sine (L, head_dim).
+        rows: (n,), which rows look.
+        seen: (n, L) bool, what each of them may look at; never nothing.
+
+    Yields:
+        The block's places in ``rows``, and its weights (heads, block, L), float32.
+    """
+    attention = cast(Any, layer).self_attn
+    normed = cast(Any, layer).input_layernorm(hidden)
+    cosine, sine = rotary
+    key = _heads(attention.k_proj(normed), attention.head_dim, cosine, sine)
+    key = key.repeat_interleave(attention.num_key_value_groups, dim=0)
+    for block in torch.split(torch.arange(len(rows), device=rows.device), _BLOCK):
+        own = rows[block]
+        query = _heads(attention.q_proj(normed[own]), attention.head_dim, cosine[own], sine[own])
+        scores = (query @ key.transpose(1, 2)).float() * attention.scaling
+        yield block, scores.masked_fill(~seen[block], -torch.inf).softmax(-1)
 
 
 def _heads(projected: Tensor, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -7,7 +7,14 @@ straight to arrays (``render_frames``, ``render_audio``) or to a file (``write_m
 from __future__ import annotations
 
 from echopix_cli.scenes.audio import heard, render_audio
-from echopix_cli.scenes.clip import AUDIO_ROWS_PER_SECOND, evidence_rows, sample_times, scene_clip
+from echopix_cli.scenes.clip import (
+    AUDIO_ROWS_PER_SECOND,
+    SURROUNDINGS,
+    evidence_rows,
+    sample_times,
+    scene_clip,
+    surroundings,
+)
 from echopix_cli.scenes.compose import make_script
 from echopix_cli.scenes.scene import Scene, render
 from echopix_cli.scenes.script import (
@@ -33,8 +40,8 @@ from echopix_cli.scenes.writer import write_mp4
 
 __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", 
-    "SAMPLE_RATE", "SPLITS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote", "Scene", "Script", "Sound",
-    "Sprite",
+    "SAMPLE_RATE", "SPLITS", "SURROUNDINGS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote", "Scene",
+    "Script", "Sound", "Sprite",
     "evidence_rows", "heard", "make_script", "render", "render_audio", "render_frames", "sample_times",
-    "scene_clip", "seen", "write_mp4",
+    "scene_clip", "seen", "surroundings", "write_mp4",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ import numpy as np
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.results import AudioStatus
 from echopix_cli.scenes.audio import render_audio
-from echopix_cli.scenes.script import SAMPLE_RATE, Evidence, Script
-from echopix_cli.scenes.video import render_frames
+from echopix_cli.scenes.script import NUMBERS, PICTURES, SAMPLE_RATE, Evidence, Script
+from echopix_cli.scenes.video import away, render_frames, visible
 
 FRAMES = 16
 SOURCE_FPS = 25.0  # frames of a rendered mp4; sampling takes the first and the last of them
@@ -45,6 +45,28 @@ def sample_times(duration: float, jitter: float = 0.0) -> np.ndarray:
     """Times of the frames that sampling takes from a rendered file, (FRAMES,) seconds."""
     last = duration - 1.0 / SOURCE_FPS
     return np.clip(np.linspace(0.0, last, FRAMES) + jitter, 0.0, last)
+
+
+SURROUNDINGS = 2 * len(PICTURES) + len(NUMBERS)
+
+
+def surroundings(script: Script, times: np.ndarray, dark: bool = False) -> np.ndarray:
+    """What goes on around moments of the sound, which the sound alone does not tell.
+
+    Returns:
+        bool (len(times), SURROUNDINGS): for each of PICTURES, whether it is on screen; for each, whether it
+        has hopped away from its place; and whether at least one, two, … five notes have begun. ``dark``: of
+        the pictures nothing, as the clip is shown without them.
+    """
+    times = np.asarray(times, dtype=np.float64)
+    around = np.zeros((len(times), SURROUNDINGS), dtype=bool)
+    for sprite in () if dark else script.sprites:
+        place = PICTURES.index(sprite.name)
+        around[:, place] |= visible(sprite, times)
+        around[:, len(PICTURES) + place] |= visible(sprite, times) & away(sprite, times)
+    begun = (times[:, None] >= np.array([note.start for note in script.notes])).sum(axis=1)
+    around[:, 2 * len(PICTURES) :] = begun[:, None] > np.arange(len(NUMBERS))
+    return around
 
 
 def evidence_rows(

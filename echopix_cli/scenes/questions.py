@@ -139,7 +139,8 @@ def _ask_sync(script: Script, rng: Rng) -> list[Item]:
     if len(movers) != 1 or not others or disturbed or gliding:
         return []
     (mover,) = movers
-    sights = tuple(_sight(mover, hop) for hop in mover.hops)
+    # Whoever sees the one without the other that moves has nothing to tell them apart by.
+    sights = tuple(_sight(sprite, hop) for sprite in script.sprites for hop in sprite.hops)
     return [Item("sync", _word(rng, "sync"), mover.name, _sounds(script.notes) + sights)]
 
 

@@ -30,6 +30,12 @@ def visible(sprite: Sprite, times: np.ndarray) -> np.ndarray:
     return np.asarray((times >= sprite.show[0]) & (times < sprite.show[1]))
 
 
+def away(sprite: Sprite, times: np.ndarray) -> np.ndarray:
+    """Whether the sprite is in the middle of a hop: bool (len(times),)."""
+    inside = [(times >= start) & (times < end) for start, end in sprite.hops]
+    return np.any(inside, axis=0) if inside else np.zeros(len(times), dtype=bool)
+
+
 def box_over(sprite: Sprite, span: Span) -> Box:
     """The smallest box that holds the sprite throughout the span, cut to the frame."""
     moments = [span[0], span[1]]

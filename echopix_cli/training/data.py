@@ -22,9 +22,9 @@ from echopix_cli.scenes import AUDIO_ROWS_PER_SECOND, Evidence, Item, Script, ev
 class Row:
     """One prompt row with its answers.
 
-    All (L,): token ``ids``, ``labels`` (``IGNORE`` but at answers), ``evidence`` (bool, what the answer
-    depends on), ``segments`` (0 for what all questions share, then 1, 2, … for each question with its
-    answer). ``families`` names each question's family.
+    All (L,): token ``ids``, ``labels`` (``IGNORE`` but at answers), ``segments`` (0 for what all questions
+    share, then 1, 2, … for each question with its answer). ``evidence`` (questions, L), bool: what each answer
+    depends on. ``families`` names each question's family.
     """
 
     ids: Tensor
@@ -38,22 +38,24 @@ class Row:
 class Example:
     """One clip and its rows: a row per question, or one row that packs them all.
 
-    ``heard`` (audio rows, instruments) and ``seen`` (video rows,) are what the towers' auxiliary heads learn,
-    where that is known; -1 in ``seen`` is "nothing here".
+    ``heard`` (audio rows, instruments), ``seen`` (video rows,) and ``around`` (audio rows, SURROUNDINGS) are
+    what the auxiliary heads learn, where that is known; -1 in ``seen`` is "nothing here".
     """
 
     clip: ClipInputs
     rows: tuple[Row, ...]
     heard: Tensor | None = None
     seen: Tensor | None = None
+    around: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
     """One step's inputs and labels.
 
-    ``input_ids``, ``attention_mask``, ``labels``, ``evidence``, ``segments`` (B, L), padded on the left (segment
-    -1); ``clips`` (B,) says which clip each row asks about, ``families`` the questions in each row. Of the
+    ``input_ids``, ``attention_mask``, ``labels``, ``segments`` (B, L), padded on the left (segment -1), and
+    ``evidence`` (questions of all rows, L); ``clips`` (B,) says which clip each row asks about, ``families``
+    the questions in each row. Of the
     clips, in order: ``pixel_values`` (patches, 1176) with ``grids`` and ``grid_times`` (None without picture),
     ``mel`` (sounds, 128, frames) with ``mel_frames`` (sounds,), and ``audio_rows`` (0 without sound).
     """
@@ -73,6 +75,7 @@ class Batch:
     audio_rows: tuple[int, ...]
     heard: Tensor | None = None
     seen: Tensor | None = None
+    around: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""
@@ -101,7 +104,8 @@ def make_example(
         seen = torch.from_numpy(scenes.seen(script, middle, clip.cells[1:])).long().flatten()
     row_times = (np.arange(clip.audio_rows) + 0.5) / AUDIO_ROWS_PER_SECOND
     heard = torch.from_numpy(scenes.heard(script, row_times)).float()
-    return Example(clip, (pack_rows(rows),) if pack else tuple(rows), heard, seen)
+    around = torch.from_numpy(scenes.surroundings(script, row_times, dark=clip.grid_thw is None)).float()
+    return Example(clip, (pack_rows(rows),) if pack else tuple(rows), heard, seen, around)
 
 
 def make_row(
@@ -128,7 +132,7 @@ def make_row(
     while int(ids[shared]) in (special.audio_end_token_id, special.vision_end_token_id):  # type: ignore[union-attr]
         shared += 1
     segments = (torch.arange(len(ids)) >= shared).long()
-    return Row(ids, torch.cat((torch.full_like(prompt, IGNORE), reply)), rests_on, segments, (family,))
+    return Row(ids, torch.cat((torch.full_like(prompt, IGNORE), reply)), rests_on[None], segments, (family,))
 
 
 def pack_rows(rows: Sequence[Row]) -> Row:
@@ -140,10 +144,11 @@ def pack_rows(rows: Sequence[Row]) -> Row:
     first = rows[0]
     shared = first.segments == 0
     parts = [(row, row.segments != 0) for row in rows]
+    evidence = torch.cat([row.evidence[:, row.segments == 0] for row in rows])
     return Row(
         ids=torch.cat([first.ids[shared], *(row.ids[own] for row, own in parts)]),
         labels=torch.cat([first.labels[shared], *(row.labels[own] for row, own in parts)]),
-        evidence=torch.cat([first.evidence[shared], *(row.evidence[own] for row, own in parts)]),
+        evidence=torch.nn.functional.pad(evidence, (0, sum(int(own.sum()) for _, own in parts))),
         segments=torch.cat([first.segments[shared], *(row.segments[own] + i for i, (row, own) in enumerate(parts))]),
         families=tuple(family for row in rows for family in row.families),
     )
@@ -155,7 +160,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     width = max(len(row.ids) for row in rows)
 
     def left(parts: list[Tensor], fill: int) -> Tensor:
-        return torch.stack([torch.nn.functional.pad(part, (width - len(part), 0), value=fill) for part in parts])
+        return torch.stack([torch.nn.functional.pad(part, (width - part.shape[-1], 0), value=fill) for part in parts])
 
     pixels = [e.clip.pixel_values for e in examples if e.clip.pixel_values is not None]
     sounds = [e.clip.mel for e in examples if e.clip.mel is not None]
@@ -165,7 +170,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         input_ids=left([row.ids for row in rows], pad_id),
         attention_mask=left([torch.ones_like(row.ids) for row in rows], 0),
         labels=left([row.labels for row in rows], IGNORE),
-        evidence=left([row.evidence for row in rows], 0),
+        evidence=left([asked for row in rows for asked in row.evidence], 0),
         segments=left([row.segments for row in rows], -1),
         clips=tuple(index for index, example in enumerate(examples) for _ in example.rows),
         families=tuple(row.families for row in rows),
@@ -177,6 +182,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         audio_rows=tuple(e.clip.audio_rows for e in examples),
         heard=_joined([e.heard for e in examples if e.clip.mel is not None]),
         seen=_joined([e.seen for e in examples if e.clip.pixel_values is not None]),
+        around=_joined([e.around for e in examples if e.clip.mel is not None]),
     )
 
 
@@ -194,7 +200,7 @@ SIDE = 112  # pixels of a scene's square frames, where the checkpoint has no fra
 
 
 class SceneBatches(Dataset[Batch]):
-    """Batch ``index`` of a split: scenes ``index·B … index·B + B − 1``.
+    """Batch ``index`` of a split: scenes ``first + index·B … first + index·B + B − 1``.
 
     ``families`` repeats a name to draw it more often. ``pack`` asks everything that a scene answers, in one
     row; otherwise ``questions`` of them are asked in rows of their own. Training moves the sampled frames a
@@ -214,17 +220,18 @@ class SceneBatches(Dataset[Batch]):
         *,
         pack: bool = False,
         questions: int = 1,
+        first: int = 0,
     ) -> None:
         self.processor, self.split, self.batch_size = processor, split, batch_size
         self.families, self.length = tuple(families), length
         self.side = math.isqrt(processor.rules.max_pixels or SIDE * SIDE)
-        self.pack, self.questions = pack, questions
+        self.pack, self.questions, self.first = pack, questions, first
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Batch:
-        examples = [self.example(index * self.batch_size + offset) for offset in range(self.batch_size)]
+        examples = [self.example(self.first + index * self.batch_size + offset) for offset in range(self.batch_size)]
         return collate(examples, int(self.processor.tokenizer.pad_token_id))
 
     def example(self, seed: int) -> Example:

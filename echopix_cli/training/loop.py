@@ -21,13 +21,14 @@ from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
 from echopix_cli.training.data import Batch, SceneBatches
-from echopix_cli.training.losses import AttentionTeacher, TowerHeads, accuracy, losses, total_loss
+from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, accuracy, losses, total_loss
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
 from echopix_cli.weights.checkpoint import save_model
 
 METRICS = "metrics.jsonl"
 _STATE = "training_state.safetensors"
+_SCENES_OF_A_SEED = 10_000_000  # another seed trains on other scenes
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Trainer:
         self.device = next(self.model.parameters()).device
         self.teacher = AttentionTeacher(self.model) if recipe.teacher == "attention" else None
         torch.manual_seed(recipe.seed)
-        self.heads = TowerHeads(self.model.config.text.hidden_size).to(self.device)
+        self.heads = AuxiliaryHeads(self.model.config.text.hidden_size).to(self.device)
         if recipe.checkpointing:
             # The newer name, where transformers has it; the older one warns there.
             enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
@@ -80,6 +81,8 @@ class Trainer:
         self._stopping = False
         if (folder / _STATE).exists():
             self._restore()
+        elif recipe.base and (Path(recipe.base) / _STATE).exists():
+            self._inherit_heads(load_file(Path(recipe.base) / _STATE))
 
     def run(self, until: int | None = None, seconds: float | None = None) -> None:
         """Train to step ``until`` (default: the recipe's end), until ``seconds`` have passed, or to :meth:`stop`.
@@ -149,6 +152,7 @@ class Trainer:
             length,
             pack=pack,
             questions=recipe.questions,
+            first=(recipe.seed - 1) * _SCENES_OF_A_SEED if split == "train" else 0,
         )
 
     def update(self, batches: list[Batch | None]) -> dict[str, float]:
@@ -198,6 +202,14 @@ class Trainer:
         partial = self.folder / (_STATE + ".partial")
         save_file({name: value.cpu().contiguous().clone() for name, value in tensors.items()}, partial)
         partial.replace(self.folder / _STATE)
+
+    def _inherit_heads(self, state: dict[str, torch.Tensor]) -> None:
+        """Auxiliary heads as the run that the base came from left them, as far as it had them."""
+        with torch.no_grad():
+            for name, parameter in self.heads.named_parameters():
+                known = state.get(f"value.heads.{name}")
+                if known is not None and known.shape == parameter.shape:
+                    parameter.copy_(known)
 
     def _restore(self) -> None:
         tensors = load_file(self.folder / _STATE)

@@ -13,21 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echopix_cli.model.attention import attention_received
+from echopix_cli.model.attention import attention_of, attention_received
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
-from echopix_cli.scenes import INSTRUMENTS, PICTURES
+from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
 from echopix_cli.training.data import Batch
 from echopix_cli.training.recipe import Recipe
 
 
-class TowerHeads(nn.Module):
-    """Auxiliary linear heads on tower features; used in training only and never shipped."""
+class AuxiliaryHeads(nn.Module):
+    """Auxiliary linear heads, on tower features and on the decoder's early rows; never shipped."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.hearing = nn.Linear(width, len(INSTRUMENTS))
         self.seeing = nn.Linear(width, len(PICTURES) + 1)
+        self.binding = nn.Linear(width, SURROUNDINGS)
 
 
 @dataclass(frozen=True)
@@ -99,33 +101,88 @@ def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
     return seen[:, None], moved
 
 
+@dataclass(frozen=True)
+class AnswerPass:
+    """Teacher-forced answers: mean ``loss``, ``logits`` (answer rows, V) and their ``target`` labels (B, K - 1).
+
+    ``sieved`` is the sieve's part of it. Around the sieve, ``early`` is what enters the decoder's scoring layer,
+    (B, L, d), at ``positions`` (4, B, L).
+    """
+
+    loss: Tensor
+    logits: Tensor
+    target: Tensor
+    sieved: Sieved | None = None
+    early: Tensor | None = None
+    positions: Tensor | None = None
+
+
 def answer_pass(
     model: EchoingPixelsForConditionalGeneration,
     prompt: Prompt,
     batch: Batch,
     budget: float | None,
     selection: Selection = "cs2",
-) -> tuple[Tensor, Tensor, Tensor, Sieved | None]:
-    """Teacher-forced answers: mean loss, (answer rows, V) logits, their labels, and the sieve's part.
+) -> AnswerPass:
+    """Run the model over prompts with their answers.
 
     ``budget`` None goes around the sieve: raw embeddings of all rows into the decoder, where a row may
     pack several questions.
     """
-    thinker = model.thinker
+    thinker, sieved, early = model.thinker, None, None
     if budget is None:
-        sieved, kept_labels = None, batch.labels
+        kept_labels = batch.labels
         mask, positions = prompt.attention_mask, prompt.position_ids
         if (apart := separate(batch.segments)) is not None:
             mask, positions = apart[0], positions - apart[1]
-        hidden = thinker.model.decode(prompt.embeds, positions, mask)
+        scoring = scoring_layer(len(thinker.model.layers), None)
+        early = thinker.model.run_layers(prompt.embeds, positions, mask, end=scoring)
+        hidden = thinker.model.decode(early, positions, mask, start=scoring)
     else:
         sieved = thinker.sieve(prompt, budget, labels=batch.labels, selection=selection)
         assert sieved.labels is not None
-        kept_labels = sieved.labels
-        hidden = thinker.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask)
+        kept_labels, positions = sieved.labels, sieved.position_ids
+        hidden = thinker.model.decode(sieved.hidden, positions, sieved.attention_mask)
     target = kept_labels[:, 1:]
     logits = thinker.lm_head(hidden[:, :-1][target != IGNORE]).float()
-    return F.cross_entropy(logits, target[target != IGNORE]), logits, target, sieved
+    loss = F.cross_entropy(logits, target[target != IGNORE])
+    return AnswerPass(loss, logits, target, sieved, early, positions)
+
+
+def pointing(
+    model: EchoingPixelsForConditionalGeneration, batch: Batch, early: Tensor, positions: Tensor, pool: Tensor
+) -> Tensor:
+    """How far the questions' attention, in the scoring layer, is from what their answers depend on.
+
+    Args:
+        model: the model.
+        batch: with evidence.
+        early: (B, L, d) input of that layer.
+        positions: (4, B, L).
+        pool: (B, L) bool, audio-visual rows.
+
+    Returns:
+        Mean over questions of -log of the share that the evidence has in what the row before the answer gives
+        to audio-visual rows, averaged over heads.
+    """
+    text = model.thinker.model
+    layer = text.layers[scoring_layer(len(text.layers), None)]
+    cosine, sine = text.rotary(positions, early.dtype)
+    shares, done = [], 0
+    for row, families in enumerate(batch.families):
+        own = torch.arange(len(families), device=pool.device)
+        answers = (batch.labels[row] != IGNORE) & (batch.segments[row] == own[:, None] + 1)
+        asking = answers.int().argmax(dim=1) - 1
+        evidence = batch.evidence[done : done + len(own)] & pool[row]
+        done += len(own)
+        if not bool(pool[row].any()):
+            continue
+        seen = pool[row].expand(len(own), -1)
+        for block, weights in attention_of(layer, early[row], (cosine[row], sine[row]), asking, seen):
+            share = (weights.mean(dim=0) * evidence[block]).sum(dim=1)
+            shares.append(share[evidence[block].any(dim=1)])
+    known = torch.cat(shares) if shares else early.new_zeros(0)
+    return -known.clamp(min=1e-6).log().mean() if len(known) else early.sum() * 0.0
 
 
 def towards(scores: Tensor, target: Tensor, pool: Tensor) -> Tensor:
@@ -178,7 +235,7 @@ class AttentionTeacher:
 
 def losses(
     model: EchoingPixelsForConditionalGeneration,
-    heads: TowerHeads,
+    heads: AuxiliaryHeads,
     batch: Batch,
     recipe: Recipe,
     budget: float | None,
@@ -186,15 +243,22 @@ def losses(
 ) -> dict[str, Tensor]:
     """Every part of one step's loss, unweighted."""
     prompt, features = encode(model, batch, train_towers=not recipe.freeze_towers)
-    answer, logits, target, sieved = answer_pass(model, prompt, batch, budget)
-    right = logits.argmax(dim=-1) == target[target != IGNORE]
-    parts = {"answer": answer, "token_accuracy": right.float().mean()}
+    answered = answer_pass(model, prompt, batch, budget)
+    right = answered.logits.argmax(dim=-1) == answered.target[answered.target != IGNORE]
+    parts = {"answer": answered.loss, "token_accuracy": right.float().mean()}
     if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
         parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio).float(), batch.heard)
     if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
         parts["seeing"] = F.cross_entropy(heads.seeing(features.video).float(), batch.seen + 1)
-    if sieved is not None:
-        pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders, device=batch.labels.device))
+    special = model.thinker.special
+    pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
+    if answered.early is not None and answered.positions is not None:
+        if recipe.binding > 0 and batch.around is not None:
+            sound = answered.early[batch.input_ids == special.audio]
+            parts["binding"] = F.binary_cross_entropy_with_logits(heads.binding(sound).float(), batch.around)
+        if recipe.pointing > 0 and bool(batch.evidence.any()):
+            parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
+    if (sieved := answered.sieved) is not None:
         if recipe.evidence > 0 and bool(batch.evidence.any()):
             parts["evidence"] = towards(sieved.scores, batch.evidence, pool)
         if teacher is not None:
@@ -208,6 +272,8 @@ def total_loss(parts: dict[str, Tensor], recipe: Recipe) -> Tensor:
         "answer": 1.0,
         "hearing": recipe.hearing,
         "seeing": recipe.seeing,
+        "binding": recipe.binding,
+        "pointing": recipe.pointing,
         "evidence": recipe.evidence,
         "teaching": recipe.teaching,
     }
@@ -227,8 +293,8 @@ def accuracy(
     for batch in batches:
         prompt, _ = encode(model, batch)
         for name, (budget, selection) in settings.items():
-            _, logits, target, _ = answer_pass(model, prompt, batch, budget, selection)
-            wrong = logits.argmax(dim=-1) != target[target != IGNORE]
+            answered = answer_pass(model, prompt, batch, budget, selection)
+            wrong = answered.logits.argmax(dim=-1) != answered.target[answered.target != IGNORE]
             for family, right in zip(_questions(batch), _whole(wrong, batch), strict=True):
                 tally[name][family].append(right)
     model.train()
