@@ -199,6 +199,8 @@ complete -c echopix -n '__fish_seen_subcommand_from train' -l seed -r -d 'of eve
 complete -c echopix -n '__fish_seen_subcommand_from train' -l threads -r -d 'CPU threads for the arithmetic'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l hearing -r -d 'weight: which instrument sounds (scenes)'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l seeing -r -d 'weight: which picture is where (scenes)'
+complete -c echopix -n '__fish_seen_subcommand_from train' -l binding -r -d 'weight: what goes on meanwhile (scenes)'
+complete -c echopix -n '__fish_seen_subcommand_from train' -l pointing -r -d 'weight: attention to the evidence (scenes)'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l evidence -r -d 'weight: scores onto the evidence (scenes)'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l teacher -x -a 'none attention' -d 'attention: scores onto what the base\'s decoder attends to'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l teaching -r -d 'weight of the teacher'

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
+# Before torch is imported anywhere. Models here are tiny: a second thread saves nothing, and while it waits it
+# takes the core away from whatever else runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "assets": {"scenes", "media", "engine", "cli"},
     "cli": {"engine", "evaluation", "model", "media", "scenes", "training", "weights"},
 }
-PLAIN = {"results", "settings", "errors", ""}
+PLAIN = {"results", "settings", "errors", "files", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}
 
 

@@ -170,7 +170,7 @@ def _check(
     run: opt.Run, sieves: Sequence[str], json: bool, output: Path | None, items: Path | None, plot: Path | None
 ) -> None:
     """Refuse what cannot end well before a model is loaded."""
-    from echopix_cli.evaluation.files import check_target
+    from echopix_cli.files import check_target
 
     if unknown := [name for name in sieves if name not in NAMES]:
         raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(NAMES)}")
@@ -191,13 +191,14 @@ def _check(
 
 def _asking(run: opt.Run, engine: Engine, seed: int) -> Asking:
     """What holds for every question, from settings and checkpoint."""
-    from echopix_cli.evaluation.run import Asking, scene_side
+    from echopix_cli.evaluation.run import Asking
+    from echopix_cli.scenes import frame_side
 
-    options = run.generation()
+    options, rules = run.generation(), engine.processor.rules
     longest, pixels = run.settings["max_new_tokens"], run.settings["max_pixels"]
     return Asking(
         plan=run.plan(engine),
-        side=scene_side(engine.processor.rules, None if pixels.origin == "default" else pixels.value),
+        side=frame_side(rules.max_pixels if pixels.origin == "default" else pixels.value, rules.size_factor),
         seed=seed,
         max_new_tokens=LONGEST_ANSWER if longest.origin == "default" else longest.value,
         system=options.system,
@@ -267,7 +268,7 @@ def _write(
     report: Report, results: Sequence[ItemResult], output: Path | None, items: Path | None, plot: Path | None
 ) -> None:
     """The files that were asked for, each whole or not at all."""
-    from echopix_cli.evaluation.files import write_whole
+    from echopix_cli.files import write_whole
 
     if output is not None:
         write_whole(output, (jsonlib.dumps(report_record(report), indent=2) + "\n").encode())

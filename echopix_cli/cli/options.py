@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,34 +90,36 @@ class Run:
             media: files that will be asked about; without any, as much is expected as the plan allows.
             budget: the largest that will be used; None for the setting's.
         """
-        from echopix_cli.cli.download import Quantizing
-
-        self._fetch_missing()
         with self.output.progress("loading the model") as say:
-            from echopix_cli.engine import Engine
-
-            return Engine.load(
-                self["model"],
-                self["device"],
-                self["dtype"],
-                self["quantize"],
-                keep_source=self["keep_source"],
-                workload=self._workload(media, budget),
-                watcher=Quantizing(self.output, say),
-            )
-
-    def _fetch_missing(self) -> None:
-        """Download a model that is not here, where the network may be used; else loading says what to type."""
-        with self.output.progress("looking for the model"):
             from huggingface_hub import constants
 
-            from echopix_cli.engine.loading import choose_device, missing
+            from echopix_cli.weights.registry import NotHere
 
-            model = missing(self["model"], choose_device(self["device"]), self["dtype"], self["quantize"])
-        if model is not None and not constants.HF_HUB_OFFLINE:
-            from echopix_cli.cli.download import fetch
+            try:
+                return self._load(say, media, budget)
+            except NotHere as absent:
+                if constants.HF_HUB_OFFLINE:
+                    raise
+                model = absent.model
+        from echopix_cli.cli.download import fetch
 
-            fetch(self.output, model)
+        fetch(self.output, model)
+        with self.output.progress("loading the model") as say:
+            return self._load(say, media, budget)
+
+    def _load(self, say: Callable[[str], None], media: Sequence[str], budget: float | None) -> Engine:
+        from echopix_cli.cli.download import Quantizing
+        from echopix_cli.engine import Engine
+
+        return Engine.load(
+            self["model"],
+            self["device"],
+            self["dtype"],
+            self["quantize"],
+            keep_source=self["keep_source"],
+            workload=self._workload(media, budget),
+            watcher=Quantizing(self.output, say),
+        )
 
     def _workload(self, media: Sequence[str], budget: float | None) -> Workload:
         """The most that the plan allows, or that the largest of some files holds."""

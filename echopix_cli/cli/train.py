@@ -14,6 +14,7 @@ import typer
 
 from echopix_cli.cli import options as opt
 from echopix_cli.errors import UsageError
+from echopix_cli.files import check_target, write_whole
 from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def train(
     if family:
         wanted["families"] = tuple(family)
     recipe = _recipe(run, out, wanted)
+    if plot is not None:
+        from echopix_cli.evaluation.plot import check_plot
+
+        check_plot(plot)
+        check_target(plot)
     import torch
 
     if threads:
@@ -140,7 +146,7 @@ def train(
             with _stopping(trainer) as interrupted:
                 trainer.run(seconds=seconds)
     if plot is not None:
-        draw_curves(out, plot)
+        write_whole(plot, draw_curves(out, plot.suffix.lower()))
     if interrupted:
         run.output.notice(f"stopped after step {trainer.step} of {recipe.steps}; echopix train --out {out} goes on")
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from echopix_cli.engine.forecast import Forecast, Workload, forecast, free_memor
 from echopix_cli.errors import DeviceError, ModelError
 from echopix_cli.weights import copies, quantize
 from echopix_cli.weights.checkpoint import read_quantization
-from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, NotHere, choose_auto, files_of, find_model
+from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, choose_auto, files_of, find_model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
@@ -90,9 +90,10 @@ def locate(
 
             drop_download(model)
     except ModelError as error:
-        if chosen is None:
-            raise
-        raise ModelError(f"{error.message} (auto took {chosen})", f"{error.hint}; or add --model {BUNDLED}") from None
+        if chosen is not None:
+            error.message += f" (auto took {chosen})"
+            error.hint += f"; or add --model {BUNDLED}"
+        raise
     return Located(source, precision, chosen, expected)
 
 
@@ -109,20 +110,6 @@ def pick(name: str, device: torch.device, quantization: str = "auto") -> tuple[M
         {"auto": quantize.NF4, quantize.NONE: "bfloat16"}.get(quantization, quantization),
     )
     return find_model(name), chosen
-
-
-def missing(name: str, device: torch.device, dtype: str = "auto", quantization: str = "auto") -> Model | None:
-    """The model that would have to be downloaded before :func:`locate` finds it; None when nothing would.
-
-    Raises:
-        ModelError: no such model, or its files are damaged.
-    """
-    model, _ = pick(name, device, quantization)
-    try:
-        _files(model, _precision(dtype, device), quantization)
-    except NotHere:
-        return model
-    return None
 
 
 def _precision(dtype: str, device: torch.device) -> torch.dtype:

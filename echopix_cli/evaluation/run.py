@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any, cast
 
 import numpy as np
@@ -21,11 +20,9 @@ from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, OWN, ItemResult, Outcome, Rows, Setting
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.processing import DEFAULT_SYSTEM, PixelRules
+from echopix_cli.model.processing import DEFAULT_SYSTEM
 from echopix_cli.model.values import FirstLayers, Prompt, Scored, Selection, Sieved
-from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
-
-SCENE_SIDE = 112  # pixels of a scene's square frames, for models that do not say what they were trained with
+from echopix_cli.scenes import SIDE, evidence_rows, sample_times, scene_clip
 
 
 @dataclass(frozen=True)
@@ -39,18 +36,12 @@ class Asking:
     """
 
     plan: DecodePlan
-    side: int = SCENE_SIDE
+    side: int = SIDE
     seed: int = 0
     max_new_tokens: int = 32
     system: str = DEFAULT_SYSTEM
     question_layer: int | None = None
     prefilter: bool | None = None
-
-
-def scene_side(rules: PixelRules, max_pixels: int | None = None) -> int:
-    """Pixels of a scene's frames, a multiple of the merged patch: as trained, or as large as the user allows."""
-    wanted = isqrt(max_pixels or rules.max_pixels or SCENE_SIDE**2)
-    return max(rules.size_factor, wanted // rules.size_factor * rules.size_factor)
 
 
 def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = False) -> tuple[Setting, ...]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from echopix_cli.scenes.audio import heard, render_audio
 from echopix_cli.scenes.clip import (
     AUDIO_ROWS_PER_SECOND,
+    SIDE,
     SURROUNDINGS,
     evidence_rows,
+    frame_side,
     sample_times,
     scene_clip,
     surroundings,
@@ -40,8 +42,8 @@ from echopix_cli.scenes.writer import write_mp4
 
 __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", 
-    "SAMPLE_RATE", "SPLITS", "SURROUNDINGS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote", "Scene",
-    "Script", "Sound", "Sprite",
-    "evidence_rows", "heard", "make_script", "render", "render_audio", "render_frames", "sample_times",
+    "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote",
+    "Scene", "Script", "Sound", "Sprite",
+    "evidence_rows", "frame_side", "heard", "make_script", "render", "render_audio", "render_frames", "sample_times",
     "scene_clip", "seen", "surroundings", "write_mp4",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from echopix_cli.scenes.script import NUMBERS, PICTURES, SAMPLE_RATE, Evidence, 
 from echopix_cli.scenes.video import away, render_frames, visible
 
 FRAMES = 16
+SIDE = 112  # pixels of the square frames, where a checkpoint has no frame size of its own
 SOURCE_FPS = 25.0  # frames of a rendered mp4; sampling takes the first and the last of them
 AUDIO_ROWS_PER_SECOND = 25
 
@@ -41,6 +43,12 @@ def scene_clip(script: Script, side: int, times: np.ndarray, without: str = "") 
     )
 
 
+def frame_side(max_pixels: int | None, factor: int) -> int:
+    """Pixels of a scene's square frames: as many as a model was trained with or a user allows, in whole factors."""
+    wanted = math.isqrt(max_pixels or SIDE * SIDE)
+    return max(factor, wanted // factor * factor)
+
+
 def sample_times(duration: float, jitter: float = 0.0) -> np.ndarray:
     """Times of the frames that sampling takes from a rendered file, (FRAMES,) seconds."""
     last = duration - 1.0 / SOURCE_FPS
@@ -50,7 +58,7 @@ def sample_times(duration: float, jitter: float = 0.0) -> np.ndarray:
 SURROUNDINGS = 2 * len(PICTURES) + len(NUMBERS)
 
 
-def surroundings(script: Script, times: np.ndarray, dark: bool = False) -> np.ndarray:
+def surroundings(script: Script, times: Sequence[float] | np.ndarray, dark: bool = False) -> np.ndarray:
     """What goes on around moments of the sound, which the sound alone does not tell.
 
     Returns:

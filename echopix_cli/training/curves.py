@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ LOSSES = ("answer", "hearing", "seeing", "binding", "pointing", "evidence", "tea
 _POINTS = 200  # bins that the steps of a long run are averaged into
 
 
-def draw_curves(folder: Path, path: Path) -> None:
-    """Losses over steps, and validation accuracy below them, to a PNG or SVG file.
+def draw_curves(folder: Path, kind: str) -> bytes:
+    """Losses over steps, and validation accuracy below them.
+
+    Args:
+        folder: of the run.
+        kind: ``.png`` or ``.svg``.
 
     Raises:
-        UsageError: matplotlib is not installed, or the run has no metrics yet.
+        UsageError: the run has no metrics yet.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("a plot needs matplotlib, which is not installed", "pip install 'echopix[plot]'") from None
+    from matplotlib.figure import Figure
+
     try:
         records = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
@@ -48,9 +51,9 @@ def draw_curves(folder: Path, path: Path) -> None:
         axes[1].grid(alpha=0.3)
         axes[1].legend(fontsize="small", ncols=2)
     axes[-1].set(xlabel="step")
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    target = io.BytesIO()
+    figure.savefig(target, format=kind.removeprefix("."), dpi=120)
+    return target.getvalue()
 
 
 def _averaged(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

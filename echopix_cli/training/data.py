@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,16 @@ from torch.utils.data import Dataset
 from echopix_cli import scenes
 from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, Processor, prepare_clip
 from echopix_cli.model.values import IGNORE
-from echopix_cli.scenes import AUDIO_ROWS_PER_SECOND, Evidence, Item, Script, evidence_rows, sample_times, scene_clip
+from echopix_cli.scenes import (
+    AUDIO_ROWS_PER_SECOND,
+    Evidence,
+    Item,
+    Script,
+    evidence_rows,
+    frame_side,
+    sample_times,
+    scene_clip,
+)
 
 
 @dataclass(frozen=True)
@@ -196,9 +204,6 @@ def _joined(labels: Sequence[Tensor | None]) -> Tensor | None:
 _SENSES = {"instrument": "audio", "order": "audio", "object": "video"}
 
 
-SIDE = 112  # pixels of a scene's square frames, where the checkpoint has no frame size of its own
-
-
 class SceneBatches(Dataset[Batch]):
     """Batch ``index`` of a split: scenes ``first + index·B … first + index·B + B − 1``.
 
@@ -224,7 +229,7 @@ class SceneBatches(Dataset[Batch]):
     ) -> None:
         self.processor, self.split, self.batch_size = processor, split, batch_size
         self.families, self.length = tuple(families), length
-        self.side = math.isqrt(processor.rules.max_pixels or SIDE * SIDE)
+        self.side = frame_side(processor.rules.max_pixels, processor.rules.size_factor)
         self.pack, self.questions, self.first = pack, questions, first
 
     def __len__(self) -> int:

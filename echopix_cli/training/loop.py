@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from echopix_cli.errors import MediaError
+from echopix_cli.files import write_whole
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
@@ -231,6 +232,4 @@ class Trainer:
             return
         lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        partial = path.with_name(METRICS + ".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, "".join(kept).encode())

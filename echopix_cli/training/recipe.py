@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from echopix_cli.errors import UsageError
+from echopix_cli.files import write_whole
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.values import Selection
@@ -127,9 +128,7 @@ class Recipe:
 
     def save(self, folder: Path) -> None:
         """Write ``recipe.json``."""
-        partial = folder / (_FILE + ".partial")
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / _FILE)
+        write_whole(folder / _FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> Recipe | None:

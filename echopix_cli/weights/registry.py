@@ -40,7 +40,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class NotHere(ModelError):
-    """A model that could be downloaded, and was not."""
+    """A model that could be downloaded, and was not.
+
+    Args:
+        model: which.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(f"{model.name} is not on this machine", f"echopix models pull {model.name}")
+        self.model = model
 
 
 @dataclass(frozen=True)
@@ -231,7 +239,7 @@ def files_of(model: Model) -> ModelSource:
         return ModelSource(model.name, model.folder, f"echopix {__version__}" if bundled else None, bundled)
     entry = open_download(model)
     if entry is None:
-        raise NotHere(f"{model.name} is not on this machine", f"echopix models pull {model.name}")
+        raise NotHere(model)
     return ModelSource(model.name, entry.folder, entry.manifest.revision)
 
 

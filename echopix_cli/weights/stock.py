@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
+from echopix_cli.files import write_whole
 from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
 from echopix_cli.weights.checkpoint import (
     STOCK_THINKER_TYPE,
@@ -83,9 +84,7 @@ def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dt
         name: value for name, value in thinker["text_config"].items() if name not in _SIEVE_FIELDS
     } | {"model_type": "qwen2_5_omni_text"}
     stock = {"architectures": ["Qwen2_5OmniModel"], "model_type": STOCK_MODEL_TYPE, "thinker_config": thinker}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(stock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, (json.dumps(stock, indent=2, sort_keys=True) + "\n").encode())
 
 
 def load_base(

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echopix_cli import files
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.evaluation import files, plot
-from echopix_cli.evaluation.files import check_target, write_whole
+from echopix_cli.evaluation import plot
 from echopix_cli.evaluation.intervals import mean_of, wilson
 from echopix_cli.evaluation.report import make_report, pairs
 from echopix_cli.evaluation.values import Facts, ItemResult, Outcome, Report, Rows, Setting
+from echopix_cli.files import check_target, write_whole
 from echopix_cli.results import ModelFacts
 
 FULL, TENTH, RANDOM = Setting("cs2", 1.0), Setting("cs2", 0.1), Setting("random", 0.1)

@@ -17,11 +17,11 @@ from echopix_cli.errors import UsageError
 from echopix_cli.evaluation import run as run_module
 from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
-from echopix_cli.evaluation.run import Asking, around, evaluate, scene_side, settings_of
+from echopix_cli.evaluation.run import Asking, around, evaluate, settings_of
 from echopix_cli.evaluation.values import SIEVES, Facts, ItemResult, Setting
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import PixelRules
-from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
+from echopix_cli.scenes import evidence_rows, frame_side, sample_times, scene_clip
 
 SETTINGS = settings_of(SIEVES, [1.0, 0.1], around=True)
 CS2, FULL = Setting("cs2", 0.1), Setting("cs2", 1.0)
@@ -36,7 +36,8 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="module")
 def asking(engine: Engine) -> Asking:
-    return Asking(engine.plan(DecodePlan()), scene_side(engine.processor.rules))
+    rules = engine.processor.rules
+    return Asking(engine.plan(DecodePlan()), frame_side(rules.max_pixels, rules.size_factor))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,6 @@ def test_the_bundled_model_knows_silence(results: list[ItemResult]) -> None:
     """The plumbing reaches real answers: a family that the bundled model always gets right."""
     (silent,) = (result for result in results if result.family == "silent")
     assert silent.outcomes[FULL].right
-    assert not silent.outcomes[AROUND].right  # a decoder that never saw raw rows
 
 
 def test_evidence_lies_on_the_rows_of_its_modality(
@@ -295,5 +295,5 @@ def test_choices_are_shown_and_their_letters_count(
     ("trained", "wish", "side"),
     [(None, None, 112), (12544, None, 112), (12544, 50176, 224), (None, 20000, 140), (784, None, 28), (None, 784, 28)],
 )
-def test_scene_side(trained: int | None, wish: int | None, side: int) -> None:
-    assert scene_side(PixelRules(max_pixels=trained), wish) == side
+def test_frame_side(trained: int | None, wish: int | None, side: int) -> None:
+    assert frame_side(wish or trained, PixelRules().size_factor) == side

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scene_oracle import answer
 
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.scenes import FAMILIES, INSTRUMENTS, OBJECTS, PICTURES, SPLITS, Script, make_script
+from echopix_cli.scenes import FAMILIES, INSTRUMENTS, OBJECTS, PICTURES, SPLITS, Script, make_script, surroundings
 from echopix_cli.scenes.backgrounds import HELD_OUT_GENERATORS, hue_is_held_out
 from echopix_cli.scenes.layout import HELD_OUT_SIZES
 from echopix_cli.scenes.notes import ASSETS, UNSEEN_FONT, UNSEEN_FONT_VARIABLE, find, is_held_out
@@ -184,3 +184,18 @@ def test_the_unseen_font_repeats_the_test_split(monkeypatch: pytest.MonkeyPatch,
         assert {n.font for n in unseen.notes} <= {UNSEEN_FONT}
         assert all(answer(unseen, item.question) == item.answer for item in unseen.items)
     assert find(UNSEEN_FONT, "drum", 40, 64).length > 0
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(any_script, st.floats(0.0, 7.99))
+def test_surroundings_agree_with_the_script_at_any_moment(script: Script, moment: float) -> None:
+    (row,) = surroundings(script, [moment])
+    shown, away, begun = row[: len(PICTURES)], row[len(PICTURES) : 2 * len(PICTURES)], row[2 * len(PICTURES) :]
+    present = {s.name for s in script.sprites if s.show[0] <= moment < s.show[1]}
+    assert {PICTURES[i] for i in shown.nonzero()[0]} == present
+    hopping = {s.name for s in script.sprites if any(a <= moment < b for a, b in s.hops)}
+    assert {PICTURES[i] for i in away.nonzero()[0]} <= hopping
+    assert begun.sum() == min(5, sum(note.start <= moment for note in script.notes))
+    dark = surroundings(script, [moment], dark=True)[0]
+    assert not dark[: 2 * len(PICTURES)].any()
+    assert (dark[2 * len(PICTURES) :] == begun).all()

@@ -18,7 +18,7 @@ from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
 from echopix_cli.training.data import SceneBatches, collate, make_example
 from echopix_cli.training.loop import Trainer
-from echopix_cli.training.losses import AttentionTeacher, answer_pass, encode, towards
+from echopix_cli.training.losses import AttentionTeacher, answer_pass, encode, pointing, towards
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start, build_processor
 from echopix_cli.weights.checkpoint import load_model
@@ -114,7 +114,8 @@ def test_scores_are_drawn_towards_a_target() -> None:
 
 
 def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -> None:
-    """One row with every question of a clip gives each the logits that it gets in a row of its own."""
+    """One row with every question of a clip gives each the logits, and the way its attention points, of a row of
+    its own."""
     model = tiny.build_model(processor.config, seed=2).eval()
     script = scenes.make_script("val", 11, "order")
     times = sample_times(script.duration)
@@ -126,11 +127,45 @@ def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -
         assert len(batch.input_ids) == (1 if pack else len(script.items))
         with torch.inference_mode():
             prompt, _ = encode(model, batch)
-            _, logits, target, _ = answer_pass(model, prompt, batch, None)
-        results.append((logits, target[target != IGNORE]))
-    (packed, labels), (alone, same) = results
+            done = answer_pass(model, prompt, batch, None)
+            assert done.early is not None and done.positions is not None
+            pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
+            assert batch.evidence.shape == (len(script.items), pool.shape[1])
+            aim = pointing(model, batch, done.early, done.positions, pool)
+        results.append((done.logits, done.target[done.target != IGNORE], aim))
+    (packed, labels, aimed), (alone, same, aim) = results
     assert labels.tolist() == same.tolist()
     assert torch.allclose(packed, alone, atol=2e-5)
+    assert float(aimed) == pytest.approx(float(aim), abs=1e-5)
+
+
+def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Processor) -> None:
+    """Attention made even: the share is the evidence's part of the pool."""
+    model = tiny.build_model(processor.config, seed=2).eval()
+    for layer in model.thinker.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+    script = scenes.make_script("val", 11, "order")
+    batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56, pack=True)], 0)
+    pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
+    with torch.inference_mode():
+        prompt, _ = encode(model, batch)
+        done = answer_pass(model, prompt, batch, None)
+        assert done.early is not None and done.positions is not None
+        aim = pointing(model, batch, done.early, done.positions, pool)
+    shares = (batch.evidence & pool).sum(dim=1) / pool.sum()
+    assert 0 < float(shares.min()) < float(shares.max()) < 1
+    assert float(aim) == pytest.approx(float(-shares.log().mean()), abs=1e-5)
+
+
+def test_a_run_goes_on_with_the_heads_of_its_base(processor: Processor, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = trainer(processor, tmp_path / "first", replace(RECIPE, steps=1))
+    torch.nn.init.constant_(first.heads.binding.bias, 3.25)
+    first._store()
+    after = trainer(processor, tmp_path / "second", replace(RECIPE, base=str(tmp_path / "first")))
+    assert torch.equal(after.heads.binding.bias, first.heads.binding.bias)
+    assert torch.equal(after.heads.seeing.weight, first.heads.seeing.weight)
 
 
 def test_the_teacher_measures_attention_without_the_map(processor: Processor) -> None:
