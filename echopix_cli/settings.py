@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from echopix_cli.errors import UsageError
+from echopix_cli.media.plan import Limits
 
 ENVIRONMENT_PREFIX = "ECHOPIX_"
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
@@ -74,6 +75,13 @@ def _seconds(text: str) -> float:
     return parse_time(text)
 
 
+def _duration(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds <= 0:
+        raise ValueError("expected a time above 0, in seconds or hh:mm:ss")
+    return seconds
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -97,6 +105,7 @@ QUANTIZATIONS = ("auto", "none", "int8", "nf4")
 # A model has cs2 or question-attention, and all the controls.
 SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
 _POSITIVE = "expected a whole number of at least 1"
+_LIMITS = Limits()
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "model",
@@ -164,6 +173,44 @@ SETTINGS: tuple[Setting, ...] = (
         _folder,
         str(platformdirs.user_cache_path("echopix")),
         "folder for what echopix keeps about models (downloads themselves lie in the hub's cache: HF_HUB_CACHE)",
+    ),
+    # How much of a hostile file to put up with: limit_X is max_X of media.Limits. No flags: whoever needs more of
+    # one of them needs it for good.
+    Setting("limit_side", _bounded(int, 1, _POSITIVE), _LIMITS.max_side, "most pixels along one edge of a picture"),
+    Setting("limit_area", _bounded(int, 1, _POSITIVE), _LIMITS.max_area, "most pixels of a picture"),
+    Setting("limit_tracks", _bounded(int, 1, _POSITIVE), _LIMITS.max_tracks, "most tracks that a file may declare"),
+    Setting(
+        "limit_packets", _bounded(int, 1, _POSITIVE), _LIMITS.max_packets, "most frames that a video track may hold"
+    ),
+    Setting(
+        "limit_decoded_frames",
+        _bounded(int, 1, _POSITIVE),
+        _LIMITS.max_decoded_frames,
+        "most frames that are decoded of one file to reach the sampled ones",
+    ),
+    Setting(
+        "limit_decoded_bytes",
+        _bounded(int, 1, _POSITIVE),
+        _LIMITS.max_decoded_bytes,
+        "most bytes that the picture and sound of one file may expand to: 3 a pixel, 4 a sample",
+    ),
+    Setting(
+        "limit_frame_bytes",
+        _bounded(int, 1, _POSITIVE),
+        _LIMITS.max_frame_bytes,
+        "most bytes of one file's sampled frames, resized",
+    ),
+    Setting(
+        "limit_picture_seconds",
+        _duration,
+        _LIMITS.max_picture_seconds,
+        "longest picture that is sampled at once: seconds or hh:mm:ss",
+    ),
+    Setting(
+        "limit_sound_seconds",
+        _duration,
+        _LIMITS.max_sound_seconds,
+        "longest sound that is read at once: seconds or hh:mm:ss",
     ),
     Setting("quiet", _boolean, False, "print the answer only"),
     Setting("verbose", _boolean, False, "print more about media and model"),

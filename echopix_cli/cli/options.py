@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +15,7 @@ from echopix_cli.settings import SETTINGS, Resolved, resolve
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine, GenerationOptions, SieveOptions, Workload
-    from echopix_cli.media import DecodePlan, MediaInfo
+    from echopix_cli.media import DecodePlan, Limits, MediaInfo
 
 _HELP = {setting.name: setting.help for setting in SETTINGS}
 
@@ -130,7 +130,7 @@ class Run:
         frames, seconds = (0, 0.0) if media else (most, most / self["fps"])
         for path in media:
             try:
-                info = probe(path)
+                info = probe(path, self.limits())
             except EchopixError:
                 continue  # which reading it will explain
             span = math.inf if info.duration is None else info.duration
@@ -147,6 +147,12 @@ class Run:
             new_tokens=self["max_new_tokens"],
         )
 
+    def limits(self) -> Limits:
+        """How much of a hostile file to put up with."""
+        from echopix_cli.media import Limits
+
+        return Limits(**{field.name: self[field.name.replace("max_", "limit_", 1)] for field in fields(Limits)})
+
     def plan(self, engine: Engine) -> DecodePlan:
         """What to take from each file."""
         from echopix_cli.media import DecodePlan
@@ -160,6 +166,7 @@ class Run:
             video=not self["no_video"],
             audio_track=self["audio_track"],
             video_track=self["video_track"],
+            limits=self.limits(),
         )
         # The default yields to the frame size that the checkpoint was trained with; a wish does not.
         pixels = self.settings["max_pixels"]

@@ -57,15 +57,15 @@ def require_file(path: str | os.PathLike[str]) -> None:
     open_regular(path).close()
 
 
-def probe(path: str | os.PathLike[str]) -> MediaInfo:
+def probe(path: str | os.PathLike[str], limits: Limits = Limits()) -> MediaInfo:  # noqa: B008 - frozen
     """Describe a media file without decoding more than one frame of each video track.
 
     Raises:
-        MediaError: the file cannot be opened as media.
+        MediaError: the file cannot be opened as media, or exceeds a limit.
     """
     from echopix_cli.media.load import probe as look
 
-    return look(path)
+    return look(path, limits)
 
 
 def __getattr__(name: str) -> object:

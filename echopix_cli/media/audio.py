@@ -16,6 +16,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 
 from echopix_cli.errors import MediaError
+from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown
@@ -28,7 +29,8 @@ _RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to s
 # PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
 # beyond the list, and crashes.
 _MANY_CHANNELS = 8
-_BLOCK = 65_536  # samples read at a time from plain audio files
+_BLOCK = 65_536  # samples read at a time from plain audio files, all channels together,
+_SMALLEST_BLOCK = 1024  # but not fewer than these in each
 _SLACK = SAMPLE_RATE // 100  # 10 ms: a resampler's tail is no reason to report a cut
 # Containers that libsndfile reads. Not mp3: soundfile seeks after each block, which costs an MP3 decoder its
 # memory of the past, and the first 50 ms of every block come out wrong.
@@ -51,11 +53,11 @@ def is_plain(format_name: str) -> bool:
     return format_name in _PLAIN
 
 
-def read_plain(path: str | os.PathLike[str], plan: DecodePlan) -> Sound | None:
+def read_plain(path: str | os.PathLike[str], plan: DecodePlan, meter: Meter) -> Sound | None:
     """Read an audio file with libsndfile; None when it is not up to it, or the file is damaged.
 
     Raises:
-        MediaError: the sound is longer than ``plan.limits`` allows.
+        MediaError: the sound is longer than ``plan.limits`` allows, or too much is decoded.
     """
     import soundfile
 
@@ -65,10 +67,12 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan) -> Sound | None:
             with soundfile.SoundFile(raw) as file:
                 first = min(round(max(0.0, plan.from_time - _RUN_IN) * file.samplerate), file.frames)
                 stretch = Stretch(timeline, file.samplerate, file.seek(first) / file.samplerate)
+                step = max(_SMALLEST_BLOCK, _BLOCK // file.channels)
                 while not timeline.full:
-                    block = file.read(_BLOCK, dtype="float32", always_2d=True)  # (n, channels)
+                    block = file.read(step, dtype="float32", always_2d=True)  # (n, channels)
                     if not len(block):
                         break
+                    meter.sound(*block.shape)
                     with np.errstate(invalid="ignore", over="ignore"):
                         stretch.push(block.mean(axis=1, dtype=np.float32))
                     _check_length(timeline, plan, name)
@@ -82,7 +86,12 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan) -> Sound | None:
 
 
 def read_track(
-    path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, declared_end: float | None
+    path: str | os.PathLike[str],
+    track: int,
+    plan: DecodePlan,
+    origin: float,
+    declared_end: float | None,
+    meter: Meter,
 ) -> Sound:
     """Read an audio track of a container, each piece at its own time.
 
@@ -90,15 +99,16 @@ def read_track(
         track: position among the file's audio tracks.
         origin: container time in seconds at which the media starts.
         declared_end: when the track ends according to its header.
+        meter: counts what is decoded.
 
     Raises:
-        MediaError: the sound is longer than ``plan.limits`` allows.
+        MediaError: the sound is longer than ``plan.limits`` allows, or too much is decoded.
     """
     if plan.start:
-        sound = _read_track(path, track, plan, origin, declared_end, seek=True)
+        sound = _read_track(path, track, plan, origin, declared_end, meter, seek=True)
         if sound is not None:
             return sound
-    sound = _read_track(path, track, plan, origin, declared_end, seek=False)
+    sound = _read_track(path, track, plan, origin, declared_end, meter, seek=False)
     return sound if sound is not None else Sound(None, False, False, None, False)
 
 
@@ -108,6 +118,7 @@ def _read_track(
     plan: DecodePlan,
     origin: float,
     declared_end: float | None,
+    meter: Meter,
     *,
     seek: bool,
 ) -> Sound | None:
@@ -125,6 +136,7 @@ def _read_track(
         for packet in chain(packets(container, stream, damage), (None,)):
             seen += packet is not None
             for frame in audio_frames(stream, packet, damage):
+                meter.sound(frame.samples, frame.layout.nb_channels)
                 time = None if frame.pts is None else float(frame.pts * stream.time_base) - origin
                 reached = plan.from_time if stretch is None else stretch.end
                 if time is not None and time > max(reached + _LONGEST_GAP, declared_end or 0.0):
@@ -186,20 +198,20 @@ def _packed(frame: AudioFrame) -> AudioFrame:
 
 
 def _timeline(plan: DecodePlan) -> Timeline:
-    """An empty timeline for the span, with room to notice that sound was longer than asked for."""
-    limits = []
+    """An empty timeline for the span, with room to notice that sound was longer than asked for or allowed."""
+    limits = [round(plan.limits.max_sound_seconds * SAMPLE_RATE) + _SLACK + 1]
     if plan.end is not None:
         limits.append(round((plan.end - plan.from_time) * SAMPLE_RATE))
     if plan.max_audio_seconds is not None:
         limits.append(round(plan.max_audio_seconds * SAMPLE_RATE) + _SLACK + 1)
-    return Timeline(plan.from_time, min(limits, default=None))
+    return Timeline(plan.from_time, min(limits))
 
 
 def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
     if timeline.length > plan.limits.max_sound_seconds * SAMPLE_RATE:
         raise MediaError(
             f"{name}: the sound is longer than {plan.limits.max_sound_seconds / 3600:g} h",
-            "choose a shorter span",
+            "choose a shorter span, or raise the setting limit_sound_seconds",
         )
 
 

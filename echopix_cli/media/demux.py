@@ -65,11 +65,15 @@ def seek_before(container: InputContainer, stream: VideoStream | AudioStream, se
     return True
 
 
-def prepare_decoder(stream: VideoStream, max_pixels: int) -> None:
-    """Let the decoder use a few threads, and refuse frames that outgrow the header before it allocates."""
+def prepare_decoder(stream: VideoStream, max_area: int) -> None:
+    """Let the decoder use a few threads, and refuse frames that outgrow the header before it allocates.
+
+    Decoders count whole blocks, of up to 64 × 64 pixels, and what they refuse they do not name. So they are
+    given room, and whoever takes a frame checks its size.
+    """
     stream.codec_context.thread_type = "AUTO"
     stream.codec_context.thread_count = _THREADS
-    stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    stream.codec_context.options = {"max_pixels": str(2 * max_area)}
 
 
 def video_frames(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:

@@ -10,7 +10,8 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
-from echopix_cli.media.demux import Damage, packets, video_frames
+from echopix_cli.media.cost import Meter
+from echopix_cli.media.demux import Damage, packets, prepare_decoder, video_frames
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.source import (
@@ -28,13 +29,12 @@ from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 from echopix_cli.media.video import Picture, read_picture
 
 
-def probe(path: str | os.PathLike[str]) -> MediaInfo:
+def probe(path: str | os.PathLike[str], limits: Limits) -> MediaInfo:
     """Describe a media file: its header, and the rotation that the first frames carry.
 
     Raises:
         MediaError: the file cannot be opened as media.
     """
-    limits = Limits()
     with opened(path, limits) as container:
         info = describe(container)
     tracks = tuple(
@@ -52,6 +52,7 @@ def _rotation(path: str | os.PathLike[str], track: TrackInfo, limits: Limits) ->
         stream = video_tracks(container)[track.index]
         if stream.codec_context is None:
             return None
+        prepare_decoder(stream, limits.max_area)
         damage = Damage()
         for packet in packets(container, stream, damage):
             for frame in video_frames(stream, packet, damage):
@@ -66,12 +67,13 @@ def load_clip(path: str | os.PathLike[str], plan: DecodePlan) -> Clip:
         MediaError: the file cannot be opened, exceeds a limit, or nothing of the span can be used.
     """
     layout = _lay_out(path, plan)
+    meter = Meter(shown(path), plan.limits)
     picture = None
     if layout.video is not None and plan.video:
-        picture = read_picture(path, layout.video, plan, layout.origin)
+        picture = read_picture(path, layout.video, plan, layout.origin, meter)
     sound = None
     if layout.audio is not None and plan.audio:
-        sound = _read_sound(path, layout.audio, layout, plan)
+        sound = _read_sound(path, layout.audio, layout, plan, meter)
     require_something(shown(path), plan, layout, picture, sound)
     status, notices = judge(plan, layout, picture, sound)
     ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
@@ -118,14 +120,14 @@ def _declared_end(stream: VideoStream | AudioStream, origin: float) -> float | N
     return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - origin
 
 
-def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: DecodePlan) -> Sound:
+def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: DecodePlan, meter: Meter) -> Sound:
     """Plain audio files through libsndfile where it can, everything else through FFmpeg."""
     if is_plain(layout.info.format) and len(layout.info.tracks) == 1:
-        sound = read_plain(path, plan)
+        sound = read_plain(path, plan, meter)
         if sound is not None:
             return sound
     declared_end = layout.audio_end if layout.audio_end is not None else layout.info.duration
-    return read_track(path, track, plan, layout.origin, declared_end)
+    return read_track(path, track, plan, layout.origin, declared_end, meter)
 
 
 def _with_rotation(layout: Layout, rotation: int | None) -> MediaInfo:

@@ -13,13 +13,19 @@ _TIME = re.compile(r"(?:(?:(?P<hours>[0-9]+):)?(?P<minutes>[0-9]+):)?(?P<seconds
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds against decompression bombs. Generous for honest files; each has its own message."""
+    """Bounds against decompression bombs. Generous for honest files; each has its own message.
+
+    Each is a setting of its own, with ``limit_`` in place of ``max_``.
+    """
 
     max_side: int = 16_384  # pixels along one edge of a decoded frame
     max_area: int = 134_217_728  # pixels of a decoded frame
     max_tracks: int = 64  # streams a container may declare
     max_packets: int = 10_000_000  # video packets: 92 hours at 30 frames per second
+    max_decoded_frames: int = 3_000_000  # to reach the sampled ones: 27 hours at 30 frames per second
+    max_decoded_bytes: int = 2 * 2**40  # of picture and sound: 350 thousand frames of 1920x1080
     max_frame_bytes: int = 4 * 2**30  # all sampled frames together, after resizing
+    max_picture_seconds: float = 48 * 3600.0  # from the first frame in the span to the last
     max_sound_seconds: float = 12 * 3600.0  # 2.8 GB of 16 kHz float32
 
 

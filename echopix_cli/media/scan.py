@@ -74,7 +74,10 @@ def _scan(
         for packet in packets(container, stream, damage):
             if len(ticks) >= plan.limits.max_packets:
                 most = plan.limits.max_packets
-                raise MediaError(f"{shown(path)} holds more than {most} video packets", "choose a shorter span")
+                raise MediaError(
+                    f"{shown(path)} holds more than {most} video packets",
+                    "choose a shorter span, or raise the setting limit_packets",
+                )
             timed = timed and packet.pts is not None
             ticks.append(packet.pts or 0)
             lengths.append(packet.duration or 0)

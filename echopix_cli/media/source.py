@@ -140,7 +140,7 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
                 declared = len(container.streams)
                 raise MediaError(
                     f"{shown(path)} declares {declared} tracks; at most {limits.max_tracks} are read",
-                    "extract the tracks that matter into a new file",
+                    "extract the tracks that matter into a new file, or raise the setting limit_tracks",
                 )
             yield container
 

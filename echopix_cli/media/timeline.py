@@ -9,6 +9,8 @@ import numpy as np
 
 from echopix_cli.media.values import SAMPLE_RATE
 
+_STEP = 60  # seconds of sound that are resampled at once
+
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -17,10 +19,10 @@ class Timeline:
 
     Args:
         start: time in seconds of the first sample.
-        limit: the most samples to keep; later ones are dropped. ``None`` keeps all.
+        limit: the most samples to keep; later ones are dropped.
     """
 
-    def __init__(self, start: float, limit: int | None) -> None:
+    def __init__(self, start: float, limit: int) -> None:
         self.start = start
         self.limit = limit
         self.length = 0  # samples up to the end of the last piece
@@ -29,7 +31,7 @@ class Timeline:
     @property
     def full(self) -> bool:
         """Whether nothing after the last piece could be kept."""
-        return self.limit is not None and self.length >= self.limit
+        return self.length >= self.limit
 
     def place(self, seconds: float) -> int:
         """The sample number of a time; negative before the start."""
@@ -39,8 +41,7 @@ class Timeline:
         """Put float32 ``(n,)`` samples at a place, cutting what lies outside the span."""
         if place < 0:
             samples, place = samples[-place:], 0
-        if self.limit is not None:
-            samples = samples[: max(0, self.limit - place)]
+        samples = samples[: max(0, self.limit - place)]
         if samples.size:
             self._pieces.append((place, samples))
             self.length = max(self.length, place + samples.size)
@@ -77,12 +78,18 @@ class Stretch:
 
     def push(self, samples: Samples) -> None:
         """Append float32 ``(n,)`` mono samples; what is not a number becomes silence."""
-        if samples.size:
+        # In steps of some seconds: at the few samples a second that a damaged header may state, one block
+        # lasts for hours, and would fill the memory before anybody could look at its length.
+        step = max(1, self.rate * _STEP)
+        for begin in range(0, samples.size, step):
+            if self._timeline.full:
+                return
+            part = samples[begin : begin + step]
             # Before resampling, whose filter would spread one NaN over its neighbours.
-            block = np.nan_to_num(samples[None], nan=0.0, posinf=0.0, neginf=0.0)
+            block = np.nan_to_num(part[None], nan=0.0, posinf=0.0, neginf=0.0)
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
             frame.sample_rate = self.rate
-            self.pushed += samples.size
+            self.pushed += part.size
             self._collect(self._resampler.resample(frame))
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
+from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, packets, prepare_decoder, seek_before, video_frames
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.sampling import Floats, Ints, Pixels, choose_frames, resize_frames, smart_resize
@@ -41,12 +42,13 @@ class Picture:
     notices: tuple[str, ...] = ()
 
 
-def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float) -> Picture:
+def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, meter: Meter) -> Picture:
     """Sample frames from a video track as the plan asks.
 
     Args:
         track: position among the file's usable video tracks.
         origin: container time in seconds at which the media starts.
+        meter: counts what is decoded.
 
     Raises:
         MediaError: the picture exceeds a limit or has an impossible shape.
@@ -58,6 +60,7 @@ def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, ori
     ticks = candidates(scan, plan.from_time, plan.end)
     if not len(ticks):
         return Picture(end=scan.end)
+    _check_length(shown(path), scan.seconds(ticks), plan.limits)
     chosen, fps = choose_frames(
         scan.seconds(ticks),
         scan.header_fps,
@@ -65,13 +68,17 @@ def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, ori
         min_frames=plan.min_frames,
         max_frames=plan.max_frames,
     )
-    slots = _Slots(ticks[chosen], shown(path), plan)
+    slots = _Slots(ticks[chosen], shown(path), plan, meter)
     ranges = decoding_ranges(scan, ticks[chosen])
     _decode(path, track, plan, scan, ranges, slots, damage)
     whole = [(0, len(scan.ticks) - 1)]
     if slots.lost and ranges != whole:
         # Some streams mark as keyframes places where a decoder cannot really start.
-        _decode(path, track, plan, scan, whole, slots, damage)
+        try:
+            _decode(path, track, plan, scan, whole, slots, damage)
+        except MediaError:  # it would take too much; what came out at first may do
+            if slots.frames is None:
+                raise
     return _picture(slots, scan, fps, damage)
 
 
@@ -92,13 +99,14 @@ def _picture(slots: _Slots, scan: Scan, fps: float | None, damage: Damage) -> Pi
 class _Slots:
     """The frames that are wanted, filled as they come out of the decoder."""
 
-    def __init__(self, wanted: Ints, name: str, plan: DecodePlan) -> None:
+    def __init__(self, wanted: Ints, name: str, plan: DecodePlan, meter: Meter) -> None:
         self.wanted = wanted  # (T,) ticks, ascending
         self.ticks = wanted.copy()  # what was really taken
         self.filled = np.zeros(len(wanted), np.bool_)
         self.frames: Pixels | None = None
         self.size: tuple[int, int] | None = None
         self.rotation: int | None = None
+        self.meter = meter
         self._name, self._plan = name, plan
 
     @property
@@ -153,7 +161,7 @@ class _Slots:
             raise MediaError(
                 f"{len(self.wanted)} frames of {size[1]}x{size[0]} need more than "
                 f"{plan.limits.max_frame_bytes // 2**20} MiB",
-                "take fewer or smaller frames",
+                "take fewer or smaller frames, or raise the setting limit_frame_bytes",
             )
         return np.empty(shape, np.uint8)
 
@@ -172,7 +180,9 @@ def _decode(
         stream = video_tracks(container)[track]
         if stream.codec_context is None:
             return
-        check_size(shown(path), stream.codec_context.width, stream.codec_context.height, plan.limits)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        check_size(shown(path), width, height, plan.limits)
+        slots.meter.foresee(sum(last + 1 - first for first, last in ranges), width, height)
         prepare_decoder(stream, plan.limits.max_area)
         if scan.sought:
             seek_before(container, stream, plan.from_time + scan.origin)
@@ -181,16 +191,17 @@ def _decode(
         for first, last in ranges:
             run = islice(source, first - position, last + 1 - position)
             position = last + 1
-            slots.fill(_frames(stream, run, scan.timed, damage), _pixel_aspect(stream))
+            slots.fill(_frames(stream, run, scan.timed, damage, slots.meter), _pixel_aspect(stream))
 
 
 def _frames(
-    stream: VideoStream, run: Iterator[Packet[VideoStream]], timed: bool, damage: Damage
+    stream: VideoStream, run: Iterator[Packet[VideoStream]], timed: bool, damage: Damage, meter: Meter
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode a run of packets: ``(tick, frame)`` in the order in which they are shown."""
     count = 0
     for packet in chain(run, (None,)):
         for frame in video_frames(stream, packet, damage):
+            meter.picture(frame.width, frame.height)
             tick = (frame.dts if frame.pts is None else frame.pts) if timed else count
             count += 1
             if tick is not None:
@@ -212,12 +223,29 @@ def check_size(name: str, width: int, height: int, limits: Limits) -> None:
     if max(width, height) > limits.max_side:
         raise MediaError(
             f"{name}: the picture is {width}x{height}; its edges may be at most {limits.max_side} pixels",
-            "make a smaller copy of it",
+            "make a smaller copy of it, or raise the setting limit_side",
         )
     if width * height > limits.max_area:
         raise MediaError(
             f"{name}: the picture is {width}x{height}; it may have at most {limits.max_area} pixels",
-            "make a smaller copy of it",
+            "make a smaller copy of it, or raise the setting limit_area",
+        )
+
+
+def _check_length(name: str, times: Floats, limits: Limits) -> None:
+    """Refuse a picture that lasts longer than anybody films.
+
+    Args:
+        times: ``(T,)`` seconds, ascending, of the frames in the span. The header may say anything.
+
+    Raises:
+        MediaError: it does.
+    """
+    if times[-1] - times[0] > limits.max_picture_seconds:
+        raise MediaError(
+            f"{name}: the picture lasts {(times[-1] - times[0]) / 3600:.6g} h, and at most "
+            f"{limits.max_picture_seconds / 3600:.6g} h are read at once",
+            "choose a shorter span, or raise the setting limit_picture_seconds",
         )
 
 

@@ -20,8 +20,9 @@ from makers import (
 )
 
 from echopix_cli.errors import MediaError
-from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
 from echopix_cli.media import audio as audio_room
+from echopix_cli.media.cost import Meter
 from echopix_cli.results import AudioStatus
 
 RATE = 16_000
@@ -198,7 +199,7 @@ def test_plain_audio_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_libsndfile_cannot_read_goes_through_ffmpeg(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.wav", sound=tone(1), audio_codec="adpcm_yamaha")
-    assert audio_room.read_plain(path, DecodePlan()) is None
+    assert audio_room.read_plain(path, DecodePlan(), Meter("a", Limits())) is None
     assert heard(load_clip(path)).size == pytest.approx(RATE, abs=2048)
 
 
@@ -206,7 +207,7 @@ def test_a_damaged_timestamp_is_not_hours_of_silence(tmp_path: Path) -> None:
     path = write_stretches(tmp_path / "a.mkv", [(0.0, tone(1)), (2_000.0, tone(1))])
     whole = heard(load_clip(path))
     assert whole.size == pytest.approx(2_001 * RATE, abs=20), "an honest header is believed"
-    found = audio_room.read_track(path, 0, DecodePlan(), 0.0, None)
+    found = audio_room.read_track(path, 0, DecodePlan(), 0.0, None, Meter("a", Limits()))
     assert found.waveform is not None and found.waveform.size == pytest.approx(2 * RATE, abs=20)
 
 

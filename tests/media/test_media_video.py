@@ -12,7 +12,7 @@ import pytest
 from makers import greys, numbers, shade, tone, write_clip, write_picture
 
 from echopix_cli.errors import MediaError
-from echopix_cli.media import DecodePlan, Limits, frame_indices, load_clip, probe
+from echopix_cli.media import DecodePlan, frame_indices, load_clip, probe
 from echopix_cli.results import AudioStatus
 
 SMALL = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
@@ -222,21 +222,6 @@ def test_probe_tells_what_is_in_the_file(tmp_path: Path) -> None:
     assert (video.kind, video.codec, video.width, video.height, video.fps) == ("video", "h264", 80, 60, 10.0)
     assert (audio.kind, audio.codec, audio.sample_rate, audio.channels) == ("audio", "aac", 16_000, 1)
     assert video.duration == pytest.approx(2.0) and audio.language is None
-
-
-def test_each_limit_has_its_own_message(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "l.mkv", greys(20), sound=tone(2))
-    for limits, message in (
-        (Limits(max_side=79), "edges may be at most 79"),
-        (Limits(max_area=4799), "at most 4799 pixels"),
-        (Limits(max_tracks=1), "declares 2 tracks"),
-        (Limits(max_packets=19), "more than 19 video packets"),
-        (Limits(max_frame_bytes=1000), "need more than"),
-        (Limits(max_sound_seconds=1.0), "sound is longer"),
-    ):
-        with pytest.raises(MediaError, match=message) as caught:
-            load_clip(path, DecodePlan(limits=limits))
-        assert caught.value.hint
 
 
 def test_memory_is_bounded_by_the_frames_that_are_kept(tmp_path: Path) -> None:
