@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from makers import greys, tone, write_clip, write_picture
@@ -144,41 +143,6 @@ def test_an_image_pattern_is_one_file(tmp_path: Path) -> None:
         write_picture(tmp_path / name, greys(number + 1)[number], "mjpeg", "yuvj444p")
     clip = load_clip(tmp_path / "f%d.jpg")
     assert clip.frames is not None and float(clip.frames.mean()) < 50
-
-
-PLAYLISTS = {
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n",
-    "concat": "ffconcat version 1.0\nfile {secret}\n",
-    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" profiles="x" '
-    'type="static"><Period><AdaptationSet><Representation id="1" mimeType="video/mp4"><BaseURL>{secret}'
-    "</BaseURL></Representation></AdaptationSet></Period></MPD>",
-    "pls": "[playlist]\nFile1={secret}\n",
-    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
-    "asx": '<asx version="3.0"><entry><ref href="{secret}"/></entry></asx>',
-}
-
-
-@pytest.mark.parametrize("kind", sorted(PLAYLISTS))
-def test_playlists_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    secret = write_clip(tmp_path / "secret.ts", greys(10), codec="libx264", pix_fmt="yuv420p", fps=25)
-    path = tmp_path / "holiday.mp4"
-    path.write_text(PLAYLISTS[kind].format(secret=secret))
-    touched: list[str] = []
-    sys.addaudithook(lambda event, arguments: touched.append(str(arguments[0])) if event == "open" else None)
-    before = secret.stat().st_atime_ns
-    os.utime(secret, ns=(1, 1))
-    assert "names other files" in refused(path).message
-    assert secret.stat().st_atime_ns == 1, "the secret was read"
-    assert str(secret) not in touched and before
-
-
-def test_ffmpeg_would_have_followed_the_concat_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted list is real: without our walls FFmpeg shows the secret."""
-    write_clip(tmp_path / "secret.mkv", greys(10))
-    (tmp_path / "holiday.mp4").write_text("ffconcat version 1.0\nfile secret.mkv\n")
-    monkeypatch.chdir(tmp_path)
-    with av.open("holiday.mp4") as container:
-        assert container.format.name == "concat" and container.streams.video
 
 
 def test_every_wall_is_up(tmp_path: Path) -> None:
