@@ -115,8 +115,9 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
         raise ModelError(f"cannot read {index}: {error}") from None
     files: dict[Path, list[str] | None] = {}
     for name, file in wanted:
-        if Path(file).name != file:
-            raise ModelError(f"{index} names a shard outside its folder: {file!r}")
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            where = "outside its folder" if Path(file).name != file or file == ".." else "that is no safetensors file"
+            raise ModelError(f"{index} names a shard {where}: {file!r}", "only safetensors beside the index are read")
         shard = folder / file
         if not shard.exists():
             raise ModelError(f"shard {file} of {folder} is missing", "download the checkpoint again")

@@ -15,6 +15,7 @@ from echopix_cli import __version__
 from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.settings import config_path, read_models
 from echopix_cli.weights.checkpoint import MODEL_TYPE
+from echopix_cli.weights.containment import require_contained
 from echopix_cli.weights.store import HUB, Entry, Store
 
 BUNDLED = "tiny"
@@ -232,10 +233,12 @@ def files_of(model: Model) -> ModelSource:
     """As :func:`resolve_model`, of a name that was looked up already.
 
     Raises:
-        ModelError: not downloaded, or its files are not what was downloaded.
+        ModelError: not downloaded, or its files are not what was downloaded; or a folder that leads elsewhere.
     """
     if model.folder is not None:
         bundled = model.origin == "bundled"
+        if not bundled:  # the package's own files are as its installer laid them, with links if it likes
+            require_contained(model.folder)
         return ModelSource(model.name, model.folder, f"echopix {__version__}" if bundled else None, bundled)
     entry = open_download(model)
     if entry is None:

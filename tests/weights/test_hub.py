@@ -86,6 +86,7 @@ def test_only_what_the_thinker_needs(server: HubServer, cache: Path, repository:
         assert (done.entry.folder / name).read_bytes() == repository.files[name]
     assert done.entry.folder == cache / "models--someone--omni" / "snapshots" / COMMIT
     assert (done.entry.folder / BIG).is_symlink()
+    assert resolve_model(str(done.entry.folder)).folder == done.entry.folder, "its path may be given as well"
     fetched = sum(len(repository.files[name]) for name in names)
     assert done.fetched == fetched
     assert heard.plan is not None
