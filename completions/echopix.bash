@@ -22,7 +22,7 @@ _echopix() {
     esac
     case "$command" in
         "") words="--version --help -h";;
-        "ask") words="--question -Q --json --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --timeout --json --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "config") words="--json --no-color --color --debug --help -h";;
         "doctor") words="--online --json --debug --no-color --color --help -h";;
         "eval") words="--data --count -n --budget -b --sieve --prefilter --no-prefilter --question-layer --around-sieve --family --seed --output -o --items --plot --json --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;

@@ -15,6 +15,8 @@ class ExitCode(IntEnum):
     MEDIA = 4
     DEVICE = 5
     INTERRUPTED = 130
+    PIPE_CLOSED = 141
+    TERMINATED = 143
 
 
 class EchopixError(Exception):
@@ -31,6 +33,9 @@ class EchopixError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UsageError(EchopixError):
@@ -55,3 +60,16 @@ class DeviceError(EchopixError):
     """The device is missing, or its memory does not suffice."""
 
     exit_code = ExitCode.DEVICE
+
+
+class Interrupted(EchopixError):
+    """Ended early by Ctrl-C or SIGTERM, with what was done kept.
+
+    Args:
+        message: how far it came.
+        signal: the number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = ExitCode(128 + signal)

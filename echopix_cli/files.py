@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
 
+_BLOCK = 1 << 20  # bytes read at a time
 _HINT = "name a file in a folder that exists and can be written"
 
 
@@ -25,7 +28,7 @@ def check_target(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename; an existing file is replaced.
+    """Write beside the target and rename once it is on the disk; an existing file is replaced.
 
     Raises:
         EchopixError: the disk or the folder refuses.
@@ -33,8 +36,37 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)
+        sync(partial)
         os.replace(partial, path)
+        sync(path.parent)
     except OSError as error:
         raise EchopixError(f"cannot write {path}: {error.strerror or error}", _HINT) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk.
+
+    Raises:
+        OSError: they do not get there.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lambda count: None) -> str:
+    """A file's SHA-256 in hexadecimal digits; ``advance`` is told of the bytes read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()

@@ -108,12 +108,22 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One option of a multiple-choice question, and how likely it is among the options (they sum to 1)."""
+
+    letter: str
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Answer:
     """One question about one clip, answered, with everything the table shows.
 
     ``sieve`` names what chose the tokens. Of models without CS2, ``question_layer`` is the decoder layer at which
     they were chosen, and ``prefilter`` the share that the redundancy stage left before it, None where it did not
-    run. ``budget`` is 0 where ``none`` were kept.
+    run. ``budget`` is 0 where ``none`` were kept. ``choices`` are the options, where the question had some; the
+    answer is then the text of the likeliest.
     """
 
     media: str
@@ -127,9 +137,10 @@ class Answer:
     model: ModelFacts
     audio: AudioStatus
     sampling: Sampling
-    finish_reason: str  # "stop" (the model ended) or "length" (max_new_tokens reached)
+    finish_reason: str  # "stop" (the model ended), "length" (max_new_tokens reached) or "choice"
     question_layer: int | None = None
     prefilter: float | None = None
+    choices: tuple[Choice, ...] = ()
     notices: tuple[str, ...] = field(default=())
 
     @property

@@ -212,6 +212,12 @@ SETTINGS: tuple[Setting, ...] = (
         _LIMITS.max_sound_seconds,
         "longest sound that is read at once: seconds or hh:mm:ss",
     ),
+    Setting(
+        "timeout",
+        _bounded(float, 1e-3, "expected a number of seconds above 0"),
+        600.0,
+        "seconds that reading one file of a batch may take",
+    ),
     Setting("quiet", _boolean, False, "print the answer only"),
     Setting("verbose", _boolean, False, "print more about media and model"),
     Setting("debug", _boolean, False, "show tracebacks"),

@@ -18,9 +18,10 @@ MAY_IMPORT = {
     "weights": {"model"},
     "engine": {"model", "media", "weights"},
     "training": {"scenes", "media", "model", "weights"},
+    "batch": {"engine", "media", "weights"},
     "evaluation": {"engine", "model", "media", "weights", "scenes"},
     "assets": {"scenes", "media", "engine", "cli"},
-    "cli": {"engine", "evaluation", "model", "media", "scenes", "training", "weights"},
+    "cli": {"batch", "engine", "evaluation", "model", "media", "scenes", "training", "weights"},
 }
 PLAIN = {"results", "settings", "errors", "files", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}

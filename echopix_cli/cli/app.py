@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -22,7 +23,8 @@ from echopix_cli.errors import EchopixError, ExitCode
 from echopix_cli.settings import resolve
 
 EPILOG = (
-    "Exit codes: 0 ok, 1 failure, 2 usage, 3 model unavailable, 4 media, 5 device or memory, 130 interrupted. "
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 model unavailable, 4 media, 5 device or memory, 130 interrupted, "
+    "141 stdout closed, 143 terminated. "
     "Every option is also read from ECHOPIX_* and config.toml; see echopix config."
 )
 
@@ -86,6 +88,9 @@ def main() -> NoReturn:
         _fail(error)
     except KeyboardInterrupt:
         interrupted = True
+    except BrokenPipeError:  # who read stdout, as head does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+        sys.exit(ExitCode.PIPE_CLOSED)
     except SystemExit as left:
         interrupted = left.code == ExitCode.INTERRUPTED  # how typer passes Ctrl-C on
         if not interrupted:

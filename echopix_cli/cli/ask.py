@@ -5,42 +5,46 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import answer_record, one_line
-from echopix_cli.errors import EchopixError, ExitCode, UsageError
+from echopix_cli.cli.output import answer_record
+from echopix_cli.errors import UsageError
 from echopix_cli.media import require_file
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Encoded, Engine, SieveOptions
+    from echopix_cli.results import Answer
 
 _EXAMPLE = 'echopix ask clip.mp4 "What instrument is playing?"'
 
 
-def split_arguments(arguments: Sequence[str], questions: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: bool) -> tuple[list[str], list[str]]:
     """Media and questions of a command line: as with ``cp``, the last argument is the question, unless
-    questions were given by ``-Q``; then every argument is media. ``-`` reads the question from stdin.
+    questions were given by ``-Q`` or in a file (``listed``); then every argument is media. ``-`` as the question
+    reads it from stdin.
 
     Raises:
         UsageError: no question, no media, or an empty question.
     """
     media, asked = list(arguments), list(questions)
-    if not asked:
+    if not asked and not listed:
         if not media:
             raise UsageError("no media and no question given", _EXAMPLE)
         last = media.pop()
-        if last != "-" and os.path.isfile(last):
-            raise UsageError(f"no question given: the last argument, {last}, is a file", _EXAMPLE)
+        if last != "-" and os.path.exists(last):
+            what = "folder" if os.path.isdir(last) else "file"
+            raise UsageError(f"no question given: the last argument, {last}, is a {what}", _EXAMPLE)
         if not media:
             raise UsageError(f"no media given: {last!r} is taken for the question", _EXAMPLE)
         asked = [last]
     if not media:
         raise UsageError("no media given", _EXAMPLE)
-    if asked.count("-") > 1:
-        raise UsageError("only one question can be read from stdin", _EXAMPLE)
+    if [*media, *asked].count("-") > 1:
+        raise UsageError("only one thing can be read from stdin", _EXAMPLE)
     asked = [_from_stdin() if question == "-" else question for question in asked]
     if not all(question.strip() for question in asked):
         raise UsageError("the question is empty", _EXAMPLE)
@@ -63,7 +67,29 @@ def ask(
     last: Annotated[
         str | None, typer.Argument(metavar="QUESTION", help="what to ask; - reads it from stdin", show_default=False)
     ] = None,
+    choices: Annotated[
+        str | None,
+        typer.Option("--choices", metavar="A|B|…", help="answer with one of these", show_default=False),
+    ] = None,
     question: opt.Questions = None,
+    questions: Annotated[
+        Path | None, opt.many("questions, one a line, or JSONL with ids and choices", "--questions", metavar="FILE")
+    ] = None,
+    tasks: Annotated[
+        Path | None, opt.many("JSONL of id, media, question, budget, start, end, choices", "--input", metavar="FILE")
+    ] = None,
+    glob: Annotated[str | None, opt.many("what files in folders are called", "--glob", metavar="PATTERN")] = None,
+    null: Annotated[bool, opt.many("paths on stdin end with NUL, as find -print0 writes them", "--null", "-0")] = False,
+    output: Annotated[
+        Path | None,
+        opt.many("append records to this JSONL file", "--output", "-o", metavar="FILE"),
+    ] = None,
+    resume: Annotated[
+        bool | None, opt.many("go on with the output file (default), or begin it anew", "--resume/--overwrite")
+    ] = None,
+    shard: Annotated[str | None, opt.many("only the I-th of N shares of the files", "--shard", metavar="I/N")] = None,
+    fail_fast: Annotated[bool, opt.many("end at the first failure", "--fail-fast")] = False,
+    timeout: opt.Timeout = None,
     json: opt.Json = False,
     budget: opt.Budget = None,
     sieve: opt.Sieve = None,
@@ -93,66 +119,96 @@ def ask(
 ) -> None:
     """Ask about what is seen and heard in media files.
 
-    The answer goes to stdout; the table of kept tokens, latency and memory to stderr.
+    Of one file, the answer goes to stdout and the table of kept tokens, latency and memory to stderr. MEDIA may
+    also be several files, folders, or - for paths on stdin: then every file and question becomes one JSON line.
     """
     run = opt.Run.begin(locals())
     arguments = [*(media or []), *([] if last is None else [last])]
-    files, questions = split_arguments(arguments, question or [])
-    if len(files) == 1:
-        require_file(files[0])  # before the model is loaded for nothing
-    engine = run.engine(files)
+    if tasks is not None:
+        _refuse_beside_input(arguments, question, questions)
+        files, asked = list[str](), list[str]()
+    else:
+        files, asked = split_arguments(arguments, question or [], questions is not None)
+    options = clean(choices)
+    if resume is not None and output is None:
+        raise UsageError("there is no output file to resume or overwrite", "add --output FILE.jsonl")
+    if _is_one(files) and not any((tasks, questions, output, shard)):
+        _ask_one(run, files[0], asked, options, json)
+        return
+    from echopix_cli.cli.ask_many import Many, ask_many
+
+    overwrite = resume is False
+    ask_many(run, Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, json))
+
+
+def clean(choices: str | None) -> tuple[str, ...]:
+    """Options of the command line, split.
+
+    Raises:
+        UsageError: they are no options.
+    """
+    if choices is None:
+        return ()
+    from echopix_cli.engine.choices import clean_choices
+
+    return clean_choices(choices.split("|"))
+
+
+def _refuse_beside_input(arguments: Sequence[str], questions: Sequence[str] | None, file: Path | None) -> None:
+    if arguments or questions or file is not None:
+        raise UsageError("--input holds media and questions already", "leave the other ones out")
+
+
+def _is_one(files: Sequence[str]) -> bool:
+    """Whether one file is meant, whose answer a person waits for."""
+    return len(files) == 1 and files[0] != "-" and not os.path.isdir(files[0])
+
+
+def _ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[str, ...], as_json: bool) -> None:
+    require_file(path)  # before the model is loaded for nothing
+    engine = run.engine([path])
     plan, wanted = run.plan(engine), run.sieve(engine)
-    failures: list[EchopixError] = []
-    encoded: Encoded | None = None
-    for path in files:
-        try:
-            with run.output.progress(f"reading {path}"):
-                encoded = engine.read(path, plan)
-            if run["verbose"]:
-                run.describe(path, encoded.clip.info)
-            for text in questions:
-                _answer(run, engine, encoded, text, wanted, as_json=json, label=path if len(files) > 1 else None)
-        except EchopixError as error:
-            if len(files) == 1:
-                raise
-            failures.append(error)
-            run.output.error(error)
-        finally:
-            encoded = None  # or this file's features would count towards the next one's peak memory
-    if failures:
-        run.output.notice(f"{len(failures)} of {len(files)} files failed")
-        codes = {failure.exit_code for failure in failures}
-        raise typer.Exit(codes.pop() if len(codes) == 1 and len(failures) == len(files) else ExitCode.FAILURE)
+    with run.output.progress(f"reading {path}"):
+        encoded = engine.read(path, plan)
+    if run["verbose"]:
+        run.describe(path, encoded.clip.info)
+    for text in questions:
+        if choices:
+            decided = engine.decide(encoded, text, choices, run["budget"], run.generation(), wanted)
+            _show(run, decided, as_json)
+        else:
+            _answer(run, engine, encoded, text, wanted, as_json)
 
 
-def _answer(
-    run: opt.Run,
-    engine: Engine,
-    encoded: Encoded,
-    question: str,
-    sieve: SieveOptions,
-    as_json: bool,
-    label: str | None,
-) -> None:
+def _show(run: opt.Run, answer: Answer, as_json: bool) -> None:
+    from echopix_cli.cli.tables import answer_table
+
+    if as_json:
+        run.output.record(answer_record(answer))
+        return
+    run.output.answer(answer.answer)
+    run.output.show(answer_table(answer))
+
+
+def _answer(run: opt.Run, engine: Engine, encoded: Encoded, question: str, sieve: SieveOptions, as_json: bool) -> None:
     """Stream one answer: pieces to a terminal, one line or one object elsewhere, then the table."""
     from echopix_cli.results import Answer
 
     output = run.output
     live = output.answers_on_terminal and not as_json
-    before = "" if label is None else f"{one_line(label)}: "
     started = False
     try:
         for event in engine.stream(encoded, question, run["budget"], run.generation(), sieve):
             if not isinstance(event, Answer):
                 if live:
-                    output.answer(event.text if started else before + event.text, end="")
+                    output.answer(event.text, end="")
                     started = True
             elif as_json:
                 output.record(answer_record(event))
             else:
                 from echopix_cli.cli.tables import answer_table
 
-                output.answer("" if started else before + event.answer)
+                output.answer("" if started else event.answer)
                 started = False
                 output.show(answer_table(event))
     finally:

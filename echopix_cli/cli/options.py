@@ -27,6 +27,7 @@ def _option(name: str, *flags: str, metavar: str | None = None, panel: str | Non
 
 
 _MEDIA, _MODEL, _SHOW = "What to take from the media", "Model and answer", "What to print"
+_MANY = "Many files and questions"
 
 Budget = Annotated[str | None, _option("budget", "--budget", "-b", metavar="FRACTION", panel=_MODEL)]
 Sieve = Annotated[str | None, _option("sieve", metavar="NAME", panel=_MODEL)]
@@ -49,6 +50,7 @@ NoAudio = Annotated[bool | None, _option("no_audio", "--no-audio/--audio", panel
 NoVideo = Annotated[bool | None, _option("no_video", "--no-video/--video", panel=_MEDIA)]
 AudioTrack = Annotated[str | None, _option("audio_track", metavar="N", panel=_MEDIA)]
 VideoTrack = Annotated[str | None, _option("video_track", metavar="N", panel=_MEDIA)]
+Timeout = Annotated[str | None, _option("timeout", metavar="SECONDS", panel=_MANY)]
 Quiet = Annotated[bool | None, _option("quiet", "--quiet", "-q", panel=_SHOW)]
 Verbose = Annotated[bool | None, _option("verbose", "--verbose", "-v", panel=_SHOW)]
 Debug = Annotated[bool | None, _option("debug", "--debug", panel=_SHOW)]
@@ -56,9 +58,16 @@ NoColor = Annotated[bool | None, _option("no_color", "--no-color/--color", panel
 Json = Annotated[
     bool, typer.Option("--json", help="print JSON objects instead of text", rich_help_panel=_SHOW, show_default=False)
 ]
+
+
+def many(help: str, *flags: str, metavar: str | None = None) -> Any:
+    """An option about many files and questions."""
+    return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=_MANY, show_default=False)
+
+
 Questions = Annotated[
     list[str] | None,
-    typer.Option("--question", "-Q", metavar="TEXT", help="a question; repeat for more", show_default=False),
+    many("a question; repeat for more", "--question", "-Q", metavar="TEXT"),
 ]
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from echopix_cli.results import SCHEMA_VERSION, Answer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
 _PLAIN_SPACE = {"\n", "\t"}
 # Characters that reorder or hide text on a terminal; category Cf also holds joiners that scripts need.
@@ -111,16 +113,64 @@ class Output:
         line.append(one_line(text), style="default")
         self.console.print(line, soft_wrap=True)
 
+    @property
+    def _shows_progress(self) -> bool:
+        return not self.quiet and self.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    @contextmanager
+    def tally(self, total: int) -> Iterator[Tally]:
+        """Progress through so many items."""
+        if not self._shows_progress:
+            yield Tally(None, total)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            yield Tally(progress, total)
+
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """A spinner while something takes time; only on a terminal. Yields what changes its text."""
-        if self.quiet or not self.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        if not self._shows_progress:
             yield lambda text: None
             return
         from rich.text import Text
 
         with self.console.status(Text(one_line(text))) as status:
             yield lambda text: status.update(Text(one_line(text)))
+
+
+class Tally:
+    """A progress bar on stderr with rate and time left; nothing where there is no terminal to show it on."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._task = None if progress is None else progress.add_task("", total=total, rate="")
+        self._began = time.monotonic()
+        self._count = 0
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        self._count += count
+        if self._progress is not None and self._task is not None:
+            rate = 60 * self._count / max(time.monotonic() - self._began, 1e-9)
+            self._progress.update(self._task, advance=count, rate=f"{rate:.0f}/min")
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while something else is written to the terminal."""
+        if self._progress is None:
+            yield
+            return
+        self._progress.stop()
+        yield
+        self._progress.start()
 
 
 def answer_record(answer: Answer) -> dict[str, Any]:
@@ -132,8 +182,11 @@ def answer_record(answer: Answer) -> dict[str, Any]:
     raw["tokens_per_second"] = None if rate is None else round(rate, 3)
     raw["audio"] = str(answer.audio)
     raw["notices"] = list(answer.notices)
+    for choice in raw["choices"]:
+        choice["probability"] = round(choice["probability"], 6)
+    raw["choices"] = list(raw["choices"])
     order = (
-        "media question answer finish_reason audio tokens budget sieve question_layer prefilter latency_s "
+        "media question answer choices finish_reason audio tokens budget sieve question_layer prefilter latency_s "
         "tokens_per_second peak_memory_bytes model sampling notices"
     )
     return {"schema_version": SCHEMA_VERSION, **{name: raw[name] for name in order.split()}}

@@ -98,6 +98,7 @@ def _facts(answer: Answer) -> Table:
         ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {precision(model)}"),
         *([("chosen", model.chosen)] if model.chosen and not model.demonstration else []),
         ("sieve", f"{sieve_words(answer)}, budget {answer.budget:g}"),
+        *((choice.letter, f"{100 * choice.probability:5.1f} %  {choice.text}") for choice in answer.choices),
         ("audio", str(answer.audio)),
         ("sampled", "; ".join(taken)),
         ("speed", f"first token after {seconds(answer.latency.first_token)}"

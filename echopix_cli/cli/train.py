@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.errors import UsageError
+from echopix_cli.cli.signals import stopping
+from echopix_cli.errors import Interrupted, UsageError
 from echopix_cli.files import check_target, write_whole
 from echopix_cli.results import SCHEMA_VERSION
 
@@ -143,13 +140,13 @@ def train(
             return
         with run.output.progress(f"training {out}") as say:
             trainer.watch = lambda progress: say(_line(progress))
-            with _stopping(trainer) as interrupted:
+            with stopping(trainer.stop) as interrupted:
                 trainer.run(seconds=seconds)
     if plot is not None:
         write_whole(plot, draw_curves(out, plot.suffix.lower()))
     if interrupted:
-        run.output.notice(f"stopped after step {trainer.step} of {recipe.steps}; echopix train --out {out} goes on")
-        raise KeyboardInterrupt
+        done = f"Interrupted after step {trainer.step} of {recipe.steps}"
+        raise Interrupted(f"{done}; echopix train --out {out} goes on", interrupted[0])
     if json:
         run.output.record(
             {"schema_version": SCHEMA_VERSION, "out": str(out), "step": trainer.step, "recipe": asdict(recipe)}
@@ -231,22 +228,3 @@ def _line(progress: Progress) -> str:
         f"step {progress.step}/{progress.steps}, answer loss {progress.losses['answer']:.3f}, "
         f"{progress.step_seconds:.2f} s a step, {remaining} left"
     )
-
-
-@contextmanager
-def _stopping(trainer: Trainer) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM end the run after its current step; the list then holds the signal. A second one kills."""
-    received: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        trainer.stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

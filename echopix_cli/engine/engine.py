@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
+from echopix_cli.engine.choices import LETTERS, letter_ids, posed
 from echopix_cli.engine.forecast import Forecast, Workload
 from echopix_cli.engine.loading import ADVICE, is_out_of_memory, locate
 from echopix_cli.engine.loading import choose_device as choose_device
@@ -23,6 +25,7 @@ from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import (
     Answer,
     AudioStatus,
+    Choice,
     ModalityTokens,
     ModelFacts,
     PeakMemory,
@@ -68,6 +71,16 @@ class TextPiece:
     """The next piece of an answer's text."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class _Sift:
+    """A prompt and what its sieve kept, with the budget and the sieve that were meant."""
+
+    budget: float
+    choice: SieveChoice
+    prompt: Prompt
+    sieved: Sieved
 
 
 class Engine:
@@ -194,8 +207,12 @@ class Engine:
             clip = load_clip(path, plan)
         return self._encode(clip, clock)
 
-    def encode(self, clip: Clip) -> Encoded:
+    def encode(self, clip: Clip, decode_seconds: float = 0.0) -> Encoded:
         """Towers over a decoded clip, once for all questions about it.
+
+        Args:
+            clip: from the media room.
+            decode_seconds: what decoding it took, wherever that was done.
 
         Raises:
             MediaError: it holds neither a picture nor a sound long enough for one token.
@@ -203,7 +220,7 @@ class Engine:
         """
         reset_peaks(self.device)
         clock = Clock(self.device)
-        clock.seconds["decode"] = 0.0
+        clock.seconds["decode"] = decode_seconds
         return self._encode(clip, clock)
 
     @torch.inference_mode()
@@ -275,26 +292,13 @@ class Engine:
             UsageError: an empty question, a budget outside (0, 1], or a sieve that this model has not.
             DeviceError: out of memory.
         """
-        fraction = self.default_budget if budget is None else budget
-        if not 0.0 < fraction <= 1.0:
-            raise UsageError(f"budget {fraction:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
-        choice = self.choose(sieve, fraction)
-        reset_peaks(self.device)
         clock, shown, text = Clock(self.device), "", ""
         ids: list[int] = []
         with memory_errors(self.device, self.advice):
-            with clock.stage("sieve"), torch.inference_mode():
-                prompt = self.place(encoded, question, options.system)
-                sieved = self.model.thinker.sieve(
-                    prompt,
-                    fraction,
-                    selection=choice.selection,
-                    generator=torch.Generator().manual_seed(sieve.seed),
-                    first_layers=choice.first_layers,
-                )
+            sift = self._sift(clock, encoded, question, budget, options, sieve)
             tokens = generate(
                 self.model.thinker,
-                sieved,
+                sift.sieved,
                 max_new_tokens=options.max_new_tokens,
                 stop_ids=self.processor.stop_ids,
                 temperature=options.temperature,
@@ -314,7 +318,72 @@ class Engine:
                     following = next(tokens, None)
         if text != shown:
             yield TextPiece(text[len(shown) :])
-        yield self._answer(encoded, question, fraction, choice, prompt, sieved, ids, text, clock.seconds)
+        finish = "stop" if ids[-1] in self.processor.stop_ids else "length"
+        yield self._answer(encoded, question, sift, text, finish, len(ids), clock.seconds)
+
+    def decide(
+        self,
+        encoded: Encoded,
+        question: str,
+        choices: Sequence[str],
+        budget: float | None = None,
+        options: GenerationOptions = GenerationOptions(),
+        sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
+    ) -> Answer:
+        """Answer a multiple-choice question by the likelihood of the options' letters: always one of them.
+
+        Args:
+            encoded: from :meth:`encode` or :meth:`read`.
+            question: in the user's words, without the options.
+            choices: texts of the options, from :func:`~.choices.clean_choices`.
+            budget: as in :meth:`stream`.
+            options: of which only the system prompt matters.
+            sieve: what chooses the tokens.
+
+        Raises:
+            UsageError: as in :meth:`stream`.
+            ModelError: the vocabulary has no tokens for the letters.
+            DeviceError: out of memory.
+        """
+        letters = letter_ids(self.processor, len(choices))
+        clock = Clock(self.device)
+        with memory_errors(self.device, self.advice):
+            sift = self._sift(clock, encoded, posed(question, choices), budget, options, sieve)
+            with clock.stage("prefill"), torch.inference_mode():
+                cache = DynamicCache(config=self.model.thinker.config.text_config)
+                logits = self.model.thinker.prefill(sift.sieved, cache)[0]
+                shares = logits[letters].double().softmax(dim=-1).tolist()
+        scored = tuple(map(Choice, LETTERS, choices, shares))
+        best = max(scored, key=lambda choice: choice.probability)
+        clock.seconds["generate"] = 0.0
+        answer = self._answer(encoded, question, sift, best.text, "choice", 1, clock.seconds)
+        return replace(answer, choices=scored)
+
+    def _sift(
+        self,
+        clock: Clock,
+        encoded: Encoded,
+        question: str,
+        budget: float | None,
+        options: GenerationOptions,
+        sieve: SieveOptions,
+    ) -> _Sift:
+        """The sieve over one prompt, on the clock."""
+        fraction = self.default_budget if budget is None else budget
+        if not 0.0 < fraction <= 1.0:
+            raise UsageError(f"budget {fraction:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
+        choice = self.choose(sieve, fraction)
+        reset_peaks(self.device)
+        with clock.stage("sieve"), torch.inference_mode():
+            prompt = self.place(encoded, question, options.system)
+            sieved = self.model.thinker.sieve(
+                prompt,
+                fraction,
+                selection=choice.selection,
+                generator=torch.Generator().manual_seed(sieve.seed),
+                first_layers=choice.first_layers,
+            )
+        return _Sift(fraction, choice, prompt, sieved)
 
     def ask(
         self,
@@ -333,24 +402,21 @@ class Engine:
         self,
         encoded: Encoded,
         question: str,
-        budget: float,
-        choice: SieveChoice,
-        prompt: Prompt,
-        sieved: Sieved,
-        ids: list[int],
+        sift: _Sift,
         text: str,
+        finish_reason: str,
+        generated: int,
         seconds: dict[str, float],
     ) -> Answer:
-        clip, before = encoded.clip, encoded.seconds
+        clip, before, choice = encoded.clip, encoded.seconds, sift.choice
         first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
-        stopped = ids[-1] in self.processor.stop_ids
         notices = (*clip.notices, *((DEMONSTRATION,) if self.source.demonstration else ()))
         return Answer(
             media=clip.path,
             question=question,
             answer=text,
-            tokens=self._count(prompt.input_ids[0], sieved.kept[0], len(ids)),
-            budget=budget if choice.selection != "none" else 0.0,
+            tokens=self._count(sift.prompt.input_ids[0], sift.sieved.kept[0], generated),
+            budget=sift.budget if choice.selection != "none" else 0.0,
             sieve=choice.selection,
             latency=StageTimes(
                 load=self.load_seconds,
@@ -367,7 +433,7 @@ class Engine:
             model=self.facts,
             audio=clip.audio_status,
             sampling=_sampling(clip),
-            finish_reason="stop" if stopped else "length",
+            finish_reason=finish_reason,
             question_layer=choice.layer,
             prefilter=choice.prefilter,
             notices=notices,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from echopix_cli.engine.choices import LETTERED, LETTERS
+
 _NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
@@ -14,8 +14,6 @@ _NUMBERS = (
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
 _ARTICLES = {"a", "an", "the"}
 _APOSTROPHES = "'’"
-# "B", "b)", "(B)", "B.", and "B. violin", "B: violin", "(B) violin".
-_LETTERED = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])(?:[.):]|(?=\s*$)))\s*(.*)", re.DOTALL)
 
 
 def normalise(text: str) -> str:
@@ -44,23 +42,13 @@ def _kept(text: str, place: int) -> str:
     return character if inside_number or of_number else " "
 
 
-def without_letters(choices: Sequence[str]) -> tuple[str, ...]:
-    """Choices without the letters of their own that some data sets write before them ("A. piano", "B. violin")."""
-    found = [_LETTERED.fullmatch(choice) for choice in choices]
-    own = all(
-        match is not None and (match[1] or match[2]).upper() == letter and match[3]
-        for match, letter in zip(found, LETTERS, strict=False)
-    )
-    return tuple(match[3].strip() for match in found if match is not None) if own else tuple(choices)
-
-
 def chosen(answer: str, choices: Sequence[str]) -> int | None:
     """Which of the choices an answer names: by its text, by its letter, or by both where they agree."""
     texts = [normalise(choice) for choice in choices]
     said = normalise(answer)
     if said in texts:
         return texts.index(said)
-    match = _LETTERED.fullmatch(answer)
+    match = LETTERED.fullmatch(answer)
     if match is None:
         return None
     index = LETTERS.index((match[1] or match[2]).upper())

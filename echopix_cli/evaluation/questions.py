@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from echopix_cli.engine.choices import LETTERS, posed, without_letters
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.matching import LETTERS, chosen, normalise, without_letters
+from echopix_cli.evaluation.matching import chosen, normalise
 from echopix_cli.scenes import FAMILIES, SPLITS, Evidence, Script, make_script
 
 SCENES = "scenes:"
@@ -43,8 +44,7 @@ class Question:
     @property
     def prompt(self) -> str:
         """The question as the model reads it: choices follow, one on a line, behind their letters."""
-        lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False)]
-        return "\n".join([self.question, *lines])
+        return posed(self.question, self.choices)
 
 
 def load_questions(data: str, count: int | None, seed: int, families: Sequence[str] = ()) -> tuple[Question, ...]:

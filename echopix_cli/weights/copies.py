@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echopix_cli.errors import EchopixError, ModelError
+from echopix_cli.files import sha256_of
 from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import weight_files
 from echopix_cli.weights.hub import SMALL
 from echopix_cli.weights.registry import Model, ModelSource, files_of
-from echopix_cli.weights.store import MANIFEST, Entry, Store, sha256_of
+from echopix_cli.weights.store import MANIFEST, Entry, Store
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,7 @@ files stay in the hub's own cache, which other programs share.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -28,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from echopix_cli.errors import EchopixError, ModelError
+from echopix_cli.files import sha256_of, sync
 from echopix_cli.settings import cache_dir
 
 MANIFEST = "manifest.json"
@@ -37,7 +36,6 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@%+=-]{0,200}")
 _LEFT_BEHIND = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{8}\.(?:stage|old)")
 # Whose versions decide what the bytes of an entry look like.
 _LIBRARIES = ("echopix", "torch", "transformers", "safetensors", "huggingface_hub", "bitsandbytes")
-_BLOCK = 4 * 1024 * 1024
 
 
 class Busy(EchopixError):
@@ -310,16 +308,6 @@ class Store:
         return Entry(home.name, home, manifest, tuple(faults))
 
 
-def sha256_of(path: Path, advance: Callable[[int], None] = lambda count: None) -> str:
-    """A file's SHA-256 in hexadecimal digits; ``advance`` is told of the bytes read."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            advance(len(block))
-    return digest.hexdigest()
-
-
 def library_versions() -> dict[str, str]:
     """Versions of the packages that decide what an entry's bytes look like; those that are not installed left out."""
     found = {}
@@ -329,19 +317,6 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk.
-
-    Raises:
-        OSError: they do not get there.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _fault(folder: Path, name: str, fact: FileFact) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from echopix_cli.errors import EchopixError, ModelError
-from echopix_cli.weights.store import FileFact, sha256_of, sync
+from echopix_cli.files import sha256_of, sync
+from echopix_cli.weights.store import FileFact
 
 PART = ".echopix.incomplete"
 

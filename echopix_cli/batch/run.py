@@ -1,0 +1,281 @@
+"""The batch itself: files are decoded ahead of the model, every task ends in one record, nothing ends the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from echopix_cli.batch.decoding import Decoded, Worker, Workers
+from echopix_cli.batch.journal import FileFacts, Journal
+from echopix_cli.batch.tasks import Task
+from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.errors import EchopixError, MediaError
+from echopix_cli.media import DecodePlan
+from echopix_cli.results import Answer
+from echopix_cli.weights.copies import folder_revision
+
+_LOOK = 0.1  # seconds between looks at whether to stop, while a file is being decoded
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every task: a plan from :meth:`Engine.plan`, and how answers are made."""
+
+    plan: DecodePlan
+    budget: float | None = None
+    options: GenerationOptions = field(default_factory=GenerationOptions)
+    sieve: SieveOptions = field(default_factory=SieveOptions)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One task's end: an answer or an error, under the key that it can be found again by.
+
+    ``key`` and ``file`` are None where the file could not even be read.
+    """
+
+    task: Task
+    key: str | None
+    file: FileFacts | None
+    answer: Answer | None = None
+    error: EchopixError | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many tasks a batch had, how many of them were answered or failed now, and were answered before."""
+
+    tasks: int
+    answered: int
+    failed: int
+    before: int
+
+    @property
+    def done(self) -> int:
+        """Tasks that have their record."""
+        return self.answered + self.failed + self.before
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tasks about the same span of the same file: decoded and encoded once."""
+
+    media: str
+    start: float | None
+    end: float | None
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A group after its file was looked at: what is left to ask, and the clip, or why there is none."""
+
+    file: FileFacts | None
+    open: tuple[tuple[Task, str | None], ...]
+    decoded: Decoded | None = None
+    error: EchopixError | None = None
+
+
+class Batch:
+    """Asks a loaded engine a list of tasks.
+
+    Args:
+        engine: the model.
+        settings: of every answer.
+        sink: takes every outcome, in order; what it raises ends the batch.
+        journal: what was done before; None where nothing is kept.
+        stop: asked often; once true, the current item is dropped and the batch ends.
+        timeout: seconds that reading one file may take.
+        workers: decoding processes; None takes one for every two processors, at most four.
+        fail_fast: end at the first failure.
+        passed: told of tasks that were answered before.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        sink: Callable[[Outcome], None],
+        *,
+        journal: Journal | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        timeout: float = 600.0,
+        workers: int | None = None,
+        fail_fast: bool = False,
+        passed: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.engine, self.settings, self.sink, self.journal = engine, settings, sink, journal
+        self.stop, self.timeout, self.fail_fast, self.passed = stop, timeout, fail_fast, passed
+        self.workers = workers or max(1, min(4, (os.cpu_count() or 1) // 2))
+        self.answered = self.failed = self.before = 0
+        self._facts = self._settled_facts()
+
+    def run(self, tasks: Sequence[Task]) -> Summary:
+        """Ask everything; a file that fails fails alone."""
+        pending: deque[tuple[_Group, Future[_Prepared]]] = deque()
+        groups = _groups(tasks)
+        workers = Workers(self.workers, self.timeout)
+        try:
+            while not self._ended():
+                # One clip more than there are workers: the model finds the next one ready, and memory is bounded.
+                while len(pending) <= self.workers and (group := next(groups, None)) is not None:
+                    pending.append((group, workers.submit(self._preparing(group))))
+                if not pending:
+                    break
+                group, future = pending.popleft()
+                prepared = self._wait(future)
+                if prepared is not None:
+                    self._finish(group, prepared)
+                del future, prepared  # or this clip would be held while the next one is waited for
+        finally:
+            workers.close()
+        return Summary(len(tasks), self.answered, self.failed, self.before)
+
+    def _ended(self) -> bool:
+        return self.stop() or (self.fail_fast and self.failed > 0)
+
+    def _wait(self, future: Future[_Prepared]) -> _Prepared | None:
+        while not self.stop():
+            try:
+                return future.result(_LOOK)
+            except NotYet:
+                if future.done():
+                    raise
+        return None
+
+    def _preparing(self, group: _Group) -> Callable[[Worker], _Prepared]:
+        """In a thread of its own: find out which file this is and what is left to ask about it, and decode it."""
+
+        def prepare(worker: Worker) -> _Prepared:
+            file: FileFacts | None = None
+            left: tuple[tuple[Task, str | None], ...] = tuple((task, None) for task in group.tasks)
+            try:
+                file = self._identify(worker, group.media)
+                keyed = [(task, self._key(file.sha256, task)) for task in group.tasks]
+                left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
+                if not left:
+                    return _Prepared(file, ())
+                return _Prepared(file, left, worker.decode(group.media, self._plan(group)))
+            except EchopixError as error:
+                return _Prepared(file, left, error=error)
+
+        return prepare
+
+    def _identify(self, worker: Worker, media: str) -> FileFacts:
+        """A file's bytes; without reading them again where size and time say that they are known."""
+        try:
+            status = os.stat(media)
+        except (OSError, ValueError):
+            worker.fingerprint(media)  # says what is wrong with it
+            raise MediaError(f"{media} changed while it was looked at", "run again") from None
+        known = None if self.journal is None else self.journal.facts_of(media, status.st_size, status.st_mtime_ns)
+        return known or FileFacts(worker.fingerprint(media), status.st_size, status.st_mtime_ns)
+
+    def _plan(self, group: _Group) -> DecodePlan:
+        plan = self.settings.plan
+        return replace(
+            plan,
+            start=plan.start if group.start is None else group.start,
+            end=plan.end if group.end is None else group.end,
+        )
+
+    def _finish(self, group: _Group, prepared: _Prepared) -> None:
+        """Ask what is left of a group, and hand on every outcome."""
+        skipped = len(group.tasks) - len(prepared.open)
+        self.before += skipped
+        if skipped:
+            self.passed(skipped)
+        encoded: Encoded | None = None
+        failure = prepared.error
+        for task, key in prepared.open:
+            if self._ended():
+                return
+            answer, error = None, failure
+            try:
+                if failure is None:
+                    if encoded is None:
+                        assert prepared.decoded is not None
+                        encoded = self._encode(prepared.decoded)
+                    if (answer := self._answer(encoded, task)) is None:
+                        return
+            except EchopixError as raised:
+                error = raised
+                failure = raised if encoded is None else None  # what one file cannot do, its other questions cannot
+            self.answered += error is None
+            self.failed += error is not None
+            self.sink(Outcome(task, key, prepared.file, answer, error))
+
+    def _encode(self, decoded: Decoded) -> Encoded:
+        with _nothing_unexpected():
+            return self.engine.encode(decoded.clip, decoded.seconds)
+
+    def _answer(self, encoded: Encoded, task: Task) -> Answer | None:
+        """One answer; None when it was to be dropped."""
+        own = self.settings
+        budget = own.budget if task.budget is None else task.budget
+        with _nothing_unexpected():
+            if task.choices:
+                return self.engine.decide(encoded, task.question, task.choices, budget, own.options, own.sieve)
+            for event in self.engine.stream(encoded, task.question, budget, own.options, own.sieve):
+                if isinstance(event, Answer):
+                    return event
+                if self.stop():
+                    return None
+        raise AssertionError("a stream ends with its answer")
+
+    def _settled_facts(self) -> dict[str, Any]:
+        """What changes answers, of model and settings."""
+        facts, source = self.engine.facts, self.engine.source
+        plan = {
+            name: value for name, value in asdict(self.settings.plan).items() if name not in ("start", "end", "limits")
+        }
+        return {
+            "model": [facts.name, source.revision or folder_revision(source.folder), facts.dtype, facts.quantization],
+            "plan": plan,
+            "options": asdict(self.settings.options),
+            "sieve": asdict(self.settings.sieve),
+        }
+
+    def _key(self, sha256: str, task: Task) -> str:
+        """What an answer depends on, in 32 hexadecimal digits."""
+        own = self.settings
+        facts = {
+            **self._facts,
+            "media": sha256,
+            "question": task.question,
+            "choices": task.choices,
+            "budget": own.budget if task.budget is None else task.budget,
+            "start": own.plan.start if task.start is None else task.start,
+            "end": own.plan.end if task.end is None else task.end,
+        }
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _groups(tasks: Iterable[Task]) -> Iterator[_Group]:
+    """Tasks by what has to be decoded for them, in order of their first."""
+    grouped: dict[tuple[str, float | None, float | None], list[Task]] = {}
+    for task in tasks:
+        grouped.setdefault((task.media, task.start, task.end), []).append(task)
+    for (media, start, end), own in grouped.items():
+        yield _Group(media, start, end, tuple(own))
+
+
+@contextmanager
+def _nothing_unexpected() -> Iterator[None]:
+    """What nobody thought of is one item's failure too."""
+    try:
+        yield
+    except EchopixError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise EchopixError(f"unexpected failure: {what}", "ask this file alone with --debug, and report it") from error

@@ -1,0 +1,199 @@
+"""What a batch is to do: which files, which questions, in which order, and which share of them is ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from echopix_cli.engine.choices import clean_choices
+from echopix_cli.errors import MediaError, UsageError
+from echopix_cli.media import parse_time
+from echopix_cli.settings import parse_budget
+
+# What a folder is searched for. A file that is named outright may be called anything.
+EXTENSIONS = frozenset(
+    {
+        "3g2", "3gp", "asf", "avi", "dv", "f4v", "flv", "gif", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg",
+        "mts", "mxf", "nut", "ogv", "rm", "rmvb", "ts", "vob", "webm", "wmv",
+        "aac", "ac3", "aif", "aifc", "aiff", "amr", "ape", "au", "caf", "eac3", "flac", "m4a", "mka", "mp2", "mp3",
+        "oga", "ogg", "opus", "tak", "tta", "w64", "wav", "weba", "wma", "wv",
+    }
+)  # fmt: skip
+_TASK_FIELDS = {"id", "media", "question", "budget", "start", "end", "choices"}
+_QUESTION_FIELDS = {"id", "question", "choices"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question about one media file.
+
+    ``budget``, ``start`` and ``end`` (seconds) take the place of the settings' where they are given. ``choices``
+    are the texts of the options, without letters. ``id`` comes back in the record.
+    """
+
+    media: str
+    question: str
+    id: str | None = None
+    budget: float | None = None
+    start: float | None = None
+    end: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
+    """The files that names stand for: a file is itself, a folder all media files in it and below, by name.
+
+    Hidden files and folders are passed over, links to folders are not followed. A name that does not exist stays in
+    the list: asking it fails, and says so.
+
+    Args:
+        named: files and folders.
+        pattern: what files found in folders are called, in place of the known extensions; with a ``/`` in it, the
+            path within the folder.
+
+    Raises:
+        UsageError: a folder cannot be read, or there is nothing in any of them.
+    """
+    found: list[str] = []
+    for name in named:
+        found += _search(name, pattern) if os.path.isdir(name) else [name]
+    if not found:
+        what = "media files" if pattern is None else f"files called {pattern}"
+        raise UsageError(f"no {what} in {', '.join(named)}", "name a folder that holds some, or give --glob '*'")
+    return list(dict.fromkeys(found))
+
+
+def _search(folder: str, pattern: str | None) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise MediaError(f"cannot read the folder {error.filename}: {error.strerror}", "check its permissions")
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = os.path.join(place, name)
+            if not name.startswith(".") and _wanted(os.path.relpath(path, folder), pattern) and os.path.isfile(path):
+                found.append(path)
+    return found
+
+
+def _wanted(path: str, pattern: str | None) -> bool:
+    name = os.path.basename(path)
+    if pattern is None:
+        return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
+    return fnmatchcase(path if "/" in pattern else name, pattern)
+
+
+def read_paths(stream: BinaryIO, null: bool = False) -> list[str]:
+    """Paths on stdin, one per line, or ended by NUL as ``find -print0`` writes them."""
+    parts = stream.read().split(b"\0" if null else b"\n")
+    return [os.fsdecode(part if null else part.removesuffix(b"\r")) for part in parts if part.strip()]
+
+
+def read_questions(path: Path) -> list[Task]:
+    """Questions of a file: one per line, or JSON objects of ``question`` and perhaps ``id`` and ``choices``.
+
+    Returns:
+        Tasks whose media is yet to be said.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is no question.
+    """
+    lines = _lines(path)
+    if not any(text.lstrip().startswith("{") for _, text in lines):
+        return [Task("", text.strip()) for _, text in lines]
+    return [_task(raw, _QUESTION_FIELDS, where) for where, raw in _objects(lines, path)]
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Tasks of a JSONL file: ``media`` and ``question``, perhaps ``id``, ``budget``, ``start``, ``end``, ``choices``.
+
+    Relative media paths start at the file's folder; ``-`` reads stdin, where they start at the current one.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is no task.
+    """
+    folder = Path() if str(path) == "-" else path.parent
+    tasks = [_task(raw, _TASK_FIELDS, where) for where, raw in _objects(_lines(path), path)]
+    return [replace(task, media=os.path.join(folder, task.media)) for task in tasks]
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that hold something, with their numbers."""
+    try:
+        text = Path("/dev/stdin" if str(path) == "-" else path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", "give a UTF-8 text file") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise UsageError(f"{path} holds nothing", "write one question or task a line into it")
+    return lines
+
+
+def _objects(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        try:
+            raw = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{where} is not JSON: {error}", "write one JSON object a line") from None
+        if not isinstance(raw, dict):
+            raise UsageError(f"{where} is no JSON object", "write one JSON object a line")
+        yield where, raw
+
+
+def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
+    if unknown := sorted(set(raw) - known):
+        raise UsageError(f"{where}: unknown field {unknown[0]!r}", f"fields are: {', '.join(sorted(known))}")
+    for name in ("media", "question"):
+        if name in known and not (isinstance(raw.get(name), str) and raw[name].strip()):
+            raise UsageError(f"{where}: {name!r} is missing, empty or not text", f'write {{"{name}": "…"}}')
+    own = raw.get("id")
+    if own is not None and not isinstance(own, (str, int)):
+        raise UsageError(f"{where}: 'id' is neither text nor a whole number", 'write {"id": "clip-1"}')
+    choices = raw.get("choices") or ()
+    if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
+        raise UsageError(f"{where}: 'choices' is not a list of texts", 'write {"choices": ["yes", "no"]}')
+    try:
+        task = Task(
+            media=raw.get("media", ""),
+            question=raw["question"].strip(),
+            id=None if own is None else str(own),
+            budget=None if raw.get("budget") is None else parse_budget(str(raw["budget"])),
+            start=None if raw.get("start") is None else parse_time(str(raw["start"])),
+            end=None if raw.get("end") is None else parse_time(str(raw["end"])),
+            choices=clean_choices(choices) if choices else (),
+        )
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint) from None
+    if task.start is not None and task.end is not None and task.end <= task.start:
+        raise UsageError(f"{where}: it ends at {task.end:g} s, not after its start", "give an end later than the start")
+    return task
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/8`` → (2, 8).
+
+    Raises:
+        UsageError: not a share that there is.
+    """
+    own, _, count = text.partition("/")
+    if own.isascii() and own.isdecimal() and count.isascii() and count.isdecimal() and 1 <= int(own) <= int(count):
+        return int(own), int(count)
+    raise UsageError(f"--shard {text!r} is no share", "--shard 1/8 is the first of eight")
+
+
+def shard(tasks: Sequence[Task], own: int, count: int) -> list[Task]:
+    """The ``own``-th of ``count`` shares: every ``count``-th media file, with all that is asked about it.
+
+    The same list gives the same shares everywhere, disjoint, and together the whole.
+    """
+    place = {media: number for number, media in enumerate(dict.fromkeys(task.media for task in tasks))}
+    return [task for task in tasks if place[task.media] % count == own - 1]

@@ -1,0 +1,173 @@
+"""The part of ``echopix ask`` that takes folders, lists and several files: one record per file and question."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import Tally, answer_record, one_line
+from echopix_cli.cli.signals import stopping
+from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
+from echopix_cli.results import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from echopix_cli.batch import Task
+    from echopix_cli.batch.run import Outcome
+
+
+@dataclass(frozen=True)
+class Many:
+    """What the command line says about more than one file.
+
+    Args:
+        media: files, folders, or ``-`` for paths on stdin.
+        questions: asked of every file.
+        choices: of every question that brings none of its own.
+        glob: what files in folders are called.
+        null: paths on stdin end with NUL.
+        questions_file, tasks_file: of questions, and of whole tasks.
+        output: records are appended there.
+        overwrite: begin it anew.
+        shard: ``I/N``.
+        fail_fast: end at the first failure.
+        as_json: records on stdout even on a terminal.
+    """
+
+    media: Sequence[str]
+    questions: Sequence[str]
+    choices: tuple[str, ...]
+    glob: str | None
+    null: bool
+    questions_file: Path | None
+    tasks_file: Path | None
+    output: Path | None
+    overwrite: bool
+    shard: str | None
+    fail_fast: bool
+    as_json: bool
+
+
+def tasks_of(many: Many) -> list[Task]:
+    """Every question about every file, file by file; of them, the share that was asked for.
+
+    Raises:
+        UsageError: nothing to ask, or a list that cannot be read.
+    """
+    from echopix_cli.batch.tasks import Task, find_media, parse_shard, read_paths, read_questions, read_tasks, shard
+
+    if many.tasks_file is not None:
+        tasks = read_tasks(many.tasks_file)
+    else:
+        asked = [Task("", question) for question in many.questions]
+        if many.questions_file is not None:
+            asked += read_questions(many.questions_file)
+        named: list[str] = []
+        for name in many.media:
+            named += read_paths(sys.stdin.buffer, many.null) if name == "-" else [name]
+        if not named:
+            raise UsageError("no paths came in on stdin", "find . -name '*.mp4' | echopix ask - QUESTION")
+        tasks = [replace(task, media=media) for media in find_media(named, many.glob) for task in asked]
+    tasks = [task if task.choices else replace(task, choices=many.choices) for task in tasks]
+    if len({(task.media, task.question, task.id) for task in tasks}) < len(tasks):
+        raise UsageError("a question is asked twice of the same file", "leave one out, or give each an id of its own")
+    return tasks if many.shard is None else shard(tasks, *parse_shard(many.shard))
+
+
+def ask_many(run: opt.Run, many: Many) -> None:
+    """Ask everything; the exit code says whether all of it was answered.
+
+    Raises:
+        UsageError: a list, option or output file that does not fit.
+        Interrupted: by a signal; what was done is kept.
+    """
+    tasks = tasks_of(many)
+    with ExitStack() as held:
+        from echopix_cli.batch.journal import Journal
+
+        journal = None
+        if many.output is not None:
+            journal = Journal(many.output, tasks, many.overwrite)
+            held.callback(journal.close)
+        engine = run.engine()
+        from echopix_cli.batch import Batch, Settings
+
+        settings = Settings(run.plan(engine), run["budget"], run.generation(), run.sieve(engine))
+        received = held.enter_context(stopping())
+        tally = held.enter_context(run.output.tally(len(tasks)))
+        report = _Report(run, many, tally, journal)
+        batch = Batch(
+            engine,
+            settings,
+            report.take,
+            journal=journal,
+            stop=lambda: bool(received),
+            timeout=run["timeout"],
+            fail_fast=many.fail_fast,
+            passed=tally.advance,
+        )
+        summary = batch.run(tasks)
+    done = f"{summary.done} of {summary.tasks} done"
+    if received and summary.done < summary.tasks:
+        again = "run again to resume" if journal is not None else "with --output FILE, the next run would go on here"
+        raise Interrupted(f"Interrupted; {done}, {again}", received[0])
+    before = f", {summary.before} before" if summary.before else ""
+    left = summary.tasks - summary.done
+    run.output.notice(
+        f"{summary.answered} answered, {summary.failed} failed{before}" + (f", {left} not tried" if left else "")
+    )
+    if summary.failed:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+class _Report:
+    """Where outcomes go: the output file or stdout, and what a person at a terminal sees of them."""
+
+    def __init__(self, run: opt.Run, many: Many, tally: Tally, journal: Any) -> None:
+        self.output, self.tally, self.journal = run.output, tally, journal
+        self.readable = run.output.answers_on_terminal and not many.as_json
+
+    def take(self, outcome: Outcome) -> None:
+        """One outcome: kept first, then shown."""
+        record = outcome_record(outcome)
+        if self.journal is not None:
+            self.journal.append(record)
+        with self.tally.aside():
+            if self.readable and outcome.answer is not None:
+                self.output.answer(f"{one_line(outcome.task.media)}: {one_line(outcome.answer.answer)}")
+            elif self.journal is None and not self.readable:
+                self.output.record(record)
+            if outcome.error is not None:
+                self.output.error(outcome.error)
+        self.tally.advance()
+
+
+def outcome_record(outcome: Outcome) -> dict[str, Any]:
+    """A line of a batch: an answer's record or an error, with the task's id and key and the file's identity."""
+    task, file = outcome.task, outcome.file
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "id": task.id,
+        "key": outcome.key,
+        "file": None if file is None else {"sha256": file.sha256, "size": file.size, "mtime_ns": file.mtime_ns},
+    }
+    if outcome.answer is not None:
+        return head | answer_record(outcome.answer) | {"media": task.media}
+    assert outcome.error is not None
+    return head | {"media": task.media, "question": task.question, "error": error_record(outcome.error)}
+
+
+def error_record(error: EchopixError) -> dict[str, Any]:
+    """An error as JSON."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": int(error.exit_code),
+    }

@@ -1,0 +1,27 @@
+"""Ctrl-C and SIGTERM, for commands that end their current item first."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def stopping(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM call ``stop``; the list then holds the signal. A second one ends the process at once."""
+    received: list[int] = []
+
+    def take(number: int, frame: object) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        stop()
+
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
