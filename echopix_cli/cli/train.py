@@ -43,7 +43,10 @@ def train(
     max_frames: opt.MaxFrames = None,
     max_pixels: opt.MaxPixels = None,
     stage: Annotated[
-        str | None, _option("full: all tokens, around the sieve; sieve (default): through it", "full|sieve", _WHAT)
+        str | None,
+        _option(
+            "towers: these alone; full: all tokens, around the sieve; sieve (default): through it", "towers|full|sieve", _WHAT
+        ),
     ] = None,
     freeze_towers: Annotated[
         bool | None,
@@ -225,6 +228,6 @@ def _line(progress: Progress) -> str:
     hours, minutes = divmod(round(left / 60), 60)
     remaining = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
     return (
-        f"step {progress.step}/{progress.steps}, answer loss {progress.losses['answer']:.3f}, "
+        f"step {progress.step}/{progress.steps}, loss {progress.losses.get('answer', progress.losses['loss']):.3f}, "
         f"{progress.step_seconds:.2f} s a step, {remaining} left"
     )

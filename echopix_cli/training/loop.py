@@ -127,7 +127,7 @@ class Trainer:
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Accuracy on the ``val`` split at several budgets, with the controls beside the sieve; {} for other data."""
-        if self.recipe.data != "scenes" or not self.recipe.validate_batches:
+        if self.recipe.data != "scenes" or not self.recipe.validate_batches or not self.recipe.settings():
             return {}
         data = self._data("val", self.recipe.validate_batches)
         with self._arithmetic():
@@ -153,6 +153,7 @@ class Trainer:
             length,
             pack=pack,
             questions=recipe.questions,
+            sparse=recipe.stage == "towers",
             first=(recipe.seed - 1) * _SCENES_OF_A_SEED if split == "train" else 0,
         )
 

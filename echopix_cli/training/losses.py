@@ -243,13 +243,19 @@ def losses(
 ) -> dict[str, Tensor]:
     """Every part of one step's loss, unweighted."""
     prompt, features = encode(model, batch, train_towers=not recipe.freeze_towers)
-    answered = answer_pass(model, prompt, batch, budget)
-    right = answered.logits.argmax(dim=-1) == answered.target[answered.target != IGNORE]
-    parts = {"answer": answered.loss, "token_accuracy": right.float().mean()}
+    parts: dict[str, Tensor] = {}
     if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
         parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio).float(), batch.heard)
     if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
-        parts["seeing"] = F.cross_entropy(heads.seeing(features.video).float(), batch.seen + 1)
+        seeing = heads.seeing(features.video).float()
+        parts["seeing"] = F.cross_entropy(seeing, batch.seen + 1)
+        if bool((pictures := batch.seen >= 0).any()):
+            parts["seen_right"] = (seeing.argmax(dim=-1) == batch.seen + 1)[pictures].float().mean()
+    if recipe.stage == "towers":
+        return parts
+    answered = answer_pass(model, prompt, batch, budget)
+    right = answered.logits.argmax(dim=-1) == answered.target[answered.target != IGNORE]
+    parts |= {"answer": answered.loss, "token_accuracy": right.float().mean()}
     special = model.thinker.special
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
     if answered.early is not None and answered.positions is not None:

@@ -15,7 +15,7 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.model.values import Selection
 from echopix_cli.scenes import FAMILIES
 
-STAGES = ("full", "sieve")
+STAGES = ("towers", "full", "sieve")
 VIEWS = ("whole", "causal", "no-question")
 TEACHERS = ("none", "attention")
 QUANTIZATIONS = ("none", "nf4")
@@ -33,7 +33,9 @@ class Recipe:
             random weights. A stock base gets a CS2 copied from its first decoder layers.
         data: ``scenes`` renders them on the fly; otherwise a JSONL file of messages and videos.
         fps, max_frames, max_pixels: how files are decoded; None takes the program's or the checkpoint's default.
-        stage: ``full`` trains on all tokens, around the sieve; ``sieve`` trains CS2, score head and decoder
+        stage: ``towers`` trains the towers alone on their auxiliary losses, a few frames of many scenes: seeing
+            and hearing come several times faster than beside a decoder. ``full`` trains on all tokens, around
+            the sieve; ``sieve`` trains CS2, score head and decoder
             with a budget drawn per batch, log-uniform in [budget_low, budget_high] (paper; reference README,
             initialisation and step 7).
         steps: optimizer steps of ``accumulate`` batches of ``batch_size`` clips. Of a scene the ``full`` stage
@@ -113,6 +115,8 @@ class Recipe:
 
     def settings(self) -> dict[str, tuple[float | None, Selection]]:
         """What validation measures: budgets of the sieve, with the controls beside it."""
+        if self.stage == "towers":
+            return {}
         if self.stage == "full":
             return {"full": (None, "cs2")}
         return {
