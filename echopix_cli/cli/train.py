@@ -45,7 +45,9 @@ def train(
     stage: Annotated[
         str | None,
         _option(
-            "towers: these alone; full: all tokens, around the sieve; sieve (default): through it", "towers|full|sieve", _WHAT
+            "towers: these alone; full: all tokens, around the sieve; sieve (default): through it",
+            "towers|full|sieve",
+            _WHAT,
         ),
     ] = None,
     freeze_towers: Annotated[
@@ -65,6 +67,7 @@ def train(
     seconds: Annotated[float | None, _option("stop after this long; run again to go on", "S", _HOW)] = None,
     batch_size: Annotated[int | None, _option("clips in a batch", "N", _HOW, min=1)] = None,
     accumulate: Annotated[int | None, _option("batches in a step", "N", _HOW, min=1)] = None,
+    optimizer: Annotated[str | None, _option("adamw (default), or muon for the layers' matrices", "NAME", _HOW)] = None,
     learning_rate: Annotated[float | None, _option("at its highest", "RATE", _HOW, min=0)] = None,
     warmup: Annotated[int | None, _option("steps until the learning rate is at its highest", "N", _HOW, min=0)] = None,
     decay: Annotated[
@@ -169,12 +172,12 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
     """
     from echopix_cli.scenes import FAMILIES
     from echopix_cli.training.conversations import read_conversations
-    from echopix_cli.training.recipe import PRECISIONS, QUANTIZATIONS, STAGES, TEACHERS, VIEWS, Recipe
+    from echopix_cli.training.recipe import OPTIMIZERS, PRECISIONS, QUANTIZATIONS, STAGES, TEACHERS, VIEWS, Recipe
     from echopix_cli.weights.registry import resolve_model
     from echopix_cli.weights.stock import is_stock
 
     choices: dict[str, tuple[str, ...]] = {
-        "stage": STAGES, "teacher": TEACHERS, "quantize": QUANTIZATIONS, "sieve_view": VIEWS,
+        "stage": STAGES, "optimizer": OPTIMIZERS, "teacher": TEACHERS, "quantize": QUANTIZATIONS, "sieve_view": VIEWS,
     }  # fmt: skip
     for name, allowed in choices.items():
         if wanted.get(name, allowed[0]) not in allowed:

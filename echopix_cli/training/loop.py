@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from echopix_cli.weights.checkpoint import save_model
 
 METRICS = "metrics.jsonl"
 _STATE = "training_state.safetensors"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what the optimizers keep of a parameter
+_IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
 _SCENES_OF_A_SEED = 10_000_000  # another seed trains on other scenes
 
 
@@ -71,13 +74,7 @@ class Trainer:
             enable({"use_reentrant": False})
         everything = [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
         self.trained = {name: p for name, p in everything if p.requires_grad}
-        decayed = [p for p in self.trained.values() if p.ndim >= 2]
-        plain = [p for p in self.trained.values() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
-            betas=(0.9, 0.95),
-        )
+        self.optimizers = _optimizers(self.trained, recipe)
         self.step = 0
         self._stopping = False
         if (folder / _STATE).exists():
@@ -167,10 +164,11 @@ class Trainer:
         usable = [batch.to(self.device) for batch in batches if batch is not None]
         if not usable:
             raise MediaError("none of a step's files could be decoded", "try one of them with echopix ask")
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate(self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate(self.step)
+            optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = defaultdict(float)
-        self.optimizer.zero_grad(set_to_none=True)
         for micro, batch in enumerate(usable):
             # One seed for the draw and for any noise in the pass, or a resumed run would take another path.
             source = np.random.default_rng((recipe.seed, self.step, micro))
@@ -183,7 +181,8 @@ class Trainer:
             for name, value in {**parts, "loss": loss, "budget": torch.tensor(budget or 1.0)}.items():
                 sums[name] += value.item() / len(usable)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return {**{name: round(value, 5) for name, value in sums.items()}, "gradient": round(norm.item(), 4)}
 
     def _arithmetic(self) -> torch.autocast:
@@ -199,8 +198,9 @@ class Trainer:
         tensors = {"step": torch.tensor(self.step)}
         for name, parameter in self.trained.items():
             tensors[f"value.{name}"] = parameter.detach()
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"{key}.{name}"] = value
         partial = self.folder / (_STATE + ".partial")
         save_file({name: value.cpu().contiguous().clone() for name, value in tensors.items()}, partial)
         partial.replace(self.folder / _STATE)
@@ -219,10 +219,13 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(tensors[f"value.{name}"])
-                if f"step.{name}" in tensors:  # parameters that no batch has used yet have no state
-                    self.optimizer.state[parameter] = {
-                        "step": tensors[f"step.{name}"],
-                        **{key: tensors[f"{key}.{name}"].to(self.device) for key in ("exp_avg", "exp_avg_sq")},
+                # Parameters that no batch has used yet have no state.
+                own = {key: tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in tensors}
+                if own:
+                    (optimizer,) = (o for o in self.optimizers if _holds(o, parameter))
+                    # AdamW counts its steps on the host.
+                    optimizer.state[parameter] = {
+                        key: value if key == "step" else value.to(self.device) for key, value in own.items()
                     }
         self._forget_later_metrics()
 
@@ -234,3 +237,30 @@ class Trainer:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
         write_whole(path, "".join(kept).encode())
+
+
+def _optimizers(trained: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or for all but the layers' matrices, which Muon then takes."""
+    matrices = [p for name, p in trained.items() if p.ndim == 2 and _IN_A_LAYER.search(name)]
+    by_muon = {id(p) for p in matrices} if recipe.optimizer == "muon" else set()
+    others = [p for p in trained.values() if id(p) not in by_muon]
+    groups = [
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95))]
+    if by_muon:
+        # Updates as large as AdamW's, so that one learning rate serves both.
+        optimizers.append(
+            torch.optim.Muon(
+                matrices,
+                lr=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return optimizers
+
+
+def _holds(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+    return any(parameter is own for group in optimizer.param_groups for own in group["params"])

@@ -19,6 +19,7 @@ STAGES = ("towers", "full", "sieve")
 VIEWS = ("whole", "causal", "no-question")
 TEACHERS = ("none", "attention")
 QUANTIZATIONS = ("none", "nf4")
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
 CONTROLS: tuple[Selection, ...] = ("random", "uniform")  # what any sieve has to beat
 _FILE = "recipe.json"
@@ -40,6 +41,8 @@ class Recipe:
             initialisation and step 7).
         steps: optimizer steps of ``accumulate`` batches of ``batch_size`` clips. Of a scene the ``full`` stage
             asks every question that it answers, ``sieve`` asks ``questions``.
+        optimizer: ``muon`` orthogonalises the updates of the layers' matrices (Jordan et al. 2024) and leaves the rest
+            to AdamW.
         decay: share of the steps, at the end, over which the learning rate falls to zero.
         families: question families that scenes are made for, a repeated name being drawn more often.
         hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
@@ -73,6 +76,7 @@ class Recipe:
     batch_size: int = 8
     accumulate: int = 1
     questions: int = 2
+    optimizer: str = "adamw"
     learning_rate: float = 8e-4
     warmup: int = 200
     decay: float = 0.25

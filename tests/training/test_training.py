@@ -45,17 +45,40 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
-def test_resuming_continues_exactly(processor: Processor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stage", "optimizer"), [("sieve", "adamw"), ("full", "muon"), ("towers", "adamw")])
+def test_resuming_continues_exactly(processor: Processor, tmp_path: Path, stage: str, optimizer: str) -> None:
     """Four steps in one go, and two, a new process's worth of state, and two more: the same losses and weights."""
-    through = trainer(processor, tmp_path / "through")
+    recipe = replace(RECIPE, stage=stage, optimizer=optimizer)
+    through = trainer(processor, tmp_path / "through", recipe)
     through.run()
-    trainer(processor, tmp_path / "halves").run(until=2)
-    second = trainer(processor, tmp_path / "halves")
+    trainer(processor, tmp_path / "halves", recipe).run(until=2)
+    second = trainer(processor, tmp_path / "halves", recipe)
     assert second.step == 2
     second.run()
     assert losses(tmp_path / "halves") == losses(tmp_path / "through")
     ours, theirs = second.model.state_dict(), through.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_muon_takes_the_matrices_of_layers_alone(processor: Processor, tmp_path: Path) -> None:
+    fit = trainer(processor, tmp_path, replace(RECIPE, stage="full", optimizer="muon"))
+    _, muon = fit.optimizers
+    theirs = {id(p) for group in muon.param_groups for p in group["params"]}
+    names = {name for name, p in fit.trained.items() if id(p) in theirs}
+    assert any("visual.blocks" in name for name in names)
+    assert any("audio_tower.layers" in name for name in names)
+    assert any(name.startswith("thinker.model.layers") for name in names)
+    assert not any(word in name for name in names for word in ("embed", "lm_head", "norm", "bias", "heads", "conv"))
+
+
+def test_the_towers_stage_leaves_the_decoder_alone(processor: Processor, tmp_path: Path) -> None:
+    fit = trainer(processor, tmp_path, replace(RECIPE, stage="towers", steps=2))
+    before = {name: p.detach().clone() for name, p in fit.trained.items()}
+    fit.run()
+    changed = {name for name, p in fit.trained.items() if not torch.equal(p, before[name])}
+    assert any("visual" in name for name in changed)
+    assert any("audio_tower" in name for name in changed)
+    assert not any(name.startswith(("thinker.model.layers", "thinker.lm_head")) for name in changed)
 
 
 def test_a_run_leaves_a_loadable_model(processor: Processor, tmp_path: Path) -> None:
