@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from echopix_cli.media.source import open_regular, shown
 
 T = TypeVar("T")
 _LIFETIME = 500  # files after which a worker is replaced, whatever FFmpeg may have leaked
+_PATIENCE = 300.0  # seconds for a worker to start, which is not the file's time
+_STARTING = threading.Lock()  # multiprocessing reaps all of a process's children whenever one is started
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,14 @@ class Worker:
     """One process that reads files, started when it is first needed and again when it has died.
 
     Args:
-        timeout: seconds that one request may take.
+        timeout: seconds that one request may take, from asking to the last byte of the reply.
     """
 
     def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self._process: SpawnProcess | None = None
+        self.timeout = min(timeout, threading.TIMEOUT_MAX)
+        self._process: ForkServerProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
+        self._lock = threading.Lock()  # of the two above
         self._served = 0
         self._closed = False
 
@@ -66,61 +70,109 @@ class Worker:
 
     def close(self) -> None:
         """End the process at once; a request under way in another thread fails."""
-        self._closed = True
-        self._kill()
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                _end(self._process)
 
     def _ask(self, what: str, path: str, *arguments: Any) -> Any:
-        pipe = self._started()
+        process, pipe = self._started()
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
+            process.kill()  # which ends the wait for its reply
+
+        timer = threading.Timer(self.timeout, expire)
+        timer.start()
+        reply: tuple[bool, Any] | None = None
         try:
             pipe.send((what, path, *arguments))
-            if not pipe.poll(self.timeout):
-                self._kill()
-                raise MediaError(
-                    f"{shown(path)}: reading it took longer than {self.timeout:g} s",
-                    "give it more with --timeout, or less to do with --start and --end",
-                )
-            good, value = pipe.recv()
+            reply = pipe.recv()
         except (EOFError, OSError):  # the process is gone
-            raise MediaError(
-                f"{shown(path)}: the decoder crashed{self._cause()}", "copy or download it again"
-            ) from None
+            pass
+        timer.cancel()
+        timer.join()
         self._served += 1
-        if self._served >= _LIFETIME:
-            self._kill()
+        if reply is None or late.is_set() or self._served >= _LIFETIME:
+            self._discard()
+        if reply is None:
+            raise self._overdue(path) if late.is_set() else self._crashed(path, process)
+        good, value = reply
         if good:
             return value
         raise value
 
-    def _started(self) -> Connection[Any, Any]:
-        if self._pipe is not None and self._process is not None and self._process.is_alive():
-            return self._pipe
-        self._kill()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
-        self._process.start()
-        theirs.close()
+    def _overdue(self, path: str) -> MediaError:
+        return MediaError(
+            f"{shown(path)}: reading it took longer than {self.timeout:g} s",
+            "give it more with --timeout, or less to do with --start and --end",
+        )
+
+    def _crashed(self, path: str, process: ForkServerProcess) -> MediaError:
+        code = process.exitcode
+        cause = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
+        return MediaError(f"{shown(path)}: the decoder crashed{cause}", "copy or download it again")
+
+    def _started(self) -> tuple[ForkServerProcess, Connection[Any, Any]]:
+        with self._lock:
+            if self._process is not None and self._pipe is not None and self._process.is_alive():
+                return self._process, self._pipe
+        self._discard()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise EOFError
+                self._process, self._pipe = _start()
+                process, pipe = self._process, self._pipe
+            if not pipe.poll(_PATIENCE):
+                raise EOFError
+            pipe.recv()  # it is ready
+        except (EOFError, OSError):
+            self._discard()
+            raise EchopixError(
+                "the process that decodes files does not start", "free some memory, and run again"
+            ) from None
         self._served = 0
-        if self._closed:
-            self._kill()
-        return self._pipe
+        return process, pipe
 
-    def _cause(self) -> str:
-        """How the process ended, as far as the system tells."""
-        if self._process is None:
-            return ""
-        self._process.join(5.0)
-        code = self._process.exitcode
-        return f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
-
-    def _kill(self) -> None:
-        process, pipe = self._process, self._pipe
-        if process is not None:
-            process.kill()
-            process.join()
-        if pipe is not None and not self._closed:
-            pipe.close()
+    def _discard(self) -> None:
+        """End the process, if there is one; the next request starts another."""
+        with self._lock:
+            if self._process is not None:
+                _end(self._process)
+            if self._pipe is not None:
+                self._pipe.close()
             self._process = self._pipe = None
+
+
+def _start() -> tuple[ForkServerProcess, Connection[Any, Any]]:
+    """A new worker and our end of its pipe.
+
+    Workers are forked from a small process that has imported what decoding needs: the first costs a second or two,
+    the others, and those that take the place of crashed ones, next to nothing.
+    """
+    with _STARTING:
+        multiprocessing.set_forkserver_preload(["echopix_cli.media.load", "torch", __name__])
+        # Ctrl-C reaches all processes of a terminal, and is the batch's to handle: they start with it blocked.
+        resource_tracker.ensure_running()  # here, because it unblocks it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+
+def _end(process: ForkServerProcess) -> None:
+    process.kill()
+    with _STARTING:
+        process.join(5.0)  # not for ever: a dead network drive holds on to whoever reads it
 
 
 class Workers:
@@ -158,11 +210,12 @@ class Workers:
         self._threads.shutdown(wait=True)
 
 
-def _serve(pipe: Connection[Any, Any], parent: int) -> None:
+def _serve(pipe: Connection[Any, Any]) -> None:
     """The worker process: answer requests until the other side closes, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the batch's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
+    pipe.send("ready")
     while True:
         try:
             what, path, *arguments = pipe.recv()
@@ -184,10 +237,11 @@ def _serve(pipe: Connection[Any, Any], parent: int) -> None:
         del reply  # a clip is large, and the next request may be long in coming
 
 
-def _follow(parent: int) -> None:
-    """Die with the parent, even where it was killed and this process is stuck inside a decoder."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _follow() -> None:
+    """Die with the batch, even where it was killed and this process is stuck inside a decoder."""
+    batch = multiprocessing.parent_process()
+    assert batch is not None
+    batch.join()
     os._exit(1)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from echopix_cli.batch.tasks import Task
@@ -20,7 +22,7 @@ from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.files import check_target, sync
 
 _BEGINNING = b'{"schema_version": '  # of every line
-Label = tuple[str, str, str | None]  # media, question and id of a task
+Label = tuple[str, str, str | int | None]  # media, question and id of a task
 
 
 @dataclass(frozen=True)
@@ -40,33 +42,51 @@ def label_of(task: Task) -> Label:
 class Journal:
     """An open output file.
 
-    Opening it locks it, drops a torn last line, and forgets the failures among ``tasks``, which are to be tried
-    again; so at any time the file holds at most one line per task.
+    Opening it locks and reads it. :meth:`begin` then changes it, so that whatever fails in between costs nothing that
+    it held.
 
     Args:
-        path: of the file.
+        path: of the file; of a link, what it leads to is written.
         tasks: of this run.
-        overwrite: begin anew; what the file held is gone once the lock is ours.
+        overwrite: begin anew, whatever the file holds.
 
     Raises:
-        UsageError: another process writes it, or it holds something else than such lines.
+        UsageError: another process writes it, it is no regular file, or it holds something else than such lines.
         EchopixError: it cannot be written.
     """
 
     def __init__(self, path: Path, tasks: Iterable[Task] = (), overwrite: bool = False) -> None:
         self.path = path
-        check_target(path)
+        self._target = Path(os.path.realpath(path))
+        check_target(self._target)
         self._lock = threading.Lock()
         self._labels = {label_of(task) for task in tasks}
         self._done: dict[str, set[Label]] = defaultdict(set)
         self._facts: dict[tuple[str, int, int], str] = {}
+        self._length = 0  # bytes that stay
+        self._shorter: bytes | None = None  # what stays, where lines in the middle go
         self._file = self._open_locked()
         try:
-            self._length = 0 if overwrite else self._recover()
-            os.ftruncate(self._file, self._length)
+            if not overwrite:
+                self._recover()
         except BaseException:
             self.close()
             raise
+
+    def begin(self) -> None:
+        """Drop what is to go: a torn last line, and the failures of this run's tasks, which are to be tried again;
+        or, to overwrite, everything.
+
+        Raises:
+            EchopixError: the disk refuses; the file is as it was.
+        """
+        if self._shorter is not None:
+            self._replace(self._shorter)
+            self._shorter = None
+        try:
+            os.ftruncate(self._file, self._length)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def close(self) -> None:
         """Give the file back."""
@@ -111,13 +131,15 @@ class Journal:
         """A descriptor of the file that has this name now, and its lock."""
         while True:
             try:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                file = os.open(self._target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
                 raise self._refused(error) from error
             try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise UsageError(f"{self.path} is a pipe or device", "leave --output out: records go to stdout")
                 self._take(file)
                 # Whoever held the lock may have put another file in its place.
-                if os.path.exists(self.path) and os.path.samestat(os.fstat(file), os.stat(self.path)):
+                if os.path.exists(self._target) and os.path.samestat(os.fstat(file), os.stat(self._target)):
                     return file
             except BaseException:
                 os.close(file)
@@ -134,34 +156,27 @@ class Journal:
         except OSError as error:
             raise self._refused(error) from error
 
-    def _recover(self) -> int:
-        """Read what is there; the length in bytes of what stays."""
+    def _recover(self) -> None:
+        """Read what is there, and settle what of it stays."""
         with open(self._file, "rb", closefd=False) as reader:
             content = reader.read()
         whole = content[: content.rfind(b"\n") + 1]
-        kept, forgotten = [], False
         torn = content[len(whole) :]
-        if torn[: len(_BEGINNING)] != _BEGINNING[: len(torn)]:  # some other file, named by mistake
-            raise self._foreign(whole.count(b"\n") + 1)
-        for number, line in enumerate(whole.splitlines(keepends=True), 1):
-            record = self._parse(line, number)
-            if "error" in record and _label(record) in self._labels:
-                forgotten = True
-                continue
-            kept.append(line)
-            self._remember(record)
-        if forgotten:
-            self._replace(b"".join(kept))
-        return sum(map(len, kept))
-
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-            if isinstance(record["media"], str) and isinstance(record["question"], str) and "key" in record:
-                return dict(record)
-        except (ValueError, TypeError, KeyError):
-            pass  # the same is said of all that is not ours
-        raise self._foreign(number)
+        if whole:
+            torn = torn.rstrip(b"\0")  # what some file systems leave of a line when the power fails
+        lines, kept = whole.splitlines(keepends=True), []
+        for number, line in enumerate(lines, 1):
+            record = _record(line)
+            if record is None:
+                raise self._foreign(number)
+            if "error" not in record or _label(record) not in self._labels:
+                kept.append(line)
+                self._remember(record)
+        if not _may_be_torn(torn):
+            raise self._foreign(len(lines) + 1)
+        self._length = sum(map(len, kept))
+        if len(kept) < len(lines):
+            self._shorter = b"".join(kept)
 
     def _foreign(self, number: int) -> UsageError:
         return UsageError(
@@ -169,15 +184,15 @@ class Journal:
         )
 
     def _remember(self, record: dict[str, Any]) -> None:
-        if "error" not in record and isinstance(record["key"], str):
+        if "error" not in record:
             self._done[record["key"]].add(_label(record))
-        file = record.get("file")
-        if isinstance(file, dict) and {"sha256", "size", "mtime_ns"} <= file.keys():
-            self._facts[record["media"], file["size"], file["mtime_ns"]] = str(file["sha256"])
+        if (file := record["file"]) is not None:
+            self._facts[record["media"], file["size"], file["mtime_ns"]] = file["sha256"]
 
     def _replace(self, content: bytes) -> None:
         """Put a shorter file in the place of this one; it carries the lock before it carries the name."""
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        # One name, whoever writes it holds the lock: what a killed process left is used again.
+        partial = self._target.with_name(f".{self._target.name}.part")
         try:
             file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -188,8 +203,8 @@ class Journal:
                 writer.write(content)
             os.fsync(file)
             os.fchmod(file, os.fstat(self._file).st_mode & 0o7777)
-            os.replace(partial, self.path)
-            sync(self.path.parent)
+            os.replace(partial, self._target)
+            sync(self._target.parent)
         except OSError as error:
             os.close(file)
             partial.unlink(missing_ok=True)
@@ -201,6 +216,40 @@ class Journal:
         return EchopixError(
             f"cannot write {self.path}: {error.strerror or error}", "make room or name another --output, and run again"
         )
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line as a record; None where it is none of ours."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not {"id", "key", "file", "media", "question"} <= record.keys():
+        return None
+    texts = [record["media"], record["question"]]
+    if "error" not in record:
+        texts.append(record["key"])
+    numbers = []
+    if (file := record["file"]) is not None:
+        if not isinstance(file, dict) or not {"sha256", "size", "mtime_ns"} <= file.keys():
+            return None
+        texts.append(file["sha256"])
+        numbers = [file["size"], file["mtime_ns"]]
+    ours = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
+    return record if ours and isinstance(record["id"], (str, int, NoneType)) else None
+
+
+def _may_be_torn(end: bytes) -> bool:
+    """Whether a last line that has no end may be one of ours, and not of some other file that was named by mistake."""
+    if end[: len(_BEGINNING)] != _BEGINNING[: len(end)]:
+        return False
+    try:
+        json.loads(end)
+    except ValueError:
+        return True
+    except RecursionError:
+        return False
+    return _record(end) is not None  # all of it, but for the newline
 
 
 def _label(record: dict[str, Any]) -> Label:

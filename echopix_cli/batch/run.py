@@ -117,6 +117,7 @@ class Batch:
         self.workers = workers or max(1, min(4, (os.cpu_count() or 1) // 2))
         self.answered = self.failed = self.before = 0
         self._facts = self._settled_facts()
+        self._files: dict[tuple[str, int, int], FileFacts] = {}  # a file may be asked about in many spans
 
     def run(self, tasks: Sequence[Task]) -> Summary:
         """Ask everything; a file that fails fails alone."""
@@ -158,12 +159,13 @@ class Batch:
             file: FileFacts | None = None
             left: tuple[tuple[Task, str | None], ...] = tuple((task, None) for task in group.tasks)
             try:
-                file = self._identify(worker, group.media)
-                keyed = [(task, self._key(file.sha256, task)) for task in group.tasks]
-                left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
-                if not left:
-                    return _Prepared(file, ())
-                return _Prepared(file, left, worker.decode(group.media, self._plan(group)))
+                with _nothing_unexpected():
+                    file = self._identify(worker, group.media)
+                    keyed = [(task, self._key(file.sha256, task)) for task in group.tasks]
+                    left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
+                    if not left:
+                        return _Prepared(file, ())
+                    return _Prepared(file, left, worker.decode(group.media, self._plan(group)))
             except EchopixError as error:
                 return _Prepared(file, left, error=error)
 
@@ -176,8 +178,11 @@ class Batch:
         except (OSError, ValueError):
             worker.fingerprint(media)  # says what is wrong with it
             raise MediaError(f"{media} changed while it was looked at", "run again") from None
-        known = None if self.journal is None else self.journal.facts_of(media, status.st_size, status.st_mtime_ns)
-        return known or FileFacts(worker.fingerprint(media), status.st_size, status.st_mtime_ns)
+        look = (media, status.st_size, status.st_mtime_ns)
+        known = self._files.get(look) or (self.journal and self.journal.facts_of(*look))
+        if not known:
+            known = self._files[look] = FileFacts(worker.fingerprint(media), status.st_size, status.st_mtime_ns)
+        return known
 
     def _plan(self, group: _Group) -> DecodePlan:
         plan = self.settings.plan

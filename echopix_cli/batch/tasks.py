@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 from echopix_cli.engine.choices import clean_choices
@@ -38,7 +40,7 @@ class Task:
 
     media: str
     question: str
-    id: str | None = None
+    id: str | int | None = None
     budget: float | None = None
     start: float | None = None
     end: float | None = None
@@ -57,7 +59,8 @@ def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
             path within the folder.
 
     Raises:
-        UsageError: a folder cannot be read, or there is nothing in any of them.
+        MediaError: a folder cannot be read.
+        UsageError: there is nothing in any of them.
     """
     found: list[str] = []
     for name in named:
@@ -118,7 +121,7 @@ def read_tasks(path: Path) -> list[Task]:
     Raises:
         UsageError: the file cannot be read, or a line is no task.
     """
-    folder = Path() if str(path) == "-" else path.parent
+    folder = os.path.dirname(path)
     tasks = [_task(raw, _TASK_FIELDS, where) for where, raw in _objects(_lines(path), path)]
     return [replace(task, media=os.path.join(folder, task.media)) for task in tasks]
 
@@ -126,10 +129,12 @@ def read_tasks(path: Path) -> list[Task]:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that hold something, with their numbers."""
     try:
-        text = Path("/dev/stdin" if str(path) == "-" else path).read_text(encoding="utf-8-sig")
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}", "give a UTF-8 text file") from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    # Only at newlines: str.splitlines would also split JSON at characters that may stand in its strings.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UsageError(f"{path} holds nothing", "write one question or task a line into it")
     return lines
@@ -142,6 +147,8 @@ def _objects(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tuple[str
             raw = json.loads(line)
         except ValueError as error:
             raise UsageError(f"{where} is not JSON: {error}", "write one JSON object a line") from None
+        except RecursionError:
+            raise UsageError(f"{where} is nested too deeply", "write one JSON object a line") from None
         if not isinstance(raw, dict):
             raise UsageError(f"{where} is no JSON object", "write one JSON object a line")
         yield where, raw
@@ -154,16 +161,18 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
         if name in known and not (isinstance(raw.get(name), str) and raw[name].strip()):
             raise UsageError(f"{where}: {name!r} is missing, empty or not text", f'write {{"{name}": "…"}}')
     own = raw.get("id")
-    if own is not None and not isinstance(own, (str, int)):
+    if isinstance(own, bool) or not isinstance(own, (str, int, NoneType)):
         raise UsageError(f"{where}: 'id' is neither text nor a whole number", 'write {"id": "clip-1"}')
-    choices = raw.get("choices") or ()
-    if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
+    choices = [] if raw.get("choices") is None else raw["choices"]
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise UsageError(f"{where}: 'choices' is not a list of texts", 'write {"choices": ["yes", "no"]}')
+    if any("\ud800" <= character <= "\udfff" for text in (raw["question"], *choices) for character in text):
+        raise UsageError(f"{where}: half of a character is missing (a lone surrogate)", "write it whole")
     try:
         task = Task(
             media=raw.get("media", ""),
             question=raw["question"].strip(),
-            id=None if own is None else str(own),
+            id=own,
             budget=None if raw.get("budget") is None else parse_budget(str(raw["budget"])),
             start=None if raw.get("start") is None else parse_time(str(raw["start"])),
             end=None if raw.get("end") is None else parse_time(str(raw["end"])),

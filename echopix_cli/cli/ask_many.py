@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,8 +19,8 @@ from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
 from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from echopix_cli.batch import Task
     from echopix_cli.batch.run import Outcome
+    from echopix_cli.batch.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
         Interrupted: by a signal; what was done is kept.
     """
     tasks = tasks_of(many)
+    if many.overwrite:
+        _keep_from_destroying(many, tasks)
     with ExitStack() as held:
         from echopix_cli.batch.journal import Journal
 
@@ -96,7 +99,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
             journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
         engine = run.engine()
-        from echopix_cli.batch import Batch, Settings
+        from echopix_cli.batch.run import Batch, Settings
 
         settings = Settings(run.plan(engine), run["budget"], run.generation(), run.sieve(engine))
         received = held.enter_context(stopping())
@@ -112,6 +115,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
             fail_fast=many.fail_fast,
             passed=tally.advance,
         )
+        if journal is not None:
+            journal.begin()
         summary = batch.run(tasks)
     done = f"{summary.done} of {summary.tasks} done"
     if received and summary.done < summary.tasks:
@@ -124,6 +129,21 @@ def ask_many(run: opt.Run, many: Many) -> None:
     )
     if summary.failed:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def _keep_from_destroying(many: Many, tasks: Sequence[Task]) -> None:
+    """Refuse to overwrite what is to be read.
+
+    Raises:
+        UsageError: the output file is one of the inputs.
+    """
+    output = many.output
+    if output is None or not output.exists():
+        return
+    lists: list[str | Path] = [file for file in (many.tasks_file, many.questions_file) if file is not None]
+    for name in (*lists, *dict.fromkeys(task.media for task in tasks)):
+        if os.path.exists(name) and os.path.samefile(name, output):
+            raise UsageError(f"{output} is to be read and overwritten", "name another --output")
 
 
 class _Report:

@@ -1,0 +1,283 @@
+"""Workers that crash, hang or are closed, for real: signals hit the process while it has a file in hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+
+from echopix_cli.batch import decoding
+from echopix_cli.batch.decoding import Worker, Workers
+from echopix_cli.errors import EchopixError, MediaError
+from echopix_cli.files import sha256_of
+from echopix_cli.media import Clip, DecodePlan, load_clip
+
+PLAN = DecodePlan(max_frames=4)
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker(timeout=30.0)
+    yield made
+    made.close()
+
+
+def pid_of(worker: Worker) -> int:
+    assert worker._process is not None and worker._process.pid is not None
+    return worker._process.pid
+
+
+def stopped(worker: Worker, clip: Path) -> int:
+    """A worker that has started and will not answer the next request."""
+    worker.fingerprint(str(clip))
+    os.kill(pid_of(worker), signal.SIGSTOP)
+    return pid_of(worker)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone(pid: int, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def test_a_clip_is_what_decoding_here_gives(worker: Worker, clips: dict[str, Path]) -> None:
+    there, here = worker.decode(str(clips["both"]), PLAN), load_clip(clips["both"], PLAN)
+    assert isinstance(there.clip, Clip)
+    for name in ("frames", "frame_times", "waveform"):
+        assert np.array_equal(getattr(there.clip, name), getattr(here, name))
+    assert (there.clip.path, there.clip.notices) == (str(clips["both"]), here.notices)
+    assert there.seconds > 0
+    assert worker.fingerprint(str(clips["both"])) == sha256_of(clips["both"])
+
+
+def test_a_bad_file_costs_no_process(worker: Worker, clips: dict[str, Path], tmp_path: Path) -> None:
+    worker.fingerprint(str(clips["dark"]))
+    first = pid_of(worker)
+    (tmp_path / "text.mp4").write_text("no film\n" * 20)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name, said in (("text.mp4", "not a media file"), ("none.mp4", "does not exist"), ("pipe.mp4", "is a pipe")):
+        with pytest.raises(MediaError, match=said):
+            worker.decode(str(tmp_path / name), PLAN)
+    for name, said in (("none.mp4", "does not exist"), ("pipe.mp4", "is a pipe"), ("a\0b.mp4", "cannot be opened")):
+        with pytest.raises(MediaError, match=said):
+            worker.fingerprint(str(tmp_path / name))
+    assert pid_of(worker) == first
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_crash_fails_one_file(worker: Worker, clips: dict[str, Path], number: signal.Signals) -> None:
+    first = stopped(worker, clips["dark"])
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(worker.decode, str(clips["dark"]), PLAN)
+        time.sleep(0.1)
+        assert not asked.done()
+        os.kill(first, number)
+        os.kill(first, signal.SIGCONT)
+        with pytest.raises(MediaError, match=rf"dark\.m4a: the decoder crashed \({number.name}\)"):
+            asked.result(20)
+    assert gone(first)
+    assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
+    assert pid_of(worker) != first
+
+
+def test_a_worker_that_died_while_idle_harms_no_file(worker: Worker, clips: dict[str, Path]) -> None:
+    worker.fingerprint(str(clips["dark"]))
+    first = pid_of(worker)
+    os.kill(first, signal.SIGKILL)
+    assert gone(first)
+    assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
+
+
+def test_a_hang_ends_at_the_timeout(clips: dict[str, Path]) -> None:
+    worker = Worker(timeout=1.0)
+    try:
+        first = stopped(worker, clips["dark"])
+        began = time.monotonic()
+        with pytest.raises(MediaError, match=r"longer than 1 s") as raised:
+            worker.decode(str(clips["dark"]), PLAN)
+        assert 0.9 < time.monotonic() - began < 10
+        assert "--timeout" in raised.value.hint
+        assert gone(first)
+        assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
+    finally:
+        worker.close()
+
+
+def test_a_hang_in_the_middle_of_the_reply_ends_too(tmp_path: Path) -> None:
+    """The reply is larger than a pipe holds, so the worker waits with half of it written."""
+    with wave.open(str(tmp_path / "long.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(bytes(2 * 16000 * 60))
+    worker = Worker(timeout=5.0)
+    try:
+        worker.fingerprint(str(tmp_path / "long.wav"))
+        pipe, first = worker._pipe, pid_of(worker)
+        assert pipe is not None
+        pipe.send(("decode", str(tmp_path / "long.wav"), PLAN))
+        assert pipe.poll(20)  # it has begun to reply, and cannot go on before somebody reads
+        time.sleep(0.2)
+        os.kill(first, signal.SIGSTOP)
+        worker.timeout = 1.0
+        with pytest.raises(MediaError, match="longer than"):
+            worker.fingerprint(str(tmp_path / "long.wav"))
+        assert gone(first)
+    finally:
+        worker.close()
+
+
+def test_starting_is_not_the_files_time(worker: Worker, clips: dict[str, Path]) -> None:
+    """Nor is it when a worker takes the place of another, long after the first."""
+    worker.fingerprint(str(clips["dark"]))
+    os.kill(pid_of(worker), signal.SIGKILL)
+    assert gone(pid_of(worker))
+    worker.timeout = 0.5
+    forking = forkserver._forkserver._forkserver_pid
+    os.kill(forking, signal.SIGSTOP)
+    threading.Timer(1.5, os.kill, (forking, signal.SIGCONT)).start()
+    began = time.monotonic()
+    assert worker.fingerprint(str(clips["dark"])) == sha256_of(clips["dark"])
+    assert time.monotonic() - began > 1.0
+
+
+def test_timeouts_may_be_longer_than_clocks_count(clips: dict[str, Path]) -> None:
+    worker = Worker(timeout=1e300)
+    try:
+        assert worker.fingerprint(str(clips["dark"]))
+    finally:
+        worker.close()
+
+
+def test_workers_are_replaced_before_leaks_add_up(
+    worker: Worker, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_LIFETIME", 2)
+    pids = []
+    for _ in range(4):
+        assert worker._started()
+        pids.append(pid_of(worker))
+        worker.fingerprint(str(clips["dark"]))
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    assert gone(pids[0])
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> str:
+    """A file that takes minutes to read, and no room on the disk."""
+    path = tmp_path / "endless.mp4"
+    with open(path, "wb") as file:
+        file.truncate(200 * 2**30)
+    return str(path)
+
+
+def test_closing_ends_what_is_under_way(clips: dict[str, Path], endless: str) -> None:
+    workers = Workers(2, timeout=600.0)
+    pids: SimpleQueue[int] = SimpleQueue()
+
+    def read(worker: Worker) -> str:
+        worker.fingerprint(str(clips["dark"]))
+        pids.put(pid_of(worker))
+        return worker.fingerprint(endless)
+
+    busy = [workers.submit(read) for _ in range(2)]
+    waiting = [workers.submit(read) for _ in range(3)]
+    taken = {pids.get(timeout=60) for _ in busy}
+    time.sleep(0.2)
+    began = time.monotonic()
+    workers.close()
+    assert time.monotonic() - began < 10
+    assert len(taken) == 2
+    assert not any(alive(pid) for pid in taken)
+    assert all(isinstance(future.exception(1), EchopixError) for future in busy)
+    assert all(future.cancelled() for future in waiting)
+
+
+def test_closing_while_workers_start(clips: dict[str, Path]) -> None:
+    for pause in (0.0, 0.001, 0.01, 0.03, 0.1):
+        workers = Workers(2, timeout=600.0)
+        futures = [workers.submit(lambda worker: worker.fingerprint(str(clips["dark"]))) for _ in range(4)]
+        time.sleep(pause)
+        workers.close()
+        assert all(future.done() for future in futures)
+        assert not any(worker._process is not None and worker._process.is_alive() for worker in workers._workers)
+        for future in futures:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                assert isinstance(error, EchopixError)
+
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from echopix_cli.batch.decoding import Worker
+worker = Worker(600.0)
+"""
+
+
+def started(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT + code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as in a terminal: the group is the command and what it started
+    )
+
+
+def test_workers_die_with_a_batch_that_is_killed(endless: str, clips: dict[str, Path]) -> None:
+    """Also one that is busy: nobody is left to read its answer."""
+    code = """
+worker.fingerprint(sys.argv[2])
+print(worker._process.pid, flush=True)
+worker.fingerprint(sys.argv[1])
+"""
+    with started(code, endless, str(clips["dark"])) as batch:
+        assert batch.stdout is not None and batch.stderr is not None
+        pid = int(batch.stdout.readline())
+        time.sleep(0.3)
+        assert alive(pid)
+        batch.kill()
+        batch.wait()
+        assert gone(pid)
+        assert batch.stderr.read() == ""  # which also waits until nobody holds it any more
+
+
+def test_ctrl_c_is_the_batchs_alone(clips: dict[str, Path]) -> None:
+    """Every process of the terminal gets it, from their first moment on."""
+    code = """
+received = []
+signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+done = threading.Event()
+def hit():
+    while not done.wait(0.02):
+        os.killpg(0, signal.SIGINT)
+threading.Thread(target=hit).start()
+sums = {worker.fingerprint(sys.argv[1]) for _ in range(20)}
+time.sleep(0.2)
+done.set()
+worker.close()
+print(len(sums), len(received) > 10)
+"""
+    with started(code, str(clips["dark"])) as batch:
+        assert batch.communicate(timeout=120) == ("1 True\n", "")
+    assert batch.returncode == 0
