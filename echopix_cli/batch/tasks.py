@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -182,7 +183,7 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
         raise UsageError(f"{where}: {error}") from None
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from None
-    if task.start is not None and task.end is not None and task.end <= task.start:
+    if task.end is not None and task.end <= (task.start or 0.0):
         raise UsageError(f"{where}: it ends at {task.end:g} s, not after its start", "give an end later than the start")
     return task
 
@@ -193,9 +194,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         UsageError: not a share that there is.
     """
-    own, _, count = text.partition("/")
-    if own.isascii() and own.isdecimal() and count.isascii() and count.isdecimal() and 1 <= int(own) <= int(count):
-        return int(own), int(count)
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is not None and 1 <= int(match[1]) <= int(match[2]):
+        return int(match[1]), int(match[2])
     raise UsageError(f"--shard {text!r} is no share", "--shard 1/8 is the first of eight")
 
 
