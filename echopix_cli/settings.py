@@ -201,6 +201,12 @@ SETTINGS: tuple[Setting, ...] = (
         "most bytes of one file's sampled frames, resized",
     ),
     Setting(
+        "limit_memory",
+        _bounded(int, 1, _POSITIVE),
+        _LIMITS.max_memory,
+        "most bytes of memory that reading one file may take",
+    ),
+    Setting(
         "limit_picture_seconds",
         _duration,
         _LIMITS.max_picture_seconds,

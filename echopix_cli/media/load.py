@@ -13,6 +13,7 @@ from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, packets, prepare_decoder, video_frames
 from echopix_cli.media.judge import Layout, judge, require_something
+from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.source import (
     audio_tracks,
@@ -35,12 +36,13 @@ def probe(path: str | os.PathLike[str], limits: Limits) -> MediaInfo:
     Raises:
         MediaError: the file cannot be opened as media.
     """
-    with opened(path, limits) as container:
-        info = describe(container)
-    tracks = tuple(
-        dataclasses.replace(track, rotation=_rotation(path, track, limits)) if track.kind == "video" else track
-        for track in info.tracks
-    )
+    with bounded_memory(shown(path), limits.max_memory):
+        with opened(path, limits) as container:
+            info = describe(container)
+        tracks = tuple(
+            dataclasses.replace(track, rotation=_rotation(path, track, limits)) if track.kind == "video" else track
+            for track in info.tracks
+        )
     return dataclasses.replace(info, tracks=tracks)
 
 
@@ -66,6 +68,11 @@ def load_clip(path: str | os.PathLike[str], plan: DecodePlan) -> Clip:
     Raises:
         MediaError: the file cannot be opened, exceeds a limit, or nothing of the span can be used.
     """
+    with bounded_memory(shown(path), plan.limits.max_memory):
+        return _load(path, plan)
+
+
+def _load(path: str | os.PathLike[str], plan: DecodePlan) -> Clip:
     layout = _lay_out(path, plan)
     meter = Meter(shown(path), plan.limits)
     picture = None

@@ -25,6 +25,7 @@ class Limits:
     max_decoded_frames: int = 3_000_000  # to reach the sampled ones: 27 hours at 30 frames per second
     max_decoded_bytes: int = 2 * 2**40  # of picture and sound: 350 thousand frames of 1920x1080
     max_frame_bytes: int = 4 * 2**30  # all sampled frames together, after resizing
+    max_memory: int = 6 * 2**30  # bytes that reading one file may take: twice what the largest picture does
     max_picture_seconds: float = 48 * 3600.0  # from the first frame in the span to the last
     max_sound_seconds: float = 12 * 3600.0  # 2.8 GB of 16 kHz float32
 

@@ -133,6 +133,8 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
                 buffer_size=65_536,
                 io_open=_refuse,
             )
+        except MemoryError:
+            raise  # among FFmpeg's own errors is one of this kind
         except READ_ERRORS as error:
             raise _not_media(path, head) from error
         with container:

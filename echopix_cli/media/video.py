@@ -25,6 +25,9 @@ from echopix_cli.media.sampling import Floats, Ints, Pixels, choose_frames, resi
 from echopix_cli.media.scan import Scan, candidates, decoding_ranges, scan_track
 from echopix_cli.media.source import READ_ERRORS, opened, shown, video_tracks
 
+# Decoders whose colour profiles have a name. PyAV frees that name twice when a frame's side data was looked at, and
+# the process crashes: most PNGs that are screenshots are of this kind.
+_NAMED_PROFILES = ("png", "apng")
 _CREDIBLE_ASPECT = 10.0  # a pixel wider or narrower than this is a broken header, not a lens
 
 
@@ -107,6 +110,7 @@ class _Slots:
         self.size: tuple[int, int] | None = None
         self.rotation: int | None = None
         self.meter = meter
+        self._mirrors = False
         self._name, self._plan = name, plan
 
     @property
@@ -114,13 +118,14 @@ class _Slots:
         """How many of the wanted frames have not come out (yet)."""
         return int((~self.filled).sum())
 
-    def fill(self, frames: Iterator[tuple[int, VideoFrame]], pixel_aspect: float) -> None:
-        """Take the wanted ones from ``(tick, frame)`` pairs in presentation order.
+    def fill(self, frames: Iterator[tuple[int, VideoFrame]], pixel_aspect: float, mirrors: bool) -> None:
+        """Take the wanted ones from ``(tick, frame)`` pairs in presentation order; ``mirrors`` as of :func:`upright`.
 
         Where a wanted frame does not come out, the one on screen before it stands in, if it is not
         wanted itself and nearer than half the distance between samples.
         """
         reach = (self.wanted[-1] - self.wanted[0]) / max(1, len(self.wanted) - 1) / 2
+        self._mirrors = mirrors
         slot, spare = 0, None
         for tick, frame in frames:
             while slot < len(self.wanted) and self.wanted[slot] < tick:
@@ -139,7 +144,7 @@ class _Slots:
             return
         check_size(self._name, frame.width, frame.height, self._plan.limits)
         try:
-            pixels, turned = upright(frame)
+            pixels, turned = upright(frame, self._mirrors)
         except READ_ERRORS:
             return
         height, width = pixels.shape[1:]
@@ -184,6 +189,7 @@ def _decode(
         check_size(shown(path), width, height, plan.limits)
         slots.meter.foresee(sum(last + 1 - first for first, last in ranges), width, height)
         prepare_decoder(stream, plan.limits.max_area)
+        mirrors = stream.codec_context.name not in _NAMED_PROFILES
         if scan.sought:
             seek_before(container, stream, plan.from_time + scan.origin)
         source = packets(container, stream, Damage())  # the scan has counted these places already
@@ -191,7 +197,7 @@ def _decode(
         for first, last in ranges:
             run = islice(source, first - position, last + 1 - position)
             position = last + 1
-            slots.fill(_frames(stream, run, scan.timed, damage, slots.meter), _pixel_aspect(stream))
+            slots.fill(_frames(stream, run, scan.timed, damage, slots.meter), _pixel_aspect(stream), mirrors)
 
 
 def _frames(
@@ -249,12 +255,18 @@ def _check_length(name: str, times: Floats, limits: Limits) -> None:
         )
 
 
-def upright(frame: VideoFrame) -> tuple[Pixels, bool]:
+def upright(frame: VideoFrame, mirrors: bool) -> tuple[Pixels, bool]:
     """A frame as uint8 ``(3, H, W)`` RGB with its display matrix applied; and whether axes were swapped.
 
     The matrix maps (x, y) to (a·x + c·y, b·x + d·y); phones use it for turns by quarters and mirroring.
+
+    Args:
+        mirrors: whether the matrix itself may be looked at; otherwise only its angle is applied.
     """
     pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)  # (H, W, 3)
+    if not mirrors:
+        quarters = round(frame.rotation / 90) % 4
+        return np.rot90(pixels, quarters).transpose(2, 0, 1), quarters % 2 == 1
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
         return pixels.transpose(2, 0, 1), False

@@ -10,6 +10,7 @@ import io
 import random
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -104,7 +105,25 @@ def _encoded(name: str, codecs: tuple[str, str, str], pictures: list[Any], sound
             out.mux(track.encode(None))
         if video:
             out.mux(stream.encode(None))
-    return memory.buffer.getvalue()
+    data = memory.buffer.getvalue()
+    return _with_profile(data) if single else data
+
+
+def _with_profile(png: bytes) -> bytes:
+    """A PNG with a named colour profile and a text, as screenshots have them."""
+    for name, body in (
+        (b"iCCP", b"Display P3\0\0" + zlib.compress(bytes(400))),
+        (b"zTXt", b"k\0\0" + zlib.compress(b"x")),
+    ):
+        png = (
+            png[:33]
+            + struct.pack(">I", len(body))
+            + name
+            + body
+            + struct.pack(">I", zlib.crc32(name + body))
+            + png[33:]
+        )
+    return png
 
 
 def mutant(seed: int, index: int, files: Originals) -> Mutant:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 import subprocess
 import sys
+import threading
+import zlib
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,7 +36,7 @@ EXCEEDED = {
 
 
 def test_every_limit_is_tried() -> None:
-    assert set(EXCEEDED) == {field.name for field in fields(Limits)}
+    assert {*EXCEEDED, "max_memory"} == {field.name for field in fields(Limits)}, "memory has its tests below"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def test_a_clip_at_its_limits_is_read(clip: Path) -> None:
         max_decoded_frames=20,
         max_decoded_bytes=20 * 80 * 60 * 3 + samples * 4,
         max_frame_bytes=20 * 3 * 392 * 280,
+        max_memory=2**31,
         max_picture_seconds=1.95,
         max_sound_seconds=2.0,
     )
@@ -164,6 +168,115 @@ def test_reading_again_from_the_start_is_left_when_it_would_take_too_much(tmp_pa
     found = load_clip(path, DecodePlan(fps=10, end=5.0, limits=Limits(max_decoded_frames=70)))
     assert found.frames is not None and len(found.frames) >= 48
     assert "could not be decoded" in found.notices[0]
+
+
+# Reads a file with 256 MiB to spend; prints what came of it, the largest resident size in MiB, and the ceiling after.
+SPEND = """
+import resource, sys, torch
+from echopix_cli.errors import MediaError
+from echopix_cli.media import DecodePlan, Limits, load_clip
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    said = f"read {load_clip(sys.argv[1], DecodePlan(limits=Limits(max_memory=2**28))).source_size}"
+except MediaError as error:
+    said = error.message
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+print(said, grown, resource.getrlimit(resource.RLIMIT_DATA)[0], sep="\\n")
+"""
+
+
+def spend(path: Path) -> tuple[str, int]:
+    """What reading a file comes to with 256 MiB, and how many MiB it took."""
+    done = subprocess.run([sys.executable, "-c", SPEND, str(path)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    said, grown, ceiling = done.stdout.splitlines()
+    assert int(ceiling) == resource.RLIM_INFINITY, "the ceiling falls away afterwards"
+    return said, int(grown)
+
+
+def squeezed(size: int) -> bytes:
+    """Zlib data that unpacks to ``size`` MiB."""
+    packer = zlib.compressobj(9)
+    return b"".join([*(packer.compress(b"a" * 2**20) for _ in range(size)), packer.flush()])
+
+
+def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
+    """A PNG with one more chunk, after its header."""
+    checked = name + body
+    return png[:33] + struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked)) + png[33:]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
+@pytest.mark.parametrize("name", [b"zTXt", b"iCCP"])
+def test_a_pngs_text_cannot_unpack_into_all_memory(tmp_path: Path, name: bytes) -> None:
+    """400 kB of text or colour profile that FFmpeg unpacks to 400 MB."""
+    plain = write_picture(tmp_path / "plain.png", greys(1)[0])
+    assert spend(plain)[0] == "read (60, 80)"
+    path = tmp_path / "bomb.png"
+    path.write_bytes(with_chunk(plain.read_bytes(), name, b"k\0\0" + squeezed(400)))
+    assert path.stat().st_size < 500_000
+    assert spend(path)[1] < 500, "MiB; unbounded, 800 and more"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
+def test_a_compressed_movie_header_cannot_unpack_into_all_memory(tmp_path: Path) -> None:
+    """A QuickTime header of 500 kB that states, and holds, 500 MiB."""
+
+    def atom(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(body)) + name + body
+
+    packed = struct.pack(">I", 500 * 2**20) + squeezed(500)
+    header = atom(b"moov", atom(b"cmov", atom(b"dcom", b"zlib") + atom(b"cmvd", packed)))
+    path = tmp_path / "bomb.mov"
+    path.write_bytes(atom(b"ftyp", b"qt  \0\0\0\0qt  ") + header)
+    said, grown = spend(path)
+    assert said == f"{path} needs more than 0.25 GiB of memory to be read"
+    assert grown < 200
+
+
+def test_files_read_at_once_share_the_ceiling(clip: Path) -> None:
+    """It stays until the last of them is done, and is then as it was."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    failed: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for _ in range(5):
+                load_clip(clip, DecodePlan())
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [] and resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_named_colour_profile_does_not_crash(tmp_path: Path) -> None:
+    """As screenshots have it: PyAV frees the profile's name twice if the frame's side data was looked at."""
+    path = tmp_path / "screenshot.png"
+    plain = write_picture(tmp_path / "plain.png", greys(8)[7]).read_bytes()
+    path.write_bytes(with_chunk(plain, b"iCCP", b"Display P3\0\0" + zlib.compress(bytes(500))))
+    code = (
+        "import gc, sys\nfrom echopix_cli.media import load_clip, probe\n"
+        "for _ in range(5):\n    probe(sys.argv[1]); print(load_clip(sys.argv[1]).frames.mean()); gc.collect()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", ["29.0"] * 5)
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_png_tracks_are_turned_all_the_same(tmp_path: Path, turn: int) -> None:
+    """Their angle is applied, without a look at the frame's side data."""
+    pictures = [np.arange(60 * 80 * 3, dtype=np.uint32).reshape(60, 80, 3).astype(np.uint8)] * 2
+    frames = [
+        load_clip(write_clip(tmp_path / f"{codec}.mov", pictures, codec=codec, pix_fmt=kind, rotation=turn)).frames
+        for codec, kind in (("png", "rgb24"), ("qtrle", "rgb24"))
+    ]
+    assert frames[0] is not None and frames[1] is not None
+    assert np.array_equal(frames[0], frames[1])
 
 
 def test_limits_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,83 @@
+"""A ceiling on the memory that reading one file may take.
+
+Formats hold what decoders unpack before anybody can look at it: a compressed movie header, the text of a PNG. Half a
+megabyte becomes half a gigabyte, and there may be a hundred of them. No option of FFmpeg bounds this, the system does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from echopix_cli.errors import MediaError
+
+_STATUS = Path("/proc/self/status")
+_lock = threading.Lock()
+_readers = 0  # files that are being read: the first one's ceiling holds until the last one is done
+_before: tuple[int, int] | None = None
+
+
+@contextmanager
+def bounded_memory(name: str, most: int) -> Iterator[None]:
+    """Let the process take at most so much more while a file is read. Without Linux's ``/proc`` nothing is bounded.
+
+    The ceiling is the whole process's, and falls away afterwards. What meets it gets no memory, and fails.
+
+    Args:
+        name: of the file, as shown.
+        most: bytes beyond what the process has.
+
+    Raises:
+        MediaError: reading the file needed more.
+    """
+    _lower(most)
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # how torch says it
+            raise
+        raise MediaError(
+            f"{name} needs more than {most / 2**30:.6g} GiB of memory to be read",
+            "choose a shorter span or make a smaller copy of it, or raise the setting limit_memory",
+        ) from error
+    finally:
+        _lift()
+
+
+def _lower(most: int) -> None:
+    global _readers, _before
+    with _lock:
+        _readers += 1
+        held = _data_bytes() if _readers == 1 else None
+        if held is None:
+            return
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        bounds = [bound for bound in (soft, hard, held + most) if bound != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
+        _before = soft, hard
+
+
+def _lift() -> None:
+    global _readers, _before
+    with _lock:
+        _readers -= 1
+        if _readers == 0 and _before is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, _before)
+            _before = None
+
+
+def _data_bytes() -> int | None:
+    """What the system counts towards the limit; None where it does not say."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
