@@ -57,7 +57,7 @@ class Journal:
 
     def __init__(self, path: Path, tasks: Iterable[Task] = (), overwrite: bool = False) -> None:
         self.path = path
-        self._target = Path(os.path.realpath(path))
+        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
         check_target(self._target)
         self._lock = threading.Lock()
         self._labels = {label_of(task) for task in tasks}

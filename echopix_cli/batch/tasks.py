@@ -13,7 +13,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
 
-from echopix_cli.engine.choices import clean_choices
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import parse_time
 from echopix_cli.settings import parse_budget
@@ -177,7 +176,7 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
             budget=None if raw.get("budget") is None else parse_budget(str(raw["budget"])),
             start=None if raw.get("start") is None else parse_time(str(raw["start"])),
             end=None if raw.get("end") is None else parse_time(str(raw["end"])),
-            choices=clean_choices(choices) if choices else (),
+            choices=_cleaned(choices),
         )
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from None
@@ -186,6 +185,14 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
     if task.end is not None and task.end <= (task.start or 0.0):
         raise UsageError(f"{where}: it ends at {task.end:g} s, not after its start", "give an end later than the start")
     return task
+
+
+def _cleaned(choices: list[str]) -> tuple[str, ...]:
+    if not choices:
+        return ()
+    from echopix_cli.engine.choices import clean_choices  # late: with it comes torch, and other lists are read at once
+
+    return clean_choices(choices)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -1,0 +1,398 @@
+"""The output file of a batch, cut anywhere, held by others, on disks that are full, and mistaken for another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from echopix_cli.batch.journal import FileFacts, Journal
+from echopix_cli.batch.tasks import Task
+from echopix_cli.errors import EchopixError, UsageError
+
+FILE = {"sha256": "ab" * 32, "size": 10, "mtime_ns": 20}
+
+
+def record(task: Task, key: str | None, failed: bool = False, file: dict[str, Any] | None = None) -> dict[str, Any]:
+    """As the command writes them, with less in it."""
+    end = {"error": {"message": "no"}} if failed else {"answer": 'yes\u2028 "\n'}
+    head = {"schema_version": 1, "id": task.id, "key": key, "file": file}
+    return head | {"media": task.media, "question": task.question} | end
+
+
+def line(task: Task, key: str | None, failed: bool = False, file: dict[str, Any] | None = None) -> bytes:
+    return json.dumps(record(task, key, failed, file)).encode() + b"\n"
+
+
+def reopened(path: Path, tasks: Sequence[Task] = (), overwrite: bool = False) -> Journal:
+    journal = Journal(path, tasks, overwrite)
+    journal.begin()
+    return journal
+
+
+ODD = st.text(st.characters(codec=None, exclude_categories=()), min_size=1, max_size=4)  # surrogates and all
+TASKS = st.builds(Task, ODD, ODD, st.none() | st.integers() | ODD)
+ENTRIES = st.lists(
+    st.tuples(TASKS, st.text("0123456789abcdef", min_size=1, max_size=3), st.booleans()),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda entry: (entry[0].media, entry[0].question, entry[0].id),
+)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ENTRIES)
+def test_cut_anywhere_whole_lines_stay(tmp_path_factory: pytest.TempPathFactory, entries: list[Any]) -> None:
+    path = tmp_path_factory.mktemp("cut") / "out.jsonl"
+    journal = reopened(path)
+    ends = [0]
+    for task, key, failed in entries:
+        journal.append(record(task, key, failed))
+        ends.append(path.stat().st_size)
+    journal.close()
+    content = path.read_bytes()
+    assert content.count(b"\n") == len(entries)
+    answered = [task for task, _, failed in entries if not failed]
+    for cut in range(ends[max(0, len(ends) - 3)], len(content) + 1):
+        path.write_bytes(content[:cut])
+        journal = reopened(path, answered)
+        whole = sum(end <= cut for end in ends) - 1
+        assert path.read_bytes() == content[: ends[whole]]
+        for number, (task, key, failed) in enumerate(entries):
+            assert journal.claim(key, task) == (number < whole and not failed)
+        if cut % 16 == 0:  # each of these waits for the disk
+            journal.append(record(Task("m", "q"), "key"))
+            assert path.read_bytes() == content[: ends[whole]] + line(Task("m", "q"), "key")
+        journal.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ENTRIES, st.data())
+def test_failures_of_these_tasks_go_and_all_else_stays(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[Any], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "failures.jsonl"
+    path.write_bytes(b"".join(line(*entry) for entry in entries))
+    mine = data.draw(st.sets(st.sampled_from([entry[0] for entry in entries])))
+    kept = [entry for entry in entries if not (entry[2] and entry[0] in mine)]
+    journal = reopened(path, sorted(mine, key=repr))
+    assert path.read_bytes() == b"".join(line(*entry) for entry in kept)
+    for task, key, failed in entries:
+        if task in mine:
+            assert journal.claim(key, task) or failed
+            assert not journal.claim("another key", task)
+    journal.close()
+    assert not list(path.parent.glob(".*.part"))
+
+
+def test_a_file_under_a_new_name_is_known_by_its_content(tmp_path: Path) -> None:
+    path, old = tmp_path / "out.jsonl", Task("old.mp4", "What?")
+    path.write_bytes(line(old, "key"))
+    for asked, expected in (
+        ([old], [True]),
+        ([Task("new.mp4", "What?")], [True]),
+        ([old, Task("copy.mp4", "What?")], [True, False]),  # one line is there, and it is the first one's
+        ([Task("copy.mp4", "What?"), old], [False, True]),
+        ([Task("new.mp4", "What?"), Task("copy.mp4", "What?")], [True, False]),
+    ):
+        journal = reopened(path, asked)
+        assert [journal.claim("key", task) for task in asked] == expected
+        assert not any(journal.claim("key", task) for task in asked)  # each line stands for one task
+        journal.close()
+
+
+def test_what_is_known_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(line(Task("a.mp4", "q"), "key", file=FILE) + line(Task("b.mp4", "q"), None, True, None))
+    journal = reopened(path)
+    assert journal.facts_of("a.mp4", 10, 20) == FileFacts(FILE["sha256"], 10, 20)
+    assert journal.facts_of("a.mp4", 11, 20) is None
+    assert journal.facts_of("a.mp4", 10, 21) is None
+    assert journal.facts_of("b.mp4", 10, 20) is None
+    journal.close()
+
+
+OURS = line(Task("a.mp4", "q"), "key")
+FOREIGN = {
+    "binary": bytes(range(256)).replace(b"\n", b"") * 20,
+    "zeros": bytes(4096),
+    "binary with newlines": bytes(range(256)) * 20,
+    "text": b"Dear diary,\ntoday\n",
+    "text without newline": b"Dear diary",
+    "a bracket": b"[",
+    "an empty line": b"\n",
+    "JSON of another kind": b'{"name": "echopix", "version": 1}\n',
+    "JSON of another kind, one line, no newline": b'{"schema_version": 1, "layers": [1, 2]}',
+    "JSON that nests deeply": b'{"schema_version": ' + b"[" * 100_000,
+    "lines that nest deeply": b"[" * 100_000 + b"\n",
+    "a list": b"[1, 2]\n",
+    "a task list": b'{"media": "a.mp4", "question": "What?", "id": "1"}\n',
+    "answers of single files": b'{"schema_version": 1, "media": "a.mp4", "question": "What?", "answer": "x"}\n',
+    "an id of another kind": OURS.replace(b'"id": null', b'"id": [1]'),
+    "facts of another kind": OURS.replace(b'"file": null', b'"file": {"sha256": 1, "size": [], "mtime_ns": 2}'),
+    "a key of another kind": OURS.replace(b'"key": "key"', b'"key": {}'),
+    "ours, then another": OURS + b"and then\n",
+    "ours, then another without newline": OURS + b"and then",
+    "ours, then another, then a torn one": OURS + b"x\n" + OURS[:30],
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_another_file_named_by_mistake_is_left_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "precious"
+    path.write_bytes(FOREIGN[name])
+    with pytest.raises(UsageError, match="is no record of a batch") as raised:
+        reopened(path, [Task("a.mp4", "q")])
+    assert f"{path}, line " in raised.value.message
+    assert path.read_bytes() == FOREIGN[name]
+    assert os.listdir(tmp_path) == ["precious"]
+    journal = reopened(path, overwrite=True)  # unless it is meant
+    journal.append(record(Task("a.mp4", "q"), "key"))
+    journal.close()
+    assert path.read_bytes() == OURS
+
+
+def test_lines_that_the_power_took(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    for tail in (bytes(700), OURS[:50] + bytes(300)):
+        path.write_bytes(OURS + tail)
+        reopened(path).close()
+        assert path.read_bytes() == OURS
+
+
+def test_nothing_changes_before_it_begins(tmp_path: Path) -> None:
+    """A model that does not load, or a setting that does not fit, must not cost what was there."""
+    path, task = tmp_path / "out.jsonl", Task("a.mp4", "q")
+    content = line(task, "key", True) + line(Task("b.mp4", "q"), "key") + OURS[:40]
+    for overwrite in (False, True):
+        path.write_bytes(content)
+        Journal(path, [task], overwrite).close()
+        assert path.read_bytes() == content
+    reopened(path, [task], overwrite=True).close()
+    assert path.read_bytes() == b""
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target, path = tmp_path / "elsewhere" / "real.jsonl", tmp_path / "out.jsonl"
+    path.symlink_to(target)
+    journal = reopened(path)  # the link leads nowhere yet
+    journal.append(record(Task("a.mp4", "q"), "key", failed=True))
+    journal.append(record(Task("b.mp4", "q"), "key"))
+    journal.close()
+    reopened(path, [Task("a.mp4", "q")]).close()
+    assert path.is_symlink()
+    assert target.read_bytes() == line(Task("b.mp4", "q"), "key")
+    assert os.listdir(target.parent) == ["real.jsonl"]
+
+
+def test_permissions_stay(tmp_path: Path) -> None:
+    path, task = tmp_path / "out.jsonl", Task("a.mp4", "q")
+    path.write_bytes(line(task, None, True))
+    path.chmod(0o640)
+    reopened(path, [task]).close()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_places_where_no_lines_can_be_kept(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "round").symlink_to("round")
+    for path, said in (
+        (tmp_path / "pipe", "is a pipe or device"),
+        (Path("/dev/null"), "is a pipe or device|cannot be written"),
+        (tmp_path / "folder", "is a folder"),
+        (tmp_path / "none" / "out.jsonl", "does not exist"),
+        (tmp_path / "round", "symbolic links"),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(EchopixError, match=said):
+                Journal(path, (), overwrite)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe", "round"]
+
+
+# --- other processes, and disks that refuse
+
+SCRIPT = """
+import json, os, resource, sys
+from pathlib import Path
+from echopix_cli.batch.journal import Journal
+from echopix_cli.batch.tasks import Task
+from echopix_cli.errors import EchopixError
+path = Path(sys.argv[1])
+failed = Task("failed.mp4", "q")
+def record(number):
+    return {"schema_version": 1, "id": number, "key": "key", "file": None, "media": "m" * 50, "question": "q"}
+"""
+
+
+def script(code: str, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [*under, sys.executable, "-c", SCRIPT + code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """The lock holds before and after another file takes the name, for both, and dies with its holder."""
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(line(Task("failed.mp4", "q"), None, True))
+    code = """
+journal = Journal(path, [failed])
+print("open", flush=True)
+sys.stdin.readline()
+journal.begin()
+journal.append(record(0))
+print("begun", flush=True)
+sys.stdin.readline()
+"""
+    with script(code, path) as other:
+        assert other.stdin is not None and other.stdout is not None
+        for expected in ("open\n", "begun\n"):
+            assert other.stdout.readline() == expected
+            before = path.read_bytes()
+            for overwrite in (False, True):
+                with pytest.raises(UsageError, match="another process writes"):
+                    Journal(path, (), overwrite)
+            assert path.read_bytes() == before
+            if expected == "open\n":
+                other.stdin.write("\n")
+                other.stdin.flush()
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    journal = reopened(path)
+    assert journal.claim("key", Task("m" * 50, "q", 0))
+    journal.close()
+
+
+def test_of_many_that_begin_at_once_one_writes(tmp_path: Path) -> None:
+    """Each forgets the failure, so each would put a file of its own in place."""
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(line(Task("failed.mp4", "q"), None, True))
+    code = """
+sys.stdin.readline()
+try:
+    journal = Journal(path, [failed])
+    journal.begin()
+    journal.append(record(int(sys.argv[2])))
+    print("wrote", flush=True)
+    sys.stdin.readline()
+except EchopixError as error:
+    print(error, flush=True)
+"""
+    others = [script(code, path, number) for number in range(4)]
+    for other in others:
+        assert other.stdin is not None
+        other.stdin.write("\n")
+        other.stdin.flush()
+    said = [other.stdout.readline() for other in others if other.stdout is not None]
+    for other in others:
+        other.communicate("\n")
+    assert said.count("wrote\n") == 1
+    assert sum("another process writes" in text for text in said) == 3
+    (kept,) = [json.loads(text) for text in path.read_text().splitlines()]
+    assert kept["id"] == said.index("wrote\n")
+
+
+FILL = """
+journal = Journal(path)
+journal.begin()
+for number in range(10000):
+    try:
+        journal.append(record(number))
+    except EchopixError as error:
+        print(number, error, "|", error.hint)
+        break
+size = path.stat().st_size
+try:
+    journal.append(record("again"))  # a batch would end here; the file must not suffer if it does not
+except EchopixError:
+    pass
+print(size == path.stat().st_size)
+"""
+
+
+def check_filled(path: Path, out: str, error: str, said: str) -> None:
+    first, same = out.splitlines()
+    assert error == ""
+    assert said in first and "make room" in first
+    assert same == "True"
+    count = int(first.split()[0])
+    assert count > 3
+    content = path.read_text()
+    assert content.endswith("\n")
+    assert [json.loads(text)["id"] for text in content.splitlines()] == list(range(count))
+
+
+@pytest.mark.parametrize("limit", [1000, 1001, 1066, 4096])
+def test_a_file_may_not_grow(tmp_path: Path, limit: int) -> None:
+    path = tmp_path / "out.jsonl"
+    code = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n" + FILL
+    check_filled(path, *script(code, path).communicate(timeout=60), "File too large")
+    assert path.stat().st_size <= limit
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A disk of 16 kB in a namespace of its own; what is left on it is copied out."""
+    own = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*own, "mount", "--version"], capture_output=True).returncode:
+        pytest.skip("this system gives no namespaces to its users")
+    mount = f"mount -t tmpfs -o size=16k tmpfs {tmp_path}/disk && "
+    under = [*own, "sh", "-c", mount + f'"$@" && cp {tmp_path}/disk/out.jsonl {tmp_path}/kept.jsonl', "-"]
+    (tmp_path / "disk").mkdir()
+    out, error = script(FILL, tmp_path / "disk" / "out.jsonl", under=under).communicate(timeout=60)
+    if "mount" in error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    check_filled(tmp_path / "kept.jsonl", out, error, "No space left on device")
+
+
+def test_forgetting_failures_needs_room_and_costs_nothing_without(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    content = line(Task("failed.mp4", "q"), None, True) + OURS * 5
+    path.write_bytes(content)
+    code = """
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+journal = Journal(path, [failed])
+try:
+    journal.begin()
+except EchopixError as error:
+    print(error)
+"""
+    out, error = script(code, path).communicate(timeout=60)
+    assert (out, error) == (f"cannot write {path}: File too large\n", "")
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_a_file_and_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "out.jsonl"
+    path.write_bytes(OURS)
+    path.chmod(0o444)
+    code = """
+os.chmod(path.parent, int(sys.argv[2], 8))
+os.chdir(path.parent)  # the folders above may be closed to others
+if os.getuid() == 0:
+    os.setuid(65534)  # permissions do not bind the superuser
+for overwrite in (False, True):
+    for name in sys.argv[3:]:
+        try:
+            Journal(Path(name), [], overwrite)
+        except EchopixError as error:
+            print(error)
+"""
+    out, error = script(code, path, "777", "out.jsonl").communicate(timeout=60)
+    assert (out, error) == ("cannot write out.jsonl: Permission denied\n" * 2, "")
+    out, error = script(code, path, "555", "new.jsonl").communicate(timeout=60)
+    assert (out, error) == ("the folder . cannot be written\n" * 2, "")
+    folder.chmod(0o755)
+    assert path.read_bytes() == OURS
