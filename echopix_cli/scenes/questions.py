@@ -29,6 +29,7 @@ from echopix_cli.scenes.video import box_over
 
 Rng = np.random.Generator
 _MOST_OF_FAMILY = 3
+_ROUNDS = {"exists": 2}  # of asking everything: there are more things that could be there than are
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "instrument": (
@@ -74,6 +75,14 @@ def ask(script: Script, rng: Rng) -> tuple[Item, ...]:
         if family != script.family and (items := asker(script, rng))
     ]
     return (*own, *others)
+
+
+def ask_everything(script: Script, rng: Rng) -> tuple[Item, ...]:
+    """Every question that a script answers, each once, in random order; of yes and no a few."""
+    items = [
+        item for family, asker in ASKERS.items() for _ in range(_ROUNDS.get(family, 1)) for item in asker(script, rng)
+    ]
+    return tuple(_shuffled(rng, list({item.question: item for item in items}.values())))
 
 
 def _ask_instrument(script: Script, rng: Rng) -> list[Item]:

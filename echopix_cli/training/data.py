@@ -200,6 +200,8 @@ def _joined(labels: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if known and len(known) == len(labels) else None
 
 
+_MOST = 16  # questions packed behind one clip
+
 # Families that one sense answers; the other may be missing from the clip altogether.
 _SENSES = {"instrument": "audio", "order": "audio", "object": "video"}
 
@@ -248,6 +250,8 @@ class SceneBatches(Dataset[Batch]):
         script = scenes.make_script(self.split, seed, self.families[int(random.integers(len(self.families)))])
         training = self.split == "train"
         items, without = list(script.items), ""
+        if self.pack and training:  # the clip's rows cost most, and are paid once
+            items = list(scenes.ask_everything(script, random))[:_MOST]
         times = sample_times(script.duration, float(random.uniform(-0.15, 0.15)) if training else 0.0)
         if self.sparse:
             moments = np.sort(random.permutation(len(times) // 2)[:2])

@@ -7,13 +7,24 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scene_oracle import answer
 
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.scenes import FAMILIES, INSTRUMENTS, OBJECTS, PICTURES, SPLITS, Script, make_script, surroundings
+from echopix_cli.scenes import (
+    FAMILIES,
+    INSTRUMENTS,
+    OBJECTS,
+    PICTURES,
+    SPLITS,
+    Script,
+    ask_everything,
+    make_script,
+    surroundings,
+)
 from echopix_cli.scenes.backgrounds import HELD_OUT_GENERATORS, hue_is_held_out
 from echopix_cli.scenes.layout import HELD_OUT_SIZES
 from echopix_cli.scenes.notes import ASSETS, UNSEEN_FONT, UNSEEN_FONT_VARIABLE, find, is_held_out
@@ -184,6 +195,16 @@ def test_the_unseen_font_repeats_the_test_split(monkeypatch: pytest.MonkeyPatch,
         assert {n.font for n in unseen.notes} <= {UNSEEN_FONT}
         assert all(answer(unseen, item.question) == item.answer for item in unseen.items)
     assert find(UNSEEN_FONT, "drum", 40, 64).length > 0
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(any_script)
+def test_everything_that_can_be_asked_is_true_and_asked_once(script: Script) -> None:
+    items = ask_everything(script, np.random.default_rng(script.seed % 1000))
+    assert len({item.question for item in items}) == len(items)
+    assert {item.family for item in items} >= {item.family for item in script.items}
+    for item in items:
+        assert answer(script, item.question) == item.answer, item
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
