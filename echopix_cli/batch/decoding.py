@@ -146,11 +146,11 @@ class Worker:
             self._process = self._pipe = None
 
 
-def _start() -> tuple[ForkServerProcess, Connection[Any, Any]]:
-    """A new worker and our end of its pipe.
+def warm_up() -> None:
+    """Begin to make ready for workers; returns at once.
 
-    Workers are forked from a small process that has imported what decoding needs: the first costs a second or two,
-    the others, and those that take the place of crashed ones, next to nothing.
+    They are forked from a small process that has imported what decoding needs. That takes it a second or two, in
+    which a model can be loaded; the workers, and those that take the place of crashed ones, then cost next to nothing.
     """
     with _STARTING:
         multiprocessing.set_forkserver_preload(["echopix_cli.media.load", "torch", __name__])
@@ -161,7 +161,13 @@ def _start() -> tuple[ForkServerProcess, Connection[Any, Any]]:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        context = multiprocessing.get_context("forkserver")
+
+
+def _start() -> tuple[ForkServerProcess, Connection[Any, Any]]:
+    """A new worker and our end of its pipe."""
+    warm_up()
+    context = multiprocessing.get_context("forkserver")
+    with _STARTING:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()

@@ -1,0 +1,94 @@
+"""Batches by the real command: inside the test process where possible, in one of their own where signals matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def records_of(path: Path) -> list[dict[str, Any]]:
+    """Records of an output file; every line must be one."""
+    text = path.read_text()
+    assert not text or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Ask = Callable[..., Ran]
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """``ask(folder, "What?")`` with a random model and short answers."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("ECHOPIX_MODEL", str(random_checkpoint))
+    monkeypatch.setenv("ECHOPIX_MAX_NEW_TOKENS", "4")
+
+    def run(*arguments: object) -> Ran:
+        from echopix_cli.cli.app import main
+
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["echopix", "ask", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return Ran(int(left.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def spawn(random_checkpoint: Path) -> Spawn:
+    """``spawn(folder, "What?")``, in a process group of its own, as a terminal would."""
+    environment = {**os.environ, "ECHOPIX_MODEL": str(random_checkpoint), "ECHOPIX_MAX_NEW_TOKENS": "4"}
+
+    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "echopix_cli", "ask", *map(str, arguments)],
+            stdout=options.pop("stdout", subprocess.PIPE),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture
+def sounds(clips: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder of six small files, each with a content of its own: padding after the media is not media."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.m4a").write_bytes(clips["dark"].read_bytes() + free_box(number))
+    return folder
+
+
+def free_box(number: int) -> bytes:
+    """An MP4 box that says nothing, so that copies of a file differ."""
+    return b"\0\0\0\x10free" + number.to_bytes(8, "big")

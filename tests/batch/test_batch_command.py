@@ -1,0 +1,481 @@
+"""``echopix ask`` with many files and questions: what it asks, what it keeps, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import records_of
+
+from echopix_cli.batch.decoding import Worker
+from echopix_cli.cli.output import Output
+from echopix_cli.engine import Engine
+
+
+def asked(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(os.path.basename(record["media"]), record["question"]) for record in records]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often files are hashed, decoded and encoded, and models loaded."""
+    counts = dict.fromkeys(("fingerprint", "decode", "encode", "load"), 0)
+
+    def count(owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(Worker, "fingerprint")
+    count(Worker, "decode")
+    count(Engine, "encode")
+    count(Engine, "load")
+    return counts
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+# --- what is asked
+
+
+def test_every_file_and_question_is_one_line(ask, clips: dict[str, Path], tmp_path: Path, counted: Any) -> None:
+    folder = tmp_path / "media"
+    (folder / "sub").mkdir(parents=True)
+    os.link(clips["both"], folder / "b.mp4")
+    os.link(clips["dark"], folder / "sub" / "a.m4a")
+    os.link(clips["dark"], folder / ".hidden.m4a")
+    (folder / "notes.txt").write_text("no media")
+    (tmp_path / "questions.jsonl").write_text(
+        '{"question": "Dog?", "id": 3, "choices": ["yes", "no", "unclear"]}\n{"question": "Where?"}\n'
+    )
+    ran = ask(folder, "-Q", "What?", "-Q", "Who?", "--questions", tmp_path / "questions.jsonl", "--budget", "0.5")
+    assert (ran.code, ran.err) == (0, "note: 8 answered, 0 failed\n")
+    questions = ["What?", "Who?", "Dog?", "Where?"]
+    assert asked(ran.records) == [(name, question) for name in ("b.mp4", "a.m4a") for question in questions]
+    assert counted == {"fingerprint": 2, "decode": 2, "encode": 2, "load": 1}
+    for record in ran.records:
+        # The next three are of one decoding: the very same seconds, however often it is asked.
+        first = next(other for other in ran.records if other["media"] == record["media"])
+        for stage in ("decode", "vision", "audio"):
+            assert record["latency_s"][stage] == first["latency_s"][stage]
+        assert record["budget"] == 0.5
+        assert len(record["key"]) == 32
+        status = os.stat(record["media"])
+        assert (record["file"]["size"], record["file"]["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+    assert len({record["key"] for record in ran.records}) == 8
+    chosen = [record for record in ran.records if record["question"] == "Dog?"]
+    for record in chosen:
+        assert record["id"] == 3
+        assert [choice["text"] for choice in record["choices"]] == ["yes", "no", "unclear"]
+        assert sum(choice["probability"] for choice in record["choices"]) == pytest.approx(1.0, abs=1e-5)
+        assert record["answer"] in ("yes", "no", "unclear")
+        assert record["finish_reason"] == "choice"
+    assert [record["choices"] for record in ran.records if record["question"] != "Dog?"] == [[]] * 6
+    assert list(ran.records[0])[:6] == ["schema_version", "id", "key", "file", "media", "question"]
+
+
+def test_paths_come_in_on_stdin(ask, sounds: Path, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = sounds / "a\nb.m4a"
+    os.link(sounds / "5.m4a", odd)
+    stdin(monkeypatch, os.fsencode(odd) + b"\0" + os.fsencode(sounds / "1.m4a") + b"\0")
+    assert asked(ask("-", "-0", "What?").records) == [("a\nb.m4a", "What?"), ("1.m4a", "What?")]
+    stdin(monkeypatch, f"{sounds / '2.m4a'}\r\n\n{clips['silent']}\n".encode())
+    ran = ask("-", "-Q", "What?", sounds / "0.m4a", "--glob", "*")
+    assert asked(ran.records) == [("2.m4a", "What?"), ("silent.mp4", "What?"), ("0.m4a", "What?")]
+    stdin(monkeypatch, b"\n")
+    ran = ask("-", "What?")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no paths came in on stdin" in ran.err
+
+
+def test_a_task_file(ask, sounds: Path, tmp_path: Path, counted: Any) -> None:
+    lines = [
+        {"id": "x1", "media": "sounds/0.m4a", "question": "What?"},
+        {"id": 2, "media": str(sounds / "1.m4a"), "question": "Who?", "budget": 1},
+        {"media": "sounds/0.m4a", "question": "What?", "start": 1, "end": "0:02"},
+        {"id": "x4", "media": "sounds/0.m4a", "question": "Dog?", "choices": ["A. yes", "B. no"], "start": 1, "end": 2},
+        {"id": "x5", "media": "sounds/none.m4a", "question": "What?"},
+        {"id": "x6", "media": "sounds/0.m4a", "question": "What?", "start": 99},
+    ]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = ask("--input", tmp_path / "tasks.jsonl", "--budget", "0.25", "--choices", "left|right")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == "note: 4 answered, 2 failed"
+    records = {record["id"]: record for record in ran.records}
+    assert len(ran.records) == 6
+    assert set(records) == {"x1", 2, None, "x4", "x5", "x6"}
+    assert type(ran.records[3]["id"]) is int or type(records[2]["id"]) is int
+    assert [records[name]["budget"] for name in ("x1", 2, None)] == [0.25, 1.0, 0.25]
+    assert (records[None]["sampling"]["start"], records[None]["sampling"]["end"]) == (1.0, pytest.approx(2.0, abs=0.1))
+    assert records["x1"]["sampling"]["audio_seconds"] == pytest.approx(3.0, abs=0.1)
+    assert records[None]["sampling"]["audio_seconds"] == pytest.approx(1.0, abs=0.1)
+    assert records[None]["latency_s"]["decode"] == records["x4"]["latency_s"]["decode"]
+    assert [choice["text"] for choice in records["x4"]["choices"]] == ["yes", "no"]
+    assert [choice["text"] for choice in records["x1"]["choices"]] == ["left", "right"]
+    assert "does not exist" in records["x5"]["error"]["message"]
+    assert (records["x5"]["key"], records["x5"]["file"]) == (None, None)
+    assert len(records["x6"]["key"]) == 32  # the file could be read, but there is nothing at 99 s
+    assert counted["decode"] == 4
+    assert counted["encode"] == 3
+
+
+def test_malformed_input_is_refused_before_the_model_is_loaded(ask, sounds: Path, tmp_path: Path, counted: Any) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"media": "sounds/0.m4a", "question": "What?"}\n{"media": 3}\n')
+    out = tmp_path / "out.jsonl"
+    ran = ask("--input", tmp_path / "tasks.jsonl", "-o", out)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {tmp_path}/tasks.jsonl, line 2: 'media' is missing")
+    assert not out.exists()
+    ran = ask(sounds, "-Q", "What?", "-Q", "What?")
+    assert ran.code == 2
+    assert "asked twice" in ran.err
+    assert counted["load"] == 0
+
+
+def test_shares_merge_to_the_whole(ask, sounds: Path, tmp_path: Path) -> None:
+    parts = []
+    for own in (1, 2, 3, 4):
+        assert (
+            ask(sounds, "-Q", "What?", "-Q", "Who?", "--shard", f"{own}/4", "-o", tmp_path / f"{own}.jsonl").code == 0
+        )
+        parts.append((tmp_path / f"{own}.jsonl").read_bytes())
+    assert all(parts)
+    (tmp_path / "all.jsonl").write_bytes(b"".join(parts))
+    whole = asked(records_of(tmp_path / "all.jsonl"))
+    assert sorted(whole) == sorted((f"{number}.m4a", text) for number in range(6) for text in ("What?", "Who?"))
+    ran = ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", tmp_path / "all.jsonl")
+    assert (ran.code, ran.err) == (0, "note: 0 answered, 0 failed, 12 before\n")
+
+
+# --- files are decoded ahead, but not far
+
+
+def test_decoding_runs_ahead_of_the_model_within_bounds(ask, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is encoded here before the file after it has been decoded: without overlap this would never end."""
+    decoded, encoded, ahead = [], [], []
+    decode, encode = Worker.decode, Engine.encode
+    progress = threading.Condition()
+
+    def decoding(self: Worker, *arguments: Any) -> Any:
+        found = decode(self, *arguments)
+        with progress:
+            decoded.append(arguments[0])
+            progress.notify_all()
+        return found
+
+    def encoding(self: Engine, *arguments: Any) -> Any:
+        with progress:
+            enough = min(len(encoded) + 2, 6)
+            assert progress.wait_for(lambda: len(decoded) >= enough, 60)
+        time.sleep(0.3)  # in which the decoders could run away
+        with progress:
+            ahead.append(len(decoded) - len(encoded))
+            encoded.append(arguments)
+        return encode(self, *arguments)
+
+    monkeypatch.setattr(Worker, "decode", decoding)
+    monkeypatch.setattr(Engine, "encode", encoding)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one worker
+    assert ask(sounds, "What?").code == 0
+    assert (len(decoded), len(encoded)) == (6, 6)
+    assert max(ahead) == 2  # the one that is asked about, and the next
+
+
+# --- what was done before
+
+
+def test_running_again_asks_what_is_left(ask, sounds: Path, tmp_path: Path, counted: Any) -> None:
+    out = tmp_path / "out.jsonl"
+    (sounds / "3.m4a").write_text("no media\n" * 9)
+    first = ask(sounds, "What?", "-o", out)
+    assert (first.code, first.out) == (1, "")
+    assert "3.m4a is not a media file" in first.err
+    assert first.err.splitlines()[-1] == "note: 5 answered, 1 failed"
+    assert asked(records_of(out)) == [(f"{number}.m4a", "What?") for number in range(6)]
+    before = {record["media"]: record for record in records_of(out) if "error" not in record}
+
+    counted.update(dict.fromkeys(counted, 0))
+    again = ask(sounds, "What?", "-o", out)
+    assert again.code == 1
+    assert again.err.splitlines()[-1] == "note: 0 answered, 1 failed, 5 before"
+    assert counted["encode"] == 0
+    assert counted["fingerprint"] == 1  # the one that failed; sizes and times say enough of the others
+    assert len(records_of(out)) == 6
+
+    os.replace(sounds / "0.m4a", sounds / "renamed.m4a")
+    os.utime(sounds / "1.m4a")  # touched, but the same
+    (sounds / "2.m4a").write_bytes(
+        (sounds / "2.m4a").read_bytes() + b"\0\0\0\x08free"
+    )  # the same name, another content
+    (sounds / "3.m4a").write_bytes((sounds / "4.m4a").read_bytes())  # mended; by chance a copy of another
+    os.utime(sounds / "3.m4a", ns=(1, 1))
+    third = ask(sounds, "What?", "-o", out)
+    assert (third.code, third.err) == (0, "note: 2 answered, 0 failed, 4 before\n")
+    records = records_of(out)
+    assert asked(records) == [(f"{number}.m4a", "What?") for number in (0, 1, 2, 4, 5, 2, 3)]
+    assert [record for record in records if "error" in record] == []
+    assert records[:5] == list(before.values())
+    assert records[5]["key"] != records[2]["key"]
+
+
+def test_settings_that_change_answers_ask_again(ask, sounds: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out.jsonl", sounds / "0.m4a"
+    for number, settings in enumerate(
+        (
+            (),
+            ("--budget", "0.3"),
+            ("--start", "1"),
+            ("--choices", "yes|no"),
+            ("--choices", "no|yes"),
+            ("--sieve", "uniform"),
+            ("--max-new-tokens", "3"),
+            ("--system", "You sing."),
+        ),
+        1,
+    ):
+        ran = ask(file, "What?", "-o", out, *settings)
+        assert (ran.code, ran.err) == (0, "note: 1 answered, 0 failed\n"), settings
+        assert len({record["key"] for record in records_of(out)}) == number
+    for settings in ((), ("--budget", "0.3"), ("--timeout", "500"), ("--device", "cpu"), ("--quiet",)):
+        assert ask(file, "What?", "-o", out, *settings).code == 0
+    assert len(records_of(out)) == 8  # those were answered, or change nothing
+
+
+def test_another_model_asks_again(
+    ask, sounds: Path, tmp_path: Path, random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    out = tmp_path / "out.jsonl"
+    own = tmp_path / random_checkpoint.name
+    shutil.copytree(random_checkpoint, own)
+    assert ask(sounds / "0.m4a", "What?", "-o", out).code == 0
+    tensors = load_file(own / "model.safetensors")
+    save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, own / "model.safetensors")
+    monkeypatch.setenv("ECHOPIX_MODEL", str(own))
+    assert ask(sounds / "0.m4a", "What?", "-o", out).code == 0
+    assert len({record["key"] for record in records_of(out)}) == 2
+
+
+def test_beginning_anew(ask, sounds: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out.jsonl", sounds / "0.m4a"
+    assert ask(file, "What?", "-o", out).code == 0
+    assert ask(file, "Who?", "-o", out).code == 0
+    before = out.read_bytes()
+    ran = ask(file, "What?", "-o", out, "--overwrite", "--model", tmp_path / "none")
+    assert ran.code == 3
+    assert out.read_bytes() == before  # a model that is not there costs nothing
+    assert ask(file, "What?", "-o", out, "--overwrite", "--sieve", "none-such").code == 2
+    assert out.read_bytes() == before
+    assert ask(file, "What?", "-o", out, "--overwrite").code == 0
+    assert asked(records_of(out)) == [("0.m4a", "What?")]
+
+
+def test_what_is_read_is_not_overwritten(ask, sounds: Path, tmp_path: Path) -> None:
+    content = (sounds / "0.m4a").read_bytes()
+    (tmp_path / "link.m4a").symlink_to(sounds / "0.m4a")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(json.dumps({"media": "sounds/0.m4a", "question": "What?"}))
+    for arguments in (
+        (sounds, "What?", "-o", sounds / "0.m4a"),
+        (sounds, "What?", "-o", tmp_path / "link.m4a"),
+        ("--input", tasks, "-o", tasks),
+        (sounds, "--questions", tasks, "-o", tasks),
+    ):
+        for flag in ("--overwrite", "--resume"):
+            ran = ask(*arguments, flag)
+            assert (ran.code, ran.out) == (2, "")
+    assert (sounds / "0.m4a").read_bytes() == content
+    assert tasks.read_text().startswith("{")
+
+
+# --- failures
+
+
+def test_the_first_failure_may_end_it(ask, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    (sounds / "2.m4a").write_text("no media")
+    ran = ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out, "--fail-fast")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == "note: 4 answered, 1 failed, 7 not tried"
+    (failed,) = [record for record in records_of(out) if "error" in record]
+    assert failed["error"]["type"] == "MediaError"
+    assert failed["error"]["exit_code"] == 4
+    assert set(failed) == {"schema_version", "id", "key", "file", "media", "question", "error"}
+    os.remove(sounds / "2.m4a")
+    ran = ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out, "--fail-fast")
+    assert (ran.code, ran.err) == (0, "note: 6 answered, 0 failed, 4 before\n")
+
+
+def test_what_nobody_thought_of_fails_alone(ask, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the model, in decoding, and where files are looked at."""
+    encode, decode, stat = Engine.encode, Worker.decode, os.stat
+
+    def encoding(self: Engine, clip: Any, *arguments: Any) -> Any:
+        if clip.path.endswith("1.m4a"):
+            raise ZeroDivisionError("boom")
+        return encode(self, clip, *arguments)
+
+    def decoding(self: Worker, path: str, *arguments: Any) -> Any:
+        if path.endswith("2.m4a"):
+            raise TimeoutError("tick")  # which waiting for a future raises, too
+        return decode(self, path, *arguments)
+
+    def looking(path: Any, *arguments: Any, **options: Any) -> Any:
+        if str(path).endswith("3.m4a") and threading.current_thread() is not threading.main_thread():
+            raise MemoryError
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(Engine, "encode", encoding)
+    monkeypatch.setattr(Worker, "decode", decoding)
+    monkeypatch.setattr(os, "stat", looking)
+    ran = ask(sounds, "What?")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == "note: 3 answered, 3 failed"
+    failed = {os.path.basename(r["media"])[0]: r["error"]["message"] for r in ran.records if "error" in r}
+    assert {number: message.partition(": ")[2] for number, message in failed.items()} == {
+        "1": "ZeroDivisionError: boom", "2": "TimeoutError: tick", "3": "MemoryError:"
+    }  # fmt: skip
+
+
+def test_a_file_that_hangs_fails_alone(ask, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, stopped = Worker.decode, []
+
+    def decoding(self: Worker, path: str, *arguments: Any) -> Any:
+        if path.endswith("1.m4a"):
+            assert self._process is not None and self._process.pid is not None
+            os.kill(self._process.pid, signal.SIGSTOP)
+            stopped.append(self._process.pid)
+        return decode(self, path, *arguments)
+
+    monkeypatch.setattr(Worker, "decode", decoding)
+    ran = ask(sounds, "What?", "--timeout", "3")
+    assert ran.code == 1
+    (failed,) = [record for record in ran.records if "error" in record]
+    assert failed["media"].endswith("1.m4a")
+    assert "took longer than 3 s" in failed["error"]["message"]
+    assert len(ran.records) == 6
+    assert len(stopped) == 1
+
+
+def test_a_terminal_sees_answers_and_the_file_keeps_records(
+    ask, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Output, "answers_on_terminal", True)
+    out = tmp_path / "out.jsonl"
+    (sounds / "5.m4a").write_text("no media")
+    ran = ask(sounds, "What?", "-o", out)
+    assert [line.partition(": ")[0] for line in ran.out.splitlines()] == [str(sounds / f"{n}.m4a") for n in range(5)]
+    assert len(records_of(out)) == 6
+    assert "5.m4a is not a media file" in ran.err
+    assert len(ask(sounds, "What?", "--json").records) == 6
+
+
+# --- how it ends
+
+
+def lines_in(path: Path, count: int, seconds: float = 120.0) -> None:
+    """Wait for so many lines."""
+    end = time.monotonic() + seconds
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def many(clips: dict[str, Path], tmp_path: Path) -> Path:
+    """More files than are asked before a signal comes."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(300):
+        os.link(clips["dark"], folder / f"{number:03}.m4a")
+    return folder
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_order(ask, spawn, many: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """To the whole process group, as a terminal and a service manager send it. Until then, nobody else may write."""
+    out = tmp_path / "out.jsonl"
+    with spawn(many, "What?", "-o", out) as batch:
+        lines_in(out, 3)
+        for flag in ("--resume", "--overwrite"):
+            second = ask(many, "What?", "-o", out, flag)
+            assert second.code == 2
+            assert "another process writes" in second.err
+        assert batch.poll() is None
+        os.killpg(batch.pid, number)
+        stdout, stderr = batch.communicate(timeout=60)
+    records = records_of(out)
+    done = len(records)
+    assert 3 <= done < 300
+    assert (batch.returncode, stdout) == (code, "")
+    assert stderr == f"error: Interrupted; {done} of 300 done, run again to resume\n"
+    assert [record["media"] for record in records if "error" in record] == []
+    for file in sorted(many.iterdir())[done + 2 :]:
+        file.unlink()
+    ran = ask(many, "What?", "-o", out)
+    assert (ran.code, ran.err) == (0, f"note: 2 answered, 0 failed, {done} before\n")
+
+
+def test_a_second_signal_ends_it_at_once(spawn, many: Path, tmp_path: Path) -> None:
+    """The first one waits for an answer that takes minutes; here, for a process that stands still."""
+    out = tmp_path / "out.jsonl"
+    with spawn(many, "What?", "-o", out) as batch:
+        lines_in(out, 1)
+        os.kill(batch.pid, signal.SIGSTOP)  # so that both arrive before it can do anything
+        os.kill(batch.pid, signal.SIGINT)
+        os.kill(batch.pid, signal.SIGTERM)
+        os.kill(batch.pid, signal.SIGCONT)
+        _, stderr = batch.communicate(timeout=60)
+    assert batch.returncode in (130, 143)
+    assert stderr == ""
+    assert records_of(out)
+
+
+def test_head_has_seen_enough(spawn, many: Path) -> None:
+    """No traceback, no complaint about a pipe, and the rest is not asked."""
+    with spawn(many, "What?", "--quiet") as batch:
+        assert batch.stdout is not None and batch.stderr is not None
+        head = subprocess.run(["head", "-1"], stdin=batch.stdout, capture_output=True, text=True, timeout=120)
+        batch.stdout.close()
+        assert batch.stderr.read() == ""
+        assert batch.wait(60) in (1, 141)
+    assert json.loads(head.stdout)["media"] == str(many / "000.m4a")
+
+
+def test_a_disk_that_is_full_ends_it_with_what_was_done(ask, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        ran = ask(sounds, "What?", "-o", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines() == [
+        f"error: cannot write {out}: File too large",
+        "  try: make room or name another --output, and run again",
+    ]
+    done = len(records_of(out))
+    assert 1 <= done < 6
+    ran = ask(sounds, "What?", "-o", out)
+    assert (ran.code, ran.err) == (0, f"note: {6 - done} answered, 0 failed, {done} before\n")
+    assert sorted(asked(records_of(out))) == [(f"{number}.m4a", "What?") for number in range(6)]
