@@ -445,7 +445,7 @@ def test_a_second_signal_ends_it_at_once(spawn, many: Path, tmp_path: Path) -> N
         os.kill(batch.pid, signal.SIGTERM)
         os.kill(batch.pid, signal.SIGCONT)
         _, stderr = batch.communicate(timeout=60)
-    assert batch.returncode in (130, 143)
+    assert batch.returncode == 143  # of the second
     assert stderr == ""
     assert records_of(out)
 
