@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,13 +33,15 @@ class Row:
 
     All (L,): token ``ids``, ``labels`` (``IGNORE`` but at answers), ``segments`` (0 for what all questions
     share, then 1, 2, … for each question with its answer). ``evidence`` (questions, L), bool: what each answer
-    depends on. ``families`` names each question's family.
+    depends on. ``asking`` (questions,): the place of the word in each question that says what to look for, as a
+    name or a side; of the row before the answer where there is none. ``families`` names each question's family.
     """
 
     ids: Tensor
     labels: Tensor
     evidence: Tensor
     segments: Tensor
+    asking: Tensor
     families: tuple[str, ...]
 
 
@@ -62,7 +65,8 @@ class Batch:
     """One step's inputs and labels.
 
     ``input_ids``, ``attention_mask``, ``labels``, ``segments`` (B, L), padded on the left (segment -1), and
-    ``evidence`` (questions of all rows, L); ``clips`` (B,) says which clip each row asks about, ``families``
+    ``evidence`` (questions of all rows, L) with ``asking`` (questions of all rows,); ``clips`` (B,) says which
+    clip each row asks about, ``families``
     the questions in each row. Of the
     clips, in order: ``pixel_values`` (patches, 1176) with ``grids`` and ``grid_times`` (None without picture),
     ``mel`` (sounds, 128, frames) with ``mel_frames`` (sounds,), and ``audio_rows`` (0 without sound).
@@ -73,6 +77,7 @@ class Batch:
     labels: Tensor
     evidence: Tensor
     segments: Tensor
+    asking: Tensor
     clips: tuple[int, ...]
     families: tuple[tuple[str, ...], ...]
     pixel_values: Tensor | None
@@ -140,7 +145,17 @@ def make_row(
     while int(ids[shared]) in (special.audio_end_token_id, special.vision_end_token_id):  # type: ignore[union-attr]
         shared += 1
     segments = (torch.arange(len(ids)) >= shared).long()
-    return Row(ids, torch.cat((torch.full_like(prompt, IGNORE), reply)), rests_on[None], segments, (family,))
+    labels = torch.cat((torch.full_like(prompt, IGNORE), reply))
+    asking = torch.tensor([_asking_row(prompt, shared, processor)])
+    return Row(ids, labels, rests_on[None], segments, asking, (family,))
+
+
+def _asking_row(prompt: Tensor, begin: int, processor: Processor) -> int:
+    """Where the last token of the last word that says what to look for is; the last row where there is none."""
+    pieces = [processor.text([int(token)]) for token in prompt[begin:]]
+    ends = np.cumsum([len(piece) for piece in pieces])
+    found = list(_LOOKED_FOR.finditer("".join(pieces)))
+    return begin + int(np.searchsorted(ends, found[-1].end())) if found else len(prompt) - 1
 
 
 def pack_rows(rows: Sequence[Row]) -> Row:
@@ -153,11 +168,14 @@ def pack_rows(rows: Sequence[Row]) -> Row:
     shared = first.segments == 0
     parts = [(row, row.segments != 0) for row in rows]
     evidence = torch.cat([row.evidence[:, row.segments == 0] for row in rows])
+    lengths = [int(own.sum()) for _, own in parts]
+    before = [sum(lengths[:place]) for place in range(len(rows))]
     return Row(
         ids=torch.cat([first.ids[shared], *(row.ids[own] for row, own in parts)]),
         labels=torch.cat([first.labels[shared], *(row.labels[own] for row, own in parts)]),
-        evidence=torch.nn.functional.pad(evidence, (0, sum(int(own.sum()) for _, own in parts))),
+        evidence=torch.nn.functional.pad(evidence, (0, sum(lengths))),
         segments=torch.cat([first.segments[shared], *(row.segments[own] + i for i, (row, own) in enumerate(parts))]),
+        asking=torch.cat([row.asking + moved for row, moved in zip(rows, before, strict=True)]),
         families=tuple(family for row in rows for family in row.families),
     )
 
@@ -180,6 +198,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         labels=left([row.labels for row in rows], IGNORE),
         evidence=left([asked for row in rows for asked in row.evidence], 0),
         segments=left([row.segments for row in rows], -1),
+        asking=torch.cat([row.asking + width - len(row.ids) for row in rows]),
         clips=tuple(index for index, example in enumerate(examples) for _ in example.rows),
         families=tuple(row.families for row in rows),
         pixel_values=torch.cat(pixels) if pixels else None,
@@ -200,6 +219,9 @@ def _joined(labels: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if known and len(known) == len(labels) else None
 
 
+# What questions name: things and instruments, and where to look.
+_NAMED = (*scenes.INSTRUMENTS, *scenes.PICTURES, "left", "right", "top", "bottom")
+_LOOKED_FOR = re.compile(rf"\b(?:{'|'.join(_NAMED)})\b")
 _MOST = 16  # questions packed behind one clip
 
 # Families that one sense answers; the other may be missing from the clip altogether.

@@ -162,22 +162,20 @@ def pointing(
         pool: (B, L) bool, audio-visual rows.
 
     Returns:
-        Mean over questions of -log of the share that the evidence has in what the row before the answer gives
-        to audio-visual rows, averaged over heads.
+        Mean over questions of -log of the share that the evidence has in what the asking row gives to audio-visual
+        rows, averaged over heads.
     """
     text = model.thinker.model
     layer = text.layers[scoring_layer(len(text.layers), None)]
     cosine, sine = text.rotary(positions, early.dtype)
     shares, done = [], 0
     for row, families in enumerate(batch.families):
-        own = torch.arange(len(families), device=pool.device)
-        answers = (batch.labels[row] != IGNORE) & (batch.segments[row] == own[:, None] + 1)
-        asking = answers.int().argmax(dim=1) - 1
-        evidence = batch.evidence[done : done + len(own)] & pool[row]
-        done += len(own)
+        own = slice(done, done + len(families))
+        done += len(families)
+        asking, evidence = batch.asking[own], batch.evidence[own] & pool[row]
         if not bool(pool[row].any()):
             continue
-        seen = pool[row].expand(len(own), -1)
+        seen = pool[row].expand(len(families), -1)
         for block, weights in attention_of(layer, early[row], (cosine[row], sine[row]), asking, seen):
             share = (weights.mean(dim=0) * evidence[block]).sum(dim=1)
             shares.append(share[evidence[block].any(dim=1)])

@@ -16,7 +16,7 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
-from echopix_cli.training.data import SceneBatches, collate, make_example
+from echopix_cli.training.data import _LOOKED_FOR, SceneBatches, collate, make_example
 from echopix_cli.training.loop import Trainer
 from echopix_cli.training.losses import AttentionTeacher, answer_pass, encode, pointing, towards
 from echopix_cli.training.recipe import Recipe
@@ -245,3 +245,33 @@ def test_budgets_and_rates() -> None:
     assert recipe.rate(0) == 0.1
     assert recipe.rate(10) == 1.0
     assert recipe.rate(100) == pytest.approx(0.0)
+
+
+def test_the_asking_row_is_the_word_that_says_what_to_look_for(processor: Processor) -> None:
+    """In rows of their own and packed, with padding: a name or a side where there is one, else the last row asked."""
+    script = scenes.make_script("train", 5, "when")
+    items = scenes.ask_everything(script, np.random.default_rng(0))
+    other = scenes.make_script("train", 6, "dark")
+    times = sample_times(script.duration)
+    for pack in (True, False):
+        examples = [
+            make_example(s, i, processor, times, 56, pack=pack) for s, i in ((script, items), (other, other.items))
+        ]
+        batch = collate(examples, 0)
+        asked = [(row, item) for row, item in enumerate([*items, *other.items])]
+        rows = [row for row, families in enumerate(batch.families) for _ in families]
+        words = []
+        for (number, item), row in zip(asked, rows, strict=True):
+            place = int(batch.asking[number])
+            word = processor.text(batch.input_ids[row, place - 4 : place + 1].tolist()).strip()
+            named = [name for name in item.question.strip("?").split() if _LOOKED_FOR.fullmatch(name)]
+            if not named:
+                assert batch.labels[row, place + 1] != IGNORE
+                word = ""
+            else:
+                assert word.endswith(named[-1]), item.question
+                word = named[-1]
+            assert batch.labels[row, place] == IGNORE
+            words.append(word)
+        assert "" in words
+        assert set(words) & set(scenes.INSTRUMENTS)
