@@ -297,5 +297,5 @@ worker.close()
 print(len(sums), len(received) > 10)
 """
     with started(code, str(clips["dark"])) as batch:
-        assert batch.communicate(timeout=120) == ("1 True\n", "")
+        assert batch.communicate(timeout=60) == ("1 True\n", "")
     assert batch.returncode == 0

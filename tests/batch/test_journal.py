@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -300,6 +301,28 @@ except EchopixError as error:
     assert sum("another process writes" in text for text in said) == 3
     (kept,) = [json.loads(text) for text in path.read_text().splitlines()]
     assert kept["id"] == said.index("wrote\n")
+
+
+def test_a_file_that_is_replaced_between_opening_and_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process has come and gone; what it put in place is the file, and the one that was opened is not."""
+    path, failed = tmp_path / "out.jsonl", Task("failed.mp4", "q")
+    path.write_bytes(line(failed, None, True))
+    flock, came = fcntl.flock, []
+
+    def after_another(file: int, how: int) -> None:
+        if not came:
+            came.append(True)
+            other = reopened(path, [failed])
+            other.append(record(failed, "key"))
+            other.close()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_another)
+    journal = reopened(path, [failed])
+    assert journal.claim("key", failed)
+    journal.append(record(Task("a.mp4", "q"), "key"))
+    journal.close()
+    assert path.read_bytes() == line(failed, "key") + OURS
 
 
 FILL = """
