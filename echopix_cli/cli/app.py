@@ -15,7 +15,7 @@ from echopix_cli.cli.config import config
 from echopix_cli.cli.doctor import doctor
 from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.models import models
-from echopix_cli.cli.output import Output
+from echopix_cli.cli.output import Output, ReaderGone
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
 from echopix_cli.cli.train import train
@@ -88,7 +88,7 @@ def main() -> NoReturn:
         _fail(error)
     except KeyboardInterrupt:
         interrupted = True
-    except BrokenPipeError:  # who read stdout, as head does, has seen enough
+    except ReaderGone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
         sys.exit(ExitCode.PIPE_CLOSED)
     except SystemExit as left:

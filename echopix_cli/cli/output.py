@@ -44,6 +44,10 @@ def one_line(text: str) -> str:
     return inert(" ".join(text.split()))
 
 
+class ReaderGone(Exception):
+    """Whoever read stdout has closed it, as ``head`` does when it has seen enough."""
+
+
 class Output:
     """Where a command writes. Streams are those of the moment it is made, so that tests can swap them.
 
@@ -80,13 +84,18 @@ class Output:
 
     def answer(self, text: str, end: str = "\n") -> None:
         """Write answer text to stdout."""
-        self.stdout.write(inert(text) + end)
-        self.stdout.flush()
+        self._write(inert(text) + end)
 
     def record(self, value: dict[str, Any]) -> None:
         """Write one JSON object on one line to stdout."""
-        self.stdout.write(json.dumps(value, ensure_ascii=True) + "\n")
-        self.stdout.flush()
+        self._write(json.dumps(value, ensure_ascii=True) + "\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stdout.write(text)
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise ReaderGone from None  # of BrokenPipeError, typer would make exit code 1
 
     def show(self, renderable: RenderableType) -> None:
         """Show a table on stderr."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,8 @@ def stopping(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
 
     def take(number: int, frame: object) -> None:
         if received:
+            if sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h")  # a progress bar hides the cursor
             os._exit(128 + number)
         received.append(number)
         stop()

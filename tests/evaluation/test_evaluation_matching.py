@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echopix_cli.evaluation.matching import chosen, is_right, normalise, without_letters
+from echopix_cli.engine.choices import without_letters
+from echopix_cli.evaluation.matching import chosen, is_right, normalise
 
 
 @pytest.mark.parametrize(
