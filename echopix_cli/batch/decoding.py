@@ -116,7 +116,8 @@ class Worker:
 
     def _started(self) -> tuple[ForkServerProcess, Connection[Any, Any]]:
         with self._lock:
-            if self._process is not None and self._pipe is not None and self._process.is_alive():
+            # An idle worker says nothing: where there is something to read, it is the end.
+            if self._process is not None and self._pipe is not None and not self._pipe.poll():
                 return self._process, self._pipe
         self._discard()
         try:

@@ -32,30 +32,28 @@ def attention_received(
     """
     batch, length, _ = hidden.shape
     received = torch.zeros(batch, length, dtype=torch.float32, device=hidden.device)
-    places = torch.arange(length, device=hidden.device)
     for row in range(batch):
         rows = asking[row].nonzero().squeeze(-1)
         if len(rows) == 0:
             continue
-        seen = (places <= rows[:, None]) & valid[row]
         turns = (rotary[0][row], rotary[1][row])
-        for _, weights in attention_of(layer, hidden[row], turns, rows, seen):
+        for _, weights in attention_of(layer, hidden[row], turns, rows, valid[row]):
             received[row] += weights.mean(dim=0).sum(dim=0)
         received[row] /= len(rows)
     return received
 
 
 def attention_of(
-    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: Tensor, seen: Tensor
+    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: Tensor, visible: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Attention weights of some rows of one prompt, a block of them at a time.
+    """Causal attention weights of some rows of one prompt, a block of them at a time.
 
     Args:
         layer: a decoder layer of the family.
         hidden: (L, d), the layer's input.
         rotary: cosine and sine (L, head_dim).
         rows: (n,), which rows look.
-        seen: (n, L) bool, what each of them may look at; never nothing.
+        visible: (L,) bool, rows that may be looked at; each of ``rows`` comes after one of them, or is one.
 
     Yields:
         The block's places in ``rows``, and its weights (heads, block, L), float32.
@@ -63,13 +61,15 @@ def attention_of(
     attention = cast(Any, layer).self_attn
     normed = cast(Any, layer).input_layernorm(hidden)
     cosine, sine = rotary
+    places = torch.arange(len(hidden), device=hidden.device)
     key = _heads(attention.k_proj(normed), attention.head_dim, cosine, sine)
     key = key.repeat_interleave(attention.num_key_value_groups, dim=0)
     for block in torch.split(torch.arange(len(rows), device=rows.device), _BLOCK):
         own = rows[block]
         query = _heads(attention.q_proj(normed[own]), attention.head_dim, cosine[own], sine[own])
         scores = (query @ key.transpose(1, 2)).float() * attention.scaling
-        yield block, scores.masked_fill(~seen[block], -torch.inf).softmax(-1)
+        seen = (places <= own[:, None]) & visible
+        yield block, scores.masked_fill(~seen, -torch.inf).softmax(-1)
 
 
 def _heads(projected: Tensor, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -175,8 +175,7 @@ def pointing(
         asking, evidence = batch.asking[own], batch.evidence[own] & pool[row]
         if not bool(pool[row].any()):
             continue
-        seen = pool[row].expand(len(families), -1)
-        for block, weights in attention_of(layer, early[row], (cosine[row], sine[row]), asking, seen):
+        for block, weights in attention_of(layer, early[row], (cosine[row], sine[row]), asking, pool[row]):
             share = (weights.mean(dim=0) * evidence[block]).sum(dim=1)
             shares.append(share[evidence[block].any(dim=1)])
     known = torch.cat(shares) if shares else early.new_zeros(0)

@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def records_of(path: Path) -> list[dict[str, Any]]:
-    """Records of an output file; every line must be one."""
-    text = path.read_text()
-    assert not text or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+from batch_files import free_box
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,3 @@ def sounds(clips: dict[str, Path], tmp_path: Path) -> Path:
     for number in range(6):
         (folder / f"{number}.m4a").write_bytes(clips["dark"].read_bytes() + free_box(number))
     return folder
-
-
-def free_box(number: int) -> bytes:
-    """An MP4 box that says nothing, so that copies of a file differ."""
-    return b"\0\0\0\x10free" + number.to_bytes(8, "big")

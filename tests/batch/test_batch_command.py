@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import records_of
+from batch_files import records_of
 
 from echopix_cli.batch.decoding import Worker
 from echopix_cli.cli.output import Output

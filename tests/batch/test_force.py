@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import free_box, records_of
+from batch_files import free_box, records_of
 
 from echopix_cli.batch.journal import Journal
 
-KILLS = int(os.environ.get("ECHOPIX_KILLS", "5"))
+KILLS = int(os.environ.get("ECHOPIX_KILLS", "2"))
 ITEMS = int(os.environ.get("ECHOPIX_ITEMS", "60"))
 QUESTIONS = ("What instrument is playing?", "What do you see?")
 ARGUMENTS = ("-Q", QUESTIONS[0], "-Q", QUESTIONS[1])

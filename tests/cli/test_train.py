@@ -84,7 +84,7 @@ def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     done = len(steps(tmp_path / "run"))
-    assert f"stopped after step {done} of 500" in " ".join(said.split())
+    assert f"Interrupted after step {done} of 500" in " ".join(said.split())
     assert "Traceback" not in said
     assert int(load_file(tmp_path / "run" / "training_state.safetensors")["step"]) == done
     load_model(tmp_path / "run")
@@ -224,7 +224,7 @@ def test_a_full_token_model_becomes_a_stock_checkpoint(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--stage", "half"), "--stage: 'half' is not one of full, sieve"),
+        (("--stage", "half"), "--stage: 'half' is not one of towers, full, sieve"),
         (("--family", "tuba"), "there is no family 'tuba'"),
         (("--base", "nowhere"), "no model named 'nowhere'"),
         (("--data", "x.jsonl"), "training from nothing takes scenes"),

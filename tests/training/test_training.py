@@ -45,7 +45,7 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
-@pytest.mark.parametrize(("stage", "optimizer"), [("sieve", "adamw"), ("full", "muon"), ("towers", "adamw")])
+@pytest.mark.parametrize(("stage", "optimizer"), [("sieve", "adamw"), ("full", "muon")])
 def test_resuming_continues_exactly(processor: Processor, tmp_path: Path, stage: str, optimizer: str) -> None:
     """Four steps in one go, and two, a new process's worth of state, and two more: the same losses and weights."""
     recipe = replace(RECIPE, stage=stage, optimizer=optimizer)

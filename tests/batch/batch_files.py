@@ -1,0 +1,19 @@
+"""Files that batches read and write, for several tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def records_of(path: Path) -> list[dict[str, Any]]:
+    """Records of an output file; every line must be one."""
+    text = path.read_text()
+    assert not text or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def free_box(number: int) -> bytes:
+    """An MP4 box that says nothing, so that copies of a file differ."""
+    return b"\0\0\0\x10free" + number.to_bytes(8, "big")
