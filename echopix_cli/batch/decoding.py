@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -77,6 +78,12 @@ class Worker:
 
     def _ask(self, what: str, path: str, *arguments: Any) -> Any:
         process, pipe = self._started()
+        try:
+            pipe.send((what, path, *arguments))
+        except OSError:  # it died while it had nothing to do, and the system has not told yet
+            self._discard()
+            process, pipe = self._started()
+            pipe.send((what, path, *arguments))
         late = threading.Event()
 
         def expire() -> None:
@@ -86,11 +93,8 @@ class Worker:
         timer = threading.Timer(self.timeout, expire)
         timer.start()
         reply: tuple[bool, Any] | None = None
-        try:
-            pipe.send((what, path, *arguments))
+        with suppress(EOFError, OSError):  # the process is gone
             reply = pipe.recv()
-        except (EOFError, OSError):  # the process is gone
-            pass
         timer.cancel()
         timer.join()
         self._served += 1
@@ -116,8 +120,7 @@ class Worker:
 
     def _started(self) -> tuple[ForkServerProcess, Connection[Any, Any]]:
         with self._lock:
-            # An idle worker says nothing: where there is something to read, it is the end.
-            if self._process is not None and self._pipe is not None and not self._pipe.poll():
+            if self._process is not None and self._pipe is not None and self._process.is_alive():
                 return self._process, self._pipe
         self._discard()
         try:
