@@ -77,13 +77,26 @@ class Worker:
                 _end(self._process)
 
     def _ask(self, what: str, path: str, *arguments: Any) -> Any:
-        process, pipe = self._started()
-        try:
-            pipe.send((what, path, *arguments))
-        except OSError:  # it died while it had nothing to do, and the system has not told yet
-            self._discard()
+        for _ in range(2):
             process, pipe = self._started()
-            pipe.send((what, path, *arguments))
+            taken, reply, late = self._exchange(process, pipe, (what, path, *arguments))
+            if taken or late:
+                break
+            self._discard()  # it died while it had nothing to do: no fault of this file
+        self._served += 1
+        if reply is None or late or self._served >= _LIFETIME:
+            self._discard()
+        if reply is None:
+            raise self._overdue(path) if late else self._crashed(path, process)
+        good, value = reply
+        if good:
+            return value
+        raise value
+
+    def _exchange(
+        self, process: ForkServerProcess, pipe: Connection[Any, Any], request: tuple[Any, ...]
+    ) -> tuple[bool, tuple[bool, Any] | None, bool]:
+        """A request and its reply: whether the worker took it, what it replied if it did, and whether it was late."""
         late = threading.Event()
 
         def expire() -> None:
@@ -92,20 +105,14 @@ class Worker:
 
         timer = threading.Timer(self.timeout, expire)
         timer.start()
-        reply: tuple[bool, Any] | None = None
+        taken, reply = False, None
         with suppress(EOFError, OSError):  # the process is gone
+            pipe.send(request)
+            taken = bool(pipe.recv())
             reply = pipe.recv()
         timer.cancel()
         timer.join()
-        self._served += 1
-        if reply is None or late.is_set() or self._served >= _LIFETIME:
-            self._discard()
-        if reply is None:
-            raise self._overdue(path) if late.is_set() else self._crashed(path, process)
-        good, value = reply
-        if good:
-            return value
-        raise value
+        return taken, reply, late.is_set()
 
     def _overdue(self, path: str) -> MediaError:
         return MediaError(
@@ -229,6 +236,7 @@ def _serve(pipe: Connection[Any, Any]) -> None:
     while True:
         try:
             what, path, *arguments = pipe.recv()
+            pipe.send("taken")
         except (EOFError, OSError):
             return
         try:

@@ -155,6 +155,7 @@ class _Report:
     def __init__(self, run: opt.Run, many: Many, tally: Tally, journal: Any) -> None:
         self.output, self.tally, self.journal = run.output, tally, journal
         self.readable = run.output.answers_on_terminal and not many.as_json
+        self.shown: EchopixError | None = None
 
     def take(self, outcome: Outcome) -> None:
         """One outcome: kept first, then shown."""
@@ -166,8 +167,9 @@ class _Report:
                 self.output.answer(f"{one_line(outcome.task.media)}: {one_line(outcome.answer.answer)}")
             elif self.journal is None and not self.readable:
                 self.output.record(record)
-            if outcome.error is not None:
+            if outcome.error is not None and outcome.error is not self.shown:  # of a file's many questions once
                 self.output.error(outcome.error)
+                self.shown = outcome.error
         self.tally.advance()
 
 

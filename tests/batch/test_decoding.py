@@ -47,6 +47,14 @@ def stopped(worker: Worker, clip: Path) -> int:
     return pid_of(worker)
 
 
+def silence(path: Path, seconds: int) -> None:
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(bytes(2 * 16000 * seconds))
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits to be reaped does not."""
     try:
@@ -87,8 +95,15 @@ def test_a_bad_file_costs_no_process(worker: Worker, clips: dict[str, Path], tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_crash_fails_one_file(worker: Worker, clips: dict[str, Path], number: signal.Signals) -> None:
-    first = stopped(worker, clips["dark"])
+def test_a_crash_fails_one_file(worker: Worker, clips: dict[str, Path], tmp_path: Path, number: signal.Signals) -> None:
+    """The worker has said that it took a request, and stands still in the middle of it, when it is asked and dies."""
+    silence(tmp_path / "long.wav", seconds=900)
+    worker.fingerprint(str(clips["dark"]))
+    first, pipe = pid_of(worker), worker._pipe
+    assert pipe is not None
+    pipe.send(("decode", str(tmp_path / "long.wav"), PLAN))
+    assert pipe.poll(20)
+    os.kill(first, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(worker.decode, str(clips["dark"]), PLAN)
         time.sleep(0.1)
@@ -127,11 +142,7 @@ def test_a_hang_ends_at_the_timeout(clips: dict[str, Path]) -> None:
 
 def test_a_hang_in_the_middle_of_the_reply_ends_too(tmp_path: Path) -> None:
     """The reply is larger than a pipe holds, so the worker waits with half of it written."""
-    with wave.open(str(tmp_path / "long.wav"), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16000)
-        sound.writeframes(bytes(2 * 16000 * 60))
+    silence(tmp_path / "long.wav", seconds=60)
     worker = Worker(timeout=5.0)
     try:
         worker.fingerprint(str(tmp_path / "long.wav"))
