@@ -73,3 +73,8 @@ class Interrupted(EchopixError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = ExitCode(128 + signal)
+
+
+def described(error: BaseException) -> str:
+    """An error that nobody foresaw, on one line: its type, and what it says if it says anything."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

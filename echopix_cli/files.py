@@ -70,3 +70,14 @@ def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lam
             digest.update(block)
             advance(len(block))
     return digest.hexdigest()
+
+
+def stated_bytes(path: Path, name: str) -> int | None:
+    """What a file of Linux's ``/proc`` states in kB under a name, in bytes; None where it does not."""
+    try:
+        for line in path.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,3 +142,45 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "silent": write_clip(folder / "silent.mp4", sound=False),
         "dark": write_clip(folder / "dark.m4a", picture=False),
     }
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``command("scene", "out.mp4")``, for what needs no model."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> Ran:
+        from echopix_cli.cli.app import main
+
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["echopix", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return Ran(int(left.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def run(command: Run, random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``run("ask", clip, "What?")`` with a random model and short answers."""
+    monkeypatch.setenv("ECHOPIX_MODEL", str(random_checkpoint))
+    monkeypatch.setenv("ECHOPIX_MAX_NEW_TOKENS", "4")
+    return command

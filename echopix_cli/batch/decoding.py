@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from echopix_cli.errors import EchopixError, MediaError
+from echopix_cli.errors import EchopixError, MediaError, described
 from echopix_cli.files import sha256_of
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.media.source import open_regular, shown
@@ -246,7 +246,7 @@ def _serve(pipe: Connection[Any, Any]) -> None:
         except MemoryError:
             reply = (False, MediaError(f"{shown(path)}: decoding it ran out of memory", "ask about a part of it"))
         except Exception as error:
-            what = " ".join(f"{type(error).__name__}: {error}".split())
+            what = described(error)
             reply = (False, MediaError(f"{shown(path)} cannot be decoded: {what}", "please report this"))
         try:
             pipe.send(reply)

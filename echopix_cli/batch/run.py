@@ -17,7 +17,7 @@ from echopix_cli.batch.decoding import Decoded, Worker, Workers
 from echopix_cli.batch.journal import FileFacts, Journal
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
-from echopix_cli.errors import EchopixError, MediaError
+from echopix_cli.errors import EchopixError, MediaError, described
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import Answer
 from echopix_cli.weights.copies import folder_revision
@@ -282,5 +282,5 @@ def _nothing_unexpected() -> Iterator[None]:
     except EchopixError:
         raise
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        what = described(error)
         raise EchopixError(f"unexpected failure: {what}", "ask this file alone with --debug, and report it") from error

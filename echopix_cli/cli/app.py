@@ -19,7 +19,7 @@ from echopix_cli.cli.output import Output, ReaderGone
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
 from echopix_cli.cli.train import train
-from echopix_cli.errors import EchopixError, ExitCode
+from echopix_cli.errors import EchopixError, ExitCode, described
 from echopix_cli.settings import resolve
 
 EPILOG = (
@@ -96,8 +96,9 @@ def main() -> NoReturn:
         if not interrupted:
             raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        _fail(EchopixError(f"unexpected failure: {what}", "run again with --debug and report what it prints"))
+        _fail(
+            EchopixError(f"unexpected failure: {described(error)}", "run again with --debug and report what it prints")
+        )
     if interrupted:
         Output().error(EchopixError("interrupted"))
         sys.exit(ExitCode.INTERRUPTED)

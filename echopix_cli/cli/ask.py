@@ -129,7 +129,7 @@ def ask(
         files, asked = list[str](), list[str]()
     else:
         files, asked = split_arguments(arguments, question or [], questions is not None)
-    options = clean(choices)
+    options = _split_choices(choices)
     if resume is not None and output is None:
         raise UsageError("there is no output file to resume or overwrite", "add --output FILE.jsonl")
     if _is_one(files) and not any((tasks, questions, output, shard)):
@@ -141,7 +141,7 @@ def ask(
     ask_many(run, Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, json))
 
 
-def clean(choices: str | None) -> tuple[str, ...]:
+def _split_choices(choices: str | None) -> tuple[str, ...]:
     """Options of the command line, split.
 
     Raises:
@@ -175,18 +175,19 @@ def _ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[s
     for text in questions:
         if choices:
             decided = engine.decide(encoded, text, choices, run["budget"], run.generation(), wanted)
-            _show(run, decided, as_json)
+            _show(run, decided, as_json, decided.answer)
         else:
             _answer(run, engine, encoded, text, wanted, as_json)
 
 
-def _show(run: opt.Run, answer: Answer, as_json: bool) -> None:
+def _show(run: opt.Run, answer: Answer, as_json: bool, text: str) -> None:
+    """One object, or what is yet to be said of the answer and the table."""
     from echopix_cli.cli.tables import answer_table
 
     if as_json:
         run.output.record(answer_record(answer))
         return
-    run.output.answer(answer.answer)
+    run.output.answer(text)
     run.output.show(answer_table(answer))
 
 
@@ -203,14 +204,9 @@ def _answer(run: opt.Run, engine: Engine, encoded: Encoded, question: str, sieve
                 if live:
                     output.answer(event.text, end="")
                     started = True
-            elif as_json:
-                output.record(answer_record(event))
             else:
-                from echopix_cli.cli.tables import answer_table
-
-                output.answer("" if started else event.answer)
-                started = False
-                output.show(answer_table(event))
+                said, started = started, False
+                _show(run, event, as_json, "" if said else event.answer)
     finally:
         if started:
             output.answer("")  # an answer that broke off still ends its line

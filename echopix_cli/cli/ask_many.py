@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
 from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from echopix_cli.batch.journal import Journal
     from echopix_cli.batch.run import Outcome
     from echopix_cli.batch.tasks import Task
 
@@ -152,7 +153,7 @@ def _keep_from_destroying(many: Many, tasks: Sequence[Task]) -> None:
 class _Report:
     """Where outcomes go: the output file or stdout, and what a person at a terminal sees of them."""
 
-    def __init__(self, run: opt.Run, many: Many, tally: Tally, journal: Any) -> None:
+    def __init__(self, run: opt.Run, many: Many, tally: Tally, journal: Journal | None) -> None:
         self.output, self.tally, self.journal = run.output, tally, journal
         self.readable = run.output.answers_on_terminal and not many.as_json
         self.shown: EchopixError | None = None
@@ -175,12 +176,12 @@ class _Report:
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:
     """A line of a batch: an answer's record or an error, with the task's id and key and the file's identity."""
-    task, file = outcome.task, outcome.file
+    task = outcome.task
     head = {
         "schema_version": SCHEMA_VERSION,
         "id": task.id,
         "key": outcome.key,
-        "file": None if file is None else {"sha256": file.sha256, "size": file.size, "mtime_ns": file.mtime_ns},
+        "file": None if outcome.file is None else asdict(outcome.file),
     }
     if outcome.answer is not None:
         return head | answer_record(outcome.answer) | {"media": task.media}

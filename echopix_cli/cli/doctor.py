@@ -19,7 +19,7 @@ import typer
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import one_line
-from echopix_cli.errors import EchopixError, ExitCode
+from echopix_cli.errors import EchopixError, ExitCode, described
 from echopix_cli.results import SCHEMA_VERSION
 
 _GIB = 2**30
@@ -78,7 +78,7 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     except EchopixError as error:
         yield Finding(check.__name__.strip("_"), "broken", error.message, error.hint or "")
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        what = described(error)
         yield Finding(check.__name__.strip("_"), "broken", what, "reinstall echopix in a fresh virtual environment")
 
 

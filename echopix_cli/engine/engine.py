@@ -16,7 +16,7 @@ from echopix_cli.engine.loading import choose_device as choose_device
 from echopix_cli.engine.loading import memory_errors as memory_errors
 from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
 from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
-from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError
+from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError, described
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
@@ -163,7 +163,7 @@ class Engine:
                 if is_out_of_memory(error):
                     raise
                 # A folder from anywhere can be wrong in more ways than can be listed.
-                what = " ".join(f"{type(error).__name__}: {error}".split())
+                what = described(error)
                 raise ModelError(f"{folder} holds no usable model: {what}") from error
         return cls(loaded, processor, found.source, clock.seconds["load"], found.chosen, found.forecast)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from echopix_cli.errors import DeviceError
+from echopix_cli.files import stated_bytes
 from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.weights import quantize
@@ -155,13 +156,7 @@ def free_memory(device: torch.device) -> int | None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free
-    try:
-        for line in _MEMINFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+    return stated_bytes(_MEMINFO, "MemAvailable")
 
 
 def _count(config: Any, weights: int, method: str, itemsize: int, workload: Workload, device: torch.device) -> Forecast:

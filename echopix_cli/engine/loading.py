@@ -72,8 +72,14 @@ def locate(
         ModelError: no such model, not on this machine, or its files are damaged.
         DeviceError: it does not fit.
     """
-    precision = _precision(dtype, device)
-    model, chosen = pick(name, device, quantization)
+    precision = _DTYPES.get(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    chosen = None
+    if name == AUTO:
+        name, chosen = choose_auto(
+            free_memory(device) if device.type == "cuda" else None,
+            {"auto": quantize.NF4, quantize.NONE: "bfloat16"}.get(quantization, quantization),
+        )
+    model = find_model(name)
     try:
         source = _files(model, precision, quantization)
         method = _method(source, device, quantization)
@@ -95,25 +101,6 @@ def locate(
             error.hint += f"; or add --model {BUNDLED}"
         raise
     return Located(source, precision, chosen, expected)
-
-
-def pick(name: str, device: torch.device, quantization: str = "auto") -> tuple[Model, str | None]:
-    """What a name stands for, and why, where that was left to us.
-
-    Raises:
-        ModelError: no such model.
-    """
-    if name != AUTO:
-        return find_model(name), None
-    name, chosen = choose_auto(
-        free_memory(device) if device.type == "cuda" else None,
-        {"auto": quantize.NF4, quantize.NONE: "bfloat16"}.get(quantization, quantization),
-    )
-    return find_model(name), chosen
-
-
-def _precision(dtype: str, device: torch.device) -> torch.dtype:
-    return _DTYPES.get(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
 
 
 def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSource:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from echopix_cli.files import stated_bytes
 from echopix_cli.results import PeakMemory
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -61,12 +62,9 @@ def read_peaks(device: torch.device) -> PeakMemory:
 
 
 def _host_peak() -> int | None:
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    stated = stated_bytes(_STATUS, "VmHWM")
+    if stated is not None:
+        return stated
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from echopix_cli.errors import MediaError
+from echopix_cli.files import stated_bytes
 
 _STATUS = Path("/proc/self/status")
 _lock = threading.Lock()
@@ -50,7 +51,7 @@ def _lower(most: int) -> None:
     global _readers, _before
     with _lock:
         _readers += 1
-        held = _data_bytes() if _readers == 1 else None
+        held = stated_bytes(_STATUS, "VmData") if _readers == 1 else None
         if held is None:
             return
         import resource
@@ -70,14 +71,3 @@ def _lift() -> None:
 
             resource.setrlimit(resource.RLIMIT_DATA, _before)
             _before = None
-
-
-def _data_bytes() -> int | None:
-    """What the system counts towards the limit; None where it does not say."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None

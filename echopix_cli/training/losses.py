@@ -116,6 +116,11 @@ class AnswerPass:
     early: Tensor | None = None
     positions: Tensor | None = None
 
+    @property
+    def right(self) -> Tensor:
+        """(answer rows,) bool: whether the likeliest token is the label."""
+        return self.logits.argmax(dim=-1) == self.target[self.target != IGNORE]
+
 
 def answer_pass(
     model: EchoingPixelsForConditionalGeneration,
@@ -251,8 +256,7 @@ def losses(
     if recipe.stage == "towers":
         return parts
     answered = answer_pass(model, prompt, batch, budget)
-    right = answered.logits.argmax(dim=-1) == answered.target[answered.target != IGNORE]
-    parts |= {"answer": answered.loss, "token_accuracy": right.float().mean()}
+    parts |= {"answer": answered.loss, "token_accuracy": answered.right.float().mean()}
     special = model.thinker.special
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
     if answered.early is not None and answered.positions is not None:
@@ -296,8 +300,7 @@ def accuracy(
     for batch in batches:
         prompt, _ = encode(model, batch)
         for name, (budget, selection) in settings.items():
-            answered = answer_pass(model, prompt, batch, budget, selection)
-            wrong = answered.logits.argmax(dim=-1) != answered.target[answered.target != IGNORE]
+            wrong = ~answer_pass(model, prompt, batch, budget, selection).right
             for family, right in zip(_questions(batch), _whole(wrong, batch), strict=True):
                 tally[name][family].append(right)
     model.train()

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from batch_files import free_box
 
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Ask = Callable[..., Ran]
+Ask = Callable[..., Any]
 
 
 @pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+def ask(run: Ask) -> Ask:
     """``ask(folder, "What?")`` with a random model and short answers."""
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("ECHOPIX_MODEL", str(random_checkpoint))
-    monkeypatch.setenv("ECHOPIX_MAX_NEW_TOKENS", "4")
-
-    def run(*arguments: object) -> Ran:
-        from echopix_cli.cli.app import main
-
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["echopix", "ask", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return Ran(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return partial(run, "ask")
 
 
 Spawn = Callable[..., "subprocess.Popen[str]"]

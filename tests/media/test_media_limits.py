@@ -121,6 +121,13 @@ def test_dimensions_that_grow_in_the_middle_are_refused(tmp_path: Path) -> None:
 PEAK = "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
 
 
+def printed(code: str, path: Path) -> str:
+    """What code prints in a process of its own, where memory starts afresh."""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def test_a_picture_that_claims_gigapixels_costs_nothing(tmp_path: Path) -> None:
     """A PNG header of 60000x60000 before no data to speak of."""
     data = bytearray(write_picture(tmp_path / "a.png", greys(1)[0]).read_bytes())
@@ -131,11 +138,7 @@ def test_a_picture_that_claims_gigapixels_costs_nothing(tmp_path: Path) -> None:
         "try: load_clip(sys.argv[1])\nexcept MediaError: pass\nelse: raise SystemExit('read')\n"
         "print(peak())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.png")], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) < 1_000_000, "kilobytes: torch alone takes a few hundred thousand"
+    assert int(printed(code, tmp_path / "a.png")) < 1_000_000, "kilobytes: torch alone takes a few hundred thousand"
 
 
 def test_hours_from_a_damaged_sampling_rate_do_not_fill_the_memory(tmp_path: Path) -> None:
@@ -149,11 +152,7 @@ def test_hours_from_a_damaged_sampling_rate_do_not_fill_the_memory(tmp_path: Pat
         "clip = load_clip(sys.argv[1], DecodePlan(max_audio_seconds=100.0))\n"
         "print(clip.waveform.size, peak())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.wav")], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    size, peak = map(int, done.stdout.split())
+    size, peak = map(int, printed(code, tmp_path / "a.wav").split())
     assert size == 1_600_000
     assert peak < 1_000_000, "kilobytes: one block, resampled at once, takes four million"
     with pytest.raises(MediaError, match="the sound is longer than 1 h"):
@@ -194,9 +193,7 @@ print(said, grown, resource.getrlimit(resource.RLIMIT_DATA)[0], sep="\\n")
 
 def spend(path: Path) -> tuple[str, int]:
     """What reading a file comes to with 256 MiB, and how many MiB it took."""
-    done = subprocess.run([sys.executable, "-c", SPEND, str(path)], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    said, grown, ceiling = done.stdout.splitlines()
+    said, grown, ceiling = printed(SPEND, path).splitlines()
     assert int(ceiling) == resource.RLIM_INFINITY, "the ceiling falls away afterwards"
     return said, int(grown)
 
