@@ -9,7 +9,10 @@ from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
 
+PART = ".part"  # ends the names of files that are being written
+WHOLE = 16 * 2**20  # bytes up to which a file is known by all of its content
 _BLOCK = 1 << 20  # bytes read at a time
+_SAMPLES, _SAMPLE = 32, 1 << 16  # of a larger file: how many blocks are read, and their bytes
 _HINT = "name a file in a folder that exists and can be written"
 
 
@@ -27,18 +30,28 @@ def check_target(path: Path) -> None:
         raise UsageError(f"the folder {path.parent} cannot be written", _HINT)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
     """Write beside the target and rename once it is on the disk; an existing file is replaced.
+
+    Args:
+        path: of the target.
+        content: all of it.
+        mode: of the new file, less what the umask takes away.
+        durable: wait for the disk. What is checked when it is read, and can be had again, need not wait.
 
     Raises:
         EchopixError: the disk or the folder refuses.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Chance, because processes of several machines or containers may share a folder and have the same number.
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART}")
     try:
-        partial.write_bytes(content)
-        sync(partial)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(content)
+        if durable:
+            sync(partial)
         os.replace(partial, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     except OSError as error:
         raise EchopixError(f"cannot write {path}: {error.strerror or error}", _HINT) from error
     finally:
@@ -70,6 +83,33 @@ def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lam
             digest.update(block)
             advance(len(block))
     return digest.hexdigest()
+
+
+def identity_of(path: str | os.PathLike[str]) -> str:
+    """What tells a file's content from any other, quickly, whatever its size; its name is no part of it.
+
+    Up to :data:`WHOLE` bytes that is the SHA-256 of all of it. Of larger files 2 MiB are read, in blocks spread
+    evenly from the first byte to the last, and go with the size and the time of the last change in nanoseconds. A
+    copy that keeps its time is the same file then, any other copy another one. Not seen is only a change that keeps
+    size and time of a large file and leaves all of those blocks as they were.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    status = os.stat(path)
+    if status.st_size <= WHOLE:
+        return whole_identity(sha256_of(path))
+    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    with open(path, "rb", buffering=0) as file:
+        for number in range(_SAMPLES):
+            file.seek(number * (status.st_size - _SAMPLE) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE))
+    return f"sampled:{digest.hexdigest()}"
+
+
+def whole_identity(sha256: str) -> str:
+    """What :func:`identity_of` says of a file of at most :data:`WHOLE` bytes with this SHA-256."""
+    return f"sha256:{sha256}"
 
 
 def stated_bytes(path: Path, name: str) -> int | None:

@@ -50,7 +50,8 @@ class TokenCounts:
 class StageTimes:
     """Seconds spent in each stage, from synchronised clocks.
 
-    ``decode``, ``vision`` and ``audio`` are spent once per clip and repeated in each of its answers.
+    ``decode``, ``vision`` and ``audio`` are spent once per clip and repeated in each of its answers. With a feature
+    cache, ``decode`` includes looking there and keeping there; of cached features it is all there is.
     ``load`` (reading the model) is kept apart: ``total`` is everything but it.
     ``first_token`` is the time from the start of ``decode`` until the first answer token exists.
     """
@@ -122,7 +123,8 @@ class Answer:
 
     ``sieve`` names what chose the tokens. Of models without CS2, ``question_layer`` is the decoder layer at which
     they were chosen, and ``prefilter`` the share that the redundancy stage left before it, None where it did not
-    run. ``budget`` is 0 where ``none`` were kept. ``choices`` are the options, where the question had some; the
+    run. ``budget`` is 0 where ``none`` were kept. ``cached`` says that the features came from the disk: nothing was
+    decoded, and no tower ran. ``choices`` are the options, where the question had some; the
     answer is then the text of the likeliest.
     """
 
@@ -140,6 +142,7 @@ class Answer:
     finish_reason: str  # "stop" (the model ended), "length" (max_new_tokens reached) or "choice"
     question_layer: int | None = None
     prefilter: float | None = None
+    cached: bool = False
     choices: tuple[Choice, ...] = ()
     notices: tuple[str, ...] = field(default=())
 

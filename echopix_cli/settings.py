@@ -7,7 +7,6 @@ all read it. Besides settings, the config file may give models names of the user
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,10 +285,13 @@ def cache_dir() -> Path:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        import tomllib
+
+        return tomllib.loads(text)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # text that is not UTF-8 or not TOML is a ValueError
         raise UsageError(f"cannot read {path}: {error}", "mend or remove the file") from None
 
 

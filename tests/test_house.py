@@ -10,7 +10,7 @@ import pytest
 from places import ROOT
 
 PACKAGE = ROOT / "echopix_cli"
-# A room may import itself, these, and the plain modules results, settings and errors.
+# A room may import itself, these, and the plain modules results, settings, errors, files and shelf.
 MAY_IMPORT = {
     "media": set(),
     "scenes": {"media"},
@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "assets": {"scenes", "media", "engine", "cli"},
     "cli": {"batch", "engine", "evaluation", "model", "media", "scenes", "training", "weights"},
 }
-PLAIN = {"results", "settings", "errors", "files", ""}
+PLAIN = {"results", "settings", "errors", "files", "shelf", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}
 
 

@@ -1,7 +1,5 @@
 """The command line's door: commands, and the only map from exceptions to exit codes."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

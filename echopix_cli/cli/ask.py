@@ -1,7 +1,5 @@
 """``echopix ask``: questions about media files, answered."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
@@ -180,18 +178,20 @@ def _ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[s
             _answer(run, engine, encoded, text, wanted, as_json)
 
 
-def _show(run: opt.Run, answer: Answer, as_json: bool, text: str) -> None:
+def _show(run: opt.Run, answer: "Answer", as_json: bool, text: str) -> None:
     """One object, or what is yet to be said of the answer and the table."""
-    from echopix_cli.cli.tables import answer_table
-
     if as_json:
         run.output.record(answer_record(answer))
         return
+    from echopix_cli.cli.tables import answer_table
+
     run.output.answer(text)
     run.output.show(answer_table(answer))
 
 
-def _answer(run: opt.Run, engine: Engine, encoded: Encoded, question: str, sieve: SieveOptions, as_json: bool) -> None:
+def _answer(
+    run: opt.Run, engine: "Engine", encoded: "Encoded", question: str, sieve: "SieveOptions", as_json: bool
+) -> None:
     """Stream one answer: pieces to a terminal, one line or one object elsewhere, then the table."""
     from echopix_cli.results import Answer
 

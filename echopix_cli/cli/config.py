@@ -1,7 +1,5 @@
 """``echopix config``: every setting, its value and where it came from."""
 
-from __future__ import annotations
-
 import json as json_module
 
 from echopix_cli.cli import options as opt

@@ -1,16 +1,9 @@
 """``echopix doctor``: whether everything that answering needs is here and works, found out by using it."""
 
-from __future__ import annotations
-
 import os
-import shutil
 import sys
-import tempfile
-import wave
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -128,6 +121,8 @@ def _bitsandbytes() -> Iterator[Finding]:
 
 
 def _video() -> Iterator[Finding]:
+    from importlib.metadata import version
+
     from echopix_cli.media import DecodePlan, load_clip
 
     clip = load_clip(str(_demo()), DecodePlan(max_frames=4))
@@ -140,9 +135,13 @@ def _video() -> Iterator[Finding]:
 
 
 def _sound() -> Iterator[Finding]:
+    import wave
+    from importlib.metadata import version
+    from tempfile import TemporaryDirectory
+
     from echopix_cli.media import DecodePlan, load_clip
 
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         path = Path(folder) / "tone.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
@@ -169,10 +168,14 @@ def _model() -> Iterator[Finding]:
 
 
 def _demo() -> Path:
+    from importlib.resources import files
+
     return Path(str(files("echopix_cli") / "assets" / "demo.mp4"))
 
 
 def _disk() -> Iterator[Finding]:
+    import shutil
+
     from echopix_cli.settings import cache_dir, config_path
     from echopix_cli.weights.hub import hub_cache
 

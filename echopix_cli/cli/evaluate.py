@@ -1,7 +1,5 @@
 """``echopix eval``: how often a model is right, by family, budget and sieve."""
 
-from __future__ import annotations
-
 import json as jsonlib
 import shlex
 import sys
@@ -17,7 +15,6 @@ import typer
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
 from echopix_cli.errors import ExitCode, UsageError
-from echopix_cli.evaluation.values import CONTROLS
 from echopix_cli.results import SCHEMA_VERSION
 from echopix_cli.settings import SIEVES as NAMES
 from echopix_cli.settings import parse_budget
@@ -142,6 +139,7 @@ def evaluate(
         from echopix_cli.evaluation.questions import load_questions
         from echopix_cli.evaluation.report import make_report
         from echopix_cli.evaluation.run import settings_of, sieves_of
+        from echopix_cli.evaluation.values import CONTROLS
 
         names = sieve or ("auto", *CONTROLS)
         settings_of(names, budgets, around_sieve)  # nothing to measure is nothing to load a model for
@@ -189,7 +187,7 @@ def _check(
         check_plot(plot)
 
 
-def _asking(run: opt.Run, engine: Engine, seed: int) -> Asking:
+def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
     """What holds for every question, from settings and checkpoint."""
     from echopix_cli.evaluation.run import Asking
     from echopix_cli.scenes import frame_side
@@ -208,20 +206,20 @@ def _asking(run: opt.Run, engine: Engine, seed: int) -> Asking:
 
 
 def _measure(
-    run: opt.Run, engine: Engine, questions: Sequence[Question], settings: Sequence[Setting], asking: Asking
-) -> list[ItemResult]:
+    run: opt.Run, engine: "Engine", questions: "Sequence[Question]", settings: "Sequence[Setting]", asking: "Asking"
+) -> "list[ItemResult]":
     from echopix_cli.evaluation.run import evaluate as answer_all
 
     with run.output.progress(f"0 of {len(questions)} questions") as say:
         return list(answer_all(engine, questions, settings, asking, _watch(say, len(questions), settings[0])))
 
 
-def _watch(say: Callable[[str], None], count: int, setting: Setting) -> Callable[[ItemResult], None]:
+def _watch(say: "Callable[[str], None]", count: int, setting: "Setting") -> "Callable[[ItemResult], None]":
     """Tells how far it is, how it goes with the first setting, and how long it will take."""
     began = time.monotonic()
     outcomes: list[Outcome] = []
 
-    def watch(result: ItemResult) -> None:
+    def watch(result: "ItemResult") -> None:
         outcomes.append(result.outcomes[setting])
         done, right = len(outcomes), sum(outcome.right for outcome in outcomes)
         failed = sum(outcome.answer is None for outcome in outcomes)
@@ -236,7 +234,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _facts(engine: Engine, data: str, questions: Sequence[Question], asking: Asking) -> Facts:
+def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking: "Asking") -> "Facts":
     from echopix_cli.evaluation.values import Facts
 
     plan = asking.plan
@@ -265,7 +263,7 @@ def _facts(engine: Engine, data: str, questions: Sequence[Question], asking: Ask
 
 
 def _write(
-    report: Report, results: Sequence[ItemResult], output: Path | None, items: Path | None, plot: Path | None
+    report: "Report", results: "Sequence[ItemResult]", output: Path | None, items: Path | None, plot: Path | None
 ) -> None:
     """The files that were asked for, each whole or not at all."""
     from echopix_cli.files import write_whole
@@ -280,7 +278,7 @@ def _write(
         write_whole(plot, draw(report, plot.suffix.lower()))
 
 
-def _show(run: opt.Run, report: Report, json: bool) -> None:
+def _show(run: opt.Run, report: "Report", json: bool) -> None:
     """JSON or tables, then what went wrong."""
     output = run.output
     if json:
@@ -296,7 +294,7 @@ def _show(run: opt.Run, report: Report, json: bool) -> None:
         output.notice(f"{rest} more failures are listed in the JSON report")
 
 
-def report_record(report: Report) -> dict[str, Any]:
+def report_record(report: "Report") -> dict[str, Any]:
     """A report as the JSON object of schema version 1."""
     facts = report.facts
     return {
@@ -326,7 +324,7 @@ def report_record(report: Report) -> dict[str, Any]:
     }
 
 
-def _setting(result: SettingResult) -> dict[str, Any]:
+def _setting(result: "SettingResult") -> dict[str, Any]:
     return {
         "setting": result.setting.name,
         "sieve": result.setting.sieve,
@@ -341,20 +339,20 @@ def _setting(result: SettingResult) -> dict[str, Any]:
     }
 
 
-def _share(share: Share) -> dict[str, Any]:
+def _share(share: "Share") -> dict[str, Any]:
     counts = {"right": share.right, "total": share.total, "failed": share.failed}
     return {**counts, "accuracy": _rounded(share.accuracy.value), **_ends(share.accuracy)}
 
 
-def _evidence(share: EvidenceShare) -> dict[str, Any]:
+def _evidence(share: "EvidenceShare") -> dict[str, Any]:
     return {name: value if isinstance(value, int) else _rounded(value) for name, value in asdict(share).items()}
 
 
-def _interval(interval: Interval) -> dict[str, Any]:
+def _interval(interval: "Interval") -> dict[str, Any]:
     return {"value": _rounded(interval.value), **_ends(interval)}
 
 
-def _ends(interval: Interval) -> dict[str, Any]:
+def _ends(interval: "Interval") -> dict[str, Any]:
     return {"low": _rounded(interval.low), "high": _rounded(interval.high)}
 
 
@@ -362,7 +360,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def item_record(item: ItemResult) -> dict[str, Any]:
+def item_record(item: "ItemResult") -> dict[str, Any]:
     """One question with its answers by setting, for ``--items``."""
     return {
         "id": item.id,

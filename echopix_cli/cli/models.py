@@ -1,7 +1,5 @@
 """``echopix models``: what models there are, what of them is on this machine, and fetching them."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.download import Quantizing, Shown, fetch
 from echopix_cli.cli.model_records import (
     all_models,
     columns,
@@ -148,6 +145,7 @@ def pull(
     if keep_source is False and (not wanted or model.repository is None):
         raise UsageError("--drop-source removes a download that has a quantized copy", "add --quantize nf4 or int8")
     if dry_run and model.repository is not None:
+        from echopix_cli.cli.download import Shown
         from echopix_cli.weights import hub
 
         watcher = Shown(run.output)
@@ -178,16 +176,18 @@ def pull(
         run.output.record(record)
 
 
-def _fetch(run: opt.Run, model: Model) -> dict[str, Any]:
+def _fetch(run: opt.Run, model: "Model") -> dict[str, Any]:
     """Have a model's full-precision files here; what was done, as a JSON object."""
     if model.folder is not None:
         run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
         return {"schema_version": SCHEMA_VERSION, "name": model.name, "folder": str(model.folder), "fetched": 0}
+    from echopix_cli.cli.download import fetch
+
     done = fetch(run.output, model)
     return pulled_record(model, done)
 
 
-def _has_copy(run: opt.Run, model: Model) -> bool:
+def _has_copy(run: opt.Run, model: "Model") -> bool:
     """Whether a download was dropped whose copy is here and good: then nothing is to be fetched."""
     from echopix_cli.weights.store import Store
 
@@ -202,9 +202,10 @@ def _has_copy(run: opt.Run, model: Model) -> bool:
     return True
 
 
-def _quantize(run: opt.Run, model: Model) -> ModelSource:
+def _quantize(run: opt.Run, model: "Model") -> "ModelSource":
     """Have a model's quantized copy here; what of it will be loaded."""
     with run.output.progress("quantizing") as say:
+        from echopix_cli.cli.download import Quantizing
         from echopix_cli.engine.loading import choose_device, locate, memory_errors
 
         where = choose_device(run["device"])
@@ -274,7 +275,7 @@ def verify(
     run.output.notice(f"{model.name} is whole{also} (compared: {checked})")
 
 
-def _compared(output: Output, store: Store, entry: Entry) -> list[str]:
+def _compared(output: Output, store: "Store", entry: "Entry") -> list[str]:
     """Read every byte of an entry; what differs. A damaged one loses its record, and is fetched or made again."""
     with _counted(output, "comparing", entry.size) as advance:
         faults = store.verify(entry, advance) or [*entry.faults]
@@ -317,7 +318,7 @@ def prune(
     _remove(run.output, upkeep.of_nobody(), yes, dry_run, json, "to prune")
 
 
-def _remove(output: Output, removals: list[Removal], yes: bool, dry_run: bool, json: bool, whose: str) -> None:
+def _remove(output: Output, removals: "list[Removal]", yes: bool, dry_run: bool, json: bool, whose: str) -> None:
     """Say what would go, ask, remove.
 
     Raises:

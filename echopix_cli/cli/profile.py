@@ -1,7 +1,5 @@
 """``echopix profile``: what a budget costs and saves on one file."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +108,7 @@ def _budget(text: str) -> float:
         raise UsageError(f"--budget: {text!r} does not fit: {error}", "--budget 0.1 keeps a tenth") from None
 
 
-def profile_record(profile: Profile) -> dict[str, Any]:
+def profile_record(profile: "Profile") -> dict[str, Any]:
     """A profile as one JSON object: everything the table shows, and each budget's whole last answer."""
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,7 +1,5 @@
 """``echopix scene``: a procedural clip whose questions have known answers."""
 
-from __future__ import annotations
-
 import json as json_module
 import os
 import shlex
@@ -9,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -89,7 +86,7 @@ def scene(
         _print(run.output, scenes, name_media=count is not None)
 
 
-def scene_record(media: str, script: Script) -> dict[str, Any]:
+def scene_record(media: str, script: "Script") -> dict[str, Any]:
     """A scene as one JSON object: its questions, their answers, and what each answer rests on."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -102,7 +99,7 @@ def scene_record(media: str, script: Script) -> dict[str, Any]:
     }
 
 
-def data_lines(media: Path, script: Script, home: Path) -> Iterator[str]:
+def data_lines(media: Path, script: "Script", home: Path) -> Iterator[str]:
     """A scene's questions as lines of a JSONL file in the folder ``home``, which media paths are relative to."""
     relative = Path(os.path.relpath(_real(media), os.path.realpath(home))).as_posix()
     for number, item in enumerate(script.items):
@@ -162,7 +159,7 @@ def _require_free(media: Sequence[Path], questions: Path | None, folder: Path, f
 
 
 def _write(
-    scenes: Sequence[tuple[Path, Script]],
+    scenes: "Sequence[tuple[Path, Script]]",
     questions: Path | None,
     folder: Path,
     size: int,
@@ -214,6 +211,8 @@ def _made(folder: Path) -> Iterator[None]:
 @contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
     """A hidden folder for unfinished files, on the same disk as the finished ones, gone at the end."""
+    from tempfile import TemporaryDirectory
+
     with TemporaryDirectory(prefix=".echopix-", dir=folder) as stage:
         yield Path(stage)
 
@@ -223,7 +222,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path.parent)) / path.name
 
 
-def _print(output: Output, scenes: Sequence[tuple[Path, Script]], name_media: bool) -> None:
+def _print(output: Output, scenes: "Sequence[tuple[Path, Script]]", name_media: bool) -> None:
     """One line per question: in columns on a terminal, between tabs elsewhere."""
     rows = [
         [item.question, item.answer, *([one_line(str(path))] if name_media else [])]

@@ -1,7 +1,5 @@
 """``echopix train``: fit a sieve to a base model, or the bundled model from nothing."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +9,9 @@ import typer
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import Interrupted, UsageError
-from echopix_cli.files import check_target, write_whole
 from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    import torch
-
     from echopix_cli.training.loop import Progress, Trainer
     from echopix_cli.training.recipe import Recipe
 
@@ -116,6 +111,7 @@ def train(
     """
     flags = dict(locals())
     run = opt.Run.begin(flags)
+    from echopix_cli.files import check_target, write_whole
     from echopix_cli.training.recipe import Recipe
 
     wanted = {name: flags[name] for name in asdict(Recipe()) if flags.get(name) is not None and name not in _SETTLED}
@@ -164,7 +160,7 @@ def train(
 _SETTLED = ("fps", "max_frames", "max_pixels")  # these come as settings: flag, environment or file
 
 
-def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
+def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> "Recipe":
     """The recipe of a new run, or the one that an existing run goes on with.
 
     Raises:
@@ -210,7 +206,7 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
     return replace(Recipe(**fresh), **wanted)
 
 
-def _export(trainer: Trainer, folder: Path, dtype: str, without_sieve: bool) -> None:
+def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -> None:
     import torch
 
     from echopix_cli.training import tiny
@@ -226,7 +222,7 @@ def _export(trainer: Trainer, folder: Path, dtype: str, without_sieve: bool) -> 
         trainer.export(folder, kinds.get(dtype))
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: "Progress") -> str:
     left = (progress.steps - progress.step) * progress.step_seconds
     hours, minutes = divmod(round(left / 60), 60)
     remaining = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -1,7 +1,7 @@
 """Media room: a path goes in, a ``Clip`` (frames, waveform, true timestamps, notices) comes out.
 
-The only room that imports ``av`` and ``soundfile``. Importing it is cheap: plans and values come
-eagerly, everything that needs numpy, torch or a codec is imported when it is first used.
+The only room that imports ``av`` and ``soundfile``. Importing it is cheap: plans, which settings are made of,
+come eagerly; everything else is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from echopix_cli.media.plan import DecodePlan, Limits, parse_time
-from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 
 if TYPE_CHECKING:
     from echopix_cli.media.sampling import frame_indices, resize_frames, smart_nframes, smart_resize
+    from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 
 __all__ = [
     "Clip",
@@ -32,7 +32,10 @@ __all__ = [
     "smart_resize",
 ]
 
-_SAMPLING = frozenset({"frame_indices", "resize_frames", "smart_nframes", "smart_resize"})
+_HOMES = {
+    **dict.fromkeys(("Clip", "MediaInfo", "TrackInfo"), "echopix_cli.media.values"),
+    **dict.fromkeys(("frame_indices", "resize_frames", "smart_nframes", "smart_resize"), "echopix_cli.media.sampling"),
+}
 
 
 def load_clip(path: str | os.PathLike[str], plan: DecodePlan | None = None) -> Clip:
@@ -69,7 +72,7 @@ def probe(path: str | os.PathLike[str], limits: Limits = Limits()) -> MediaInfo:
 
 
 def __getattr__(name: str) -> object:
-    """Import the numpy-based helpers on first use, so that ``--help`` stays instant (PEP 562)."""
-    if name in _SAMPLING:
-        return getattr(import_module("echopix_cli.media.sampling"), name)
+    """Import values and the numpy-based helpers on first use, so that ``--help`` stays instant (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

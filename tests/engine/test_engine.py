@@ -17,7 +17,7 @@ from echopix_cli.engine.engine import TOO_SHORT
 from echopix_cli.engine.loading import choose_device, memory_errors
 from echopix_cli.engine.profiling import profile, spread_of
 from echopix_cli.errors import DeviceError, MediaError, ModelError, UsageError
-from echopix_cli.media import DecodePlan
+from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.results import Answer, AudioStatus
 
 SHORT = GenerationOptions(max_new_tokens=5)
@@ -128,21 +128,26 @@ def test_every_answer_says_what_became_of_the_sound(
     assert (answer.tokens.video.total, answer.tokens.audio.total) == (video, audio)
 
 
-def test_a_sound_shorter_than_a_token_is_mentioned(engine: Engine, encoded: Encoded) -> None:
-    assert encoded.clip.waveform is not None
-    answer = engine.ask(engine.encode(replace(encoded.clip, waveform=encoded.clip.waveform[:100])), "What?", 0.1, SHORT)
+@pytest.fixture(scope="module")
+def clip(engine: Engine, clips: dict[str, Path]) -> Clip:
+    return load_clip(str(clips["both"]), engine.plan(DecodePlan()))
+
+
+def test_a_sound_shorter_than_a_token_is_mentioned(engine: Engine, clip: Clip) -> None:
+    assert clip.waveform is not None
+    answer = engine.ask(engine.encode(replace(clip, waveform=clip.waveform[:100])), "What?", 0.1, SHORT)
     assert answer.audio == AudioStatus.UNDECODABLE
     assert TOO_SHORT in answer.notices
-    alone = replace(encoded.clip, waveform=encoded.clip.waveform[:100], frames=None, frame_times=None)
+    alone = replace(clip, waveform=clip.waveform[:100], frames=None, frame_times=None)
     with pytest.raises(MediaError, match="no picture"):
         engine.encode(alone)
 
 
-def test_a_picture_longer_than_the_context_is_mentioned(engine: Engine, encoded: Encoded) -> None:
-    assert encoded.clip.frame_times is not None
-    stretched = replace(encoded.clip, frame_times=encoded.clip.frame_times * 500)
-    assert any("can tell times apart" in notice for notice in engine.encode(stretched).clip.notices)
-    assert not any("can tell times apart" in notice for notice in encoded.clip.notices)
+def test_a_picture_longer_than_the_context_is_mentioned(engine: Engine, clip: Clip, encoded: Encoded) -> None:
+    assert clip.frame_times is not None
+    stretched = replace(clip, frame_times=clip.frame_times * 500)
+    assert any("can tell times apart" in notice for notice in engine.encode(stretched).notices)
+    assert not any("can tell times apart" in notice for notice in encoded.notices)
 
 
 def test_the_peak_of_decoding_counts(engine: Engine, tmp_path: Path) -> None:
@@ -157,7 +162,7 @@ def test_the_peak_of_decoding_counts(engine: Engine, tmp_path: Path) -> None:
         file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     encoded = engine.read(str(tmp_path / "large.jpg"), engine.plan(DecodePlan()))
-    again = engine.encode(encoded.clip)
+    again = engine.encode(load_clip(str(tmp_path / "large.jpg"), engine.plan(DecodePlan())))
     assert encoded.peaks.host_resident is not None and again.peaks.host_resident is not None
     assert encoded.peaks.host_resident > again.peaks.host_resident + 30 * 2**20
 

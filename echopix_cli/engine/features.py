@@ -1,0 +1,238 @@
+"""Features on the disk: the second question about a file decodes nothing and runs no tower.
+
+An entry is a safetensors file: the features of one clip, and beside them, as JSON, what else questions about it need.
+Its name is a hash of all that features depend on: the file's content, what is taken of it, the towers' weights and
+configuration, precision, kind of device, the libraries at work, and :data:`FORMAT`. Nothing in it can be executed. A
+digest over all of it is compared whenever it is read; what differs is removed, and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from echopix_cli.engine.encoded import Encoded
+from echopix_cli.errors import EchopixError, described
+from echopix_cli.files import identity_of
+from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
+from echopix_cli.model.processing import ClipInputs
+from echopix_cli.results import AudioStatus, PeakMemory, Sampling
+from echopix_cli.shelf import FEATURES, Shelf
+from echopix_cli.weights.checkpoint import read_tensors
+from echopix_cli.weights.copies import folder_revision
+
+if TYPE_CHECKING:
+    from echopix_cli.engine.engine import Engine
+
+FORMAT = 1  # counted up whenever features, or how they are kept, come out differently
+_TOWERS = ("thinker.visual.", "thinker.audio_tower.")
+_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers
+_LIBRARIES = ("torch", "transformers", "av", "soundfile")  # whose versions may change features
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the features of one file and plan are kept: the entry's name, and the file as it was looked at."""
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+
+    def holds(self) -> bool:
+        """Whether the file still looks as it did: what was decoded since then belongs here."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+class FeatureCache:
+    """Features of files, for one engine; from :func:`open_features`.
+
+    A disk that refuses costs no answer: ``notice`` is told once, and nothing more is kept.
+
+    Args:
+        shelf: where the entries lie.
+        model: all that features depend on beside file and plan.
+        notice: is told what went wrong; called from several threads.
+    """
+
+    def __init__(self, shelf: Shelf, model: str, notice: Callable[[str], None] = lambda text: None) -> None:
+        self.shelf, self.model, self.notice = shelf, model, notice
+        self._keeps = True
+
+    def slot(self, path: str, plan: DecodePlan, identity: str | None = None) -> Slot | None:
+        """The place of a file's features; None where the file cannot be read, which decoding it explains.
+
+        Args:
+            path: of the file; pipes and devices have no place.
+            plan: from :meth:`Engine.plan`. Its limits are left out: they bound the work, not what comes of it.
+            identity: as :func:`~echopix_cli.files.identity_of` gives it, where it is known already.
+        """
+        try:
+            status = os.stat(path)
+            if not os.path.isfile(path):
+                return None
+            identity = identity or identity_of(path)
+        except (OSError, ValueError):
+            return None
+        taken = {name: value for name, value in asdict(plan).items() if name != "limits"}
+        key = json.dumps([self.model, identity, taken], sort_keys=True)
+        name = hashlib.sha256(key.encode()).hexdigest() + FEATURES
+        return Slot(name, os.fsdecode(path), status.st_size, status.st_mtime_ns)
+
+    def find(self, slot: Slot) -> Encoded | None:
+        """Features kept earlier, on the CPU, and the seconds that reading them took as ``decode``; or None."""
+        began = time.perf_counter()
+        content = self.shelf.get(slot.name)
+        if content is None:
+            return None
+        try:
+            found = _unpacked(content, slot)
+        except Exception as error:  # a damaged header can be wrong in more ways than can be listed
+            self.shelf.drop(slot.name)
+            self.notice(f"features kept of {slot.path} are damaged and are made again: {described(error)}")
+            return None
+        found.seconds["decode"] = time.perf_counter() - began
+        return found
+
+    def keep(self, slot: Slot, encoded: Encoded) -> None:
+        """Keep what the towers made."""
+        if not self._keeps:
+            return
+        try:
+            self.shelf.put(slot.name, _packed(encoded, slot.name))
+        except EchopixError as error:
+            self._keeps = False
+            self.notice(f"features are not kept: {error.message}")
+
+
+def open_features(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = lambda text: None) -> None:
+    """Let an engine keep features on a shelf, and find them there. Where the towers' weights cannot be told, it does
+    neither, and ``notice`` is told why."""
+    folder = engine.source.folder
+    thinker: Any = engine.model.config.thinker_config
+    try:
+        towers = _towers_digest(engine, shelf)
+        if folder_revision(folder) != engine.loaded_from:
+            raise EchopixError(f"{folder} has changed since it was loaded")
+    except (EchopixError, OSError) as error:
+        notice(f"features are not kept: {error}")
+        return
+    parts = {
+        "format": FORMAT,
+        "towers": towers,
+        "configuration": {
+            "vision": thinker.vision_config.to_dict(),
+            "audio": thinker.audio_config.to_dict(),
+            "pixels": asdict(engine.processor.rules),
+        },
+        "dtype": engine.facts.dtype,
+        "device": engine.device.type,
+        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    engine.features = FeatureCache(shelf, hashlib.sha256(text.encode()).hexdigest(), notice)
+
+
+def _towers_digest(engine: Engine, shelf: Shelf) -> str:
+    """SHA-256 of the towers' tensors as stored. It is remembered on the shelf, for files that have not changed since.
+
+    Raises:
+        EchopixError: the model's files cannot be read, or hold no towers.
+    """
+    name = hashlib.sha256(str(engine.loaded_from).encode()).hexdigest() + _DIGEST
+    known = shelf.get(name)
+    if known is not None and len(known) == hashlib.sha256().digest_size:
+        return known.hex()
+    tensors = {name: value for name, value in read_tensors(engine.source.folder).items() if name.startswith(_TOWERS)}
+    if not tensors:
+        raise EchopixError(f"{engine.source.folder} holds no towers")
+    digest = hashlib.sha256()
+    _feed(digest.update, tensors)
+    with suppress(EchopixError):  # which keeping features will tell
+        shelf.put(name, digest.digest())
+    return digest.hexdigest()
+
+
+def _packed(encoded: Encoded, name: str) -> bytes:
+    """An entry of that name."""
+    inputs = encoded.inputs
+    facts = {
+        "name": name,
+        "info": asdict(encoded.info),
+        "audio_status": encoded.audio_status,
+        "sampling": asdict(encoded.sampling),
+        "notices": encoded.notices,
+        "grid_thw": inputs.grid_thw,
+        "grid_times": inputs.grid_times.tolist(),
+        "audio_rows": inputs.audio_rows,
+        "merge_size": inputs.merge_size,
+    }
+    text = json.dumps(facts)
+    parts = {"video": encoded.video, "audio": encoded.audio}
+    tensors = {part: value.cpu().contiguous() for part, value in parts.items() if value is not None}
+    packed: bytes = save(tensors, {"facts": text, "digest": _digest(text, tensors)})
+    return packed
+
+
+def _unpacked(content: bytes, slot: Slot) -> Encoded:
+    """An entry's features and facts.
+
+    Raises:
+        Exception: of any kind, where it is not as :func:`_packed` made it.
+    """
+    tensors = load(content)
+    stated = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    if stated["digest"] != _digest(stated["facts"], tensors):
+        raise ValueError("the checksum differs")
+    facts = json.loads(stated["facts"])
+    if facts["name"] != slot.name:
+        raise ValueError("they belong to another file")
+    info, grid = facts["info"], facts["grid_thw"]
+    return Encoded(
+        path=slot.path,
+        info=MediaInfo(info["format"], info["duration"], tuple(TrackInfo(**track) for track in info["tracks"])),
+        audio_status=AudioStatus(facts["audio_status"]),
+        sampling=Sampling(**facts["sampling"]),
+        notices=tuple(facts["notices"]),
+        inputs=ClipInputs(
+            grid_thw=None if grid is None else (grid[0], grid[1], grid[2]),
+            grid_times=np.array(facts["grid_times"], np.float64),
+            audio_rows=facts["audio_rows"],
+            merge_size=facts["merge_size"],
+        ),
+        video=tensors.get("video"),
+        audio=tensors.get("audio"),
+        seconds={},
+        peaks=PeakMemory(),
+        cached=True,
+    )
+
+
+def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of all that an entry says."""
+    digest = hashlib.blake2b(facts.encode(), digest_size=32)
+    _feed(digest.update, tensors)
+    return digest.hexdigest()
+
+
+def _feed(update: Callable[[Any], None], tensors: Mapping[str, Tensor]) -> None:
+    """Names, kinds, shapes and bytes of tensors."""
+    for name, value in sorted(tensors.items()):
+        update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        update(value.contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -1,0 +1,139 @@
+"""A folder of files that may go at any time, kept below a size: whatever was not used for longest goes first.
+
+Several processes share it without locks. A file appears whole, by rename. Whoever puts one there lists what lies there
+afterwards and removes the oldest until the rest fits: processes that do so at once remove the same files, and the
+last of them has seen all. A reader whose file has just gone finds nothing, and makes it again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from echopix_cli.errors import EchopixError
+from echopix_cli.files import PART, write_whole
+
+FEATURES = ".safetensors"  # ends the names of files that hold features
+_NAME = re.compile(r"[0-9a-f]{16,64}\.[a-z]+")
+_LEFT_BEHIND = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}{re.escape(PART)}")
+_ABANDONED = 3600.0  # seconds after which whoever wrote a partial file has surely ended
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file that lies there: its bytes, and when it was last used, in seconds since 1970."""
+
+    path: Path
+    size: int
+    used: float
+
+
+class Shelf:
+    """The files of one folder.
+
+    Args:
+        folder: made when first written to, for its owner alone.
+        cap: bytes that may lie there.
+    """
+
+    def __init__(self, folder: Path, cap: int) -> None:
+        self.folder = folder
+        self.cap = cap
+
+    def get(self, name: str) -> bytes | None:
+        """A file's content, which counts as a use of it; None where it is not there or cannot be read."""
+        path = self._path(name)
+        try:
+            if path.stat().st_size > self.cap:  # not from here: it might not fit into memory
+                self.drop(name)
+                return None
+            content = path.read_bytes()
+        except OSError:
+            return None
+        with suppress(OSError):  # a folder that is only read still serves
+            os.utime(path)
+        return content
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file, or write it anew, and make room for it.
+
+        Raises:
+            EchopixError: it alone is larger than the cap, or the disk refuses; nothing of it remains.
+        """
+        path = self._path(name)
+        if len(content) > self.cap:
+            raise EchopixError(f"{len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EchopixError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        write_whole(path, content, mode=0o600, durable=False)
+        self._trim()
+
+    def drop(self, name: str) -> None:
+        """Remove a file, if it is there and can be removed."""
+        with suppress(OSError):
+            self._path(name).unlink()
+
+    def items(self) -> list[Item]:
+        """All that lies there, what was used last at the end."""
+        return sorted(self._matching(_NAME), key=lambda item: (item.used, item.path.name))
+
+    def clear(self) -> list[Item]:
+        """Remove everything, half-written files too; what was removed.
+
+        Raises:
+            EchopixError: the disk refuses.
+        """
+        gone = [*self._matching(_NAME), *self._matching(_LEFT_BEHIND)]
+        for item in gone:
+            try:
+                item.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise EchopixError(f"cannot remove {item.path}: {error.strerror or error}") from error
+        return gone
+
+    def _trim(self) -> None:
+        items = self.items()
+        total = sum(item.size for item in items)
+        old = time.time() - _ABANDONED
+        going = [item for item in self._matching(_LEFT_BEHIND) if item.used < old]
+        for item in items:
+            if total <= self.cap:
+                break
+            going.append(item)
+            total -= item.size
+        for item in going:
+            with suppress(OSError):  # another process was quicker
+                item.path.unlink()
+
+    def _matching(self, names: re.Pattern[str]) -> Iterator[Item]:
+        try:
+            found = sorted(os.listdir(self.folder))
+        except OSError:
+            return
+        for name in found:
+            if names.fullmatch(name):
+                with suppress(OSError):
+                    status = os.lstat(self.folder / name)
+                    yield Item(self.folder / name, status.st_size, status.st_mtime)
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a file here")
+        return self.folder / name
+
+
+def feature_shelf(cache_dir: Path, cap: int) -> Shelf:
+    """Where features of media files are kept.
+
+    Args:
+        cache_dir: the setting of that name.
+        cap: the setting ``cache_size``.
+    """
+    return Shelf(cache_dir / "features", cap)
