@@ -169,7 +169,7 @@ def _ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[s
     with run.output.progress(f"reading {path}"):
         encoded = engine.read(path, plan)
     if run["verbose"]:
-        run.describe(path, encoded.clip.info)
+        run.describe(path, encoded.info)
     for text in questions:
         if choices:
             decided = engine.decide(encoded, text, choices, run["budget"], run.generation(), wanted)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from echopix_cli.engine.choices import LETTERS, letter_ids, posed
+from echopix_cli.engine.encoded import Encoded as Encoded
+from echopix_cli.engine.encoded import sampling_of
 from echopix_cli.engine.forecast import Forecast, Workload
 from echopix_cli.engine.loading import ADVICE, is_out_of_memory, locate
 from echopix_cli.engine.loading import choose_device as choose_device
@@ -20,7 +23,7 @@ from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError,
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, Processor, prepare_clip
+from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
 from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import (
     Answer,
@@ -28,15 +31,16 @@ from echopix_cli.results import (
     Choice,
     ModalityTokens,
     ModelFacts,
-    PeakMemory,
-    Sampling,
     StageTimes,
     TokenCounts,
 )
 from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.copies import Watcher
+from echopix_cli.weights.copies import Watcher, folder_revision
 from echopix_cli.weights.quantize import check_modules, parameter_count
 from echopix_cli.weights.registry import ModelSource
+
+if TYPE_CHECKING:
+    from echopix_cli.engine.features import FeatureCache, Slot
 
 DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
 TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
@@ -52,18 +56,6 @@ class GenerationOptions:
     temperature: float = 0.0
     seed: int | None = None
     system: str = DEFAULT_SYSTEM
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A clip after the towers: features on the device, ready for any number of questions and budgets."""
-
-    clip: Clip
-    inputs: ClipInputs
-    video: Tensor | None
-    audio: Tensor | None
-    seconds: dict[str, float]
-    peaks: PeakMemory
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,8 @@ class _Sift:
 class Engine:
     """One loaded model on one device.
 
-    ``encode`` runs the towers once per clip; ``stream`` answers one question about an encoded clip.
+    ``encode`` runs the towers once per clip; ``stream`` answers one question about an encoded clip. With ``features``
+    (from :func:`~.features.open_features`), ``read`` looks there first and keeps there what the towers made.
     """
 
     def __init__(
@@ -97,12 +90,15 @@ class Engine:
         load_seconds: float,
         chosen: str | None = None,
         forecast: Forecast | None = None,
+        loaded_from: str | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
         self.source = source
         self.load_seconds = load_seconds
         self.forecast = forecast
+        self.loaded_from = loaded_from  # the folder's revision when it was read
+        self.features: FeatureCache | None = None
         self.advice = (forecast and forecast.advice) or ADVICE
         parameters = list(model.parameters())
         self.device = parameters[0].device
@@ -155,6 +151,7 @@ class Engine:
             try:
                 config = read_config(folder)
                 processor = Processor.load(folder, config)
+                revision = folder_revision(folder)  # before the weights: what is read may be replaced meanwhile
                 loaded = load_model(folder, dtype=found.dtype, device=where, config=config)
                 check_modules(loaded, found.source.quantization, found.dtype)
             except EchopixError:
@@ -165,7 +162,7 @@ class Engine:
                 # A folder from anywhere can be wrong in more ways than can be listed.
                 what = described(error)
                 raise ModelError(f"{folder} holds no usable model: {what}") from error
-        return cls(loaded, processor, found.source, clock.seconds["load"], found.chosen, found.forecast)
+        return cls(loaded, processor, found.source, clock.seconds["load"], found.chosen, found.forecast, revision)
 
     @property
     def sieves(self) -> tuple[str, ...]:
@@ -195,7 +192,7 @@ class Engine:
         return self.processor.plan(plan, max_pixels)
 
     def read(self, path: str, plan: DecodePlan) -> Encoded:
-        """Decode a file and encode it; ``plan`` comes from :meth:`plan`.
+        """Decode a file and encode it, or take its features from the cache; ``plan`` comes from :meth:`plan`.
 
         Raises:
             MediaError: the file cannot be opened or holds nothing that can be decoded.
@@ -204,15 +201,21 @@ class Engine:
         reset_peaks(self.device)
         clock = Clock(self.device)
         with clock.stage("decode"), memory_errors(self.device, self.advice):
-            clip = load_clip(path, plan)
-        return self._encode(clip, clock)
+            slot = self.features.slot(path, plan) if self.features else None
+            kept = self.features.find(slot) if self.features and slot else None
+            clip = None if kept else load_clip(path, plan)
+        if clip is None:
+            assert kept is not None
+            return self._restore(kept, clock)
+        return self._encode(clip, clock, slot if slot and slot.holds() else None)
 
-    def encode(self, clip: Clip, decode_seconds: float = 0.0) -> Encoded:
+    def encode(self, clip: Clip, decode_seconds: float = 0.0, slot: Slot | None = None) -> Encoded:
         """Towers over a decoded clip, once for all questions about it.
 
         Args:
             clip: from the media room.
             decode_seconds: what decoding it took, wherever that was done.
+            slot: of the cache, where the features are to be kept.
 
         Raises:
             MediaError: it holds neither a picture nor a sound long enough for one token.
@@ -221,10 +224,27 @@ class Engine:
         reset_peaks(self.device)
         clock = Clock(self.device)
         clock.seconds["decode"] = decode_seconds
-        return self._encode(clip, clock)
+        return self._encode(clip, clock, slot)
+
+    def restore(self, kept: Encoded) -> Encoded:
+        """What :meth:`~.features.FeatureCache.find` found, brought to the device.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        reset_peaks(self.device)
+        clock = Clock(self.device)
+        clock.seconds["decode"] = kept.seconds["decode"]
+        return self._restore(kept, clock)
+
+    def _restore(self, kept: Encoded, clock: Clock) -> Encoded:
+        with clock.stage("decode"), memory_errors(self.device, self.advice):
+            video, audio = (None if part is None else part.to(self.device) for part in (kept.video, kept.audio))
+        seconds = {**clock.seconds, "vision": 0.0, "audio": 0.0}
+        return self._told(replace(kept, video=video, audio=audio, seconds=seconds, peaks=read_peaks(self.device)))
 
     @torch.inference_mode()
-    def _encode(self, clip: Clip, clock: Clock) -> Encoded:
+    def _encode(self, clip: Clip, clock: Clock, slot: Slot | None = None) -> Encoded:
         video, audio = None, None
         thinker = self.model.thinker
         with memory_errors(self.device, self.advice):
@@ -240,21 +260,31 @@ class Engine:
                     frames = torch.tensor([sound.mel.shape[1]], device=self.device)
                     audio = thinker.encode_mel(sound.mel[None].to(self.device), frames)
         inputs = replace(picture, pixel_values=None, audio_rows=sound.audio_rows)
+        status, notices = clip.audio_status, clip.notices
         if clip.waveform is not None and not sound.audio_rows:
             if video is None:
                 raise MediaError(f"{clip.path} holds no picture, and {TOO_SHORT}", "give a longer clip or span")
-            clip = replace(clip, audio_status=AudioStatus.UNDECODABLE, notices=(*clip.notices, TOO_SHORT))
-        clip = replace(clip, notices=(*clip.notices, *self._beyond_context(inputs)))
-        return Encoded(clip, inputs, video, audio, clock.seconds, read_peaks(self.device))
+            status, notices = AudioStatus.UNDECODABLE, (*notices, TOO_SHORT)
+        peaks = read_peaks(self.device)
+        encoded = Encoded(
+            clip.path, clip.info, status, sampling_of(clip), notices, inputs, video, audio, clock.seconds, peaks
+        )
+        if self.features and slot:
+            with clock.stage("decode"), memory_errors(self.device, self.advice):
+                self.features.keep(slot, encoded)
+        return self._told(encoded)
 
-    def _beyond_context(self, inputs: ClipInputs) -> Iterator[str]:
-        """A notice when the picture spans more time than the model's positions reach."""
+    def _told(self, encoded: Encoded) -> Encoded:
+        """With a notice when the picture spans more time than this model's positions reach."""
+        times = encoded.inputs.grid_times
         context = self.model.config.text.max_position_embeddings / self.model.thinker.timeline.per_second
-        if len(inputs.grid_times) and inputs.grid_times[-1] > context:
-            yield (
-                f"the picture spans {inputs.grid_times[-1]:.0f} s, but this model can tell times apart up to "
-                f"{context:.0f} s only; ask about a part with --start and --end"
-            )
+        if not len(times) or times[-1] <= context:
+            return encoded
+        notice = (
+            f"the picture spans {times[-1]:.0f} s, but this model can tell times apart up to "
+            f"{context:.0f} s only; ask about a part with --start and --end"
+        )
+        return replace(encoded, notices=(*encoded.notices, notice))
 
     @torch.inference_mode()
     def place(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Prompt:
@@ -408,11 +438,11 @@ class Engine:
         generated: int,
         seconds: dict[str, float],
     ) -> Answer:
-        clip, before, choice = encoded.clip, encoded.seconds, sift.choice
+        before, choice = encoded.seconds, sift.choice
         first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
-        notices = (*clip.notices, *((DEMONSTRATION,) if self.source.demonstration else ()))
+        notices = (*encoded.notices, *((DEMONSTRATION,) if self.source.demonstration else ()))
         return Answer(
-            media=clip.path,
+            media=encoded.path,
             question=question,
             answer=text,
             tokens=self._count(sift.prompt.input_ids[0], sift.sieved.kept[0], generated),
@@ -431,11 +461,12 @@ class Engine:
             ),
             peak_memory=larger(encoded.peaks, read_peaks(self.device)),
             model=self.facts,
-            audio=clip.audio_status,
-            sampling=_sampling(clip),
+            audio=encoded.audio_status,
+            sampling=encoded.sampling,
             finish_reason=finish_reason,
             question_layer=choice.layer,
             prefilter=choice.prefilter,
+            cached=encoded.cached,
             notices=notices,
         )
 
@@ -448,17 +479,3 @@ class Engine:
 
         video, audio = rows(special.video, special.image), rows(special.audio)
         return TokenCounts(video, audio, text=len(ids) - video.total - audio.total, generated=generated)
-
-
-def _sampling(clip: Clip) -> Sampling:
-    shape = None if clip.frames is None else clip.frames.shape
-    return Sampling(
-        fps=clip.sampled_fps if shape is not None and shape[0] > 1 else None,
-        frames=0 if shape is None else shape[0],
-        height=None if shape is None else shape[2],
-        width=None if shape is None else shape[3],
-        second_per_grid=clip.second_per_grid,
-        start=clip.start,
-        end=clip.end,
-        audio_seconds=clip.audio_seconds,
-    )
