@@ -11,11 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniDecoderLayer,
     Qwen2_5OmniPreTrainedModel,
     Qwen2_5OmniRMSNorm,
+    apply_rotary_pos_emb,
 )
 
 from echopix_cli.model.configuration import EchoingPixelsTextConfig
@@ -32,7 +34,8 @@ class TokenCompressor(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, d) → scores (B, L)."""
-        return cast(Tensor, self.score_head(self.ln(hidden))).squeeze(-1)
+        spans = block_spans(hidden)
+        return torch.cat([cast(Tensor, self.score_head(self.ln(hidden[:, span]))).squeeze(-1) for span in spans], dim=1)
 
 
 class BidirectionalEncoder(nn.Module):
@@ -46,10 +49,65 @@ class BidirectionalEncoder(nn.Module):
             cast(Any, layer).self_attn.is_causal = False
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], key_mask: Tensor | None) -> Tensor:
-        """(B, L, d) → (B, L, d); ``key_mask`` (B, 1, 1, L) bool hides keys, None hides nothing."""
+        """(B, L, d) → (B, L, d); ``key_mask`` (B, 1, 1 or L, L) bool hides keys, None hides nothing."""
+        if torch.is_grad_enabled():  # what a layer computes on its way is kept then anyway
+            for layer in self.layers:
+                hidden = layer(hidden, attention_mask=key_mask, position_embeddings=rotary)
+            return hidden
+        hidden = hidden.clone()
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask=key_mask, position_embeddings=rotary)
+            run_in_blocks(layer, hidden, rotary, key_mask)
         return hidden
+
+
+def block_spans(hidden: Tensor) -> list[slice]:
+    """Rows of (B, L, d) that CS2 takes at a time: what bounds its memory on a long prompt.
+
+    Few enough that a block's inner activations stay small, enough that launching kernels and unpacking a quantized
+    layer, once for each block, cost little.
+    """
+    rows = 512 if hidden.device.type == "cpu" else 2048
+    return [slice(begin, begin + rows) for begin in range(0, hidden.shape[1], rows)]
+
+
+def run_in_blocks(
+    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], key_mask: Tensor | None = None
+) -> None:
+    """Run an unmasked layer over all rows, in place, holding the inner activations of one block of rows at a time.
+
+    The numbers are those of the layer called at once: only keys and values join rows with one another.
+
+    Args:
+        layer: of the decoder's kind.
+        hidden: (B, L, d), overwritten.
+        rotary: cosine and sine (B, L, head_dim).
+        key_mask: as in :meth:`BidirectionalEncoder.forward`.
+    """
+    parts, turn = cast(Any, layer), cast(Any, apply_rotary_pos_emb)
+    attention = parts.self_attn
+    spans = block_spans(hidden)
+
+    def heads(projected: Tensor) -> Tensor:
+        return projected.view(*projected.shape[:2], -1, attention.head_dim).transpose(1, 2)
+
+    def turned(rows: Tensor, span: slice) -> Tensor:
+        return cast(Tensor, turn(rows, rows[:, :0], rotary[0][:, span], rotary[1][:, span])[0])
+
+    keys, values = [], []
+    for span in spans:
+        normed = parts.input_layernorm(hidden[:, span])
+        keys.append(turned(heads(attention.k_proj(normed)), span))
+        values.append(heads(attention.v_proj(normed)))
+    key, value = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+    del keys, values
+    for span in spans:
+        query = turned(heads(attention.q_proj(parts.input_layernorm(hidden[:, span]))), span)
+        mask = key_mask if key_mask is None or key_mask.shape[2] == 1 else key_mask[:, :, span]
+        mixed = cast(Any, sdpa_attention_forward)(
+            attention, query, key, value, mask, scaling=attention.scaling, is_causal=False
+        )[0]
+        rows = hidden[:, span] + attention.o_proj(mixed.flatten(2))
+        hidden[:, span] = rows + parts.mlp(parts.post_attention_layernorm(rows))
 
 
 class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):

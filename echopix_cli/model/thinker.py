@@ -258,8 +258,8 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             key_mask = visible[:, None, None, :] & _narrowed(view, in_pool)[:, None]
         rotary = self.model.rotary(prompt.position_ids, prompt.embeds.dtype)
         encoded = encoder(prompt.embeds, rotary, key_mask)
-        has_media = in_pool.any(dim=1, keepdim=True)
-        return torch.where((visible & has_media).unsqueeze(-1), encoded, prompt.embeds)
+        rereads = visible & in_pool.any(dim=1, keepdim=True)
+        return encoded if bool(rereads.all()) else torch.where(rereads.unsqueeze(-1), encoded, prompt.embeds)
 
     def _ranking(
         self, scores: Tensor, candidates: Tensor, selection: Selection, generator: torch.Generator | None

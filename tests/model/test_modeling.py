@@ -11,6 +11,7 @@ import torch
 from prompts import padded
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from echopix_cli.model.decoding import generate, pick
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
@@ -91,14 +92,19 @@ def spy(module: torch.nn.Module, seen: list[Any], name: str | None) -> Any:
 
 
 def test_no_mask_when_nothing_is_padded_and_one_row_of_logits(
-    model: EchoingPixelsForConditionalGeneration, prompt: Prompt
+    model: EchoingPixelsForConditionalGeneration, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SDPA keeps its flash kernel only without a mask; lm_head runs on each prompt's last row only."""
-    masks: list[Any] = []
+    calls: list[tuple[int, Any, bool]] = []
     rows: list[Any] = []
-    hooks = [spy(layer, masks, "attention_mask") for layer in model.thinker.model.bidir_encoder.layers]
-    hooks += [spy(layer, masks, "attention_mask") for layer in model.thinker.model.layers]
-    hooks.append(spy(model.thinker.lm_head, rows, None))
+    kernel = F.scaled_dot_product_attention
+
+    def attend(query: torch.Tensor, *tensors: Any, attn_mask: Any, is_causal: bool, **options: Any) -> torch.Tensor:
+        calls.append((query.shape[2], attn_mask, is_causal))
+        return kernel(query, *tensors, attn_mask=attn_mask, is_causal=is_causal, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    hook = spy(model.thinker.lm_head, rows, None)
     try:
         with torch.inference_mode():
             full = Prompt(*[*vars(prompt).values()][:4], torch.ones_like(prompt.input_ids))
@@ -106,11 +112,35 @@ def test_no_mask_when_nothing_is_padded_and_one_row_of_logits(
             assert placed.attention_mask is None
             list(generate(model.thinker, model.thinker.sieve(full, 0.1), max_new_tokens=2))
     finally:
-        for hook in hooks:
-            hook.remove()
-    assert len(masks) == 2 + 2 * 3
-    assert all(mask is None for mask in masks)
+        hook.remove()
+    length, kept = calls[0][0], calls[2][0]
+    assert calls == [(length, None, False)] * 2 + [(kept, None, True)] * 3 + [(1, None, False)] * 3
+    assert kept < length
     assert rows == [(1, 128), (1, 128)]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_cs2_in_blocks_is_cs2_at_once(
+    model: EchoingPixelsForConditionalGeneration, monkeypatch: pytest.MonkeyPatch, padded: bool
+) -> None:
+    """Blocks of any size give what the layers called whole give, and leave their input alone."""
+    encoder, text = model.thinker.model.bidir_encoder, model.thinker.model
+    torch.manual_seed(0)
+    hidden = torch.randn(2, 50, 128)
+    rotary = text.rotary(torch.arange(50).expand(4, 2, 50), torch.float32)
+    mask = (torch.arange(50) >= torch.tensor([[0], [7]]))[:, None, None, :] if padded else None
+    before = hidden.clone()
+    with torch.enable_grad():
+        whole = encoder(hidden, rotary, mask).detach()
+        scores = model.thinker.model.compressor(whole).detach()
+    for size in (1, 7, 49, 50, 64):
+        spans = [slice(begin, begin + size) for begin in range(0, 50, size)]
+        monkeypatch.setattr("echopix_cli.model.text.block_spans", lambda rows, spans=spans: spans)
+        with torch.inference_mode():
+            blocked = encoder(hidden, rotary, mask)
+            torch.testing.assert_close(blocked, whole, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(text.compressor(whole), scores, rtol=1e-5, atol=1e-5)
+    assert torch.equal(hidden, before)
 
 
 def test_the_budget_belongs_to_the_call(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> None:
