@@ -205,7 +205,10 @@ def load_model(
     if text_overrides:
         thinker: Any = config.thinker_config
         thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})
-    packed: dict[str, Any] = {}
+    where = torch.device(device)
+    # Tensors go straight to their device: packed ones would be unpacked and packed again by moving the finished
+    # module, and the others need no second home in the host's memory.
+    placed: dict[str, Any] = {"device_map": {"": where}} if where.type != "cpu" else {}
     if (quantization := read_quantization(folder)) is not None:
         if dtype is not None and "bnb_4bit_compute_dtype" in quantization:
             quantization = {**quantization, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
@@ -214,16 +217,15 @@ def load_model(
         warnings.filterwarnings("ignore", "MatMul8bitLt", UserWarning)  # the same, before 0.50
         config = copy.deepcopy(config)
         cast(Any, config).quantization_config = quantization
-        # Packed tensors go straight to their device: moving the finished module would unpack and pack them again.
-        packed = {"device_map": {"": torch.device(device)}}
+        placed = {"device_map": {"": where}}
     tensors = read_tensors(folder) if tensors is None else tensors
     try:
         model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa", **packed
+            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa", **placed
         )
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: {error}") from None
-    return (model if packed else model.to(device)).eval()
+    return model.eval()
 
 
 def save_model(

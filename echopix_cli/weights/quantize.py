@@ -196,7 +196,7 @@ def write_copy(
     for name, value in stream(folder):
         size = value.nbytes
         done += size
-        for part, tensor in _shrunk(name, value, method, dtype, device).items():
+        for part, tensor in shrunk(name, value, method, dtype, device).items():
             kept[part] = batch[part] = tensor
         del value
         if size >= _LARGE_TENSOR:
@@ -372,7 +372,7 @@ def _header(file: Path) -> dict[str, Any]:
     return {name: header[name] for name in names}
 
 
-def _shrunk(
+def shrunk(
     name: str, value: torch.Tensor, method: str, dtype: torch.dtype, device: torch.device
 ) -> dict[str, torch.Tensor]:
     """A tensor as the copy holds it, on the device, under the names that transformers reads."""

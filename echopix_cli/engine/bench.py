@@ -1,0 +1,299 @@
+"""What a model of a given shape costs on this machine, measured with random weights.
+
+Every budget is compared, within one run, with the same prompt run whole through the decoder alone, as a model
+without a sieve would. Beside each speed-up stands the bound that counting layers gives.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from echopix_cli.engine.engine import Encoded, Engine
+from echopix_cli.engine.live_bytes import LiveBytes
+from echopix_cli.engine.meters import Clock, reset_peaks
+from echopix_cli.engine.profiling import FULL, Spread, spread_of
+from echopix_cli.media import Clip, DecodePlan, MediaInfo
+from echopix_cli.media.sampling import smart_nframes, smart_resize
+from echopix_cli.model.decoding import generate
+from echopix_cli.model.processing import Processor
+from echopix_cli.model.shapes import Shape
+from echopix_cli.model.values import Prompt, Sieved
+from echopix_cli.results import AudioStatus
+from echopix_cli.weights.checkpoint import read_config
+from echopix_cli.weights.registry import BUNDLED, ModelSource, files_of, find_model
+from echopix_cli.weights.synthetic import random_model
+
+Times = dict[str, float]  # seconds by stage
+QUESTION = "What do you see and hear?"
+SOURCE_FPS, SOURCE_HEIGHT, SOURCE_WIDTH = 30.0, 720, 1280  # of the synthetic clip
+_SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One budget, or with ``sieved`` False the whole prompt through the decoder alone.
+
+    Attributes:
+        kept: audio-visual rows that enter the decoder.
+        stages: seconds of ``sieve`` (embedding and placing the prompt included), ``prefill``, ``forward`` (both
+            together), ``first_token`` (from the file, or the synthetic frames, to the first token) and ``generate``.
+        tokens_per_second: of the tokens after the first.
+        memory: peak bytes of activations and key-value cache, beyond weights and tower features.
+        speedup: of ``forward`` over the whole prompt's.
+        first_token_speedup: of ``first_token`` over the whole prompt's.
+        memory_ratio: the whole prompt's ``memory`` over this one's.
+        bound: the speed-up that counting layers and rows gives (:func:`layer_bound`).
+    """
+
+    budget: float
+    sieved: bool
+    kept: int
+    stages: dict[str, Spread]
+    tokens_per_second: Spread
+    memory: int
+    speedup: float
+    first_token_speedup: float
+    memory_ratio: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run: what was measured, with what, and a row for each budget; the first row is the whole prompt.
+
+    ``stages`` are seconds of ``decode``, ``vision`` and ``audio``, spent once per clip. ``layer_ratio`` is what a
+    CS2 layer costs over a decoder layer on the same rows, scoring and choosing included. ``weight_bytes`` is what
+    the loaded model takes.
+    """
+
+    shape: str
+    engine: Engine
+    media: str | None
+    seconds: float
+    video_rows: int
+    audio_rows: int
+    text_rows: int
+    new_tokens: int
+    trials: int
+    warmup: int
+    weight_bytes: int
+    stages: dict[str, Spread]
+    layer_ratio: float
+    rows: tuple[BenchRow, ...]
+
+
+def random_engine(shape: Shape, device: torch.device, dtype: torch.dtype, method: str) -> Engine:
+    """An engine whose model has random weights; tokenizer and token ids are the bundled model's.
+
+    Raises:
+        EchopixError: quantization without the package it needs.
+    """
+    bundled = files_of(find_model(BUNDLED)).folder
+    raw = shape.configured(json.loads((bundled / "config.json").read_text(encoding="utf-8")))
+    clock = Clock(device)
+    with clock.stage("load"):
+        model = random_model(raw, dtype, device, method)
+        processor = Processor.load(bundled, read_config(bundled))
+        processor = Processor(
+            processor.tokenizer, model.config, shape.rules(processor.rules), sorted(processor.stop_ids)
+        )
+    source = ModelSource(shape.name, bundled, quantization=method)
+    return Engine(model, processor, source, clock.seconds["load"])
+
+
+def synthetic_clip(seconds: float, plan: DecodePlan) -> Clip:
+    """Noise to see and hear, sampled as a 720p file of that length at 30 frames a second would be.
+
+    Args:
+        plan: from :meth:`Engine.plan`.
+    """
+    source = np.random.default_rng(0)
+    total = max(2, round(seconds * SOURCE_FPS))
+    count = smart_nframes(total, SOURCE_FPS, fps=plan.fps, min_frames=plan.min_frames, max_frames=plan.max_frames)
+    height, width = smart_resize(SOURCE_HEIGHT, SOURCE_WIDTH, plan.size_factor, plan.min_pixels, plan.max_pixels)
+    heard = min(seconds, plan.max_audio_seconds or seconds)
+    return Clip(
+        path="noise",
+        frames=source.integers(0, 256, (count, 3, height, width), np.uint8),
+        frame_times=np.linspace(0.0, (total - 1) / SOURCE_FPS, count),
+        waveform=source.normal(0.0, 0.1, round(heard * _SAMPLE_RATE)).astype(np.float32),
+        audio_status=AudioStatus.USED,
+        start=0.0,
+        end=seconds,
+        info=MediaInfo("noise", seconds, ()),
+        source_fps=SOURCE_FPS,
+        source_size=(SOURCE_HEIGHT, SOURCE_WIDTH),
+        asked_fps=plan.fps,
+    )
+
+
+def layer_bound(layers: int, sieve_layers: int, rows: int, kept: int) -> float:
+    """How much less a sieve leaves to do, counting one unit of work for each row in each layer.
+
+    ``D·L / (C·L + D·K)`` for D decoder layers, C layers of CS2, L rows of the prompt and K that are left of them.
+    """
+    return layers * rows / (sieve_layers * rows + layers * kept)
+
+
+def bench(
+    engine: Engine,
+    budgets: Sequence[float],
+    *,
+    shape: str,
+    seconds: float = 60.0,
+    media: str | None = None,
+    plan: DecodePlan = DecodePlan(),  # noqa: B008 - frozen
+    trials: int = 5,
+    warmup: int = 1,
+    new_tokens: int = 16,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Bench:
+    """Measure the whole prompt and ``budgets`` on one clip.
+
+    Each trial encodes the clip anew and then runs every budget, beginning with another one each time, so that slow
+    moments of the machine fall on all alike.
+
+    Args:
+        engine: with random weights or real ones.
+        budgets: fractions of audio-visual rows kept, in (0, 1].
+        seconds: length of the synthetic clip, where no file is given.
+        media: a file to decode, in each trial.
+        plan: what to take from it.
+        new_tokens: generated in each run, the first one included.
+        watch: called with (trials done, trials in all).
+
+    Raises:
+        MediaError, DeviceError: as :meth:`Engine.read`.
+    """
+    plan = engine.plan(plan)
+    clip = None if media is not None else synthetic_clip(seconds, plan)
+    wanted = sorted(set(budgets), reverse=True)
+    order: list[float | None] = [None, *wanted]
+    runs: dict[float | None, list[Times]] = {budget: [] for budget in order}
+    towers: list[Times] = []
+    encoded: Encoded | None = None
+    for turn in range(warmup + trials):
+        encoded = None  # or two clips' features would be held at once
+        encoded = engine.encode(clip) if clip is not None else engine.read(str(media), plan)
+        begin = turn % len(order)
+        for budget in (*order[begin:], *order[:begin]):
+            times = _run(engine, encoded, budget, new_tokens)
+            if turn >= warmup:
+                runs[budget].append(times | {"first_token": sum(encoded.seconds.values()) + times["forward"]})
+        if turn >= warmup:
+            towers.append(encoded.seconds)
+        watch(turn + 1, warmup + trials)
+    assert encoded is not None
+    prompt = engine.place(encoded, QUESTION)
+    sizes, length = engine.model.config.text, prompt.input_ids.shape[1]
+    text_rows = length - encoded.inputs.video_rows - encoded.inputs.audio_rows
+    # Memory is counted in passes of their own: counting takes time.
+    whole = _Measured(runs[None], _memory(engine, encoded, None, new_tokens), length)
+    rows = [_row(None, whole, whole, text_rows, new_tokens, 1.0)]
+    for budget in wanted:
+        own = _Measured(
+            runs[budget], _memory(engine, encoded, budget, new_tokens), _chosen(engine, prompt, budget).hidden.shape[1]
+        )
+        bound = layer_bound(sizes.num_hidden_layers, sizes.av_refiner_layers, length, own.rows)
+        rows.append(_row(budget, own, whole, text_rows, new_tokens, bound))
+    sieving = median(times["sieve"] for budget in wanted for times in runs[budget])
+    return Bench(
+        shape=shape,
+        engine=engine,
+        media=media,
+        seconds=seconds if clip is not None else (encoded.sampling.end or 0.0) - encoded.sampling.start,
+        video_rows=encoded.inputs.video_rows,
+        audio_rows=encoded.inputs.audio_rows,
+        text_rows=text_rows,
+        new_tokens=new_tokens,
+        trials=trials,
+        warmup=warmup,
+        weight_bytes=sum(tensor.nbytes for tensor in (*engine.model.parameters(), *engine.model.buffers())),
+        stages={name: spread_of([times[name] for times in towers]) for name in towers[0]},
+        layer_ratio=sieving / sizes.av_refiner_layers * sizes.num_hidden_layers / whole.median("forward"),
+        rows=tuple(rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """All runs of one budget: their times, peak bytes, and rows that entered the decoder, text included."""
+
+    runs: Sequence[Times]
+    memory: int
+    rows: int
+
+    def median(self, stage: str) -> float:
+        return median(times[stage] for times in self.runs)
+
+
+def _row(
+    budget: float | None, own: _Measured, whole: _Measured, text_rows: int, new_tokens: int, bound: float
+) -> BenchRow:
+    rates = [(new_tokens - 1) / times["generate"] for times in own.runs] if new_tokens > 1 else [0.0]
+    return BenchRow(
+        budget=FULL if budget is None else budget,
+        sieved=budget is not None,
+        kept=own.rows - text_rows,
+        stages={name: spread_of([times[name] for times in own.runs]) for name in own.runs[0]},
+        tokens_per_second=spread_of(rates),
+        memory=own.memory,
+        speedup=whole.median("forward") / own.median("forward"),
+        first_token_speedup=whole.median("first_token") / own.median("first_token"),
+        memory_ratio=whole.memory / own.memory,
+        bound=bound,
+    )
+
+
+@torch.inference_mode()
+def _chosen(engine: Engine, prompt: Prompt, budget: float | None) -> Sieved:
+    """The prompt after its sieve; without a budget the whole prompt as embedded, no sieve having run."""
+    if budget is not None:
+        sieved: Sieved = engine.model.thinker.sieve(prompt, budget)
+        return sieved
+    length = prompt.input_ids.shape[1]
+    return Sieved(
+        hidden=prompt.embeds,
+        position_ids=prompt.position_ids,
+        attention_mask=None,
+        kept=(torch.arange(length, device=prompt.embeds.device),),
+        scores=prompt.embeds.new_zeros(prompt.input_ids.shape),
+        encoded=prompt.embeds,
+        labels=None,
+        next_position=prompt.rope_deltas + length,
+    )
+
+
+@torch.inference_mode()
+def _run(engine: Engine, encoded: Encoded, budget: float | None, new_tokens: int) -> Times:
+    """One pass over an encoded clip."""
+    clock = Clock(engine.device)
+    with clock.stage("sieve"):
+        sieved = _chosen(engine, engine.place(encoded, QUESTION), budget)
+    tokens = generate(engine.model.thinker, sieved, max_new_tokens=new_tokens)
+    with clock.stage("prefill"):
+        next(tokens)
+    with clock.stage("generate"):
+        for _ in tokens:
+            pass
+    return clock.seconds | {"forward": clock.seconds["sieve"] + clock.seconds["prefill"]}
+
+
+def _memory(engine: Engine, encoded: Encoded, budget: float | None, new_tokens: int) -> int:
+    """Peak bytes of one pass beyond what was held before it: of the allocator on CUDA, counted elsewhere."""
+    gc.collect()
+    if engine.device.type == "cuda":
+        reset_peaks(engine.device)
+        before = torch.cuda.memory_allocated(engine.device)
+        _run(engine, encoded, budget, new_tokens)
+        return int(torch.cuda.max_memory_allocated(engine.device)) - int(before)
+    with LiveBytes() as live:
+        _run(engine, encoded, budget, new_tokens)
+    return live.peak
