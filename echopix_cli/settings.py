@@ -7,6 +7,7 @@ all read it. Besides settings, the config file may give models names of the user
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,19 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+_SIZE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[kKMGT]?)(?P<binary>i?)B?")
+
+
+def _size(text: str) -> int:
+    """Bytes from ``512MiB``, ``4 GB`` or a plain number; ``kB`` is a thousand, ``KiB`` 1024."""
+    match = _SIZE.fullmatch(text)
+    if match is None or (match["binary"] and not match["unit"]):
+        raise ValueError("expected a size such as 4GiB, 500MB, or 0")
+    base = 1024 if match["binary"] else 1000
+    factor: int = base ** " KMGT".index(match["unit"].upper() or " ")
+    return round(float(match["count"]) * factor)
 
 
 def _folder(text: str) -> str:
@@ -172,6 +186,18 @@ SETTINGS: tuple[Setting, ...] = (
         _folder,
         str(platformdirs.user_cache_path("echopix")),
         "folder for what echopix keeps about models (downloads themselves lie in the hub's cache: HF_HUB_CACHE)",
+    ),
+    Setting(
+        "cache",
+        _boolean,
+        True,
+        "keep features of media files in the cache folder and find them there, or do neither (default: do both)",
+    ),
+    Setting(
+        "cache_size",
+        _size,
+        4 * 2**30,
+        "most bytes that features may take there, such as 4GiB; what was not used for longest goes first, 0 keeps none",
     ),
     # How much of a hostile file to put up with: limit_X is max_X of media.Limits. No flags: whoever needs more of
     # one of them needs it for good.

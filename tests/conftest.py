@@ -47,6 +47,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
             monkeypatch.delenv(name)
     monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
     monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
+    monkeypatch.setenv("ECHOPIX_CACHE", "false")  # or features that one test made would be found by another
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -18,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from echopix_cli.errors import EchopixError, MediaError, described
-from echopix_cli.files import sha256_of
+from echopix_cli.files import identity_of, sha256_of
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.media.source import open_regular, shown
 
@@ -58,6 +59,14 @@ class Worker:
             MediaError: it cannot be read, or not in time.
         """
         return str(self._ask("fingerprint", path))
+
+    def identity(self, path: str) -> str:
+        """As :func:`echopix_cli.files.identity_of`, elsewhere.
+
+        Raises:
+            MediaError: it cannot be read, or not in time.
+        """
+        return str(self._ask("identity", path))
 
     def decode(self, path: str, plan: DecodePlan) -> Decoded:
         """As :func:`echopix_cli.media.load_clip`, elsewhere.
@@ -240,7 +249,7 @@ def _serve(pipe: Connection[Any, Any]) -> None:
         except (EOFError, OSError):
             return
         try:
-            reply: tuple[bool, Any] = (True, _fingerprint(path) if what == "fingerprint" else _decode(path, *arguments))
+            reply: tuple[bool, Any] = (True, _SERVED[what](path, *arguments))
         except EchopixError as error:
             reply = (False, error)
         except MemoryError:
@@ -263,10 +272,10 @@ def _follow() -> None:
     os._exit(1)
 
 
-def _fingerprint(path: str) -> str:
+def _fingerprint(path: str, take: Callable[[str], str] = sha256_of) -> str:
     open_regular(path).close()  # a pipe would never end
     try:
-        return sha256_of(path)
+        return take(path)
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be read: {error.strerror or error}", "check the path") from None
 
@@ -275,3 +284,10 @@ def _decode(path: str, plan: DecodePlan) -> Decoded:
     began = time.perf_counter()
     clip = load_clip(path, plan)
     return Decoded(clip, time.perf_counter() - began)
+
+
+_SERVED: dict[str, Callable[..., Any]] = {
+    "fingerprint": _fingerprint,
+    "identity": partial(_fingerprint, take=identity_of),
+    "decode": _decode,
+}

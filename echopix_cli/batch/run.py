@@ -17,7 +17,9 @@ from echopix_cli.batch.decoding import Decoded, Worker, Workers
 from echopix_cli.batch.journal import FileFacts, Journal
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine.features import Slot
 from echopix_cli.errors import EchopixError, MediaError, described
+from echopix_cli.files import WHOLE, whole_identity
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import Answer
 from echopix_cli.weights.copies import folder_revision
@@ -76,11 +78,14 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A group after its file was looked at: what is left to ask, and the clip, or why there is none."""
+    """A group after its file was looked at: what is left to ask, and the clip, its features kept from an earlier time,
+    or why there is neither. The clip's features are to be kept in ``slot``."""
 
     file: FileFacts | None
     open: tuple[tuple[Task, str | None], ...]
     decoded: Decoded | None = None
+    slot: Slot | None = None
+    kept: Encoded | None = None
     error: EchopixError | None = None
 
 
@@ -153,7 +158,8 @@ class Batch:
         return None
 
     def _preparing(self, group: _Group) -> Callable[[Worker], _Prepared]:
-        """In a thread of its own: find out which file this is and what is left to ask about it, and decode it."""
+        """In a thread of its own: find out which file this is and what is left to ask about it, and decode it unless
+        its features are there."""
 
         def prepare(worker: Worker) -> _Prepared:
             file: FileFacts | None = None
@@ -165,7 +171,12 @@ class Batch:
                     left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
                     if not left:
                         return _Prepared(file, ())
-                    return _Prepared(file, left, worker.decode(group.media, self._plan(group)))
+                    plan = self._plan(group)
+                    slot = self._slot(worker, group.media, plan, file)
+                    if slot and self.engine.features and (kept := self.engine.features.find(slot)):
+                        return _Prepared(file, left, kept=kept)
+                    decoded = worker.decode(group.media, plan)
+                    return _Prepared(file, left, decoded, slot if slot and slot.holds() else None)
             except EchopixError as error:
                 return _Prepared(file, left, error=error)
 
@@ -183,6 +194,14 @@ class Batch:
         if not known:
             known = self._files[look] = FileFacts(worker.fingerprint(media), status.st_size, status.st_mtime_ns)
         return known
+
+    def _slot(self, worker: Worker, media: str, plan: DecodePlan, file: FileFacts) -> Slot | None:
+        """Where the features of these bytes are kept; None where nothing is, or the file has changed."""
+        if self.engine.features is None:
+            return None
+        identity = whole_identity(file.sha256) if file.size <= WHOLE else worker.identity(media)
+        slot = self.engine.features.slot(media, plan, identity)
+        return slot if slot and (slot.size, slot.mtime_ns) == (file.size, file.mtime_ns) else None
 
     def _plan(self, group: _Group) -> DecodePlan:
         plan = self.settings.plan
@@ -207,8 +226,7 @@ class Batch:
             try:
                 if failure is None:
                     if encoded is None:
-                        assert prepared.decoded is not None
-                        encoded = self._encode(prepared.decoded)
+                        encoded = self._encode(prepared)
                     if (answer := self._answer(encoded, task)) is None:
                         return
             except EchopixError as raised:
@@ -218,9 +236,12 @@ class Batch:
             self.failed += error is not None
             self.sink(Outcome(task, key, prepared.file, answer, error))
 
-    def _encode(self, decoded: Decoded) -> Encoded:
+    def _encode(self, prepared: _Prepared) -> Encoded:
         with _nothing_unexpected():
-            return self.engine.encode(decoded.clip, decoded.seconds)
+            if prepared.kept is not None:
+                return self.engine.restore(prepared.kept)
+            assert prepared.decoded is not None
+            return self.engine.encode(prepared.decoded.clip, prepared.decoded.seconds, prepared.slot)
 
     def _answer(self, encoded: Encoded, task: Task) -> Answer | None:
         """One answer; None when it was to be dropped."""

@@ -9,6 +9,7 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli.ask import ask
+from echopix_cli.cli.cache import cache
 from echopix_cli.cli.config import config
 from echopix_cli.cli.doctor import doctor
 from echopix_cli.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ app.command("eval")(evaluate)
 app.command()(scene)
 app.command()(train)
 app.add_typer(models)
+app.add_typer(cache)
 app.command()(doctor)
 app.command()(config)
 

@@ -110,6 +110,7 @@ def ask(
     no_video: opt.NoVideo = None,
     audio_track: opt.AudioTrack = None,
     video_track: opt.VideoTrack = None,
+    cache: opt.Cache = None,
     quiet: opt.Quiet = None,
     verbose: opt.Verbose = None,
     debug: opt.Debug = None,
@@ -165,6 +166,7 @@ def _is_one(files: Sequence[str]) -> bool:
 def _ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[str, ...], as_json: bool) -> None:
     require_file(path)  # before the model is loaded for nothing
     engine = run.engine([path])
+    run.keep_features(engine)
     plan, wanted = run.plan(engine), run.sieve(engine)
     with run.output.progress(f"reading {path}"):
         encoded = engine.read(path, plan)

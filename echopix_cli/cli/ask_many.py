@@ -103,6 +103,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
 
         warm_up()
         engine = run.engine()
+        run.keep_features(engine)
         from echopix_cli.batch.run import Batch, Settings
 
         settings = Settings(run.plan(engine), run["budget"], run.generation(), run.sieve(engine))

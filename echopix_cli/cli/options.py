@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,6 +51,7 @@ NoAudio = Annotated[bool | None, _option("no_audio", "--no-audio/--audio", panel
 NoVideo = Annotated[bool | None, _option("no_video", "--no-video/--video", panel=_MEDIA)]
 AudioTrack = Annotated[str | None, _option("audio_track", metavar="N", panel=_MEDIA)]
 VideoTrack = Annotated[str | None, _option("video_track", metavar="N", panel=_MEDIA)]
+Cache = Annotated[bool | None, _option("cache", "--cache/--no-cache", panel=_MEDIA)]
 Timeout = Annotated[str | None, _option("timeout", metavar="SECONDS", panel=_MANY)]
 Quiet = Annotated[bool | None, _option("quiet", "--quiet", "-q", panel=_SHOW)]
 Verbose = Annotated[bool | None, _option("verbose", "--verbose", "-v", panel=_SHOW)]
@@ -200,6 +202,16 @@ class Run:
         engine.choose(wanted)  # now, and not once for every file
         return wanted
 
+    def keep_features(self, engine: Engine) -> None:
+        """Let an engine keep features of media files on the disk and find them there, unless that is switched off."""
+        if not (self["cache"] and self["cache_size"]):
+            return
+        from echopix_cli.engine.features import open_features
+        from echopix_cli.shelf import feature_shelf
+
+        notice = self.output.notice if self["verbose"] else _unsaid
+        open_features(engine, feature_shelf(Path(self["cache_dir"]), self["cache_size"]), notice)
+
     def describe(self, path: str, info: MediaInfo) -> None:
         """What was found in a file, for ``--verbose``."""
         length = "unknown length" if info.duration is None else f"{info.duration:.2f} s"
@@ -215,3 +227,7 @@ class Run:
                 track.language,
             ]
             self.output.notice(f"{track.kind} track {track.index}: {', '.join(str(fact) for fact in facts if fact)}")
+
+
+def _unsaid(text: str) -> None:
+    """Where notices go that nobody asked for."""

@@ -195,7 +195,7 @@ def answer_record(answer: Answer) -> dict[str, Any]:
         choice["probability"] = round(choice["probability"], 6)
     raw["choices"] = list(raw["choices"])
     order = (
-        "media question answer choices finish_reason audio tokens budget sieve question_layer prefilter latency_s "
-        "tokens_per_second peak_memory_bytes model sampling notices"
+        "media question answer choices finish_reason audio tokens budget sieve question_layer prefilter cached "
+        "latency_s tokens_per_second peak_memory_bytes model sampling notices"
     )
     return {"schema_version": SCHEMA_VERSION, **{name: raw[name] for name in order.split()}}

@@ -76,7 +76,8 @@ def _latency_table(answer: Answer) -> Table:
     table.add_column("latency")
     for name in stages:
         table.add_column(name, justify="right")
-    table.add_row("", *(seconds(getattr(times, name)) for name in stages))
+    unneeded = ("vision", "audio") if answer.cached else ()
+    table.add_row("", *("cached" if name in unneeded else seconds(getattr(times, name)) for name in stages))
     return table
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from echopix_cli.engine.encoded import Encoded
+from echopix_cli.engine.loading import is_out_of_memory
 from echopix_cli.errors import EchopixError, described
 from echopix_cli.files import identity_of
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
@@ -32,6 +32,7 @@ from echopix_cli.results import AudioStatus, PeakMemory, Sampling
 from echopix_cli.shelf import FEATURES, Shelf
 from echopix_cli.weights.checkpoint import read_tensors
 from echopix_cli.weights.copies import folder_revision
+from echopix_cli.weights.store import library_versions
 
 if TYPE_CHECKING:
     from echopix_cli.engine.engine import Engine
@@ -104,6 +105,8 @@ class FeatureCache:
         try:
             found = _unpacked(content, slot)
         except Exception as error:  # a damaged header can be wrong in more ways than can be listed
+            if is_out_of_memory(error):
+                raise
             self.shelf.drop(slot.name)
             self.notice(f"features kept of {slot.path} are damaged and are made again: {described(error)}")
             return None
@@ -143,7 +146,7 @@ def open_features(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = 
         },
         "dtype": engine.facts.dtype,
         "device": engine.device.type,
-        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+        "libraries": library_versions(_LIBRARIES),
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     engine.features = FeatureCache(shelf, hashlib.sha256(text.encode()).hexdigest(), notice)

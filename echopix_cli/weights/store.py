@@ -17,7 +17,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -308,10 +308,11 @@ class Store:
         return Entry(home.name, home, manifest, tuple(faults))
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the packages that decide what an entry's bytes look like; those that are not installed left out."""
+def library_versions(names: Sequence[str] = _LIBRARIES) -> dict[str, str]:
+    """Versions of packages, of those that decide what an entry's bytes look like unless others are named; what is not
+    installed is left out."""
     found = {}
-    for name in _LIBRARIES:
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

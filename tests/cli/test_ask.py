@@ -30,8 +30,8 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
     (record,) = ran.records
     assert list(record) == [
         "schema_version", "media", "question", "answer", "choices", "finish_reason", "audio", "tokens", "budget",
-        "sieve", "question_layer", "prefilter", "latency_s", "tokens_per_second", "peak_memory_bytes", "model",
-        "sampling", "notices",
+        "sieve", "question_layer", "prefilter", "cached", "latency_s", "tokens_per_second", "peak_memory_bytes",
+        "model", "sampling", "notices",
     ]  # fmt: skip
     assert record["schema_version"] == 1
     assert record["media"] == str(clips["both"])

@@ -36,6 +36,7 @@ _LIFETIME = 250  # files after which a worker is replaced, so that a slow leak o
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Small frames and short answers: what is tried here is reading, not the model.
 _SETTINGS = {
+    "ECHOPIX_CACHE": "false",
     "ECHOPIX_MODEL": "tiny",
     "ECHOPIX_DEVICE": "cpu",
     "ECHOPIX_MAX_NEW_TOKENS": "1",
