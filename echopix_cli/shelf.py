@@ -24,6 +24,10 @@ _LEFT_BEHIND = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}{re.escape(PART)}")
 _ABANDONED = 3600.0  # seconds after which whoever wrote a partial file has surely ended
 
 
+class TooLarge(EchopixError):
+    """One file alone is larger than the cap."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A file that lies there: its bytes, and when it was last used, in seconds since 1970."""
@@ -63,11 +67,12 @@ class Shelf:
         """Write a file, or write it anew, and make room for it.
 
         Raises:
-            EchopixError: it alone is larger than the cap, or the disk refuses; nothing of it remains.
+            TooLarge: it alone is larger than the cap.
+            EchopixError: the disk refuses; nothing of it remains.
         """
         path = self._path(name)
         if len(content) > self.cap:
-            raise EchopixError(f"{len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold")
+            raise TooLarge(f"{len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

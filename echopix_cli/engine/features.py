@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from echopix_cli import __version__
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.loading import is_out_of_memory
 from echopix_cli.errors import EchopixError, described
@@ -29,7 +30,7 @@ from echopix_cli.files import identity_of
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.results import AudioStatus, PeakMemory, Sampling
-from echopix_cli.shelf import FEATURES, Shelf
+from echopix_cli.shelf import FEATURES, Shelf, TooLarge
 from echopix_cli.weights.checkpoint import read_tensors
 from echopix_cli.weights.copies import folder_revision
 from echopix_cli.weights.store import library_versions
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # counted up whenever features, or how they are kept, come out differently
 _TOWERS = ("thinker.visual.", "thinker.audio_tower.")
-_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers
+_TOWERS_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers
 _LIBRARIES = ("torch", "transformers", "av", "soundfile")  # whose versions may change features
 
 
@@ -120,22 +121,19 @@ class FeatureCache:
         try:
             self.shelf.put(slot.name, _packed(encoded, slot.name))
         except EchopixError as error:
-            self._keeps = False
+            self._keeps = isinstance(error, TooLarge)
             self.notice(f"features are not kept: {error.message}")
 
 
 def open_features(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = lambda text: None) -> None:
     """Let an engine keep features on a shelf, and find them there. Where the towers' weights cannot be told, it does
     neither, and ``notice`` is told why."""
-    folder = engine.source.folder
-    thinker: Any = engine.model.config.thinker_config
     try:
         towers = _towers_digest(engine, shelf)
-        if folder_revision(folder) != engine.loaded_from:
-            raise EchopixError(f"{folder} has changed since it was loaded")
     except (EchopixError, OSError) as error:
         notice(f"features are not kept: {error}")
         return
+    thinker: Any = engine.model.config.thinker_config
     parts = {
         "format": FORMAT,
         "towers": towers,
@@ -146,7 +144,7 @@ def open_features(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = 
         },
         "dtype": engine.facts.dtype,
         "device": engine.device.type,
-        "libraries": library_versions(_LIBRARIES),
+        "libraries": {"echopix": __version__, **library_versions(_LIBRARIES)},
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     engine.features = FeatureCache(shelf, hashlib.sha256(text.encode()).hexdigest(), notice)
@@ -156,20 +154,24 @@ def _towers_digest(engine: Engine, shelf: Shelf) -> str:
     """SHA-256 of the towers' tensors as stored. It is remembered on the shelf, for files that have not changed since.
 
     Raises:
-        EchopixError: the model's files cannot be read, or hold no towers.
+        EchopixError: the model's files cannot be read, have changed since it was loaded, or hold no towers.
     """
-    name = hashlib.sha256(str(engine.loaded_from).encode()).hexdigest() + _DIGEST
-    known = shelf.get(name)
-    if known is not None and len(known) == hashlib.sha256().digest_size:
-        return known.hex()
-    tensors = {name: value for name, value in read_tensors(engine.source.folder).items() if name.startswith(_TOWERS)}
-    if not tensors:
-        raise EchopixError(f"{engine.source.folder} holds no towers")
+    folder, revision = engine.source.folder, engine.loaded_from
+    name = hashlib.sha256(str(revision).encode()).hexdigest() + _TOWERS_DIGEST
+    known = shelf.get(name) or b""
     digest = hashlib.sha256()
-    _feed(digest.update, tensors)
-    with suppress(EchopixError):  # which keeping features will tell
-        shelf.put(name, digest.digest())
-    return digest.hexdigest()
+    if len(known) != digest.digest_size:
+        tensors = {name: value for name, value in read_tensors(folder).items() if name.startswith(_TOWERS)}
+        if not tensors:
+            raise EchopixError(f"{folder} holds no towers")
+        _feed(digest.update, tensors)
+    if folder_revision(folder) != revision:
+        raise EchopixError(f"{folder} has changed since the model was loaded")
+    if len(known) != digest.digest_size:
+        known = digest.digest()
+        with suppress(EchopixError):  # which keeping features will tell
+            shelf.put(name, known)
+    return known.hex()
 
 
 def _packed(encoded: Encoded, name: str) -> bytes:

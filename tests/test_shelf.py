@@ -1,0 +1,209 @@
+"""A folder of files that may go at any time: capped, shared by processes, some of which are killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from echopix_cli.errors import EchopixError
+from echopix_cli.files import WHOLE, identity_of, sha256_of, whole_identity
+from echopix_cli.shelf import Shelf, TooLarge, feature_shelf
+
+
+def name(number: int) -> str:
+    return f"{number:064x}.safetensors"
+
+
+def used(shelf: Shelf, number: int, seconds: float) -> None:
+    """As if a file had been used so many seconds after 1970 began."""
+    os.utime(shelf.folder / name(number), (seconds, seconds))
+
+
+def lying(shelf: Shelf) -> list[int]:
+    """Numbers of what lies there, the last used at the end."""
+    return [int(item.path.stem, 16) for item in shelf.items()]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "cache" / "features", 1000)
+
+
+def test_what_is_put_there_is_found_there(shelf: Shelf) -> None:
+    assert shelf.get(name(1)) is None
+    assert (shelf.items(), shelf.clear()) == ([], [])
+    shelf.put(name(1), b"one")
+    shelf.put(name(1), b"two")
+    assert shelf.get(name(1)) == b"two"
+    (item,) = shelf.items()
+    assert (item.path, item.size) == (shelf.folder / name(1), 3)
+    shelf.drop(name(1))
+    shelf.drop(name(1))
+    assert shelf.get(name(1)) is None
+    for odd in ("a.safetensors", "../" + name(1), "f" * 64, ""):
+        with pytest.raises(ValueError, match="no name"):
+            shelf.get(odd)
+
+
+def test_it_is_its_owners_alone(shelf: Shelf, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        shelf.put(name(1), b"one")
+    finally:
+        os.umask(before)
+    assert shelf.folder.stat().st_mode & 0o777 == 0o700
+    assert (shelf.folder / name(1)).stat().st_mode & 0o777 == 0o600
+    assert feature_shelf(tmp_path, 5).folder == tmp_path / "features"
+
+
+def test_what_was_not_used_for_longest_goes_first(shelf: Shelf) -> None:
+    for number in range(4):
+        shelf.put(name(number), bytes(250))
+        used(shelf, number, 1000 + number)
+    assert lying(shelf) == [0, 1, 2, 3]  # 1000 bytes are not too many
+    assert shelf.get(name(0)) == bytes(250)
+    shelf.put(name(4), bytes(1))
+    assert lying(shelf) == [2, 3, 0, 4]
+    shelf.put(name(5), bytes(600))
+    assert lying(shelf) == [0, 4, 5]
+    assert sum(item.size for item in shelf.items()) == 851
+    with pytest.raises(TooLarge, match="1,001 bytes are more than the 1,000"):
+        shelf.put(name(6), bytes(1001))
+    assert lying(shelf) == [0, 4, 5]
+    lower = Shelf(shelf.folder, 300)
+    assert lower.get(name(5)) is None  # larger than anything that may lie there
+    lower.put(name(7), b"")
+    assert lying(lower) == [0, 4, 7]
+
+
+def test_only_its_own_files_are_touched(shelf: Shelf) -> None:
+    shelf.put(name(1), b"one")
+    (shelf.folder / "notes.txt").write_bytes(bytes(5000))
+    old, new = (shelf.folder / f".{name(2)}.0123456{digit}.part" for digit in "78")
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    shelf.put(name(3), b"three")
+    assert lying(shelf) == [1, 3]
+    assert new.exists() and not old.exists()
+    assert sorted(item.size for item in shelf.clear()) == [3, 4, 5]
+    assert [path.name for path in shelf.folder.iterdir()] == ["notes.txt"]
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Files cannot grow beyond a limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_refuses(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put(name(1), b"old")
+    with full_disk(100), pytest.raises(EchopixError, match="cannot write"):
+        shelf.put(name(1), bytes(500))
+    assert shelf.get(name(1)) == b"old"
+    assert len(list(shelf.folder.iterdir())) == 1
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EchopixError, match="cannot write to"):
+        Shelf(tmp_path / "file" / "features", 1000).put(name(1), b"one")
+    assert Shelf(tmp_path / "file" / "features", 1000).get(name(1)) is None
+
+
+WRITER = """
+import hashlib, os, random, sys
+from pathlib import Path
+from echopix_cli.shelf import Shelf
+shelf, chance = Shelf(Path(sys.argv[1]), 20_000_000), random.Random(int(sys.argv[2]))
+print("ready", flush=True)
+for turn in range(int(sys.argv[3])):
+    name = f"{chance.randrange(12):064x}.safetensors"
+    content = shelf.get(name)
+    if content is not None:
+        assert hashlib.sha256(content[32:]).digest() == content[:32], "half a file"
+    content = os.urandom(chance.randrange(1_000_000, 4_000_000))
+    shelf.put(name, hashlib.sha256(content).digest() + content)
+"""
+
+
+def writer(shelf: Shelf, seed: int, turns: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(shelf.folder), str(seed), str(turns)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_processes_share_it_and_may_be_killed(tmp_path: Path) -> None:
+    """Whole files or none, whoever dies; no more than the cap when all have ended; what the dead left goes."""
+    shelf, chance = Shelf(tmp_path / "features", 20_000_000), random.Random(3)
+    lasting = [writer(shelf, seed, 25) for seed in (1, 2)]
+    for seed in range(10, 16):
+        dying = writer(shelf, seed, 10_000)
+        assert dying.stdout is not None
+        dying.stdout.readline()
+        time.sleep(chance.uniform(0.0, 0.15))
+        dying.send_signal(signal.SIGKILL)
+        dying.communicate()
+    for process in lasting:
+        assert process.communicate(timeout=120)[1] == ""
+        assert process.returncode == 0
+    last = writer(shelf, 99, 1)  # the killed ones may have died between writing and making room
+    assert last.communicate(timeout=60)[1] == ""
+    items = shelf.items()
+    assert 0 < sum(item.size for item in items) <= shelf.cap
+    for item in items:
+        content = item.path.read_bytes()
+        assert hashlib.sha256(content[32:]).digest() == content[:32]
+    left = [path for path in shelf.folder.iterdir() if path.name.startswith(".")]
+    for path in left:
+        os.utime(path, (1, 1))
+    shelf.put(name(1), b"one")
+    assert not [path for path in shelf.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_identities_of_files(tmp_path: Path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"content")
+    assert identity_of(small) == whole_identity(sha256_of(small))
+    os.utime(small, (1, 1))
+    small.rename(tmp_path / "renamed")
+    assert identity_of(tmp_path / "renamed") == whole_identity(hashlib.sha256(b"content").hexdigest())
+
+    content = bytearray(os.urandom(WHOLE + 1))
+    large.write_bytes(content)
+    os.utime(large, ns=(5, 10**18 + 7))
+    known = identity_of(large)
+    copy = tmp_path / "copy"
+    copy.write_bytes(content)
+    assert identity_of(copy) != known
+    os.utime(copy, ns=(5, 10**18 + 7))
+    assert identity_of(copy) == known
+    os.utime(copy, ns=(5, 10**18 + 8))
+    assert identity_of(copy) != known
+    for place in (0, len(content) - 1, len(content) // 15):  # head, tail, and a block between them
+        content[place] ^= 1
+        large.write_bytes(content)
+        os.utime(large, ns=(5, 10**18 + 7))
+        assert identity_of(large) != known
+        content[place] ^= 1
+    large.write_bytes(content + b"x")
+    os.utime(large, ns=(5, 10**18 + 7))
+    assert identity_of(large) != known
