@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from echopix_cli.engine.engine import Engine
 
 FORMAT = 1  # counted up whenever features, or how they are kept, come out differently
+_STATED = "echopix"  # the name under which an entry's digest and facts stand
 _TOWERS = ("thinker.visual.", "thinker.audio_tower.")
 _TOWERS_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers
 _LIBRARIES = ("torch", "transformers", "av", "soundfile")  # whose versions may change features
@@ -191,7 +192,8 @@ def _packed(encoded: Encoded, name: str) -> bytes:
     text = json.dumps(facts)
     parts = {"video": encoded.video, "audio": encoded.audio}
     tensors = {part: value.cpu().contiguous() for part, value in parts.items() if value is not None}
-    packed: bytes = save(tensors, {"facts": text, "digest": _digest(text, tensors)})
+    # One string, because the library writes several in any order: the same features are the same bytes.
+    packed: bytes = save(tensors, {_STATED: json.dumps([_digest(text, tensors), text])})
     return packed
 
 
@@ -202,10 +204,11 @@ def _unpacked(content: bytes, slot: Slot) -> Encoded:
         Exception: of any kind, where it is not as :func:`_packed` made it.
     """
     tensors = load(content)
-    stated = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    if stated["digest"] != _digest(stated["facts"], tensors):
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    digest, text = json.loads(header["__metadata__"][_STATED])
+    if digest != _digest(text, tensors):
         raise ValueError("the checksum differs")
-    facts = json.loads(stated["facts"])
+    facts = json.loads(text)
     if facts["name"] != slot.name:
         raise ValueError("they belong to another file")
     info, grid = facts["info"], facts["grid_thw"]
