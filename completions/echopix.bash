@@ -5,7 +5,7 @@ _echopix() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ "$word" == -* ]] && continue
         case "$command" in
-            "") case "$word" in ask|cache|config|doctor|eval|models|profile|scene|train) command="$word";; esac;;
+            "") case "$word" in ask|bench|cache|config|doctor|eval|models|profile|scene|train) command="$word";; esac;;
             cache) case "$word" in clear|info) command="$command $word"; break;; esac;;
             models) case "$word" in info|list|path|prune|pull|rm|verify) command="$command $word"; break;; esac;;
             *) break;;
@@ -24,6 +24,7 @@ _echopix() {
     case "$command" in
         "") words="--version --help -h";;
         "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --timeout --json --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "bench") words="--shape -s --budget -b --seconds --trials --warmup --new-tokens --json --device --dtype --quantize --fps --max-frames --max-pixels --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "cache") words="--help -h"; commands="clear info";;
         "cache clear") words="--json --quiet -q --debug --no-color --color --help -h";;
         "cache info") words="--json --quiet -q --debug --no-color --color --help -h";;
@@ -43,7 +44,7 @@ _echopix() {
         "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --train-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --optimizer --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --no-checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --hearing --seeing --binding --pointing --evidence --teacher --teaching --plot --export --without-sieve --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
-    if [[ -z "$command" ]]; then commands="ask cache config doctor eval models profile scene train"; fi
+    if [[ -z "$command" ]]; then commands="ask bench cache config doctor eval models profile scene train"; fi
     if [[ -n "$commands" ]]; then COMPREPLY=($(compgen -W "$commands" -- "$current")); return; fi
     compopt -o default; COMPREPLY=()
 }

@@ -9,6 +9,7 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli.ask import ask
+from echopix_cli.cli.bench import bench
 from echopix_cli.cli.cache import cache
 from echopix_cli.cli.config import config
 from echopix_cli.cli.doctor import doctor
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(profile)
+app.command()(bench)
 app.command("eval")(evaluate)
 app.command()(scene)
 app.command()(train)

@@ -10,7 +10,6 @@ from echopix_cli.cli.output import answer_record
 from echopix_cli.errors import UsageError
 from echopix_cli.media import probe, require_file
 from echopix_cli.results import SCHEMA_VERSION
-from echopix_cli.settings import parse_budget
 
 if TYPE_CHECKING:
     from echopix_cli.engine.profiling import Profile
@@ -67,7 +66,7 @@ def profile(
     """
     flags = dict(locals())
     flags["budget"] = None
-    budgets = [_budget(value) for value in budget or []]
+    budgets = [opt.read_budget(value) for value in budget or []]
     run = opt.Run.begin(flags)
     if run["quiet"] and not json:
         raise UsageError("--quiet leaves nothing to print", "add --json, or leave --quiet out")
@@ -99,13 +98,6 @@ def profile(
         from echopix_cli.cli.tables import profile_table
 
         run.output.show(profile_table(result))
-
-
-def _budget(text: str) -> float:
-    try:
-        return parse_budget(text)
-    except ValueError as error:
-        raise UsageError(f"--budget: {text!r} does not fit: {error}", "--budget 0.1 keeps a tenth") from None
 
 
 def profile_record(profile: "Profile") -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -92,9 +94,6 @@ def _facts(answer: Answer) -> Table:
         taken.append(f"{sampling.frames} frames{rate_text}, {sampling.width}×{sampling.height}")
     if sampling.audio_seconds:
         taken.append(f"{sampling.audio_seconds:.1f} s of sound")
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
     rows = [
         ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {precision(model)}"),
         *([("chosen", model.chosen)] if model.chosen and not model.demonstration else []),
@@ -107,6 +106,14 @@ def _facts(answer: Answer) -> Table:
         ("peak memory", _memory(answer.peak_memory)),
         *(("note", notice) for notice in answer.notices),
     ]  # fmt: skip
+    return facts_grid(rows)
+
+
+def facts_grid(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names on the left, what they stand for on the right, each as plain text."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(name, Text(one_line(value)))
     return grid
@@ -120,7 +127,8 @@ def _memory(peak: PeakMemory) -> str:
     return "; ".join(parts)
 
 
-def _spread(value: Spread) -> str:
+def spread(value: Spread) -> str:
+    """A duration with its spread."""
     return f"{seconds(value.median)} ± {seconds(value.spread)}"
 
 
@@ -130,7 +138,7 @@ def profile_table(profile: Profile) -> RenderableType:
 
 
 def _comparison(profile: Profile) -> Table:
-    table = _table("budget", "video", "audio", "sieve+prefill", "total", "speed-up", "memory")
+    table = numbers_table("budget", "video", "audio", "sieve+prefill", "total", "speed-up", "memory")
     table.add_column("answer", overflow="fold")
     for row in profile.rows:
         tokens = row.answer.tokens
@@ -138,7 +146,7 @@ def _comparison(profile: Profile) -> Table:
             f"{row.budget:g}",
             f"{tokens.video.kept}/{tokens.video.total}",
             f"{tokens.audio.kept}/{tokens.audio.total}",
-            _spread(row.stages["forward"]),
+            spread(row.stages["forward"]),
             seconds(row.stages["total"].median),
             f"{row.speedup:.2f}×",
             "–" if row.memory_ratio is None else f"{row.memory_ratio:.2f}×",
@@ -149,13 +157,13 @@ def _comparison(profile: Profile) -> Table:
 
 def _stages(profile: Profile) -> Table:
     names = ("sieve", "prefill", "first_token", "generate")
-    table = _table("budget", *(name.replace("_", " ") for name in names))
+    table = numbers_table("budget", *(name.replace("_", " ") for name in names))
     for row in profile.rows:
-        table.add_row(f"{row.budget:g}", *(_spread(row.stages[name]) for name in names))
+        table.add_row(f"{row.budget:g}", *(spread(row.stages[name]) for name in names))
     return table
 
 
-def _table(*columns: str) -> Table:
+def numbers_table(*columns: str) -> Table:
     """Numbers on the right, never cut short: 80 columns hold them all."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
@@ -164,16 +172,13 @@ def _table(*columns: str) -> Table:
 
 
 def _shared(profile: Profile) -> Table:
-    shared = Table.grid(padding=(0, 2))
-    shared.add_column(style="dim", no_wrap=True)
-    shared.add_column(overflow="fold")
     answer, stages = profile.rows[-1].answer, profile.rows[0].stages
     # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.
     constant = "; the sieve itself costs the same at any budget" if answer.prefilter is None else ""
     rows = [
         ("media", profile.media),
         ("question", profile.question),
-        *((name, f"{_spread(stages[name])}, the same for every budget") for name in ("decode", "vision", "audio")),
+        *((name, f"{spread(stages[name])}, the same for every budget") for name in ("decode", "vision", "audio")),
         ("measured", f"median ± half the interquartile range; {profile.repeat} runs after {profile.warmup} to warm up"),
         (
             "speed-up",
@@ -185,6 +190,4 @@ def _shared(profile: Profile) -> Table:
         ("audio", str(answer.audio)),
         *(("note", notice) for notice in answer.notices),
     ]
-    for name, value in rows:
-        shared.add_row(name, Text(one_line(value)))
-    return shared
+    return facts_grid(rows)

@@ -296,4 +296,4 @@ def _memory(engine: Engine, encoded: Encoded, budget: float | None, new_tokens: 
         return int(torch.cuda.max_memory_allocated(engine.device)) - int(before)
     with LiveBytes() as live:
         _run(engine, encoded, budget, new_tokens)
-    return live.peak
+    return int(live.peak)

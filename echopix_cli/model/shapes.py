@@ -73,7 +73,7 @@ SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
         TINY,
-        # What two processors measure in a minute. A minute of sound and small frames is 2,040 rows, at which
+        # What two processors measure in a minute. A minute of sound and small frames is 2,100 rows, at which
         # attention has about the share of a layer's work (an eighth) that it has in the 3B at as many.
         Shape(
             "small",
@@ -90,7 +90,7 @@ SHAPES: dict[str, Shape] = {
                 "rope_scaling": {"rope_type": "default", "mrope_section": [8, 12, 12]},
             },
             vision={"depth": 2, "hidden_size": 96, "intermediate_size": 288, "num_heads": 3},
-            pixels=84 * 84,
+            pixels=84 * 140,
         ),
         Shape(
             "qwen2.5-omni-3b",

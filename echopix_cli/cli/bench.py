@@ -1,0 +1,165 @@
+"""``echopix bench``: what a model of a given shape does on this machine, before it is downloaded."""
+
+import platform
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from echopix_cli import __version__
+from echopix_cli.cli import options as opt
+from echopix_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from echopix_cli.engine.bench import Bench
+
+SHAPE_NAMES = ("tiny", "small", "qwen2.5-omni-3b", "qwen2.5-omni-7b")
+DEFAULT_BUDGETS = (1.0, 0.2, 0.1, 0.05)
+
+
+def bench(
+    media: Annotated[
+        str | None,
+        typer.Argument(metavar="MEDIA", help="a file to decode in each trial; without one, noise of --seconds"),
+    ] = None,
+    shape: Annotated[
+        str, typer.Option("--shape", "-s", metavar="|".join(SHAPE_NAMES), help="sizes of the model measured")
+    ] = "small",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="FRACTION",
+            help="a budget to measure; repeat for more (default 1.0 0.2 0.1 0.05)",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds", min=1.0, metavar="S", help="length of the noise (default 60, for tiny 8)", show_default=False
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, metavar="N", help="measured runs")] = 3,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, metavar="N", help="runs before them that do not count")] = 1,
+    new_tokens: Annotated[
+        int, typer.Option("--new-tokens", min=1, metavar="N", help="tokens generated in each run")
+    ] = 16,
+    json: opt.Json = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    quantize: opt.Quantize = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
+    max_pixels: opt.MaxPixels = None,
+    quiet: opt.Quiet = None,
+    verbose: opt.Verbose = None,
+    debug: opt.Debug = None,
+    no_color: opt.NoColor = None,
+) -> None:
+    """Measure what a model of a named shape does on this machine, with random weights: nothing is downloaded.
+
+    Every budget is compared with the same prompt run whole through the decoder, no sieve before it. The table
+    goes to stderr, --json to stdout.
+    """
+    flags = dict(locals())
+    flags["budget"] = None
+    run = opt.Run.begin(flags)
+    if run["quiet"] and not json:
+        raise UsageError("--quiet leaves nothing to print", "add --json, or leave --quiet out")
+    if shape not in SHAPE_NAMES:
+        raise UsageError(f"there is no shape {shape!r}", f"choose from: {', '.join(SHAPE_NAMES)}")
+    if media is not None and seconds is not None:
+        raise UsageError("--seconds is the length of the noise, and a file was given", "leave one of them out")
+    budgets = [opt.read_budget(text) for text in budget or []] or list(DEFAULT_BUDGETS)
+    if media is not None:
+        from echopix_cli.media import require_file
+
+        require_file(media)
+    from echopix_cli.engine import bench as room
+    from echopix_cli.engine.loading import choose_device, memory_errors, precision_of
+    from echopix_cli.model.shapes import SHAPES
+
+    where = choose_device(run["device"])
+    method = "none" if run["quantize"] == "auto" else run["quantize"]
+    advice = "try a smaller --shape, --quantize nf4, --dtype bfloat16, or less: --seconds, --max-frames"
+    sizes = SHAPES[shape]
+    with run.output.progress(f"making random weights in the shape of {shape}") as say, memory_errors(where, advice):
+        engine = room.random_engine(sizes, where, precision_of(run["dtype"], where), method)
+        say(f"measuring, {warmup + trials} rounds")
+        result = room.bench(
+            engine,
+            budgets,
+            shape=shape,
+            seconds=sizes.seconds if seconds is None else seconds,
+            media=media,
+            plan=run.plan(engine),
+            trials=trials,
+            warmup=warmup,
+            new_tokens=new_tokens,
+            watch=lambda done, of: say(f"measuring, {done} of {of} rounds done"),
+        )
+    if json:
+        run.output.record(bench_record(result))
+    else:
+        from echopix_cli.cli.bench_tables import bench_table
+
+        run.output.show(bench_table(result))
+
+
+def bench_record(bench: "Bench") -> dict[str, Any]:
+    """A run as one JSON object: everything the table shows, with the machine and the versions."""
+    import torch
+    import transformers
+
+    from echopix_cli.results import SCHEMA_VERSION
+
+    facts = bench.engine.facts
+    cuda = facts.device.startswith("cuda")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "shape": bench.shape,
+        "model": {
+            "parameters": facts.parameters,
+            "dtype": facts.dtype,
+            "quantization": facts.quantization,
+            "weight_bytes": bench.weight_bytes,
+        },
+        "machine": {
+            "device": torch.cuda.get_device_name(facts.device) if cuda else platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "echopix": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+        "clip": {
+            "media": bench.media,
+            "seconds": bench.seconds,
+            "video_tokens": bench.video_rows,
+            "audio_tokens": bench.audio_rows,
+            "text_tokens": bench.text_rows,
+        },
+        "trials": bench.trials,
+        "warmup": bench.warmup,
+        "new_tokens": bench.new_tokens,
+        "stages_s": {name: asdict(spread) for name, spread in bench.stages.items()},
+        "layer_ratio": bench.layer_ratio,
+        "rows": [
+            {
+                "budget": row.budget,
+                "sieve": "cs2" if row.sieved else None,
+                "kept_tokens": row.kept,
+                "stages_s": {name: asdict(spread) for name, spread in row.stages.items()},
+                "tokens_per_second": asdict(row.tokens_per_second),
+                "memory_bytes": row.memory,
+                "speedup": row.speedup,
+                "first_token_speedup": row.first_token_speedup,
+                "memory_ratio": row.memory_ratio,
+                "bound": row.bound,
+                "share_of_bound": row.speedup / row.bound,
+            }
+            for row in bench.rows
+        ],
+    }
