@@ -149,7 +149,7 @@ class Engine:
         advice = (found.forecast and found.forecast.advice) or NO_ROOM
         with clock.stage("load"), memory_errors(where, advice):
             try:
-                config = read_config(folder)
+                config = found.config or read_config(folder)
                 processor = Processor.load(folder, config)
                 revision = folder_revision(folder)  # before the weights: what is read may be replaced meanwhile
                 loaded = load_model(folder, dtype=found.dtype, device=where, config=config)

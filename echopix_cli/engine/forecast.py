@@ -17,6 +17,7 @@ import torch
 
 from echopix_cli.errors import DeviceError
 from echopix_cli.files import stated_bytes
+from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.weights import quantize
@@ -98,7 +99,14 @@ class Forecast:
         return ", ".join(f"{flag} saves {_gib(saved)}" for flag, saved in self.levers)
 
 
-def forecast(folder: Path, method: str, dtype: torch.dtype, workload: Workload, device: torch.device) -> Forecast:
+def forecast(
+    folder: Path,
+    method: str,
+    dtype: torch.dtype,
+    workload: Workload,
+    device: torch.device,
+    config: EchoingPixelsConfig | None = None,
+) -> Forecast:
     """What a checkpoint will take at work.
 
     Args:
@@ -107,12 +115,13 @@ def forecast(folder: Path, method: str, dtype: torch.dtype, workload: Workload, 
         dtype: of all that is not packed.
         workload: the largest that will be asked at once.
         device: only its kind matters.
+        config: the checkpoint's, where the caller has read it already.
 
     Raises:
         ModelError: the folder holds no usable checkpoint.
     """
     tensors = quantize.stored_tensors(folder)
-    config = read_config(folder)
+    config = config or read_config(folder)
 
     def count(method: str, workload: Workload) -> Forecast:
         weights = quantize.weight_bytes(tensors, method, dtype.itemsize).total

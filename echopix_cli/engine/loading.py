@@ -12,8 +12,9 @@ import torch
 
 from echopix_cli.engine.forecast import Forecast, Workload, forecast, free_memory, require_room
 from echopix_cli.errors import DeviceError, ModelError
+from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.weights import copies, quantize
-from echopix_cli.weights.checkpoint import read_quantization
+from echopix_cli.weights.checkpoint import read_config, read_quantization
 from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, choose_auto, files_of, find_model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,12 +37,14 @@ class Located:
         dtype: of all that is not packed.
         chosen: why this model, where the user left the choice to us.
         forecast: of memory; None where no work is planned.
+        config: of the folder, where the forecast has read it.
     """
 
     source: ModelSource
     dtype: torch.dtype
     chosen: str | None
     forecast: Forecast | None
+    config: EchoingPixelsConfig | None = None
 
 
 def locate(
@@ -83,14 +86,15 @@ def locate(
     try:
         source = _files(model, precision, quantization)
         method = _method(source, device, quantization)
-        expected = None
+        expected = config = None
         if workload is not None:
-            expected = forecast(source.folder, method, precision, workload, device)
+            config = read_config(source.folder)
+            expected = forecast(source.folder, method, precision, workload, device, config)
             require_room(model.name, expected, free_memory(device), device)
         if method != source.quantization:
             wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
             entry, _ = copies.make(wanted, device, watcher, mend=mend)
-            source = copies.as_source(wanted, entry)
+            source, config = copies.as_source(wanted, entry), None
         if not keep_source and source.quantization != quantize.NONE and model.repository is not None:
             from echopix_cli.weights.upkeep import drop_download
 
@@ -100,7 +104,7 @@ def locate(
             error.message += f" (auto took {chosen})"
             error.hint += f"; or add --model {BUNDLED}"
         raise
-    return Located(source, precision, chosen, expected)
+    return Located(source, precision, chosen, expected, config)
 
 
 def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSource:

@@ -56,7 +56,7 @@ def read_config(folder: Path) -> EchoingPixelsConfig:
         raise ModelError(f"cannot read {path}: {error}") from None
     found = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
     readers: dict[str, Callable[[dict[str, Any]], EchoingPixelsConfig]] = {
-        MODEL_TYPE: EchoingPixelsConfig.from_dict,
+        MODEL_TYPE: lambda raw: EchoingPixelsConfig(**raw),  # from_dict is this and a description for the log
         STOCK_MODEL_TYPE: EchoingPixelsConfig.from_stock,
         STOCK_THINKER_TYPE: EchoingPixelsConfig.from_stock,
     }
