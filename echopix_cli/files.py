@@ -10,9 +10,9 @@ from pathlib import Path
 from echopix_cli.errors import EchopixError, UsageError
 
 PART = ".part"  # ends the names of files that are being written
-WHOLE = 4 * 2**20  # bytes up to which a file is known by all of its content
+WHOLE = 2**20  # bytes up to which a file is known by all of its content
 _BLOCK = 1 << 20  # bytes read at a time
-_SAMPLES, _SAMPLE = 16, 1 << 16  # of a larger file: how many blocks are read, and their bytes
+_SAMPLES, _SAMPLE = 16, 1 << 14  # of a larger file: how many blocks are read, and their bytes
 _HINT = "name a file in a folder that exists and can be written"
 
 
@@ -88,8 +88,8 @@ def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lam
 def identity_of(path: str | os.PathLike[str]) -> str:
     """What tells a file's content from any other, quickly, whatever its size; its name is no part of it.
 
-    Up to :data:`WHOLE` bytes that is the SHA-256 of all of it. Of larger files 1 MiB is read, in blocks spread
-    evenly from the first byte to the last, and goes with the size and the time of the last change in nanoseconds. A
+    Up to :data:`WHOLE` bytes that is the SHA-256 of all of it. Of larger files 16 blocks of 16 KiB are read, spread
+    evenly from the first byte to the last, and go with the size and the time of the last change in nanoseconds. A
     copy that keeps its time is the same file then, any other copy another one. Not seen is only a change that keeps
     size and time of a large file and leaves all of those blocks as they were.
 
