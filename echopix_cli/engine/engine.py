@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from echopix_cli.engine.choices import LETTERS, letter_ids, posed
 from echopix_cli.engine.encoded import Encoded as Encoded
 from echopix_cli.engine.encoded import sampling_of
+from echopix_cli.engine.encoding import ClipEncoder, decode_beside
 from echopix_cli.engine.forecast import Forecast, Workload
 from echopix_cli.engine.loading import ADVICE, is_out_of_memory, locate
 from echopix_cli.engine.loading import choose_device as choose_device
@@ -20,10 +21,10 @@ from echopix_cli.engine.loading import memory_errors as memory_errors
 from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
 from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
 from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError, described
-from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
+from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
 from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import (
     Answer,
@@ -203,11 +204,12 @@ class Engine:
         with clock.stage("decode"), memory_errors(self.device, self.advice):
             slot = self.features.slot(path, plan) if self.features else None
             kept = self.features.find(slot) if self.features and slot else None
-            clip = None if kept else load_clip(path, plan)
-        if clip is None:
-            assert kept is not None
+        if kept is not None:
             return self._restore(kept, clock)
-        return self._encode(clip, clock, slot if slot and slot.holds() else None)
+        encoder = ClipEncoder(self.model.thinker, self.processor.rules, clock)
+        with memory_errors(self.device, self.advice):
+            clip = decode_beside(encoder, path, plan, clock)
+        return self._encode(clip, clock, slot if slot and slot.holds() else None, encoder)
 
     def encode(self, clip: Clip, decode_seconds: float = 0.0, slot: Slot | None = None) -> Encoded:
         """Towers over a decoded clip, once for all questions about it.
@@ -244,24 +246,15 @@ class Engine:
         return self._told(replace(kept, video=video, audio=audio, seconds=seconds, peaks=read_peaks(self.device)))
 
     @torch.inference_mode()
-    def _encode(self, clip: Clip, clock: Clock, slot: Slot | None = None) -> Encoded:
-        video, audio = None, None
-        thinker = self.model.thinker
+    def _encode(
+        self, clip: Clip, clock: Clock, slot: Slot | None = None, encoder: ClipEncoder | None = None
+    ) -> Encoded:
+        encoder = encoder or ClipEncoder(self.model.thinker, self.processor.rules, clock)
         with memory_errors(self.device, self.advice):
-            # Patches and log-mel are part of their towers' time: they exist for nothing else.
-            with clock.stage("vision"):
-                picture = prepare_clip(replace(clip, waveform=None), self.processor.rules)
-                if picture.pixel_values is not None:
-                    grid = torch.tensor([picture.grid_thw], device=self.device)
-                    video = thinker.encode_pixels(picture.pixel_values.to(self.device), grid)
-            with clock.stage("audio"):
-                sound = prepare_clip(replace(clip, frames=None, frame_times=None), self.processor.rules)
-                if sound.mel is not None:
-                    frames = torch.tensor([sound.mel.shape[1]], device=self.device)
-                    audio = thinker.encode_mel(sound.mel[None].to(self.device), frames)
-        inputs = replace(picture, pixel_values=None, audio_rows=sound.audio_rows)
+            inputs, video, audio = encoder.finish(clip)
+        clock.seconds = {"vision": 0.0, "audio": 0.0, **clock.seconds}
         status, notices = clip.audio_status, clip.notices
-        if clip.waveform is not None and not sound.audio_rows:
+        if clip.waveform is not None and not inputs.audio_rows:
             if video is None:
                 raise MediaError(f"{clip.path} holds no picture, and {TOO_SHORT}", "give a longer clip or span")
             status, notices = AudioStatus.UNDECODABLE, (*notices, TOO_SHORT)

@@ -145,18 +145,27 @@ class ClipInputs:
 
 def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:
     """Patches, log-mel and times of a decoded clip; whatever it lacks stays empty."""
-    pixels, grid, times = None, None, np.zeros(0)
-    if clip.frames is not None and clip.frame_times is not None:
-        pixels, grid = patchify(clip.frames, rules)
-        # A slide that was already on screen when the span begins is shown from its first moment on.
-        times = np.maximum(clip.frame_times[:: rules.temporal_patch_size] - clip.start, 0.0)
-    mel, rows = None, 0
-    if clip.waveform is not None:
-        mel = log_mel(clip.waveform)
-        rows = max(0, int(audio_row_counts(torch.tensor(mel.shape[1]))))
-        if rows == 0:  # under 30 ms: the tower makes no row of it
-            mel = None
-    return ClipInputs(pixels, grid, times, mel, rows, rules.merge_size)
+    pixels, grid = (None, None) if clip.frames is None else patchify(clip.frames, rules)
+    mel, rows = hear(clip.waveform)
+    return ClipInputs(pixels, grid, grid_times_of(clip, rules), mel, rows, rules.merge_size)
+
+
+def grid_times_of(clip: Clip, rules: PixelRules) -> npt.NDArray[np.float64]:
+    """Seconds (t,) from the clip's start at which each temporal grid step is shown; empty without a picture."""
+    if clip.frame_times is None:
+        return np.zeros(0)
+    # A slide that was already on screen when the span begins is shown from its first moment on.
+    times: npt.NDArray[np.float64] = np.maximum(clip.frame_times[:: rules.temporal_patch_size] - clip.start, 0.0)
+    return times
+
+
+def hear(waveform: npt.NDArray[np.float32] | None) -> tuple[Tensor | None, int]:
+    """Log-mel of a sound and the rows that the tower makes of it; none of a sound under 30 ms, or of no sound."""
+    if waveform is None:
+        return None, 0
+    mel = log_mel(waveform)
+    rows = max(0, int(audio_row_counts(torch.tensor(mel.shape[1]))))
+    return (mel, rows) if rows else (None, 0)
 
 
 class Processor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, TextPiece
+from echopix_cli.engine import encoding as encoding_module
 from echopix_cli.engine import engine as engine_module
 from echopix_cli.engine.engine import TOO_SHORT
 from echopix_cli.engine.loading import choose_device, memory_errors
@@ -93,7 +94,7 @@ def test_several_questions_decode_and_encode_once(
 
         return counted
 
-    monkeypatch.setattr(engine_module, "load_clip", count("decode", engine_module.load_clip))
+    monkeypatch.setattr(encoding_module, "load_clip", count("decode", encoding_module.load_clip))
     monkeypatch.setattr(engine.model.thinker, "encode_pixels", count("vision", engine.model.thinker.encode_pixels))
     monkeypatch.setattr(engine.model.thinker, "encode_mel", count("audio", engine.model.thinker.encode_mel))
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))

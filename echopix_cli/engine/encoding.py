@@ -1,0 +1,157 @@
+"""The towers over a clip, a slice at a time, as it is decoded.
+
+Neither tower joins one stretch of time with the next: vision attention stays within a grid step (two frames), audio
+attention within two seconds. So slices give what one pass over everything would, memory beside the features does not
+grow with the clip, and the sound and the first frames can be encoded while later frames are still being decoded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+
+import torch
+from torch import Tensor
+
+from echopix_cli.engine.meters import Clock
+from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media.sampling import Pixels
+from echopix_cli.media.timeline import Samples
+from echopix_cli.model.processing import ClipInputs, PixelRules, grid_times_of, hear, patchify
+from echopix_cli.model.thinker import EchoingPixelsThinker
+from echopix_cli.model.values import audio_row_counts
+
+STEPS = 8  # grid steps of the picture in one slice: four seconds at two frames a second
+MEL_FRAMES = 1400  # of the sound in one slice: seven of the tower's windows of two seconds
+
+
+class ClipEncoder:
+    """The towers over the parts of a clip as they become ready; then the rest, and everything that was made.
+
+    Args:
+        thinker: with the towers.
+        rules: how frames become patches.
+        clock: takes the time of ``vision`` and ``audio``; patches and log-mel count as part of their towers, for
+            they exist for nothing else.
+    """
+
+    def __init__(self, thinker: EchoingPixelsThinker, rules: PixelRules, clock: Clock) -> None:
+        self._thinker, self._rules, self._clock, self._device = thinker, rules, clock, clock.device
+        self._frames: Pixels | None = None
+        self._seen: Tensor | None = None
+        self._encoded = 0
+        self._waveform: Samples | None = None
+        self._heard: Tensor | None = None
+        self._rows = 0
+
+    def listen(self, waveform: Samples) -> None:
+        """Encode a whole sound, 16 kHz (n,)."""
+        with self._clock.stage("audio"):
+            mel, self._rows = hear(waveform)
+            self._heard = None if mel is None else encode_sound(self._thinker, mel, self._device)
+            self._waveform = waveform
+
+    def look(self, frames: Pixels, ready: int) -> None:
+        """Encode every whole slice among the first ``ready`` of ``frames`` (T, 3, H, W) that is not encoded yet.
+
+        Frames of another array than before are another picture, of which nothing is encoded yet.
+        """
+        if frames is not self._frames:
+            self._frames, self._seen, self._encoded = frames, None, 0
+        size = STEPS * self._rules.temporal_patch_size
+        with self._clock.stage("vision"):
+            while self._encoded < ready and (self._encoded + size <= ready or ready == len(frames)):
+                self._slice(frames, self._encoded, min(self._encoded + size, ready))
+
+    @torch.inference_mode()
+    def _slice(self, frames: Pixels, begin: int, end: int) -> None:
+        # As bytes to the device, and only there as floats: an eighth of the transfer, and none of the host's time.
+        pixels, grid = patchify(torch.from_numpy(frames[begin:end]).to(self._device), self._rules)
+        rows = self._thinker.encode_pixels(pixels, torch.tensor([grid], device=self._device))
+        per_step, depth = len(rows) // grid[0], self._rules.temporal_patch_size
+        if self._seen is None:
+            self._seen = rows.new_empty(-(-len(frames) // depth) * per_step, rows.shape[1])
+        first = begin // depth * per_step
+        self._seen[first : first + len(rows)] = rows
+        self._encoded = end
+
+    def finish(self, clip: Clip) -> tuple[ClipInputs, Tensor | None, Tensor | None]:
+        """A decoded clip's grid, times and rows, and its features of picture and sound, (rows, d) each.
+
+        What was taken before counts where it is what the clip holds.
+        """
+        rules, video, audio, grid = self._rules, None, None, None
+        if clip.waveform is not None:
+            if clip.waveform is not self._waveform:
+                self.listen(clip.waveform)
+            audio = self._heard
+        if clip.frames is not None:
+            self.look(clip.frames, len(clip.frames))
+            video = self._seen
+            steps, _, height, width = clip.frames.shape
+            grid = (-(-steps // rules.temporal_patch_size), height // rules.patch_size, width // rules.patch_size)
+        rows = 0 if audio is None else self._rows
+        times = grid_times_of(clip, rules)
+        inputs = ClipInputs(grid_thw=grid, grid_times=times, audio_rows=rows, merge_size=rules.merge_size)
+        return inputs, video, audio
+
+
+@torch.inference_mode()
+def encode_sound(thinker: EchoingPixelsThinker, mel: Tensor, device: torch.device) -> Tensor:
+    """The audio tower over log-mel (128, frames) → features (rows, d), 25 rows a second."""
+    pieces = []
+    for begin in range(0, mel.shape[1], MEL_FRAMES):
+        part = mel[:, begin : begin + MEL_FRAMES]
+        frames = torch.tensor([part.shape[1]], device=device)
+        if int(audio_row_counts(frames)) > 0:  # else it is too short for a row
+            pieces.append(thinker.encode_mel(part[None].to(device), frames))
+    return torch.cat(pieces)
+
+
+def decode_beside(encoder: ClipEncoder, path: str, plan: DecodePlan, clock: Clock) -> Clip:
+    """Decode a file in a thread of its own, and encode here what is ready.
+
+    On the clock, ``decode`` is the time spent waiting for something to encode: what towers and decoding hide of one
+    another counts once.
+
+    Args:
+        encoder: takes sound and frames.
+        path: of the file.
+        plan: what to take from it.
+
+    Raises:
+        MediaError: as :func:`~echopix_cli.media.load_clip`.
+    """
+    work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+    decoded: Future[Clip] = Future()
+    given_up = False
+
+    def heard(waveform: Samples) -> None:
+        work.put(lambda: encoder.listen(waveform))
+
+    def arrived(frames: Pixels, ready: int) -> None:
+        if given_up:
+            raise InterruptedError("nobody waits for this clip")
+        work.put(lambda: encoder.look(frames, ready))
+
+    def decode() -> None:
+        try:
+            decoded.set_result(load_clip(path, plan, heard=heard, arrived=arrived))
+        except BaseException as error:  # whatever it is, it belongs to the one who waits
+            decoded.set_exception(error)
+        finally:
+            work.put(None)
+
+    # A daemon: Ctrl-C need not wait for a decoder that hangs.
+    threading.Thread(target=decode, name="decode", daemon=True).start()
+    try:
+        while True:
+            with clock.stage("decode"):
+                step = work.get()
+            if step is None:
+                return decoded.result()
+            step()
+    finally:
+        given_up = True
