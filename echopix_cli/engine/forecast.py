@@ -15,16 +15,18 @@ from typing import Any
 
 import torch
 
+from echopix_cli.engine.encoding import MEL_FRAMES, STEPS
 from echopix_cli.errors import DeviceError
 from echopix_cli.files import stated_bytes
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.sieve import keep_count
+from echopix_cli.model.text import block_rows
 from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import read_config
 
 _MEMINFO = Path("/proc/meminfo")
-_AUDIO_ROWS, _MEL_FRAMES = 25, 100  # per second of sound
+_AUDIO_ROWS, _MEL_RATE = 25, 100  # per second of sound
 _PATCH_VALUES = 1176  # numbers of one patch: 3 colours × 2 frames × 14 × 14
 _PATCHES = 4  # merged into one row
 _CELL = 28 * 28  # pixels of one row's part of a frame
@@ -181,7 +183,13 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
     # the residual, the normed and the coming state. Attention holds less.
     row = itemsize * (3 * inner + 4 * width)
     cache_row = 2 * text.num_key_value_heads * text.head_dim * itemsize
-    patches = workload.video_tokens * _PATCHES
+    if text.sieve == "cs2":  # of every row the prompt's state, its own, keys and values; the rest of a block at a time
+        block = min(rows, block_rows(device))
+        sieve = rows * (2 * width * itemsize + cache_row) + block * itemsize * (3 * inner + 2 * width)
+    else:  # the first layers' keys and values are held for every row
+        sieve = rows * (row + scoring_layer(text.num_hidden_layers, None) * cache_row)
+    steps = min(math.ceil(workload.frames / 2), STEPS)  # what a slice of the tower takes
+    patches = steps * math.ceil(workload.frame_pixels / _CELL) * _PATCHES
     v_width, v_inner = vision.hidden_size, vision.intermediate_size
     # Rotary positions are applied to queries and keys in single precision, twice over.
     patch = (
@@ -189,12 +197,9 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
         + itemsize * 4 * v_width
         + max(itemsize * 3 * v_width + 16 * v_width, itemsize * 3 * v_inner)
     )
-    mel = math.ceil(workload.audio_seconds * _MEL_FRAMES)
+    mel = min(math.ceil(workload.audio_seconds * _MEL_RATE), MEL_FRAMES)
     a_width, a_inner = audio.d_model, audio.encoder_ffn_dim
     sound = mel * (128 * (4 + itemsize) + 3 * a_width * itemsize) + mel // 2 * itemsize * (4 * a_width + 2 * a_inner)
-    first = (
-        0 if text.sieve == "cs2" else scoring_layer(text.num_hidden_layers, None)
-    )  # whose keys are held for every row
     unpacked = itemsize * width * inner if method != quantize.NONE else 0
     return Forecast(
         weights=weights,
@@ -202,7 +207,7 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
         stages={
             "vision tower": patches * patch,
             "audio tower": sound,
-            "sieve": rows * (row + first * cache_row),
+            "sieve": sieve,
             "prefill": kept * row,
         },
         cache=(kept + workload.new_tokens) * text.num_hidden_layers * cache_row,

@@ -60,13 +60,18 @@ class BidirectionalEncoder(nn.Module):
         return hidden
 
 
-def block_spans(hidden: Tensor) -> list[slice]:
-    """Rows of (B, L, d) that CS2 takes at a time: what bounds its memory on a long prompt.
+def block_rows(device: torch.device) -> int:
+    """Rows that CS2 takes at a time: what bounds its memory on a long prompt.
 
     Few enough that a block's inner activations stay small, enough that launching kernels and unpacking a quantized
     layer, once for each block, cost little.
     """
-    rows = 512 if hidden.device.type == "cpu" else 2048
+    return 512 if device.type == "cpu" else 2048
+
+
+def block_spans(hidden: Tensor) -> list[slice]:
+    """The blocks of (B, L, d)."""
+    rows = block_rows(hidden.device)
     return [slice(begin, begin + rows) for begin in range(0, hidden.shape[1], rows)]
 
 
