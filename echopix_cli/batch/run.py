@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -53,12 +54,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many tasks a batch had, how many of them were answered or failed now, and were answered before."""
+    """How many tasks a batch had, how many of them were answered or failed now, and were answered before.
+
+    ``seconds`` it took, and for how many of them the model ``waited`` for a clip: what decoding did not hide
+    beside it, in which a GPU is idle.
+    """
 
     tasks: int
     answered: int
     failed: int
     before: int
+    seconds: float
+    waited: float
 
     @property
     def done(self) -> int:
@@ -129,6 +136,7 @@ class Batch:
         pending: deque[tuple[_Group, Future[_Prepared]]] = deque()
         groups = _groups(tasks)
         workers = Workers(self.workers, self.timeout)
+        began, waited = time.perf_counter(), 0.0
         try:
             while not self._ended():
                 # One clip more than there are workers: the model finds the next one ready, and memory is bounded.
@@ -137,13 +145,16 @@ class Batch:
                 if not pending:
                     break
                 group, future = pending.popleft()
+                asked = time.perf_counter()
                 prepared = self._wait(future)
+                waited += time.perf_counter() - asked
                 if prepared is not None:
                     self._finish(group, prepared)
                 del future, prepared  # or this clip would be held while the next one is waited for
         finally:
             workers.close()
-        return Summary(len(tasks), self.answered, self.failed, self.before)
+        seconds = time.perf_counter() - began
+        return Summary(len(tasks), self.answered, self.failed, self.before, seconds, waited)
 
     def _ended(self) -> bool:
         return self.stop() or (self.fail_fast and self.failed > 0)

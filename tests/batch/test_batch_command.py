@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -192,8 +193,12 @@ def test_decoding_runs_ahead_of_the_model_within_bounds(ask, sounds: Path, monke
     monkeypatch.setattr(Worker, "decode", decoding)
     monkeypatch.setattr(Engine, "encode", encoding)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one worker
-    assert ask(sounds, "What?").code == 0
+    ran = ask(sounds, "What?", "-v")
+    assert ran.code == 0
     assert (len(decoded), len(encoded)) == (6, 6)
+    told = re.search(r"the model waited ([\d.]+) s of ([\d.]+) s \((\d+) %\) for files to be decoded", ran.err)
+    assert told, ran.err
+    assert float(told[1]) + 6 * 0.3 <= float(told[2]) + 0.2, "rounded; what the model did itself is no waiting"
     assert max(ahead) == 2  # the one that is asked about, and the next
 
 
