@@ -75,7 +75,7 @@ def locate(
         ModelError: no such model, not on this machine, or its files are damaged.
         DeviceError: it does not fit.
     """
-    precision = _DTYPES.get(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    precision = precision_of(dtype, device)
     chosen = None
     if name == AUTO:
         name, chosen = choose_auto(
@@ -143,6 +143,11 @@ def _method(source: ModelSource, device: torch.device, quantization: str) -> str
         return quantize.NONE
     size = quantize.weight_bytes(quantize.stored_tensors(source.folder), quantize.NONE, torch.bfloat16.itemsize).total
     return quantize.NF4 if size >= LARGE else quantize.NONE
+
+
+def precision_of(name: str, device: torch.device) -> torch.dtype:
+    """A dtype by its name; ``auto`` is float32 on a CPU, bfloat16 elsewhere."""
+    return _DTYPES.get(name) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
 
 
 def choose_device(name: str) -> torch.device:
