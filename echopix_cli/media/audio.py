@@ -9,26 +9,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
-import av
 import numpy as np
-from av.audio.frame import AudioFrame
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
+from echopix_cli.media.hearing import Hearing
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown
 from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE
 
-_GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
 _LONGEST_GAP = 600.0  # seconds; a longer one, past the declared end, is a damaged timestamp and not silence
+_LATE = 0.05  # seconds after the span's start at which a seek may have landed
 _RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to sound right
-# PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
-# beyond the list, and crashes.
-_MANY_CHANNELS = 8
 _BLOCK = 65_536  # samples read at a time from plain audio files, all channels together,
 _SMALLEST_BLOCK = 1024  # but not fewer than these in each
 _SLACK = SAMPLE_RATE // 100  # 10 ms: a resampler's tail is no reason to report a cut
@@ -123,9 +118,8 @@ def _read_track(
     seek: bool,
 ) -> Sound | None:
     """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
-    timeline, damage = _timeline(plan), Damage()
-    first: float | None = None
-    stretch: Stretch | None = None
+    timeline, damage, name = _timeline(plan), Damage(), shown(path)
+    hearing = Hearing(timeline, damage)
     seen = 0
     with opened(path, plan.limits) as container:
         stream = audio_tracks(container)[track]
@@ -133,68 +127,26 @@ def _read_track(
             return None
         if seek and not seek_before(container, stream, plan.from_time + origin - _RUN_IN):
             return None
+        numerator, denominator = stream.time_base.as_integer_ratio()
         for packet in chain(packets(container, stream, damage), (None,)):
             seen += packet is not None
             for frame in audio_frames(stream, packet, damage):
                 meter.sound(frame.samples, frame.layout.nb_channels)
-                time = None if frame.pts is None else float(frame.pts * stream.time_base) - origin
-                reached = plan.from_time if stretch is None else stretch.end
+                time = None if frame.pts is None else frame.pts * numerator / denominator - origin
+                reached = plan.from_time if hearing.end is None else hearing.end
                 if time is not None and time > max(reached + _LONGEST_GAP, declared_end or 0.0):
                     time = None
-                stretch = _append(frame, time, stretch, timeline, damage)
-                first = stretch.begin if first is None and stretch is not None else first
-            _check_length(timeline, plan, shown(path))
+                hearing.hear(frame, time)
+            _check_length(timeline, plan, name)
             if timeline.full:
                 break
-    if stretch is None:
+    hearing.close()
+    if hearing.begin is None or hearing.end is None:
         # A track without packets is silent, not broken; but after a seek this proves nothing.
         return Sound(None, True, False, None, bool(damage)) if not seen and not seek else None
-    stretch.close()
-    if seek and (first is None or first > plan.from_time + _GAP):
+    if seek and hearing.begin > plan.from_time + _LATE:
         return None
-    return _sound(timeline, plan, decodable=True, end=stretch.end, damaged=bool(damage))
-
-
-def _append(
-    frame: AudioFrame, time: float | None, stretch: Stretch | None, timeline: Timeline, damage: Damage
-) -> Stretch | None:
-    """Push a frame onto the stretch, or onto a new one where the sound is interrupted."""
-    try:
-        samples = mono(frame)
-        if stretch is None:
-            stretch = Stretch(timeline, frame.sample_rate, 0.0 if time is None else time)
-        elif frame.sample_rate != stretch.rate or (time is not None and time - stretch.end > _GAP):
-            stretch.close()
-            # Backward jumps are not followed: sound that was heard is not overwritten.
-            stretch = Stretch(timeline, frame.sample_rate, max(stretch.end, time or 0.0))
-        stretch.push(samples)
-    except READ_ERRORS:
-        damage.packets += 1
-    return stretch
-
-
-def mono(frame: AudioFrame) -> Samples:
-    """The mean of a frame's channels as float32 ``(n,)``, full scale at ±1."""
-    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_CHANNELS:
-        frame = _packed(frame)
-    # Planar: (channels, n); packed: (1, n * channels).
-    block: np.ndarray[Any, np.dtype[Any]] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        block = block.reshape(-1, len(frame.layout.channels)).T
-    if block.dtype == np.uint8:
-        block = (block.astype(np.float32) - 128.0) / 128.0
-    elif np.issubdtype(block.dtype, np.integer):
-        block = block.astype(np.float32) / -float(np.iinfo(block.dtype).min)
-    with np.errstate(invalid="ignore", over="ignore"):  # damaged float sound holds anything
-        samples: Samples = block.mean(axis=0, dtype=np.float32)
-    return samples
-
-
-def _packed(frame: AudioFrame) -> AudioFrame:
-    """The same samples, interleaved in one plane."""
-    converter = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
-    frame.pts = None
-    return converter.resample(frame)[0]
+    return _sound(timeline, plan, decodable=True, end=hearing.end, damaged=bool(damage))
 
 
 def _timeline(plan: DecodePlan) -> Timeline:

@@ -86,8 +86,9 @@ class Stretch:
                 return
             part = samples[begin : begin + step]
             # Before resampling, whose filter would spread one NaN over its neighbours.
-            block = np.nan_to_num(part[None], nan=0.0, posinf=0.0, neginf=0.0)
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+            if not np.isfinite(part).all():
+                part = np.nan_to_num(part, nan=0.0, posinf=0.0, neginf=0.0)
+            frame = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
             frame.sample_rate = self.rate
             self.pushed += part.size
             self._collect(self._resampler.resample(frame))

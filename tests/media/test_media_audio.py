@@ -23,6 +23,7 @@ from echopix_cli.errors import MediaError
 from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
 from echopix_cli.media import audio as audio_room
 from echopix_cli.media.cost import Meter
+from echopix_cli.media.hearing import mono
 from echopix_cli.results import AudioStatus
 
 RATE = 16_000
@@ -229,4 +230,4 @@ def test_many_planes_do_not_crash(channels: str) -> None:
     frame.sample_rate = RATE
     planar = av.AudioResampler(format="fltp", layout=channels, rate=RATE).resample(frame)[0]
     assert planar.format.is_planar
-    np.testing.assert_allclose(audio_room.mono(planar), tone(0.1)[0], atol=1e-6)
+    np.testing.assert_allclose(mono(planar), tone(0.1)[0], atol=1e-6)

@@ -1,0 +1,124 @@
+"""Decoded frames of sound, averaged to one channel and laid on a timeline in blocks.
+
+A frame of 21 ms takes as long to convert and to resample as a second does, so frames of one kind are put together
+first. What comes out is the same, sample for sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.fifo import AudioFifo
+from av.audio.frame import AudioFrame
+
+from echopix_cli.media.demux import Damage
+from echopix_cli.media.source import READ_ERRORS
+from echopix_cli.media.timeline import Samples, Stretch, Timeline
+from echopix_cli.media.values import SAMPLE_RATE
+
+_GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
+_JOINED = 262_144  # samples put together, all channels together,
+_FEWEST = 1024  # but not fewer than these in each
+_MARGIN = 1.0  # seconds before the timeline is full from which on frames are taken one by one
+# PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
+# beyond the list, and crashes.
+_MANY_CHANNELS = 8
+
+
+class Hearing:
+    """What was heard of a track so far: stretches of sound, each at its own time.
+
+    Args:
+        timeline: where the sound is laid.
+        damage: counts the frames that cannot be used.
+    """
+
+    def __init__(self, timeline: Timeline, damage: Damage) -> None:
+        self.begin: float | None = None  # seconds; time of the first sample
+        self._timeline, self._damage = timeline, damage
+        self._stretch: Stretch | None = None
+        self._fifo = AudioFifo()
+        self._kind: tuple[str, int, int] | None = None  # of the frames that may be put together
+        self._nearly_full = timeline.start + timeline.limit / SAMPLE_RATE - _MARGIN
+
+    @property
+    def end(self) -> float | None:
+        """Time in seconds just after the last sample; None before the first."""
+        stretch = self._stretch
+        return None if stretch is None else stretch.begin + (stretch.pushed + self._fifo.samples) / stretch.rate
+
+    def hear(self, frame: AudioFrame, time: float | None) -> None:
+        """Take a frame that begins at a time in seconds; None: where the one before it ended."""
+        kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
+        end = self.end
+        if (
+            kind != self._kind
+            or end is None
+            or (time is not None and time - end > _GAP)
+            or end + frame.samples / frame.sample_rate > self._nearly_full
+        ):
+            self._flush()
+            # The first of a kind goes alone: it shows whether they can be converted at all.
+            self._kind = kind if self._lay(frame, time) else None
+            self._fifo = AudioFifo()  # one takes a single kind
+            return
+        frame.pts = None  # the queue would insist on times without jumps
+        self._fifo.write(frame)
+        if self._fifo.samples * kind[2] >= _JOINED and self._fifo.samples >= _FEWEST:
+            self._flush()
+
+    def close(self) -> None:
+        """Lay down what is still held."""
+        self._flush()
+        if self._stretch is not None:
+            self._stretch.close()
+
+    def _flush(self) -> None:
+        joined = self._fifo.read()
+        if joined is not None:
+            self._lay(joined, None)
+
+    def _lay(self, frame: AudioFrame, time: float | None) -> bool:
+        """Push a frame onto the stretch, or onto a new one where the sound is interrupted; whether that worked."""
+        stretch = self._stretch
+        try:
+            samples = mono(frame)
+            if stretch is None:
+                stretch = Stretch(self._timeline, frame.sample_rate, 0.0 if time is None else time)
+                self.begin = stretch.begin
+            elif frame.sample_rate != stretch.rate or (time is not None and time - stretch.end > _GAP):
+                stretch.close()
+                # Backward jumps are not followed: sound that was heard is not overwritten.
+                stretch = Stretch(self._timeline, frame.sample_rate, max(stretch.end, time or 0.0))
+            self._stretch = stretch
+            stretch.push(samples)
+        except READ_ERRORS:
+            self._damage.packets += 1
+            return False
+        return True
+
+
+def mono(frame: AudioFrame) -> Samples:
+    """The mean of a frame's channels as float32 ``(n,)``, full scale at ±1."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_CHANNELS:
+        frame = _packed(frame)
+    # Planar: (channels, n); packed: (1, n * channels).
+    block: np.ndarray[Any, np.dtype[Any]] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        block = block.reshape(-1, len(frame.layout.channels)).T
+    if block.dtype == np.uint8:
+        block = (block.astype(np.float32) - 128.0) / 128.0
+    elif np.issubdtype(block.dtype, np.integer):
+        block = block.astype(np.float32) / -float(np.iinfo(block.dtype).min)
+    with np.errstate(invalid="ignore", over="ignore"):  # damaged float sound holds anything
+        samples: Samples = block.mean(axis=0, dtype=np.float32)
+    return samples
+
+
+def _packed(frame: AudioFrame) -> AudioFrame:
+    """The same samples, interleaved in one plane."""
+    converter = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+    frame.pts = None
+    return converter.resample(frame)[0]
