@@ -7,13 +7,15 @@ come eagerly; everything else is imported when it is first used.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from echopix_cli.media.plan import DecodePlan, Limits, parse_time
 
 if TYPE_CHECKING:
-    from echopix_cli.media.sampling import frame_indices, resize_frames, smart_nframes, smart_resize
+    from echopix_cli.media.sampling import Pixels, frame_indices, resize_frames, smart_nframes, smart_resize
+    from echopix_cli.media.timeline import Samples
     from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 
 __all__ = [
@@ -38,15 +40,34 @@ _HOMES = {
 }
 
 
-def load_clip(path: str | os.PathLike[str], plan: DecodePlan | None = None) -> Clip:
+def load_clip(
+    path: str | os.PathLike[str],
+    plan: DecodePlan | None = None,
+    *,
+    heard: Callable[[Samples], None] | None = None,
+    arrived: Callable[[Pixels, int], None] | None = None,
+) -> Clip:
     """Decode what ``plan`` asks for (default: ``DecodePlan()``) from one local media file.
 
+    The callbacks let work on the clip begin while it is still being decoded. They are called by the thread that
+    decodes, which waits for them; what they take counts towards ``plan.limits.max_memory``, as all that the process
+    takes meanwhile. What one raises ends the decoding, and is raised here as it is.
+
+    Args:
+        heard: is called with the clip's own ``waveform``, complete, before the first frame is decoded; not if there
+            is no sound.
+        arrived: is called with ``frames``, uint8 ``(T, 3, H, W)``, and ``ready``, each time that ``ready`` has grown:
+            so many frames, from the first one on, are final; what lies behind them is undefined. It is always the
+            same array. Where nothing is lost, ``ready`` ends at ``T``, and the array is the clip's: ``clip.frames is
+            frames``. Where frames could not be decoded, ``clip.frames`` is another, shorter array that begins with
+            the same ``ready`` frames; where no clip comes of it, an error is raised after calls were made.
+
     Raises:
-        MediaError: the file cannot be opened, or nothing of it can be used.
+        MediaError: the file cannot be opened, exceeds a limit, or nothing of the span can be used.
     """
     from echopix_cli.media.load import load_clip as load
 
-    return load(path, plan or DecodePlan())
+    return load(path, plan or DecodePlan(), heard=heard, arrived=arrived)
 
 
 def require_file(path: str | os.PathLike[str]) -> None:

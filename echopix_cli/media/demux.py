@@ -18,6 +18,8 @@ from echopix_cli.media.source import READ_ERRORS
 
 _MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
 _SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; others guess
+# Decoders that are certain which frames nothing refers to. HEVC's is not: higher temporal layers may.
+_KNOW_REFERENCES = ("h264",)
 _THREADS = 4  # decoding threads: more would mostly buy memory
 
 _Track = TypeVar("_Track", VideoStream, AudioStream)
@@ -54,26 +56,48 @@ def packets(container: InputContainer, stream: _Track, damage: Damage) -> Iterat
                 return
 
 
+def indexed(container: InputContainer) -> bool:
+    """Whether this container finds a time reliably."""
+    return container.format.name.startswith(_SEEKABLE)
+
+
 def seek_before(container: InputContainer, stream: VideoStream | AudioStream, seconds: float) -> bool:
     """Move to the keyframe before a container time; False if this container cannot do so reliably."""
-    if stream.time_base is None or not container.format.name.startswith(_SEEKABLE):
+    return stream.time_base is not None and seek_to(container, stream, int(seconds / stream.time_base))
+
+
+def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks: int) -> bool:
+    """Move to the keyframe at a time in the stream's units, or before; False as of :func:`seek_before`."""
+    if not indexed(container):
         return False
     try:
-        container.seek(int(seconds / stream.time_base), stream=stream)
+        container.seek(ticks, stream=stream)
     except READ_ERRORS:
         return False
     return True
 
 
-def prepare_decoder(stream: VideoStream, max_area: int) -> None:
+def prepare_decoder(stream: VideoStream, max_area: int, *, strict: bool = False) -> None:
     """Let the decoder use a few threads, and refuse frames that outgrow the header before it allocates.
 
     Decoders count whole blocks, of up to 64 × 64 pixels, and what they refuse they do not name. So they are
-    given room, and whoever takes a frame checks its size.
+    given room, and whoever takes a frame checks its size. If ``strict``, whatever is damaged is refused as well,
+    where a decoder would otherwise guess what is missing.
     """
     stream.codec_context.thread_type = "AUTO"
     stream.codec_context.thread_count = _THREADS
-    stream.codec_context.options = {"max_pixels": str(2 * max_area)}
+    strictness = {"err_detect": "explode"} if strict else {}
+    stream.codec_context.options = {"max_pixels": str(2 * max_area), **strictness}
+
+
+def can_omit(stream: VideoStream) -> bool:
+    """Whether :func:`omit_unreferenced` leaves all other frames exactly as they are."""
+    return stream.codec_context is not None and stream.codec_context.name in _KNOW_REFERENCES
+
+
+def omit_unreferenced(stream: VideoStream, omit: bool) -> None:
+    """From the next packet on, let the decoder pass over frames that no other frame refers to, or let it not."""
+    stream.codec_context.skip_frame = "NONREF" if omit else "DEFAULT"
 
 
 def video_frames(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Callable
+from typing import ParamSpec
 
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
@@ -15,6 +17,7 @@ from echopix_cli.media.demux import Damage, packets, prepare_decoder, video_fram
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
+from echopix_cli.media.slots import Arrived
 from echopix_cli.media.source import (
     audio_tracks,
     describe,
@@ -26,8 +29,12 @@ from echopix_cli.media.source import (
     video_tracks,
     wav_seconds,
 )
+from echopix_cli.media.timeline import Samples
 from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 from echopix_cli.media.video import Picture, read_picture
+
+Heard = Callable[[Samples], None]
+_Arguments = ParamSpec("_Arguments")
 
 
 def probe(path: str | os.PathLike[str], limits: Limits) -> MediaInfo:
@@ -62,25 +69,50 @@ def _rotation(path: str | os.PathLike[str], track: TrackInfo, limits: Limits) ->
         return next((-frame.rotation % 360 for frame in video_frames(stream, None, damage)), None)
 
 
-def load_clip(path: str | os.PathLike[str], plan: DecodePlan) -> Clip:
-    """Decode what the plan asks for from one local media file.
+class _Refused(BaseException):
+    """Carries what a callback raised past everything that treats errors in here as those of the file."""
 
-    Raises:
-        MediaError: the file cannot be opened, exceeds a limit, or nothing of the span can be used.
-    """
-    with bounded_memory(shown(path), plan.limits.max_memory):
-        return _load(path, plan)
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
-def _load(path: str | os.PathLike[str], plan: DecodePlan) -> Clip:
+def _carried(call: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """A callback whose exceptions come out as :class:`_Refused`."""
+
+    def carrying(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> None:
+        try:
+            call(*arguments, **named)
+        except Exception as error:
+            raise _Refused(error) from None
+
+    return carrying
+
+
+def load_clip(
+    path: str | os.PathLike[str], plan: DecodePlan, *, heard: Heard | None = None, arrived: Arrived | None = None
+) -> Clip:
+    """Decode what the plan asks for from one local media file: :func:`echopix_cli.media.load_clip`."""
+    heard = None if heard is None else _carried(heard)
+    arrived = None if arrived is None else _carried(arrived)
+    try:
+        with bounded_memory(shown(path), plan.limits.max_memory):
+            return _load(path, plan, heard, arrived)
+    except _Refused as refused:
+        error = refused.error
+    raise error
+
+
+def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, arrived: Arrived | None) -> Clip:
     layout = _lay_out(path, plan)
     meter = Meter(shown(path), plan.limits)
-    picture = None
-    if layout.video is not None and plan.video:
-        picture = read_picture(path, layout.video, plan, layout.origin, meter)
-    sound = None
+    sound = None  # comes first: it takes less time, and whoever listens can begin with it
     if layout.audio is not None and plan.audio:
         sound = _read_sound(path, layout.audio, layout, plan, meter)
+        if heard is not None and sound.waveform is not None:
+            heard(sound.waveform)
+    picture = None
+    if layout.video is not None and plan.video:
+        picture = read_picture(path, layout.video, plan, layout.origin, meter, arrived)
     require_something(shown(path), plan, layout, picture, sound)
     status, notices = judge(plan, layout, picture, sound)
     ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
-from echopix_cli.media.demux import Damage, packets, seek_before
+from echopix_cli.media.demux import Damage, can_omit, indexed, packets, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.sampling import Floats, Ints
 from echopix_cli.media.source import opened, shown, video_tracks
@@ -34,7 +34,10 @@ class Scan:
     ticks: Ints  # presentation time in time base units; the ordinal where there are no timestamps
     keys: Flags  # decoding may start here
     visible: Flags  # False: needed for decoding, but cut away by an edit list
+    places: Ints  # byte position in the file; -1 where the container does not tell
     timed: bool
+    indexed: bool  # whether the packets can be found again by their times
+    omits: bool  # whether the decoder can pass over frames, and does no harm by it
     tick: float  # seconds per unit
     origin: float  # seconds; the media's time 0
     end: float  # seconds from the media's start: when the last frame leaves the screen
@@ -65,8 +68,8 @@ def scan_track(
 def _scan(
     path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, damage: Damage, *, seek: bool
 ) -> Scan | None:
-    ticks, lengths, keys, visible = array("q"), array("q"), bytearray(), bytearray()
-    timed = True
+    ticks, lengths, places, keys, visible = array("q"), array("q"), array("q"), bytearray(), bytearray()
+    timed, before = True, damage.reads
     with opened(path, plan.limits) as container:
         stream = video_tracks(container)[track]
         tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
@@ -81,21 +84,27 @@ def _scan(
             timed = timed and packet.pts is not None
             ticks.append(packet.pts or 0)
             lengths.append(packet.duration or 0)
+            places.append(-1 if packet.pos is None else packet.pos)
             keys.append(packet.is_keyframe)
             visible.append(not packet.is_discard)
             if plan.end is not None and packet.dts is not None and packet.dts * tick - origin > plan.end:
                 break  # nothing is shown before it is decoded: whatever follows is later still
+        findable = indexed(container) and timed and damage.reads == before
+        omits = timed and tick > 0 and can_omit(stream)  # untimed frames are told apart by counting them
     if not ticks:
         return None
     if not timed or tick <= 0:
         ticks, lengths = array("q", range(len(ticks))), array("q", [1]) * len(ticks)
-        timed, tick, origin = False, 1.0 / (header_fps or _FALLBACK_FPS), 0.0
+        timed, findable, tick, origin = False, False, 1.0 / (header_fps or _FALLBACK_FPS), 0.0
     last = int((np.frombuffer(ticks, np.int64) + np.frombuffer(lengths, np.int64)).max())
     return Scan(
         ticks=np.array(ticks, np.int64),
         keys=np.array(keys, np.bool_),
         visible=np.array(visible, np.bool_),
+        places=np.array(places, np.int64),
         timed=timed,
+        indexed=findable,
+        omits=omits,
         tick=tick,
         origin=origin,
         end=last * tick - origin,
@@ -151,6 +160,22 @@ def decoding_ranges(scan: Scan, wanted: Ints) -> list[tuple[int, int]]:
         else:
             ranges.append((begin, place))
     return ranges
+
+
+def holding(scan: Scan, ranges: list[tuple[int, int]], wanted: Ints) -> list[tuple[int, int]]:
+    """Those of the packet ranges that hold any of the ``wanted`` ticks."""
+    places = np.flatnonzero(np.isin(scan.ticks, wanted))
+    return [(first, last) for first, last in ranges if np.any((places >= first) & (places <= last))]
+
+
+def needed(scan: Scan, wanted: Ints) -> Flags:
+    """Which packets must be decoded even if no other frame refers to theirs: flags, one for each packet.
+
+    Those of the ``wanted`` ticks, and each one's successor: it may be the other field of the same frame.
+    """
+    flags: Flags = np.isin(scan.ticks, wanted)
+    flags[1:] |= flags[:-1].copy()
+    return flags
 
 
 def _wanted_places(scan: Scan, wanted: Ints) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The picture: decode the sampled frames, turn them upright, resize them, keep nothing else.
 
-Decoding starts at the keyframe before each wanted frame, so a long clip costs no more than its sampled
-places, and memory is bounded by the frames that are kept.
+Decoding starts at the keyframe before each wanted frame, and passes over what no frame refers to, so a long clip
+costs no more than its sampled places, and memory is bounded by the frames that are kept.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
-import numpy as np
 from av.packet import Packet
-from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.cost import Meter
-from echopix_cli.media.demux import Damage, packets, prepare_decoder, seek_before, video_frames
+from echopix_cli.media.demux import Damage, omit_unreferenced, video_frames
 from echopix_cli.media.plan import DecodePlan, Limits
-from echopix_cli.media.sampling import Floats, Ints, Pixels, choose_frames, resize_frames, smart_resize
-from echopix_cli.media.scan import Scan, candidates, decoding_ranges, scan_track
-from echopix_cli.media.source import READ_ERRORS, opened, shown, video_tracks
+from echopix_cli.media.sampling import Floats, Pixels, choose_frames
+from echopix_cli.media.scan import Flags, Scan, candidates, decoding_ranges, holding, needed, scan_track
+from echopix_cli.media.slots import Arrived, Slots, check_size
+from echopix_cli.media.source import shown
+from echopix_cli.media.walk import Walk
 
 # Decoders whose colour profiles have a name. PyAV frees that name twice when a frame's side data was looked at, and
 # the process crashes: most PNGs that are screenshots are of this kind.
@@ -45,13 +45,21 @@ class Picture:
     notices: tuple[str, ...] = ()
 
 
-def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, meter: Meter) -> Picture:
+def read_picture(
+    path: str | os.PathLike[str],
+    track: int,
+    plan: DecodePlan,
+    origin: float,
+    meter: Meter,
+    arrived: Arrived | None = None,
+) -> Picture:
     """Sample frames from a video track as the plan asks.
 
     Args:
         track: position among the file's usable video tracks.
         origin: container time in seconds at which the media starts.
         meter: counts what is decoded.
+        arrived: as of :func:`echopix_cli.media.load_clip`.
 
     Raises:
         MediaError: the picture exceeds a limit or has an impossible shape.
@@ -71,10 +79,12 @@ def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, ori
         min_frames=plan.min_frames,
         max_frames=plan.max_frames,
     )
-    slots = _Slots(ticks[chosen], shown(path), plan, meter)
-    ranges = decoding_ranges(scan, ticks[chosen])
-    _decode(path, track, plan, scan, ranges, slots, damage)
-    whole = [(0, len(scan.ticks) - 1)]
+    slots = Slots(ticks[chosen], shown(path), plan, meter, arrived)
+    ranges, whole = decoding_ranges(scan, slots.wanted), [(0, len(scan.ticks) - 1)]
+    if scan.omits:
+        _decode(path, track, plan, scan, ranges, slots, Damage(), omit=True)
+    if slots.lost:
+        _decode(path, track, plan, scan, holding(scan, ranges, slots.missing), slots, damage)
     if slots.lost and ranges != whole:
         # Some streams mark as keyframes places where a decoder cannot really start.
         try:
@@ -85,7 +95,7 @@ def read_picture(path: str | os.PathLike[str], track: int, plan: DecodePlan, ori
     return _picture(slots, scan, fps, damage)
 
 
-def _picture(slots: _Slots, scan: Scan, fps: float | None, damage: Damage) -> Picture:
+def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Picture:
     asked = len(slots.wanted)
     if slots.frames is None:
         return Picture(end=scan.end, decodable=False)
@@ -99,113 +109,56 @@ def _picture(slots: _Slots, scan: Scan, fps: float | None, damage: Damage) -> Pi
     return Picture(frames, times, fps, slots.size, slots.rotation, True, scan.end, notices)
 
 
-class _Slots:
-    """The frames that are wanted, filled as they come out of the decoder."""
-
-    def __init__(self, wanted: Ints, name: str, plan: DecodePlan, meter: Meter) -> None:
-        self.wanted = wanted  # (T,) ticks, ascending
-        self.ticks = wanted.copy()  # what was really taken
-        self.filled = np.zeros(len(wanted), np.bool_)
-        self.frames: Pixels | None = None
-        self.size: tuple[int, int] | None = None
-        self.rotation: int | None = None
-        self.meter = meter
-        self._mirrors = False
-        self._name, self._plan = name, plan
-
-    @property
-    def lost(self) -> int:
-        """How many of the wanted frames have not come out (yet)."""
-        return int((~self.filled).sum())
-
-    def fill(self, frames: Iterator[tuple[int, VideoFrame]], pixel_aspect: float, mirrors: bool) -> None:
-        """Take the wanted ones from ``(tick, frame)`` pairs in presentation order; ``mirrors`` as of :func:`upright`.
-
-        Where a wanted frame does not come out, the one on screen before it stands in, if it is not
-        wanted itself and nearer than half the distance between samples.
-        """
-        reach = (self.wanted[-1] - self.wanted[0]) / max(1, len(self.wanted) - 1) / 2
-        self._mirrors = mirrors
-        slot, spare = 0, None
-        for tick, frame in frames:
-            while slot < len(self.wanted) and self.wanted[slot] < tick:
-                if spare is not None and self.wanted[slot] - spare[0] <= reach:
-                    self._put(slot, *spare, pixel_aspect)
-                    spare = None
-                slot += 1
-            spare = (tick, frame)
-            if slot < len(self.wanted) and self.wanted[slot] == tick:
-                self._put(slot, tick, frame, pixel_aspect)
-                slot, spare = slot + 1, None
-
-    def _put(self, slot: int, tick: int, frame: VideoFrame, pixel_aspect: float) -> None:
-        """Fill one slot; a frame that cannot be converted leaves it empty."""
-        if self.filled[slot]:
-            return
-        check_size(self._name, frame.width, frame.height, self._plan.limits)
-        try:
-            pixels, turned = upright(frame, self._mirrors)
-        except READ_ERRORS:
-            return
-        height, width = pixels.shape[1:]
-        if turned:
-            height = max(1, round(height * pixel_aspect))
-        else:
-            width = max(1, round(width * pixel_aspect))
-        if self.frames is None:
-            self.size, self.rotation = (height, width), -frame.rotation % 360
-            self.frames = self._allocate(height, width)
-        self.frames[slot] = resize_frames(pixels[None], *self.frames.shape[2:])[0]
-        self.ticks[slot], self.filled[slot] = tick, True
-
-    def _allocate(self, height: int, width: int) -> Pixels:
-        plan = self._plan
-        size = smart_resize(height, width, plan.size_factor, plan.min_pixels, plan.max_pixels)
-        shape = (len(self.wanted), 3, *size)
-        if np.prod(shape, dtype=np.int64) > plan.limits.max_frame_bytes:
-            raise MediaError(
-                f"{len(self.wanted)} frames of {size[1]}x{size[0]} need more than "
-                f"{plan.limits.max_frame_bytes // 2**20} MiB",
-                "take fewer or smaller frames, or raise the setting limit_frame_bytes",
-            )
-        return np.empty(shape, np.uint8)
-
-
 def _decode(
     path: str | os.PathLike[str],
     track: int,
     plan: DecodePlan,
     scan: Scan,
     ranges: list[tuple[int, int]],
-    slots: _Slots,
+    slots: Slots,
     damage: Damage,
+    *,
+    omit: bool = False,
 ) -> None:
-    """Decode the packet ranges and put the wanted frames that come out into their slots."""
-    with opened(path, plan.limits) as container:
-        stream = video_tracks(container)[track]
-        if stream.codec_context is None:
+    """Decode the packet ranges and put the wanted frames that come out into their slots.
+
+    Args:
+        omit: pass over frames that are neither wanted nor referred to, and leave a range where it is damaged: what a
+            decoder makes of damage, and what may stand in for a lost frame, depends on frames that were passed over.
+    """
+    with Walk(path, track, plan, scan, strict=omit) as walk:
+        codec = walk.stream.codec_context
+        if codec is None:
             return
-        width, height = stream.codec_context.width, stream.codec_context.height
-        check_size(shown(path), width, height, plan.limits)
-        slots.meter.foresee(sum(last + 1 - first for first, last in ranges), width, height)
-        prepare_decoder(stream, plan.limits.max_area)
-        mirrors = stream.codec_context.name not in _NAMED_PROFILES
-        if scan.sought:
-            seek_before(container, stream, plan.from_time + scan.origin)
-        source = packets(container, stream, Damage())  # the scan has counted these places already
-        position = 0
+        check_size(shown(path), codec.width, codec.height, plan.limits)
+        slots.meter.foresee(sum(last + 1 - first for first, last in ranges), codec.width, codec.height)
+        mirrors = codec.name not in _NAMED_PROFILES
+        keep = needed(scan, slots.wanted) if omit else None
         for first, last in ranges:
-            run = islice(source, first - position, last + 1 - position)
-            position = last + 1
-            slots.fill(_frames(stream, run, scan.timed, damage, slots.meter), _pixel_aspect(stream), mirrors)
+            run = walk.run(first, last)
+            frames = _frames(walk.stream, run, keep, scan.timed, damage, slots.meter)
+            slots.fill(frames, _pixel_aspect(walk.stream), mirrors, stand_ins=not omit)
 
 
 def _frames(
-    stream: VideoStream, run: Iterator[Packet[VideoStream]], timed: bool, damage: Damage, meter: Meter
+    stream: VideoStream,
+    run: Iterator[tuple[int, Packet[VideoStream]]],
+    keep: Flags | None,
+    timed: bool,
+    damage: Damage,
+    meter: Meter,
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode a run of packets: ``(tick, frame)`` in the order in which they are shown."""
-    count = 0
-    for packet in chain(run, (None,)):
+    """Decode a run of numbered packets: ``(tick, frame)`` in the order in which they are shown.
+
+    Args:
+        keep: which packets to decode in any case, up to the first that is damaged; None: decode all.
+    """
+    count, before = 0, damage.packets
+    for number, packet in chain(run, ((0, None),)):
+        if keep is not None:
+            if damage.packets > before:
+                break
+            omit_unreferenced(stream, packet is not None and not keep[number])
         for frame in video_frames(stream, packet, damage):
             meter.picture(frame.width, frame.height)
             tick = (frame.dts if frame.pts is None else frame.pts) if timed else count
@@ -218,24 +171,6 @@ def _frames(
 def _pixel_aspect(stream: VideoStream) -> float:
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 1 / _CREDIBLE_ASPECT <= aspect <= _CREDIBLE_ASPECT else 1.0
-
-
-def check_size(name: str, width: int, height: int, limits: Limits) -> None:
-    """Refuse frames that are too large to be honest.
-
-    Raises:
-        MediaError: an edge or the area exceeds its limit.
-    """
-    if max(width, height) > limits.max_side:
-        raise MediaError(
-            f"{name}: the picture is {width}x{height}; its edges may be at most {limits.max_side} pixels",
-            "make a smaller copy of it, or raise the setting limit_side",
-        )
-    if width * height > limits.max_area:
-        raise MediaError(
-            f"{name}: the picture is {width}x{height}; it may have at most {limits.max_area} pixels",
-            "make a smaller copy of it, or raise the setting limit_area",
-        )
 
 
 def _check_length(name: str, times: Floats, limits: Limits) -> None:
@@ -253,29 +188,3 @@ def _check_length(name: str, times: Floats, limits: Limits) -> None:
             f"{limits.max_picture_seconds / 3600:.6g} h are read at once",
             "choose a shorter span, or raise the setting limit_picture_seconds",
         )
-
-
-def upright(frame: VideoFrame, mirrors: bool) -> tuple[Pixels, bool]:
-    """A frame as uint8 ``(3, H, W)`` RGB with its display matrix applied; and whether axes were swapped.
-
-    The matrix maps (x, y) to (a·x + c·y, b·x + d·y); phones use it for turns by quarters and mirroring.
-
-    Args:
-        mirrors: whether the matrix itself may be looked at; otherwise only its angle is applied.
-    """
-    pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)  # (H, W, 3)
-    if not mirrors:
-        quarters = round(frame.rotation / 90) % 4
-        return np.rot90(pixels, quarters).transpose(2, 0, 1), quarters % 2 == 1
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
-        return pixels.transpose(2, 0, 1), False
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
-    turned = abs(b) + abs(c) > abs(a) + abs(d)
-    if turned:
-        pixels = pixels.transpose(1, 0, 2)
-    if (c if turned else a) < 0:
-        pixels = pixels[:, ::-1]
-    if (b if turned else d) < 0:
-        pixels = pixels[::-1]
-    return pixels.transpose(2, 0, 1), turned

@@ -1,0 +1,108 @@
+"""Packets of chosen places in a track, without reading all that lies between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
+from types import TracebackType
+
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from echopix_cli.media.demux import Damage, packets, prepare_decoder, seek_before, seek_to
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.scan import Scan
+from echopix_cli.media.source import opened, video_tracks
+
+_WORTH_A_SEEK = 32  # packets; fewer are read through as fast
+
+
+class Walk:
+    """A way through the packets of a video track, forwards, from one run of them to the next.
+
+    Where many packets lie between two runs it seeks, and looks whether the packet found there is one that the scan
+    has seen. If it is not, the file is opened again and read through.
+
+    Args:
+        track: position among the file's usable video tracks.
+        scan: of the same track.
+        strict: whether the decoder refuses what is damaged, as of :func:`~echopix_cli.media.demux.prepare_decoder`.
+
+    Raises:
+        MediaError: on entering; the file cannot be opened any more.
+    """
+
+    stream: VideoStream  # with a decoder of its own; another one may have taken its place when a run begins
+
+    def __init__(
+        self, path: str | os.PathLike[str], track: int, plan: DecodePlan, scan: Scan, *, strict: bool = False
+    ) -> None:
+        self._path, self._track, self._plan, self._scan = path, track, plan, scan
+        self._strict = strict
+        self._seeks = scan.indexed
+        self._open_file = ExitStack()
+        self._container: InputContainer
+        self._packets: Iterator[Packet[VideoStream]]
+        self._place = 0  # of the next packet, in the scan
+
+    def __enter__(self) -> Walk:
+        try:
+            self._open()
+        except BaseException:
+            self._open_file.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open_file.close()
+
+    def run(self, first: int, last: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
+        """Go to packet ``first``, which lies not before the end of the last run: it and all up to ``last``, numbered.
+
+        :attr:`stream` decodes them. A run may be left before its end.
+        """
+        if self._seeks and first - self._place > _WORTH_A_SEEK and not self._seek(first):
+            self._seeks = False
+            self._open_file.close()
+            self._open()
+        return self._read(first, last)
+
+    def _open(self) -> None:
+        self._container = container = self._open_file.enter_context(opened(self._path, self._plan.limits))
+        self.stream = video_tracks(container)[self._track]
+        if self.stream.codec_context is not None:
+            prepare_decoder(self.stream, self._plan.limits.max_area, strict=self._strict)
+        if self._scan.sought:
+            seek_before(container, self.stream, self._plan.from_time + self._scan.origin)
+        self._packets = packets(container, self.stream, Damage())  # the scan has counted these places already
+        self._place = 0
+
+    def _seek(self, first: int) -> bool:
+        """Move to packet ``first`` or to one before it; False where that did not lead to a place that is known."""
+        if not seek_to(self._container, self.stream, int(self._scan.ticks[first])):
+            return False
+        following = packets(self._container, self.stream, Damage())
+        landing = next(following, None)
+        if landing is None:
+            return False
+        same = (self._scan.ticks == landing.pts) & (self._scan.places == landing.pos)
+        found = np.flatnonzero(same)
+        if len(found) != 1 or found[0] > first:
+            return False
+        self._packets, self._place = chain([landing], following), int(found[0])
+        return True
+
+    def _read(self, first: int, last: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
+        while self._place <= last:
+            packet = next(self._packets, None)
+            if packet is None:
+                return
+            self._place += 1
+            if self._place > first:
+                yield self._place - 1, packet
