@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-SCHEMA_VERSION = 1
-
 
 class AudioStatus(StrEnum):
     """What became of the sound; every answer carries one, so that sound is never lost silently."""

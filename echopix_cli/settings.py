@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from echopix_cli.errors import UsageError
 from echopix_cli.media.plan import Limits
 
@@ -24,7 +22,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One named value: how to read it from text, what holds when nobody says, and what it means."""
+    """One named value: how to read it from text, what holds when nobody says (or finds that), and what it means."""
 
     name: str
     parse: Callable[[str], Any]
@@ -102,6 +100,12 @@ def _size(text: str) -> int:
     base = 1024 if match["binary"] else 1000
     factor: int = base ** " KMGT".index(match["unit"].upper() or " ")
     return round(float(match["count"]) * factor)
+
+
+def _user_cache() -> str:
+    import platformdirs
+
+    return str(platformdirs.user_cache_path("echopix"))
 
 
 def _folder(text: str) -> str:
@@ -184,7 +188,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "cache_dir",
         _folder,
-        str(platformdirs.user_cache_path("echopix")),
+        _user_cache,
         "folder for what echopix keeps about models (downloads themselves lie in the hub's cache: HF_HUB_CACHE)",
     ),
     Setting(
@@ -261,7 +265,11 @@ _MODELS = "models"  # the table of the config file that holds names, not setting
 def config_path() -> Path:
     """The config file; ``ECHOPIX_CONFIG`` names another one."""
     named = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
-    return Path(named) if named else platformdirs.user_config_path("echopix") / "config.toml"
+    if named:
+        return Path(named)
+    import platformdirs
+
+    return platformdirs.user_config_path("echopix") / "config.toml"
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -369,4 +377,4 @@ def _settle(
         return Resolved(_parsed(setting, variables[variable], variable), "environment")
     if name in from_file:
         return Resolved(_parsed(setting, from_file[name], f"{file}, {name}"), "file")
-    return Resolved(setting.default, "default")
+    return Resolved(setting.default() if callable(setting.default) else setting.default, "default")

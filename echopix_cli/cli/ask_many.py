@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import Tally, answer_record, one_line
+from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
-from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from echopix_cli.batch.journal import Journal

@@ -8,6 +8,7 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,8 +113,6 @@ def bench_record(bench: "Bench") -> dict[str, Any]:
     """A run as one JSON object: everything the table shows, with the machine and the versions."""
     import torch
     import transformers
-
-    from echopix_cli.results import SCHEMA_VERSION
 
     facts = bench.engine.facts
     cuda = facts.device.startswith("cuda")

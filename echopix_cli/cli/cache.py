@@ -6,7 +6,7 @@ import typer
 
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.model_records import columns, size
-from echopix_cli.results import SCHEMA_VERSION
+from echopix_cli.cli.output import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from echopix_cli.shelf import Item, Shelf

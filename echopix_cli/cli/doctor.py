@@ -11,9 +11,8 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import one_line
+from echopix_cli.cli.output import SCHEMA_VERSION, one_line
 from echopix_cli.errors import EchopixError, ExitCode, described
-from echopix_cli.results import SCHEMA_VERSION
 
 _GIB = 2**30
 

@@ -14,8 +14,8 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import ExitCode, UsageError
-from echopix_cli.results import SCHEMA_VERSION
 from echopix_cli.settings import SIEVES as NAMES
 from echopix_cli.settings import parse_budget
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.cli.output import Output, one_line
-from echopix_cli.results import SCHEMA_VERSION
+from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 
 if TYPE_CHECKING:
     from echopix_cli.weights.hub import Plan, Pulled

@@ -18,9 +18,8 @@ from echopix_cli.cli.model_records import (
     size,
     size_cell,
 )
-from echopix_cli.cli.output import Output
+from echopix_cli.cli.output import SCHEMA_VERSION, Output
 from echopix_cli.errors import EchopixError, ModelError, UsageError
-from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from echopix_cli.weights.registry import Model, ModelSource

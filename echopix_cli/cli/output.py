@@ -14,12 +14,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from echopix_cli.errors import EchopixError
-from echopix_cli.results import SCHEMA_VERSION, Answer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
+    from echopix_cli.results import Answer
+
+SCHEMA_VERSION = 1  # of JSON objects
 _PLAIN_SPACE = {"\n", "\t"}
 # Characters that reorder or hide text on a terminal; category Cf also holds joiners that scripts need.
 _DIRECTION = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

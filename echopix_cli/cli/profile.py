@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import answer_record
+from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
 from echopix_cli.errors import UsageError
 from echopix_cli.media import probe, require_file
-from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from echopix_cli.engine.profiling import Profile

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import Output, one_line
+from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from echopix_cli.scenes import Script

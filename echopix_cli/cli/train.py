@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import Interrupted, UsageError
-from echopix_cli.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from echopix_cli.training.loop import Progress, Trainer

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -163,16 +160,3 @@ def test_the_unseen_font_says_how_to_get_it(run, tmp_path: Path, monkeypatch: py
     ran = run("eval", "--data", "scenes:unseen-font")
     assert ran.code == 1
     assert "build_assets --unseen-font" in ran.err
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\nsys.argv[0] = 'echopix'\nfrom echopix_cli.cli.app import main\n"
-        "try:\n    main()\nexcept SystemExit as left:\n    assert not left.code, left.code\n"
-        "print([n for n in ('torch', 'numpy', 'matplotlib', 'rich.table') if n in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "eval", "--help"], env=dict(os.environ), capture_output=True, text=True, check=True
-    )
-    assert done.stderr.strip().splitlines()[-1] == "[]"
-    assert "--around-sieve" in done.stdout

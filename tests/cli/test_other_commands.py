@@ -129,7 +129,7 @@ def test_environment_values_are_checked(run, monkeypatch: pytest.MonkeyPatch) ->
     assert "ECHOPIX_DTYPE" in ran.err
 
 
-HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "huggingface_hub")
+HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "huggingface_hub", "matplotlib", "rich")
 
 
 @pytest.mark.parametrize(
