@@ -1,0 +1,115 @@
+"""What starting up imports, by count and by name: seconds are measured by ``tests/benchmarks/startup.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+ASSETS = ROOT / "echopix_cli" / "assets"
+# Beside an empty Typer app: one module for each command, the few that options are made of, and json.
+MARGIN = 40
+HELP = """
+import contextlib, io, json, sys
+import typer
+
+def show(run, *arguments):
+    sys.argv = ["echopix", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        run()
+    assert "Usage" in shown.getvalue()
+
+empty = typer.Typer(rich_markup_mode=None)
+
+@empty.command()
+def nothing() -> None:
+    "Do nothing."
+
+show(empty, "--help")
+before = set(sys.modules)
+from echopix_cli.cli.app import main
+show(main, "--help")
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+ASK = """
+import json, sys
+from echopix_cli.cli.app import main
+try:
+    main()
+finally:
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+# Optional libraries, and rooms that other commands use. Not here: what transformers imports by itself together with
+# its base class for models, such as accelerate, torch._dynamo and sympy.
+UNNEEDED = {
+    *("bitsandbytes", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "tensorflow", "torchaudio"),
+    *("torchvision", "triton", "transformers.integrations.bitsandbytes", "transformers.pipelines"),
+    *("transformers.trainer", "huggingface_hub.cli", "rich"),
+    *("echopix_cli.batch", "echopix_cli.cli.tables", "echopix_cli.engine.bench", "echopix_cli.engine.profiling"),
+    *("echopix_cli.evaluation", "echopix_cli.scenes", "echopix_cli.training", "echopix_cli.weights.synthetic"),
+}
+
+
+def child(code: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "ECHOPIX_CACHE_DIR": str(tmp_path)}
+    environment["ECHOPIX_CONFIG"] = str(tmp_path / "none.toml")
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+
+
+def test_help_imports_hardly_more_than_an_empty_typer_app(tmp_path: Path) -> None:
+    added = json.loads(child(HELP, tmp_path).stdout)
+    assert len(added) <= MARGIN, added
+    roots = {name.partition(".")[0] for name in added if not name.startswith("_")}
+    heavy = {"av", "huggingface_hub", "numpy", "pydantic", "rich", "soundfile", "torch", "transformers"}
+    assert roots & heavy == set()
+
+
+def test_ask_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    arguments = (str(ASSETS / "demo.mp4"), "What instrument is playing?", "--model", "tiny", "--device", "cpu")
+    done = child(ASK, tmp_path, "ask", *arguments, "--json")
+    right = (ASSETS / "demo.answer.txt").read_text(encoding="utf-8").strip()
+    assert json.loads(done.stdout)["answer"] == right
+    assert set(json.loads(done.stderr.splitlines()[-1])) & UNNEEDED == set()
+
+
+def test_signatures_of_commands_are_no_strings() -> None:
+    """Typer evaluates those again and again, for every command at every start."""
+    from echopix_cli.cli.app import app
+
+    commands = [*app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands += group.typer_instance.registered_commands
+    assert len(commands) > 10
+    for command in commands:
+        assert command.callback is not None
+        assert not [name for name, hint in command.callback.__annotations__.items() if isinstance(hint, str)]
+
+
+def test_a_configuration_is_read_once(monkeypatch: pytest.MonkeyPatch, random_checkpoint: Path) -> None:
+    from echopix_cli.engine import Engine, Workload, engine, forecast, loading
+    from echopix_cli.weights import checkpoint
+
+    read: list[Path] = []
+
+    def counted(folder: Path) -> object:
+        read.append(folder)
+        return checkpoint.read_config(folder)
+
+    for module in (engine, forecast, loading):
+        monkeypatch.setattr(module, "read_config", counted)
+    Engine.load(str(random_checkpoint), "cpu", workload=Workload(4, 784, 1.0, 0.1, 4))
+    assert read == [random_checkpoint]
