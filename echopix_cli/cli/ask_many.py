@@ -122,6 +122,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
         if journal is not None:
             journal.begin()
         summary = batch.run(tasks)
+    if run["verbose"] and summary.seconds:
+        share = f"{summary.waited:.1f} s of {summary.seconds:.1f} s ({100 * summary.waited / summary.seconds:.0f} %)"
+        run.output.notice(f"the model waited {share} for files to be decoded")
     done = f"{summary.done} of {summary.tasks} done"
     if received and summary.done < summary.tasks:
         again = "run again to resume" if journal is not None else "with --output FILE, the next run would go on here"
