@@ -157,13 +157,13 @@ def test_frames_are_those_of_decoding_everything(
     assert same_as_decoded_through(load_clip(path, DecodePlan(**SMALL, **wanted)), path)
 
 
-def test_hevc_is_not_passed_over(tmp_path: Path, decoded: list[Meter], read: list[int]) -> None:
+def test_hevc_is_not_passed_over(tmp_path: Path, decoded: list[Meter]) -> None:
     """It calls frames unreferenced that are so in their own temporal layer: those of higher ones may refer to them."""
-    options = {"x265-params": "keyint=60:bframes=4:temporal-layers=3:log-level=none"}
+    options = {"x265-params": "keyint=150:bframes=4:temporal-layers=3:log-level=none"}
     path = write_clip(tmp_path / "layers.mp4", moving(150), fps=25, codec="libx265", pix_fmt="yuv420p",
                       options=options)  # fmt: skip
     assert same_as_decoded_through(load_clip(path, DecodePlan(**SMALL)), path)
-    assert decoded[0].frames == len(read) > 16
+    assert decoded[0].frames > 140
 
 
 @pytest.mark.parametrize(
