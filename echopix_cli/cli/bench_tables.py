@@ -15,7 +15,7 @@ def bench_table(bench: Bench) -> RenderableType:
 
 
 def _name(row: BenchRow) -> str:
-    return f"{row.budget:g}" if row.sieved else "no sieve"
+    return f"{row.budget:g}" if row.sieved else "1 (no sieve)"
 
 
 def _speed(bench: Bench) -> Table:

@@ -25,6 +25,7 @@ from echopix_cli.model.values import audio_row_counts
 
 STEPS = 8  # grid steps of the picture in one slice: four seconds at two frames a second
 MEL_FRAMES = 1400  # of the sound in one slice: seven of the tower's windows of two seconds
+_SLICE_ROWS = MEL_FRAMES // 4  # the tower makes one row of four frames
 
 
 class ClipEncoder:
@@ -101,13 +102,19 @@ class ClipEncoder:
 @torch.inference_mode()
 def encode_sound(thinker: EchoingPixelsThinker, mel: Tensor, device: torch.device) -> Tensor:
     """The audio tower over log-mel (128, frames) → features (rows, d), 25 rows a second."""
-    pieces = []
+    features: Tensor | None = None
     for begin in range(0, mel.shape[1], MEL_FRAMES):
         part = mel[:, begin : begin + MEL_FRAMES]
         frames = torch.tensor([part.shape[1]], device=device)
-        if int(audio_row_counts(frames)) > 0:  # else it is too short for a row
-            pieces.append(thinker.encode_mel(part[None].to(device), frames))
-    return torch.cat(pieces)
+        if int(audio_row_counts(frames)) <= 0:  # too short for a row
+            break
+        rows = thinker.encode_mel(part[None].to(device), frames)
+        if features is None:
+            features = rows.new_empty(int(audio_row_counts(torch.tensor(mel.shape[1]))), rows.shape[1])
+        first = begin // MEL_FRAMES * _SLICE_ROWS
+        features[first : first + len(rows)] = rows
+    assert features is not None, "hear() gives no log-mel of a sound that is too short for a row"
+    return features
 
 
 def decode_beside(encoder: ClipEncoder, path: str, plan: DecodePlan, clock: Clock) -> Clip:
