@@ -70,11 +70,13 @@ class ClipEncoder:
     def _slice(self, frames: Pixels, begin: int, end: int) -> None:
         # As bytes to the device, and only there as floats: an eighth of the transfer, and none of the host's time.
         pixels, grid = patchify(torch.from_numpy(frames[begin:end]).to(self._device), self._rules)
-        rows = self._thinker.encode_pixels(pixels, torch.tensor([grid], device=self._device))
-        per_step, depth = len(rows) // grid[0], self._rules.temporal_patch_size
+        depth = self._rules.temporal_patch_size
+        per_step = grid[1] * grid[2] // self._rules.merge_size**2
         if self._seen is None:
-            self._seen = rows.new_empty(-(-len(frames) // depth) * per_step, rows.shape[1])
+            count = -(-len(frames) // depth) * per_step
+            self._seen = _features(self._thinker, count, self._thinker.visual.dtype, self._device)
         first = begin // depth * per_step
+        rows = self._thinker.encode_pixels(pixels, torch.tensor([grid], device=self._device))
         self._seen[first : first + len(rows)] = rows
         self._encoded = end
 
@@ -102,19 +104,20 @@ class ClipEncoder:
 @torch.inference_mode()
 def encode_sound(thinker: EchoingPixelsThinker, mel: Tensor, device: torch.device) -> Tensor:
     """The audio tower over log-mel (128, frames) → features (rows, d), 25 rows a second."""
-    features: Tensor | None = None
+    count = int(audio_row_counts(torch.tensor(mel.shape[1])))
+    features = _features(thinker, count, thinker.audio_tower.dtype, device)
     for begin in range(0, mel.shape[1], MEL_FRAMES):
         part = mel[:, begin : begin + MEL_FRAMES]
         frames = torch.tensor([part.shape[1]], device=device)
-        if int(audio_row_counts(frames)) <= 0:  # too short for a row
-            break
-        rows = thinker.encode_mel(part[None].to(device), frames)
-        if features is None:
-            features = rows.new_empty(int(audio_row_counts(torch.tensor(mel.shape[1]))), rows.shape[1])
         first = begin // MEL_FRAMES * _SLICE_ROWS
-        features[first : first + len(rows)] = rows
-    assert features is not None, "hear() gives no log-mel of a sound that is too short for a row"
+        if first < count:  # else what is left is too short for a row
+            features[first : first + _SLICE_ROWS] = thinker.encode_mel(part[None].to(device), frames)
     return features
+
+
+def _features(thinker: EchoingPixelsThinker, rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Room for what a tower makes: whole before the first slice, so that nothing is held twice when they are joined."""
+    return torch.empty(rows, thinker.config.text_config.hidden_size, dtype=dtype, device=device)
 
 
 def decode_beside(encoder: ClipEncoder, path: str, plan: DecodePlan, clock: Clock) -> Clip:
