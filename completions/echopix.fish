@@ -60,7 +60,7 @@ complete -c echopix -n '__fish_seen_subcommand_from ask' -l debug -d 'show trace
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l no-color -l color -d 'no colours'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l help -s h -d 'Show this message and exit.'
 complete -c echopix -n '__fish_seen_subcommand_from bench' -l shape -s s -x -a 'tiny small qwen2.5-omni-3b qwen2.5-omni-7b' -d 'sizes of the model measured'
-complete -c echopix -n '__fish_seen_subcommand_from bench' -l budget -s b -r -d 'a budget to measure; repeat for more (default 1.0 0.2 0.1 0.05)'
+complete -c echopix -n '__fish_seen_subcommand_from bench' -l budget -s b -r -d 'a budget to measure; repeat for more (default 0.2 0.1 0.05)'
 complete -c echopix -n '__fish_seen_subcommand_from bench' -l seconds -r -d 'length of the noise (default 60, for tiny 8)'
 complete -c echopix -n '__fish_seen_subcommand_from bench' -l trials -r -d 'measured runs'
 complete -c echopix -n '__fish_seen_subcommand_from bench' -l warmup -r -d 'runs before them that do not count'
