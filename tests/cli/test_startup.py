@@ -45,11 +45,11 @@ finally:
     print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 # Optional libraries, and rooms that other commands use. Not here: what transformers imports by itself together with
-# its base class for models, such as accelerate, torch._dynamo and sympy.
+# its base class for models, such as accelerate, torch._dynamo and sympy; older releases bring rich too.
 UNNEEDED = {
     *("bitsandbytes", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "tensorflow", "torchaudio"),
     *("torchvision", "triton", "transformers.integrations.bitsandbytes", "transformers.pipelines"),
-    *("transformers.trainer", "huggingface_hub.cli", "rich"),
+    *("transformers.trainer", "huggingface_hub.cli"),
     *("echopix_cli.batch", "echopix_cli.cli.tables", "echopix_cli.engine.bench", "echopix_cli.engine.profiling"),
     *("echopix_cli.evaluation", "echopix_cli.scenes", "echopix_cli.training", "echopix_cli.weights.synthetic"),
 }
