@@ -49,7 +49,8 @@ class StageTimes:
     """Seconds spent in each stage, from synchronised clocks.
 
     ``decode``, ``vision`` and ``audio`` are spent once per clip and repeated in each of its answers. With a feature
-    cache, ``decode`` includes looking there and keeping there; of cached features it is all there is.
+    cache, ``decode`` includes looking there and keeping there; of cached features it is all there is. Of one file asked
+    alone, the towers work beside decoding: ``decode`` is then what they waited for, so that the stages add up.
     ``load`` (reading the model) is kept apart: ``total`` is everything but it.
     ``first_token`` is the time from the start of ``decode`` until the first answer token exists.
     """
