@@ -12,41 +12,16 @@ import torch
 
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.shapes import SHAPES
 
 SHARD = 2 * 2**30
-TEXT = {
-    "3B": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
-           "num_key_value_heads": 2},
-    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-           "num_key_value_heads": 4},
-}  # fmt: skip
-VOCABULARY = {"3B": 151_936, "7B": 152_064}
 
 
 def shape_of(random_checkpoint: Path, size: str) -> dict[str, Any]:
     """``config.json`` of a shape, with the small checkpoint's token ids."""
-    raw = json.loads((random_checkpoint / "config.json").read_text())
-    thinker = raw["thinker_config"]
-    width = TEXT[size]["hidden_size"]
-    thinker["text_config"] |= {
-        **TEXT[size],
-        "head_dim": 128,
-        "vocab_size": VOCABULARY[size],
-        "av_refiner_layers": 4,
-        "max_position_embeddings": 32_768,
-        "sync_rope_section": [18, 18, 18, 10],
-        "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]},
-        "layer_types": ["full_attention"] * TEXT[size]["num_hidden_layers"],
-    }
-    thinker["vision_config"] |= {
-        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": width,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-    }  # fmt: skip
-    thinker["audio_config"] |= {
-        "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
-        "output_dim": width,
-    }  # fmt: skip
-    return raw
+    return SHAPES[f"qwen2.5-omni-{size.lower()}"].configured(
+        json.loads((random_checkpoint / "config.json").read_text())
+    )
 
 
 def write_shape(folder: Path, random_checkpoint: Path, raw: dict[str, Any], device: str) -> Path:

@@ -23,7 +23,6 @@ from echopix_cli.errors import EchopixError, MediaError, described
 from echopix_cli.files import WHOLE, whole_identity
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import Answer
-from echopix_cli.weights.copies import folder_revision
 
 _LOOK = 0.1  # seconds between looks at whether to stop, while a file is being decoded
 
@@ -275,7 +274,7 @@ class Batch:
             name: value for name, value in asdict(self.settings.plan).items() if name not in ("start", "end", "limits")
         }
         return {
-            "model": [facts.name, source.revision or folder_revision(source.folder), facts.dtype, facts.quantization],
+            "model": [facts.name, source.revision or self.engine.loaded_from, facts.dtype, facts.quantization],
             "plan": plan,
             "options": asdict(self.settings.options),
             "sieve": asdict(self.settings.sieve),

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from echopix_cli import __version__
+from echopix_cli.cli import options as opt
 from echopix_cli.cli.ask import ask
 from echopix_cli.cli.bench import bench
 from echopix_cli.cli.cache import cache
@@ -28,14 +29,11 @@ EPILOG = (
     "Every option is also read from ECHOPIX_* and config.toml; see echopix config."
 )
 
-app = typer.Typer(
-    name="echopix",
-    help="Ask questions about what is seen and heard in local videos.",
+app = opt.group(
+    "echopix",
+    "Ask questions about what is seen and heard in local videos.",
     epilog=EPILOG,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(ask)
 app.command()(profile)

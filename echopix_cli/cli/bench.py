@@ -67,8 +67,7 @@ def bench(
     flags = dict(locals())
     flags["budget"] = None
     run = opt.Run.begin(flags)
-    if run["quiet"] and not json:
-        raise UsageError("--quiet leaves nothing to print", "add --json, or leave --quiet out")
+    run.require_output(json)
     if shape not in SHAPE_NAMES:
         raise UsageError(f"there is no shape {shape!r}", f"choose from: {', '.join(SHAPE_NAMES)}")
     if media is not None and seconds is not None:

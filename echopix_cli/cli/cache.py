@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.model_records import columns, size
 from echopix_cli.cli.output import SCHEMA_VERSION
@@ -11,13 +9,7 @@ from echopix_cli.cli.output import SCHEMA_VERSION
 if TYPE_CHECKING:
     from echopix_cli.shelf import Item, Shelf
 
-cache = typer.Typer(
-    name="cache",
-    help="Show or remove what is kept of media files.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+cache = opt.group("cache", "Show or remove what is kept of media files.")
 
 
 @cache.command("info")

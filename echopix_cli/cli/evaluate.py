@@ -17,7 +17,6 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import ExitCode, UsageError
 from echopix_cli.settings import SIEVES as NAMES
-from echopix_cli.settings import parse_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +128,7 @@ def evaluate(
     """
     flags = dict(locals())
     flags["budget"] = flags["sieve"] = None
-    budgets = [_budget(value) for value in budget or []]
+    budgets = [opt.read_budget(value) for value in budget or []]
     run = opt.Run.begin(flags)
     _check(run, sieve or [], json, output, items, plot)
     if not budgets:
@@ -157,13 +156,6 @@ def evaluate(
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _budget(text: str) -> float:
-    try:
-        return parse_budget(text)
-    except ValueError as error:
-        raise UsageError(f"--budget: {text!r} does not fit: {error}", "--budget 0.1 keeps a tenth") from None
-
-
 def _check(
     run: opt.Run, sieves: Sequence[str], json: bool, output: Path | None, items: Path | None, plot: Path | None
 ) -> None:
@@ -172,8 +164,7 @@ def _check(
 
     if unknown := [name for name in sieves if name not in NAMES]:
         raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(NAMES)}")
-    if run["quiet"] and not (json or output or items or plot):
-        raise UsageError("--quiet leaves nothing to print", "add --json or --output FILE, or leave --quiet out")
+    run.require_output(json or output or items or plot, "--json or --output FILE")
     if run["no_audio"] and run["no_video"]:
         raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
     targets = [path for path in (output, items, plot) if path is not None]

@@ -26,13 +26,7 @@ if TYPE_CHECKING:
     from echopix_cli.weights.store import Entry, Store
     from echopix_cli.weights.upkeep import Removal
 
-models = typer.Typer(
-    name="models",
-    help="List, fetch, check and remove models.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+models = opt.group("models", "List, fetch, check and remove models.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a model's name, hf:OWNER/REPO[@REVISION], or a folder")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done", show_default=False)]

@@ -76,6 +76,14 @@ Questions = Annotated[
 ]
 
 
+def group(name: str, help: str, **more: Any) -> typer.Typer:
+    """A command that consists of commands; ``more`` as of ``typer.Typer``."""
+    context = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(
+        name=name, help=help, no_args_is_help=True, rich_markup_mode=None, context_settings=context, **more
+    )
+
+
 def read_budget(text: str) -> float:
     """One of several budgets of a command line.
 
@@ -217,6 +225,19 @@ class Run:
         wanted = SieveOptions(self["sieve"], self["question_layer"], self["prefilter"])
         engine.choose(wanted)  # now, and not once for every file
         return wanted
+
+    def require_output(self, other: object, ways: str = "--json") -> None:
+        """Refuse ``--quiet`` where the table is all that there would be.
+
+        Args:
+            other: whether anything else was asked for.
+            ways: options that ask for something else.
+
+        Raises:
+            UsageError: nothing would be printed.
+        """
+        if self["quiet"] and not other:
+            raise UsageError("--quiet leaves nothing to print", f"add {ways}, or leave --quiet out")
 
     def keep_features(self, engine: Engine) -> None:
         """Let an engine keep features of media files on the disk and find them there, unless that is switched off."""

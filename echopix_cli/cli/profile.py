@@ -7,7 +7,6 @@ import typer
 
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
-from echopix_cli.errors import UsageError
 from echopix_cli.media import probe, require_file
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def profile(
     flags["budget"] = None
     budgets = [opt.read_budget(value) for value in budget or []]
     run = opt.Run.begin(flags)
-    if run["quiet"] and not json:
-        raise UsageError("--quiet leaves nothing to print", "add --json, or leave --quiet out")
+    run.require_output(json)
     # A budget from the environment or the config file stands in for the flag.
     asked = budgets or ([run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS))
     require_file(media)

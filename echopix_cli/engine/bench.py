@@ -21,9 +21,11 @@ from echopix_cli.engine.meters import Clock, reset_peaks
 from echopix_cli.engine.profiling import FULL, Spread, spread_of
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.sampling import smart_nframes, smart_resize
+from echopix_cli.media.values import SAMPLE_RATE
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.shapes import Shape
+from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import AudioStatus
 from echopix_cli.weights.checkpoint import read_config
@@ -33,7 +35,6 @@ from echopix_cli.weights.synthetic import random_model
 Times = dict[str, float]  # seconds by stage
 QUESTION = "What do you see and hear?"
 SOURCE_FPS, SOURCE_HEIGHT, SOURCE_WIDTH = 30.0, 720, 1280  # of the synthetic clip
-_SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def synthetic_clip(seconds: float, plan: DecodePlan) -> Clip:
         path="noise",
         frames=source.integers(0, 256, (count, 3, height, width), np.uint8),
         frame_times=np.linspace(0.0, (total - 1) / SOURCE_FPS, count),
-        waveform=source.normal(0.0, 0.1, round(heard * _SAMPLE_RATE)).astype(np.float32),
+        waveform=source.normal(0.0, 0.1, round(heard * SAMPLE_RATE)).astype(np.float32),
         audio_status=AudioStatus.USED,
         start=0.0,
         end=seconds,
@@ -191,27 +192,26 @@ def bench(
             towers.append(encoded.seconds)
         watch(turn + 1, warmup + trials)
     assert encoded is not None
-    prompt = engine.place(encoded, QUESTION)
-    sizes, length = engine.model.config.text, prompt.input_ids.shape[1]
-    text_rows = length - encoded.inputs.video_rows - encoded.inputs.audio_rows
+    inputs, sizes = encoded.inputs, engine.model.config.text
+    pool = inputs.video_rows + inputs.audio_rows
+    length = engine.processor.prompt_ids(QUESTION, inputs).shape[1]
     # Memory is counted in passes of their own: counting takes time.
-    whole = _Measured(runs[None], _memory(engine, encoded, None, new_tokens), length)
-    rows = [_row(None, whole, whole, text_rows, new_tokens, 1.0)]
+    whole = _Measured(runs[None], _memory(engine, encoded, None, new_tokens))
+    rows = [_row(FULL, whole, whole, pool, 1.0, new_tokens, sieved=False)]
     for budget in wanted:
-        own = _Measured(
-            runs[budget], _memory(engine, encoded, budget, new_tokens), _chosen(engine, prompt, budget).hidden.shape[1]
-        )
-        bound = layer_bound(sizes.num_hidden_layers, sizes.av_refiner_layers, length, own.rows)
-        rows.append(_row(budget, own, whole, text_rows, new_tokens, bound))
+        own = _Measured(runs[budget], _memory(engine, encoded, budget, new_tokens))
+        kept = keep_count(pool, budget)
+        bound = layer_bound(sizes.num_hidden_layers, sizes.av_refiner_layers, length, length - pool + kept)
+        rows.append(_row(budget, own, whole, kept, bound, new_tokens))
     sieving = median(times["sieve"] for budget in wanted for times in runs[budget])
     return Bench(
         shape=shape,
         engine=engine,
         media=media,
         seconds=seconds if clip is not None else (encoded.sampling.end or 0.0) - encoded.sampling.start,
-        video_rows=encoded.inputs.video_rows,
-        audio_rows=encoded.inputs.audio_rows,
-        text_rows=text_rows,
+        video_rows=inputs.video_rows,
+        audio_rows=inputs.audio_rows,
+        text_rows=length - pool,
         new_tokens=new_tokens,
         trials=trials,
         warmup=warmup,
@@ -224,24 +224,30 @@ def bench(
 
 @dataclass(frozen=True)
 class _Measured:
-    """All runs of one budget: their times, peak bytes, and rows that entered the decoder, text included."""
+    """All runs of one budget: their times, and peak bytes."""
 
     runs: Sequence[Times]
     memory: int
-    rows: int
 
     def median(self, stage: str) -> float:
         return median(times[stage] for times in self.runs)
 
 
 def _row(
-    budget: float | None, own: _Measured, whole: _Measured, text_rows: int, new_tokens: int, bound: float
+    budget: float,
+    own: _Measured,
+    whole: _Measured,
+    kept: int,
+    bound: float,
+    new_tokens: int,
+    *,
+    sieved: bool = True,
 ) -> BenchRow:
     rates = [(new_tokens - 1) / times["generate"] for times in own.runs] if new_tokens > 1 else [0.0]
     return BenchRow(
-        budget=FULL if budget is None else budget,
-        sieved=budget is not None,
-        kept=own.rows - text_rows,
+        budget=budget,
+        sieved=sieved,
+        kept=kept,
         stages={name: spread_of([times[name] for times in own.runs]) for name in own.runs[0]},
         tokens_per_second=spread_of(rates),
         memory=own.memory,
@@ -252,7 +258,6 @@ def _row(
     )
 
 
-@torch.inference_mode()
 def _chosen(engine: Engine, prompt: Prompt, budget: float | None) -> Sieved:
     """The prompt after its sieve; without a budget the whole prompt as embedded, no sieve having run."""
     if budget is not None:

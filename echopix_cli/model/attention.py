@@ -60,20 +60,25 @@ def attention_of(
     """
     attention = cast(Any, layer).self_attn
     normed = cast(Any, layer).input_layernorm(hidden)
-    cosine, sine = rotary
+    turns = (rotary[0][None], rotary[1][None])
     places = torch.arange(len(hidden), device=hidden.device)
-    key = _heads(attention.k_proj(normed), attention.head_dim, cosine, sine)
+    key = turned(split_heads(attention.k_proj(normed)[None], attention.head_dim), turns)[0]
     key = key.repeat_interleave(attention.num_key_value_groups, dim=0)
     for block in torch.split(torch.arange(len(rows), device=rows.device), _BLOCK):
         own = rows[block]
-        query = _heads(attention.q_proj(normed[own]), attention.head_dim, cosine[own], sine[own])
+        query = split_heads(attention.q_proj(normed[own])[None], attention.head_dim)
+        query = turned(query, (turns[0][:, own], turns[1][:, own]))[0]
         scores = (query @ key.transpose(1, 2)).float() * attention.scaling
         seen = (places <= own[:, None]) & visible
         yield block, scores.masked_fill(~seen, -torch.inf).softmax(-1)
 
 
-def _heads(projected: Tensor, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:
-    """(n, heads · head_dim) → (heads, n, head_dim), turned to its rows' positions."""
-    split = projected.view(len(projected), -1, head_dim).transpose(0, 1)[None]
-    turned, _ = apply_rotary_pos_emb(split, split, cosine[None], sine[None])
-    return cast(Tensor, turned[0])
+def split_heads(projected: Tensor, head_dim: int) -> Tensor:
+    """(B, n, heads · head_dim) → (B, heads, n, head_dim)."""
+    return projected.view(*projected.shape[:2], -1, head_dim).transpose(1, 2)
+
+
+def turned(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Queries or keys (B, heads, n, head_dim) turned to their rows' positions, cosine and sine (B, n, head_dim)."""
+    # The library turns a pair of tensors; the other one has no heads.
+    return cast(Tensor, cast(Any, apply_rotary_pos_emb)(heads, heads[:, :0], *rotary)[0])

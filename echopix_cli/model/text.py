@@ -6,6 +6,7 @@ need no renaming on the way in or out.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 import torch
@@ -17,11 +18,14 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniDecoderLayer,
     Qwen2_5OmniPreTrainedModel,
     Qwen2_5OmniRMSNorm,
-    apply_rotary_pos_emb,
 )
 
+from echopix_cli.model.attention import split_heads, turned
 from echopix_cli.model.configuration import EchoingPixelsTextConfig
 from echopix_cli.model.positions import rotary_embedding
+
+# What transformers calls a cache that is handed to it; 5.24 renamed it and warns of the older name.
+_CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
 
 class TokenCompressor(nn.Module):
@@ -88,25 +92,22 @@ def run_in_blocks(
         rotary: cosine and sine (B, L, head_dim).
         key_mask: as in :meth:`BidirectionalEncoder.forward`.
     """
-    parts, turn = cast(Any, layer), cast(Any, apply_rotary_pos_emb)
-    attention = parts.self_attn
+    parts = cast(Any, layer)
+    attention, size = parts.self_attn, parts.self_attn.head_dim
     spans = block_spans(hidden)
 
-    def heads(projected: Tensor) -> Tensor:
-        return projected.view(*projected.shape[:2], -1, attention.head_dim).transpose(1, 2)
-
-    def turned(rows: Tensor, span: slice) -> Tensor:
-        return cast(Tensor, turn(rows, rows[:, :0], rotary[0][:, span], rotary[1][:, span])[0])
+    def turns(span: slice) -> tuple[Tensor, Tensor]:
+        return rotary[0][:, span], rotary[1][:, span]
 
     keys, values = [], []
     for span in spans:
         normed = parts.input_layernorm(hidden[:, span])
-        keys.append(turned(heads(attention.k_proj(normed)), span))
-        values.append(heads(attention.v_proj(normed)))
+        keys.append(turned(split_heads(attention.k_proj(normed), size), turns(span)))
+        values.append(split_heads(attention.v_proj(normed), size))
     key, value = torch.cat(keys, dim=2), torch.cat(values, dim=2)
     del keys, values
     for span in spans:
-        query = turned(heads(attention.q_proj(parts.input_layernorm(hidden[:, span]))), span)
+        query = turned(split_heads(attention.q_proj(parts.input_layernorm(hidden[:, span])), size), turns(span))
         mask = key_mask if key_mask is None or key_mask.shape[2] == 1 else key_mask[:, :, span]
         mixed = cast(Any, sdpa_attention_forward)(
             attention, query, key, value, mask, scaling=attention.scaling, is_causal=False
@@ -157,12 +158,13 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
         ``attention_mask`` (B, cached + K) covers cached and new rows; None when nothing is padded. ``cache`` is
         filled by the layers that run.
         """
+        kept: dict[str, Any] = {_CACHE: cache}
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden,
             attention_mask=attention_mask,
-            past_key_values=cache,
             position_ids=None,  # gaps in time are no sequence borders
+            **kept,
         )
         rotary = self.rotary(positions, hidden.dtype)
         for layer in self.layers[begin:end]:
@@ -170,8 +172,8 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
                 hidden,
                 attention_mask=mask,
                 position_embeddings=rotary,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **kept,
             )
         return hidden
 

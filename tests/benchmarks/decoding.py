@@ -214,7 +214,8 @@ def main() -> None:
     long = [long_clip(folder, *kind, asked.seconds) for kind in kinds]
     short = [long_clip(folder, *kind, 8.0) for kind in kinds]
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, PyAV {av.__version__},")
-    print(f"libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}, torch {torch.__version__}")
+    codecs = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    print(f"libavcodec {codecs} and torch {torch.__version__}")
     print(f"\n| {asked.seconds:g} s, {FRAMES} frames | sampled | decoded through | ratio | by CPU | memory |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for path in long:

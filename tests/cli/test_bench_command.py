@@ -63,6 +63,14 @@ def test_what_it_refuses(command: Command, flags: tuple[str, ...], says: str) ->
     assert len(ran.err.splitlines()) == 2
 
 
+def test_the_shapes_offered_are_those_there_are() -> None:
+    """The command line names them without loading what describes them."""
+    from echopix_cli.cli.bench import SHAPE_NAMES
+    from echopix_cli.model.shapes import SHAPES
+
+    assert tuple(SHAPES) == SHAPE_NAMES
+
+
 def test_a_missing_file(command: Command, tmp_path: Path) -> None:
     ran = command("bench", tmp_path / "none.mp4", "--shape", "tiny")
     assert (ran.code, ran.out) == (4, "")

@@ -1,0 +1,103 @@
+"""How a batch ends: by signals, a reader that has left, a disk that is full."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from batch_files import asked, records_of
+
+
+def lines_in(path: Path, count: int, seconds: float = 120.0) -> None:
+    """Wait for so many lines."""
+    end = time.monotonic() + seconds
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def many(clips: dict[str, Path], tmp_path: Path) -> Path:
+    """More files than are asked before a signal comes."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(300):
+        os.link(clips["dark"], folder / f"{number:03}.m4a")
+    return folder
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_order(ask, spawn, many: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """To the whole process group, as a terminal and a service manager send it. Until then, nobody else may write."""
+    out = tmp_path / "out.jsonl"
+    with spawn(many, "What?", "-o", out) as batch:
+        lines_in(out, 3)
+        for flag in ("--resume", "--overwrite"):
+            second = ask(many, "What?", "-o", out, flag)
+            assert second.code == 2
+            assert "another process writes" in second.err
+        assert batch.poll() is None
+        os.killpg(batch.pid, number)
+        stdout, stderr = batch.communicate(timeout=60)
+    records = records_of(out)
+    done = len(records)
+    assert 3 <= done < 300
+    assert (batch.returncode, stdout) == (code, "")
+    assert stderr == f"error: Interrupted; {done} of 300 done, run again to resume\n"
+    assert [record["media"] for record in records if "error" in record] == []
+    for file in sorted(many.iterdir())[done + 2 :]:
+        file.unlink()
+    ran = ask(many, "What?", "-o", out)
+    assert (ran.code, ran.err) == (0, f"note: 2 answered, 0 failed, {done} before\n")
+
+
+def test_a_second_signal_ends_it_at_once(spawn, many: Path, tmp_path: Path) -> None:
+    """The first one waits for an answer that takes minutes; here, for a process that stands still."""
+    out = tmp_path / "out.jsonl"
+    with spawn(many, "What?", "-o", out) as batch:
+        lines_in(out, 1)
+        os.kill(batch.pid, signal.SIGSTOP)  # so that both arrive before it can do anything
+        os.kill(batch.pid, signal.SIGINT)
+        os.kill(batch.pid, signal.SIGTERM)
+        os.kill(batch.pid, signal.SIGCONT)
+        _, stderr = batch.communicate(timeout=60)
+    assert batch.returncode == 143  # of the second
+    assert stderr == ""
+    assert records_of(out)
+
+
+def test_head_has_seen_enough(spawn, many: Path) -> None:
+    """No traceback, no complaint about a pipe, and the rest is not asked."""
+    with spawn(many, "What?", "--quiet") as batch:
+        assert batch.stdout is not None and batch.stderr is not None
+        head = subprocess.run(["head", "-1"], stdin=batch.stdout, capture_output=True, text=True, timeout=120)
+        batch.stdout.close()
+        assert batch.stderr.read() == ""
+        assert batch.wait(60) == 141
+    assert json.loads(head.stdout)["media"] == str(many / "000.m4a")
+
+
+def test_a_disk_that_is_full_ends_it_with_what_was_done(ask, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        ran = ask(sounds, "What?", "-o", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines() == [
+        f"error: cannot write {out}: File too large",
+        "  try: make room or name another --output, and run again",
+    ]
+    done = len(records_of(out))
+    assert 1 <= done < 6
+    ran = ask(sounds, "What?", "-o", out)
+    assert (ran.code, ran.err) == (0, f"note: {6 - done} answered, 0 failed, {done} before\n")
+    assert sorted(asked(records_of(out))) == [(f"{number}.m4a", "What?") for number in range(6)]
