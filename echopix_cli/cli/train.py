@@ -78,11 +78,18 @@ def train(
     validate_batches: Annotated[int | None, _option("batches of a validation; 0 for none", "N", _HOW, min=0)] = None,
     seed: Annotated[int | None, _option("of everything random", "N", _HOW)] = None,
     threads: Annotated[int | None, _option("CPU threads for the arithmetic", "N", _HOW, min=1)] = None,
+    workers: Annotated[
+        int | None,
+        _option("processes that prepare batches (default: 1, beside a GPU all cores but one)", "N", _HOW, min=1),
+    ] = None,
     hearing: Annotated[float | None, _option("weight: which instrument sounds (scenes)", "W", _LOSS, min=0)] = None,
     seeing: Annotated[float | None, _option("weight: which picture is where (scenes)", "W", _LOSS, min=0)] = None,
     binding: Annotated[float | None, _option("weight: what goes on meanwhile (scenes)", "W", _LOSS, min=0)] = None,
     pointing: Annotated[float | None, _option("weight: attention to the evidence (scenes)", "W", _LOSS, min=0)] = None,
     evidence: Annotated[float | None, _option("weight: scores onto the evidence (scenes)", "W", _LOSS, min=0)] = None,
+    hide_bands: Annotated[
+        float | None, _option("share of sounds with frequencies moved and hidden", "SHARE", _DATA, min=0, max=1)
+    ] = None,
     teacher: Annotated[
         str | None, _option("attention: scores onto what the base's decoder attends to", "none|attention", _LOSS)
     ] = None,
@@ -136,7 +143,7 @@ def train(
     where = choose_device(run["device"])
     with memory_errors(where, "try --adapters 16, --checkpointing, a smaller --batch-size or --max-frames"):
         with run.output.progress("preparing the model"):
-            trainer = Trainer(begin(recipe, where), recipe, out)
+            trainer = Trainer(begin(recipe, where), recipe, out, workers=workers)
         if export is not None:
             _export(trainer, export, run["dtype"], without_sieve)
             return

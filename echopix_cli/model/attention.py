@@ -36,41 +36,43 @@ def attention_received(
         rows = asking[row].nonzero().squeeze(-1)
         if len(rows) == 0:
             continue
-        turns = (rotary[0][row], rotary[1][row])
-        for _, weights in attention_of(layer, hidden[row], turns, rows, valid[row]):
-            received[row] += weights.mean(dim=0).sum(dim=0)
+        own = slice(row, row + 1)
+        turns = (rotary[0][own], rotary[1][own])
+        for _, weights in attention_of(layer, hidden[own], turns, rows[None], valid[own]):
+            received[row] += weights[0].mean(dim=0).sum(dim=0)
         received[row] /= len(rows)
     return received
 
 
 def attention_of(
     layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: Tensor, visible: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Causal attention weights of some rows of one prompt, a block of them at a time.
+) -> Iterator[tuple[slice, Tensor]]:
+    """Causal attention weights of some rows of each prompt, a block of them at a time.
 
     Args:
         layer: a decoder layer of the family.
-        hidden: (L, d), the layer's input.
-        rotary: cosine and sine (L, head_dim).
-        rows: (n,), which rows look.
-        visible: (L,) bool, rows that may be looked at; each of ``rows`` comes after one of them, or is one.
+        hidden: (B, L, d), the layer's input.
+        rotary: cosine and sine (B, L, head_dim).
+        rows: (B, n), which rows look.
+        visible: (B, L) bool, rows that may be looked at; each of ``rows`` comes after one of them, or is one.
 
     Yields:
-        The block's places in ``rows``, and its weights (heads, block, L), float32.
+        The block's places in ``rows``, and its weights (B, heads, block, L), float32.
     """
     attention = cast(Any, layer).self_attn
     normed = cast(Any, layer).input_layernorm(hidden)
-    turns = (rotary[0][None], rotary[1][None])
-    places = torch.arange(len(hidden), device=hidden.device)
-    key = turned(split_heads(attention.k_proj(normed)[None], attention.head_dim), turns)[0]
-    key = key.repeat_interleave(attention.num_key_value_groups, dim=0)
-    for block in torch.split(torch.arange(len(rows), device=rows.device), _BLOCK):
-        own = rows[block]
-        query = split_heads(attention.q_proj(normed[own])[None], attention.head_dim)
-        query = turned(query, (turns[0][:, own], turns[1][:, own]))[0]
-        scores = (query @ key.transpose(1, 2)).float() * attention.scaling
-        seen = (places <= own[:, None]) & visible
-        yield block, scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    prompts = torch.arange(len(hidden), device=hidden.device)[:, None]
+    key = turned(split_heads(attention.k_proj(normed), attention.head_dim), rotary)
+    key = key.repeat_interleave(attention.num_key_value_groups, dim=1)
+    for begin in range(0, rows.shape[1], _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        own = rows[:, block]
+        query = split_heads(attention.q_proj(normed[prompts, own]), attention.head_dim)
+        query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own]))
+        scores = (query @ key.transpose(2, 3)).float() * attention.scaling
+        seen = (places <= own[..., None]) & visible[:, None]
+        yield block, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
 
 
 def split_heads(projected: Tensor, head_dim: int) -> Tensor:

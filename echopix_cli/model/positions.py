@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,18 @@ class SpecialTokens:
     audio_start: int
     ends: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, thinker: Any) -> SpecialTokens:
+        """Those of a thinker's configuration."""
+        return cls(
+            audio=thinker.audio_token_id,
+            image=thinker.image_token_id,
+            video=thinker.video_token_id,
+            vision_start=thinker.vision_start_token_id,
+            audio_start=thinker.audio_start_token_id,
+            ends=(thinker.vision_end_token_id, thinker.audio_end_token_id),
+        )
+
     @property
     def placeholders(self) -> tuple[int, int, int]:
         """Ids whose rows are replaced by tower features, and which the sieve may drop."""
@@ -42,6 +55,11 @@ class Timeline:
 
     per_second: int = 25
     chunk_seconds: int = 2
+
+    @classmethod
+    def of(cls, thinker: Any) -> Timeline:
+        """That of a thinker's configuration."""
+        return cls(thinker.position_id_per_seconds, thinker.seconds_per_chunk)
 
     @property
     def chunk(self) -> int:

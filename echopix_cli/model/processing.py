@@ -74,7 +74,16 @@ def patchify(
     frames: npt.NDArray[np.uint8] | Tensor,
     rules: PixelRules = PixelRules(),
 ) -> tuple[Tensor, tuple[int, int, int]]:
-    """Frames (T, 3, H, W) uint8 → normalised patches (n, 1176) float32 and their grid (t, h, w).
+    """Frames (T, 3, H, W) uint8 → normalised patches (n, 1176) float32 and their grid (t, h, w)."""
+    patches, grid = cut_patches(frames, rules)
+    return normalise(patches, rules), grid
+
+
+def cut_patches(
+    frames: npt.NDArray[np.uint8] | Tensor,
+    rules: PixelRules = PixelRules(),
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Frames (T, 3, H, W) uint8 → patches (n, 1176) uint8 and their grid (t, h, w).
 
     An odd last frame is repeated to fill its temporal patch. Patches are ordered so that each run of
     ``merge_size²`` belongs to one merged row (the family's layout).
@@ -82,15 +91,19 @@ def patchify(
     pixels = torch.as_tensor(frames)
     if short := -pixels.shape[0] % rules.temporal_patch_size:
         pixels = torch.cat((pixels, pixels[-1:].expand(short, -1, -1, -1)))
-    mean = torch.tensor(rules.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(rules.std, device=pixels.device).view(1, 3, 1, 1)
-    normal = (pixels.float() / 255.0 - mean) / std
     patch, merge, depth = rules.patch_size, rules.merge_size, rules.temporal_patch_size
-    grid = (normal.shape[0] // depth, normal.shape[2] // patch, normal.shape[3] // patch)
+    grid = (pixels.shape[0] // depth, pixels.shape[2] // patch, pixels.shape[3] // patch)
     t, h, w = grid
-    split = normal.view(t, depth, 3, h // merge, merge, patch, w // merge, merge, patch)
+    split = pixels.reshape(t, depth, 3, h // merge, merge, patch, w // merge, merge, patch)
     ordered = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)  # t, h, w, in-merge h, w, colour, depth, y, x
     return ordered.reshape(t * h * w, 3 * depth * patch * patch).contiguous(), grid
+
+
+def normalise(patches: Tensor, rules: PixelRules = PixelRules()) -> Tensor:
+    """Patches (n, 1176) uint8 → float32 with the checkpoint's mean and deviation of each colour."""
+    mean = torch.tensor(rules.mean, device=patches.device).view(3, 1)
+    std = torch.tensor(rules.std, device=patches.device).view(3, 1)
+    return ((patches.view(len(patches), 3, -1).float() / 255.0 - mean) / std).flatten(1)
 
 
 @cache
@@ -118,11 +131,11 @@ def log_mel(waveform: npt.NDArray[np.float32]) -> Tensor:
 class ClipInputs:
     """A clip ready for the towers.
 
-    ``pixel_values`` (n, 1176) with ``grid_thw``; ``grid_times`` (t,) seconds from the clip's start at which
+    ``patches`` (n, 1176) uint8 with ``grid_thw``; ``grid_times`` (t,) seconds from the clip's start at which
     each temporal grid step is shown; ``mel`` (128, frames); ``audio_rows`` rows that the sound will have.
     """
 
-    pixel_values: Tensor | None = None
+    patches: Tensor | None = None
     grid_thw: tuple[int, int, int] | None = None
     grid_times: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     mel: Tensor | None = None
@@ -145,9 +158,9 @@ class ClipInputs:
 
 def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:
     """Patches, log-mel and times of a decoded clip; whatever it lacks stays empty."""
-    pixels, grid = (None, None) if clip.frames is None else patchify(clip.frames, rules)
+    patches, grid = (None, None) if clip.frames is None else cut_patches(clip.frames, rules)
     mel, rows = hear(clip.waveform)
-    return ClipInputs(pixels, grid, grid_times_of(clip, rules), mel, rows, rules.merge_size)
+    return ClipInputs(patches, grid, grid_times_of(clip, rules), mel, rows, rules.merge_size)
 
 
 def grid_times_of(clip: Clip, rules: PixelRules) -> npt.NDArray[np.float64]:
@@ -230,15 +243,18 @@ class Processor:
         """
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
+        before, after = self.around_question(clip, system)
+        return torch.tensor([[*before, *self.question_ids(question), *after]])
+
+    def around_question(self, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt before its question, with the media block, and after it."""
         head, middle, tail = self._turns("video" if clip.grid_thw is not None else "audio" if clip.audio_rows else None)
-        ids = [
-            *self._encode(head),
-            *self._encode(system.strip(), literal=True),
-            *self._expand(self._encode(middle), clip),
-            *self._encode(question.strip(), literal=True),
-            *self._encode(tail),
-        ]
-        return torch.tensor([ids])
+        opening = [*self._encode(head), *self._encode(system.strip(), literal=True)]
+        return [*opening, *self._expand(self._encode(middle), clip)], self._encode(tail)
+
+    def question_ids(self, question: str) -> list[int]:
+        """Token ids of a question alone; no word of it is read as a special token."""
+        return self._encode(question.strip(), literal=True)
 
     def _turns(self, media: str | None = None) -> tuple[str, str, str]:
         """The chat template's own text: before the system prompt, between it and the question, and after."""

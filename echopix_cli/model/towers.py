@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5_VisionPatchEmbed,
     Qwen2_5OmniAudioAttention,
@@ -32,7 +33,7 @@ def attend_windows(query: Tensor, key: Tensor, value: Tensor, borders: Tensor) -
     Returns:
         (n, heads * head_dim).
     """
-    lengths = (borders[1:] - borders[:-1]).tolist()
+    lengths = _lengths(borders)
     pieces: list[Tensor] = []
     begin = row = 0
     while begin < len(lengths):
@@ -46,6 +47,16 @@ def attend_windows(query: Tensor, key: Tensor, value: Tensor, borders: Tensor) -
         pieces.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
         begin, row = end, rows.stop
     return torch.cat(pieces).flatten(1)
+
+
+_KNOWN_LENGTHS: Any = WeakTensorKeyDictionary()
+
+
+def _lengths(borders: Tensor) -> list[int]:
+    """Rows of each window. Every layer of a tower asks for the same ones, and reading them off a GPU waits for it."""
+    if borders not in _KNOWN_LENGTHS:
+        _KNOWN_LENGTHS[borders] = (borders[1:] - borders[:-1]).tolist()
+    return cast(list[int], _KNOWN_LENGTHS[borders])
 
 
 class VisionAttention(Qwen2_5OmniVisionAttention):

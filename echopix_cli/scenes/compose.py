@@ -85,7 +85,7 @@ def make_script(split: str, seed: int, family: str | None = None) -> Script:
         notes=play(rng, scene.plans, split),
         sprites=tuple(scene.sprites),
         background=_draw_background(rng, testing, scene),
-        sound=_draw_sound(rng, bool(scene.plans)),
+        sound=_coloured(_draw_sound(rng, bool(scene.plans)), key, testing),
         items=(),
     )
     return replace(script, items=ask(script, rng))
@@ -262,6 +262,18 @@ def _draw_background(rng: Rng, testing: bool, scene: _Scene) -> Background:
     level = float(rng.uniform(0, 0.05)) if rng.random() < 0.6 else float(rng.random())
     grey = (level, level, level)
     return replace(background, kind="plain", colours=(grey, grey), noise=int(rng.integers(0, 9)))
+
+
+def _coloured(sound: Sound, key: tuple[int, int], testing: bool) -> Sound:
+    """Training's sounds, brighter or darker as a whole: another make of an instrument often is.
+
+    Drawn apart from all else, so that scenes are otherwise what they were without it.
+    """
+    if testing:
+        return sound
+    slope = float(np.random.default_rng((*key, 1)).uniform(-2, 2))  # decibels a band, and 0.6 octaves a band
+    middle = (len(sound.eq_db) - 1) / 2
+    return replace(sound, eq_db=tuple(gain + slope * (band - middle) for band, gain in enumerate(sound.eq_db)))
 
 
 def _draw_sound(rng: Rng, notes: bool) -> Sound:

@@ -18,7 +18,7 @@ SIZES = tuple(range(22, 46))
 HELD_OUT_SIZES: tuple[int, ...] = (24, 25, 30, 31, 38, 39)
 TRAINED_SIZES: tuple[int, ...] = tuple(s for s in SIZES if s not in HELD_OUT_SIZES)
 _SUSTAINED = ("organ", "violin", "trumpet", "flute")
-_SHIFTS = (-2, -1, 0, 1, 2)
+_SHIFTS = tuple(range(-4, 5))
 _TILTS = (-16, -8, 0, 0, 8, 16)
 
 

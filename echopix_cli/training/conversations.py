@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import DecodePlan, load_clip
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
-from echopix_cli.training.data import Batch, Example, collate, make_row, pack_rows
+from echopix_cli.training.data import Batch, Example, Opening, collate, make_row, pack_rows
 
 _MARKS = ("<video>", "<audio>", "<image>")
 _FAMILY = "data"
@@ -113,7 +113,7 @@ class ConversationBatches(Dataset[Batch | None]):
     def __getitem__(self, index: int) -> Batch | None:
         chosen = (self.conversation(index * self.batch_size + offset) for offset in range(self.batch_size))
         examples = [example for item in chosen if (example := self.example(item)) is not None]
-        return collate(examples, int(self.processor.tokenizer.pad_token_id or 0)) if examples else None
+        return collate(examples, self.processor) if examples else None
 
     def conversation(self, place: int) -> Conversation:
         """The conversation at a place of the endless shuffle."""
@@ -129,5 +129,6 @@ class ConversationBatches(Dataset[Batch | None]):
             return None
         if not clip.audio_rows and clip.grid_thw is None:
             return None
-        row = make_row(item.question, item.answer, _FAMILY, (), self.processor, clip, item.system)
+        opening = Opening.of(self.processor, clip, item.system)
+        row = make_row(item.question, item.answer, _FAMILY, (), opening)
         return Example(clip, (pack_rows([row]) if self.pack else row,))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from echopix_cli import scenes
-from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, Processor, prepare_clip
+from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids
+from echopix_cli.model.processing import DEFAULT_SYSTEM, ClipInputs, PixelRules, Processor, prepare_clip
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import (
     AUDIO_ROWS_PER_SECOND,
@@ -66,10 +68,11 @@ class Batch:
 
     ``input_ids``, ``attention_mask``, ``labels``, ``segments`` (B, L), padded on the left (segment -1), and
     ``evidence`` (questions of all rows, L) with ``asking`` (questions of all rows,); ``clips`` (B,) says which
-    clip each row asks about, ``families``
-    the questions in each row. Of the
-    clips, in order: ``pixel_values`` (patches, 1176) with ``grids`` and ``grid_times`` (None without picture),
-    ``mel`` (sounds, 128, frames) with ``mel_frames`` (sounds,), and ``audio_rows`` (0 without sound).
+    clip each row asks about, ``families`` the questions in each row; ``positions`` (4, B, L) and ``rope_deltas``
+    (B, 1) are :func:`~echopix_cli.model.positions.position_ids`'. ``weights`` (answer tokens,), in the order of
+    ``labels``, sum to 1: every family counts the same. Of the clips, in order: ``patches`` (n, 1176) uint8 with
+    ``grids`` (None without picture), to be normalised by ``rules``; ``mel`` (sounds, 128, frames) with
+    ``mel_frames`` (sounds,), and ``audio_rows`` (0 without sound).
     """
 
     input_ids: Tensor
@@ -80,22 +83,32 @@ class Batch:
     asking: Tensor
     clips: tuple[int, ...]
     families: tuple[tuple[str, ...], ...]
-    pixel_values: Tensor | None
+    positions: Tensor
+    rope_deltas: Tensor
+    weights: Tensor
+    patches: Tensor | None
     grids: tuple[tuple[int, int, int] | None, ...]
-    grid_times: tuple[np.ndarray, ...]
     mel: Tensor | None
     mel_frames: Tensor | None
     audio_rows: tuple[int, ...]
     heard: Tensor | None = None
     seen: Tensor | None = None
     around: Tensor | None = None
+    rules: PixelRules = PixelRules()  # noqa: RUF009 - frozen
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself; what a data loader calls."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
 
 
 def make_example(
@@ -110,7 +123,8 @@ def make_example(
 ) -> Example:
     """Render a scene, perhaps ``without`` a modality, and pose questions about it."""
     clip = prepare_clip(scene_clip(script, side, times, without), processor.rules)
-    rows = [make_row(item.question, item.answer, item.family, item.evidence, processor, clip) for item in items]
+    opening = Opening.of(processor, clip)
+    rows = [make_row(item.question, item.answer, item.family, item.evidence, opening) for item in items]
     seen = torch.zeros(0, dtype=torch.long)
     if clip.grid_thw is not None:
         middle = (times[0::2] + times[1::2]) / 2
@@ -121,41 +135,61 @@ def make_example(
     return Example(clip, (pack_rows(rows),) if pack else tuple(rows), heard, seen, around)
 
 
-def make_row(
-    question: str,
-    answer: str,
-    family: str,
-    evidence: Sequence[Evidence],
-    processor: Processor,
-    clip: ClipInputs,
-    system: str = DEFAULT_SYSTEM,
-) -> Row:
+@dataclass(frozen=True)
+class Opening:
+    """What all questions about a clip share: the prompt up to the question, and the turn after it.
+
+    ``before`` and ``after`` are token ids; ``shared`` is where the rows begin that a question may call its own;
+    ``video`` and ``audio`` (L,) are the places of the clip's rows.
+    """
+
+    processor: Processor
+    clip: ClipInputs
+    before: Tensor
+    after: Tensor
+    shared: int
+    video: Tensor
+    audio: Tensor
+
+    @classmethod
+    def of(cls, processor: Processor, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> Opening:
+        """The opening of a clip's prompts."""
+        special: Any = processor.config.thinker_config
+        before, after = (torch.tensor(ids) for ids in processor.around_question(clip, system))
+        video, audio = (
+            (before == token).nonzero().squeeze(1) for token in (special.video_token_id, special.audio_token_id)
+        )
+        media = torch.cat((video, audio))
+        shared = int(media.max()) + 1 if len(media) else 0
+        # The marks that close the block belong to it: they share one position.
+        while shared < len(before) and int(before[shared]) in (special.audio_end_token_id, special.vision_end_token_id):
+            shared += 1
+        return cls(processor, clip, before, after, shared, video, audio)
+
+
+def make_row(question: str, answer: str, family: str, evidence: Sequence[Evidence], opening: Opening) -> Row:
     """One question about a clip, with its answer as labels."""
-    prompt = processor.prompt_ids(question, clip, system)[0]
+    processor, clip = opening.processor, opening.clip
+    asked = torch.tensor(processor.question_ids(question))
     reply = torch.tensor(processor.answer_ids(answer))
+    prompt = torch.cat((opening.before, asked, opening.after))
     ids = torch.cat((prompt, reply))
     picture, sound = evidence_rows(evidence, clip.cells, clip.grid_times, clip.audio_rows)
-    special = processor.config.thinker_config
     rests_on = torch.zeros(len(ids), dtype=torch.bool)
-    rests_on[ids == special.video_token_id] = torch.from_numpy(picture)  # type: ignore[union-attr]
-    rests_on[ids == special.audio_token_id] = torch.from_numpy(sound)  # type: ignore[union-attr]
-    media = torch.isin(ids, torch.tensor([special.video_token_id, special.audio_token_id]))  # type: ignore[union-attr]
-    shared = int(media.nonzero().max()) + 1 if bool(media.any()) else 0
-    # The marks that close the block belong to it: they share one position.
-    while int(ids[shared]) in (special.audio_end_token_id, special.vision_end_token_id):  # type: ignore[union-attr]
-        shared += 1
-    segments = (torch.arange(len(ids)) >= shared).long()
+    rests_on[opening.video] = torch.from_numpy(picture)
+    rests_on[opening.audio] = torch.from_numpy(sound)
+    segments = (torch.arange(len(ids)) >= opening.shared).long()
     labels = torch.cat((torch.full_like(prompt, IGNORE), reply))
-    asking = torch.tensor([_asking_row(prompt, shared, processor)])
+    asking = torch.tensor([_asking_row(asked, len(opening.before), processor, len(prompt) - 1)])
     return Row(ids, labels, rests_on[None], segments, asking, (family,))
 
 
-def _asking_row(prompt: Tensor, begin: int, processor: Processor) -> int:
-    """Where the last token of the last word that says what to look for is; the last row where there is none."""
-    pieces = [processor.text([int(token)]) for token in prompt[begin:]]
+def _asking_row(asked: Tensor, begin: int, processor: Processor, last: int) -> int:
+    """Where the last token of the last word that says what to look for is; ``last`` where there is none."""
+    pieces = [processor.text([int(token)]) for token in asked]
     ends = np.cumsum([len(piece) for piece in pieces])
     found = list(_LOOKED_FOR.finditer("".join(pieces)))
-    return begin + int(np.searchsorted(ends, found[-1].end())) if found else len(prompt) - 1
+    return begin + int(np.searchsorted(ends, found[-1].end())) if found else last
 
 
 def pack_rows(rows: Sequence[Row]) -> Row:
@@ -180,37 +214,63 @@ def pack_rows(rows: Sequence[Row]) -> Row:
     )
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+def collate(examples: Sequence[Example], processor: Processor) -> Batch:
     """Pad on the left and join what the towers take in one piece."""
     rows = [row for example in examples for row in example.rows]
+    clips = [index for index, example in enumerate(examples) for _ in example.rows]
     width = max(len(row.ids) for row in rows)
 
     def left(parts: list[Tensor], fill: int) -> Tensor:
         return torch.stack([torch.nn.functional.pad(part, (width - part.shape[-1], 0), value=fill) for part in parts])
 
-    pixels = [e.clip.pixel_values for e in examples if e.clip.pixel_values is not None]
+    input_ids = left([row.ids for row in rows], int(processor.tokenizer.pad_token_id or 0))
+    attention_mask = left([torch.ones_like(row.ids) for row in rows], 0)
+    asked_of = [examples[clip].clip for clip in clips]
+    shown = [clip for clip in asked_of if clip.grid_thw is not None]
+    thinker: Any = processor.config.thinker_config
+    positions, deltas = position_ids(
+        input_ids,
+        SpecialTokens.of(thinker),
+        attention_mask=attention_mask,
+        video_grid_thw=torch.tensor([clip.grid_thw for clip in shown]) if shown else None,
+        video_grid_times=[clip.grid_times for clip in shown],
+        audio_rows=[clip.audio_rows for clip in asked_of if clip.audio_rows],
+        spatial_merge_size=processor.rules.merge_size,
+        timeline=Timeline.of(thinker),
+    )
+    patches = [e.clip.patches for e in examples if e.clip.patches is not None]
     sounds = [e.clip.mel for e in examples if e.clip.mel is not None]
     longest = max((mel.shape[1] for mel in sounds), default=0)
     padded = [torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in sounds]
     return Batch(
-        input_ids=left([row.ids for row in rows], pad_id),
-        attention_mask=left([torch.ones_like(row.ids) for row in rows], 0),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
         labels=left([row.labels for row in rows], IGNORE),
         evidence=left([asked for row in rows for asked in row.evidence], 0),
         segments=left([row.segments for row in rows], -1),
         asking=torch.cat([row.asking + width - len(row.ids) for row in rows]),
-        clips=tuple(index for index, example in enumerate(examples) for _ in example.rows),
+        clips=tuple(clips),
         families=tuple(row.families for row in rows),
-        pixel_values=torch.cat(pixels) if pixels else None,
+        positions=positions,
+        rope_deltas=deltas,
+        weights=_family_weights(rows),
+        patches=torch.cat(patches) if patches else None,
         grids=tuple(e.clip.grid_thw for e in examples),
-        grid_times=tuple(e.clip.grid_times for e in examples),
         mel=torch.stack(padded) if padded else None,
         mel_frames=torch.tensor([mel.shape[1] for mel in sounds]) if padded else None,
         audio_rows=tuple(e.clip.audio_rows for e in examples),
         heard=_joined([e.heard for e in examples if e.clip.mel is not None]),
-        seen=_joined([e.seen for e in examples if e.clip.pixel_values is not None]),
+        seen=_joined([e.seen for e in examples if e.clip.patches is not None]),
         around=_joined([e.around for e in examples if e.clip.mel is not None]),
+        rules=processor.rules,
     )
+
+
+def _family_weights(rows: Sequence[Row]) -> Tensor:
+    """A weight for every answer token, row by row: families count the same, and within one every token does."""
+    names = [row.families[int(part) - 1] for row in rows for part in row.segments[row.labels != IGNORE]]
+    sizes = Counter(names)
+    return torch.tensor([1.0 / (len(sizes) * sizes[name]) for name in names])
 
 
 def _joined(labels: Sequence[Tensor | None]) -> Tensor | None:
@@ -264,7 +324,7 @@ class SceneBatches(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         examples = [self.example(self.first + index * self.batch_size + offset) for offset in range(self.batch_size)]
-        return collate(examples, int(self.processor.tokenizer.pad_token_id))
+        return collate(examples, self.processor)
 
     def example(self, seed: int) -> Example:
         """Scene ``seed`` and its questions; the first is one that it was made for."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from echopix_cli.errors import MediaError
@@ -53,6 +53,7 @@ class Trainer:
         recipe: what to do.
         folder: of the run.
         watch: called after every step.
+        workers: processes that prepare batches; by default one beside a CPU, and all cores but one beside a GPU.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Trainer:
         recipe: Recipe,
         folder: Path,
         watch: Callable[[Progress], None] = lambda progress: None,
+        workers: int | None = None,
     ) -> None:
         self.model, self.processor, self.originals = start.model.train(), start.processor, start.originals
         self.recipe, self.folder, self.watch = recipe, folder, watch
         self.device = next(self.model.parameters()).device
+        self.workers = workers or (1 if self.device.type == "cpu" else max(1, (os.cpu_count() or 2) - 1))
         self.teacher = AttentionTeacher(self.model) if recipe.teacher == "attention" else None
         torch.manual_seed(recipe.seed)
         self.heads = AuxiliaryHeads(self.model.config.text.hidden_size).to(self.device)
@@ -97,7 +100,7 @@ class Trainer:
         recipe.save(self.folder)
         data = self._data("train", recipe.steps * recipe.accumulate)
         order = range(self.step * recipe.accumulate, end * recipe.accumulate)
-        batches = iter(DataLoader(data, batch_size=None, sampler=order, num_workers=1, prefetch_factor=4))
+        batches = iter(self._loader(data, order))
         while self.step < end and not self._stopping:
             started = time.monotonic()
             parts = self.update([next(batches) for _ in range(recipe.accumulate)])
@@ -127,12 +130,20 @@ class Trainer:
         if self.recipe.data != "scenes" or not self.recipe.validate_batches or not self.recipe.settings():
             return {}
         data = self._data("val", self.recipe.validate_batches)
+        batches = (batch.to(self.device) for batch in self._loader(data, range(len(data))) if batch is not None)
         with self._arithmetic():
-            return accuracy(
-                self.model,
-                (batch.to(self.device) for index in range(len(data)) if (batch := data[index]) is not None),
-                self.recipe.settings(),
-            )
+            return accuracy(self.model, batches, self.recipe.settings())
+
+    def _loader(self, data: Any, order: range) -> Any:
+        """Batches in order, prepared by other processes: none of the precision that the model computes in."""
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=order,
+            num_workers=self.workers,
+            prefetch_factor=4,
+            pin_memory=self.device.type != "cpu",
+        )
 
     def _data(self, split: str, length: int) -> Any:
         recipe = self.recipe
@@ -168,7 +179,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(self.step)
             optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = defaultdict(float)
+        sums: dict[str, Tensor] = {}
         for micro, batch in enumerate(usable):
             # One seed for the draw and for any noise in the pass, or a resumed run would take another path.
             source = np.random.default_rng((recipe.seed, self.step, micro))
@@ -179,11 +190,13 @@ class Trainer:
                 loss = total_loss(parts, recipe)
             (loss / len(usable)).backward()  # type: ignore[no-untyped-call]
             for name, value in {**parts, "loss": loss, "budget": torch.tensor(budget or 1.0)}.items():
-                sums[name] += value.item() / len(usable)
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
+                sums[name] = sums.get(name, 0.0) + value.detach().float().to(self.device) / len(usable)
+        sums["gradient"] = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        return {**{name: round(value, 5) for name, value in sums.items()}, "gradient": round(norm.item(), 4)}
+        # All at once: every single number read from a GPU waits for what it still has to do.
+        values = torch.stack(list(sums.values())).tolist()
+        return {name: round(value, 5) for name, value in zip(sums, values, strict=True)}
 
     def _arithmetic(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
@@ -223,10 +236,8 @@ class Trainer:
                 own = {key: tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in tensors}
                 if own:
                     (optimizer,) = (o for o in self.optimizers if _holds(o, parameter))
-                    # AdamW counts its steps on the host.
-                    optimizer.state[parameter] = {
-                        key: value if key == "step" else value.to(self.device) for key, value in own.items()
-                    }
+                    # On a GPU everything of the fused AdamW is there, its count of steps as well.
+                    optimizer.state[parameter] = {key: value.to(self.device) for key, value in own.items()}
         self._forget_later_metrics()
 
     def _forget_later_metrics(self) -> None:
@@ -248,7 +259,9 @@ def _optimizers(trained: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95))]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=others[0].is_cuda)
+    ]
     if by_muon:
         # Updates as large as AdamW's, so that one learning rate serves both.
         optimizers.append(

@@ -15,11 +15,13 @@ from torch.nn import functional as F
 
 from echopix_cli.model.attention import attention_of, attention_received
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.question_attention import scoring_layer
+from echopix_cli.model.processing import normalise
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
 from echopix_cli.training.data import Batch
 from echopix_cli.training.recipe import Recipe
+
+_MOST_MOVED, _WIDEST = 3, 20  # mel bins
 
 
 class AuxiliaryHeads(nn.Module):
@@ -40,30 +42,67 @@ class Features:
     audio: Tensor | None
 
 
+def hide_bands(mel: Tensor, share: float) -> Tensor:
+    """Sounds with their frequencies moved a little and up to two bands of them hidden, for a share of the sounds.
+
+    Timbre is what another instrument of the same name changes: who knows an instrument by one band, or by where
+    exactly its partials lie, does not know it (SpecAugment, Park et al. 2019, with a shift).
+
+    Args:
+        mel: (sounds, 128, frames).
+        share: of the sounds that are changed.
+    """
+    count, bins, _ = mel.shape
+    device = mel.device
+    where = torch.arange(bins, device=device)
+    moved = (where + torch.randint(-_MOST_MOVED, _MOST_MOVED + 1, (count, 1), device=device)).clamp(0, bins - 1)
+    first = torch.randint(0, bins, (count, 2, 1), device=device)
+    width = torch.randint(0, _WIDEST, (count, 2, 1), device=device)
+    hidden = ((where >= first) & (where < first + width)).any(dim=1)
+    changed = mel.gather(1, moved[:, :, None].expand_as(mel))
+    changed = torch.where(hidden[:, :, None], changed.mean(dim=(1, 2), keepdim=True), changed)
+    return torch.where(torch.rand(count, 1, 1, device=device) < share, changed, mel)
+
+
 def encode(
-    model: EchoingPixelsForConditionalGeneration, batch: Batch, train_towers: bool = True
+    model: EchoingPixelsForConditionalGeneration, batch: Batch, train_towers: bool = True, hide: float = 0.0
 ) -> tuple[Prompt, Features]:
-    """Towers, embeddings and positions of a batch; without ``train_towers`` no gradient reaches the towers."""
+    """Towers, embeddings and positions of a batch; without ``train_towers`` no gradient reaches the towers.
+
+    ``hide`` is the share of sounds that :func:`hide_bands` changes.
+    """
     thinker, video, audio = model.thinker, None, None
     grids = [grid for grid in batch.grids if grid is not None]
     with torch.set_grad_enabled(train_towers and torch.is_grad_enabled()):
-        if batch.pixel_values is not None:
-            video = thinker.encode_pixels(batch.pixel_values, torch.tensor(grids, device=batch.pixel_values.device))
+        if batch.patches is not None:
+            pixels = normalise(batch.patches, batch.rules)
+            video = thinker.encode_pixels(pixels, torch.tensor(_joined_grids(grids), device=pixels.device))
         if batch.mel is not None and batch.mel_frames is not None:
-            audio = thinker.encode_mel(batch.mel, batch.mel_frames)
+            audio = thinker.encode_mel(hide_bands(batch.mel, hide) if hide else batch.mel, batch.mel_frames)
     merged = thinker.config.vision_config.spatial_merge_size**2
     shown = [0 if grid is None else math.prod(grid) // merged for grid in batch.grids]
-    of_rows = [batch.grids[clip] for clip in batch.clips]
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
         video_features=_per_row(video, shown, batch.clips),
-        video_grid_thw=torch.tensor([grid for grid in of_rows if grid is not None]) if grids else None,
-        video_grid_times=[batch.grid_times[clip] for clip in batch.clips if batch.grids[clip] is not None],
         audio_features=_per_row(audio, batch.audio_rows, batch.clips),
-        audio_rows=[batch.audio_rows[clip] for clip in batch.clips if batch.audio_rows[clip]],
+        positions=(batch.positions, batch.rope_deltas),
     )
     return prompt, Features(video, audio)
+
+
+def _joined_grids(grids: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Grids of one size after another as one grid that is as long as all of them.
+
+    No attention crosses a step of the grid, so the tower makes the same of it, without going from clip to clip.
+    """
+    joined: list[tuple[int, int, int]] = []
+    for t, h, w in grids:
+        if joined and joined[-1][1:] == (h, w):
+            joined[-1] = (joined[-1][0] + t, h, w)
+        else:
+            joined.append((t, h, w))
+    return joined
 
 
 def _per_row(features: Tensor | None, sizes: Sequence[int], clips: Sequence[int]) -> Tensor | None:
@@ -90,22 +129,18 @@ def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     same = segments[:, :, None] == segments[:, None, :]
     seen = causal & (same | ((segments == 0)[:, None, :] & (segments >= 0)[:, :, None]))
-    moved = torch.zeros_like(segments)
-    for row in range(segments.shape[0]):
-        asked = segments[row] > 0
-        # Segments are contiguous and ascending: the first place of each is where it is first found.
-        first = torch.searchsorted(
-            segments[row].contiguous(), torch.arange(1, int(segments[row].max()) + 1, device=segments.device)
-        )
-        moved[row, asked] = first[segments[row, asked] - 1] - first[0]
+    places = torch.arange(length, device=segments.device).expand_as(segments)
+    parts = segments.clamp(min=0)
+    first = torch.full_like(segments, length).scatter_reduce(1, parts, places, "amin")  # where each segment begins
+    moved = (first.gather(1, parts) - first[:, 1:2]) * (segments > 0)
     return seen[:, None], moved
 
 
 @dataclass(frozen=True)
 class AnswerPass:
-    """Teacher-forced answers: mean ``loss``, ``logits`` (answer rows, V) and their ``target`` labels (B, K - 1).
+    """Teacher-forced answers: ``loss``, ``logits`` (answer rows, V) and their ``target`` labels (B, K - 1).
 
-    ``sieved`` is the sieve's part of it. Around the sieve, ``early`` is what enters the decoder's scoring layer,
+    ``sieved`` is the sieve's part of it. Around the sieve, ``early`` is what enters the decoder's joint layer,
     (B, L, d), at ``positions`` (4, B, L).
     """
 
@@ -140,9 +175,9 @@ def answer_pass(
         mask, positions = prompt.attention_mask, prompt.position_ids
         if (apart := separate(batch.segments)) is not None:
             mask, positions = apart[0], positions - apart[1]
-        scoring = scoring_layer(len(thinker.model.layers), None)
-        early = thinker.model.run_layers(prompt.embeds, positions, mask, end=scoring)
-        hidden = thinker.model.decode(early, positions, mask, start=scoring)
+        joint = joint_layer(model)
+        early = thinker.model.run_layers(prompt.embeds, positions, mask, end=joint)
+        hidden = thinker.model.decode(early, positions, mask, start=joint)
     else:
         sieved = thinker.sieve(prompt, budget, labels=batch.labels, selection=selection)
         assert sieved.labels is not None
@@ -150,14 +185,20 @@ def answer_pass(
         hidden = thinker.model.decode(sieved.hidden, positions, sieved.attention_mask)
     target = kept_labels[:, 1:]
     logits = thinker.lm_head(hidden[:, :-1][target != IGNORE]).float()
-    loss = F.cross_entropy(logits, target[target != IGNORE])
+    # Answers are never dropped, so that they stand in the order of the batch's own labels.
+    loss = F.cross_entropy(logits, target[target != IGNORE], reduction="none") @ batch.weights
     return AnswerPass(loss, logits, target, sieved, early, positions)
+
+
+def joint_layer(model: EchoingPixelsForConditionalGeneration) -> int:
+    """The decoder layer that finds what a question names: its input is taught to know what each moment holds."""
+    return -(-len(model.thinker.model.layers) // 2)
 
 
 def pointing(
     model: EchoingPixelsForConditionalGeneration, batch: Batch, early: Tensor, positions: Tensor, pool: Tensor
 ) -> Tensor:
-    """How far the questions' attention, in the scoring layer, is from what their answers depend on.
+    """How far the questions' attention, in the joint layer, is from what their answers depend on.
 
     Args:
         model: the model.
@@ -171,20 +212,17 @@ def pointing(
         rows, averaged over heads.
     """
     text = model.thinker.model
-    layer = text.layers[scoring_layer(len(text.layers), None)]
-    cosine, sine = text.rotary(positions, early.dtype)
-    shares, done = [], 0
-    for row, families in enumerate(batch.families):
-        own = slice(done, done + len(families))
-        done += len(families)
-        asking, evidence = batch.asking[own], batch.evidence[own] & pool[row]
-        if not bool(pool[row].any()):
-            continue
-        for block, weights in attention_of(layer, early[row], (cosine[row], sine[row]), asking, pool[row]):
-            share = (weights.mean(dim=0) * evidence[block]).sum(dim=1)
-            shares.append(share[evidence[block].any(dim=1)])
-    known = torch.cat(shares) if shares else early.new_zeros(0)
-    return -known.clamp(min=1e-6).log().mean() if len(known) else early.sum() * 0.0
+    sizes = [len(families) for families in batch.families]
+    own = torch.arange(max(sizes), device=pool.device) < torch.tensor(sizes, device=pool.device)[:, None]
+    # (B, questions): places beyond a row's own questions are the last row's, and are left out below.
+    asking = torch.full(own.shape, early.shape[1] - 1, device=pool.device).masked_scatter(own, batch.asking)
+    seen = pool | ~pool.any(dim=1, keepdim=True)  # no row of a softmax may be empty
+    layer, turns = text.layers[joint_layer(model)], text.rotary(positions, early.dtype)
+    weights = torch.cat([block for _, block in attention_of(layer, early, turns, asking, seen)], dim=2)
+    evidence = batch.evidence & pool.repeat_interleave(torch.tensor(sizes, device=pool.device), dim=0)
+    share = (weights.mean(dim=1)[own] * evidence).sum(dim=1)
+    known = evidence.any(dim=1)
+    return -(share.clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
 
 
 def towards(scores: Tensor, target: Tensor, pool: Tensor) -> Tensor:
@@ -244,27 +282,30 @@ def losses(
     teacher: AttentionTeacher | None = None,
 ) -> dict[str, Tensor]:
     """Every part of one step's loss, unweighted."""
-    prompt, features = encode(model, batch, train_towers=not recipe.freeze_towers)
+    prompt, features = encode(model, batch, not recipe.freeze_towers, recipe.hide_bands)
     parts: dict[str, Tensor] = {}
     if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
         parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio).float(), batch.heard)
     if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
         seeing = heads.seeing(features.video).float()
         parts["seeing"] = F.cross_entropy(seeing, batch.seen + 1)
-        if bool((pictures := batch.seen >= 0).any()):
-            parts["seen_right"] = (seeing.argmax(dim=-1) == batch.seen + 1)[pictures].float().mean()
+        pictures = batch.seen >= 0
+        right = (seeing.argmax(dim=-1) == batch.seen + 1) & pictures
+        parts["seen_right"] = right.sum() / pictures.sum().clamp(min=1)
     if recipe.stage == "towers":
         return parts
     answered = answer_pass(model, prompt, batch, budget)
     parts |= {"answer": answered.loss, "token_accuracy": answered.right.float().mean()}
     special = model.thinker.special
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
-    if answered.early is not None and answered.positions is not None:
-        if recipe.binding > 0 and batch.around is not None:
-            sound = answered.early[batch.input_ids == special.audio]
-            parts["binding"] = F.binary_cross_entropy_with_logits(heads.binding(sound).float(), batch.around)
-        if recipe.pointing > 0 and bool(batch.evidence.any()):
-            parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
+    early = answered.early if answered.sieved is None else answered.sieved.encoded
+    if early is not None and recipe.binding > 0 and batch.around is not None:
+        sound = early[batch.input_ids == special.audio]
+        around = _per_row(batch.around, batch.audio_rows, batch.clips)
+        assert around is not None
+        parts["binding"] = F.binary_cross_entropy_with_logits(heads.binding(sound).float(), around)
+    if answered.early is not None and answered.positions is not None and recipe.pointing > 0:
+        parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
     if (sieved := answered.sieved) is not None:
         if recipe.evidence > 0 and bool(batch.evidence.any()):
             parts["evidence"] = towards(sieved.scores, batch.evidence, pool)

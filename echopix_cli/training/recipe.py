@@ -47,13 +47,15 @@ class Recipe:
         families: question families that scenes are made for, a repeated name being drawn more often.
         hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
             which picture lies on this video row); from scratch nothing is learned without them. Scenes only.
-        binding: weight of what the decoder's first third learns to know at every audio row: what is on screen
-            meanwhile, what has moved, how many notes have begun. Questions that join picture and sound stay at
-            chance for very long without it. Scenes only; ``full`` stage.
-        pointing: weight of the loss that draws a question's attention, in the layer after that, to the rows its
-            answer depends on. Scenes only; ``full`` stage.
+        binding: weight of what the decoder's first half, and in the ``sieve`` stage CS2, learns to know at every
+            audio row: what is on screen meanwhile, what has moved, how many notes have begun. Questions that
+            join picture and sound stay at chance for very long without it. Scenes only.
+        pointing: weight of the loss that draws a question's attention, in the layer after that half, to the rows
+            its answer depends on. Scenes only; ``full`` stage.
         evidence: weight of the loss that draws scores towards the rows an answer depends on. Scenes only.
             The straight-through gradient alone is divided by the pool's size and leaves the choice to chance.
+        hide_bands: share of the sounds whose frequencies are moved a little and hidden in part, so that an
+            instrument is known by more than one recording's timbre.
         teacher: ``attention`` draws scores towards what the base's own decoder attends to, with ``teaching``
             as the weight; needs no labels, so it serves real data.
         freeze_towers: leave the towers as they are, as for a real base model.
@@ -90,6 +92,7 @@ class Recipe:
     binding: float = 4.0
     pointing: float = 0.3
     evidence: float = 0.3
+    hide_bands: float = 0.0
     teacher: str = "none"
     teaching: float = 0.3
     freeze_towers: bool = False

@@ -30,14 +30,14 @@ class Start:
     originals: dict[str, Tensor]
 
 
-def build_processor(count: int = VOCABULARY_SCENES) -> Processor:
+def build_processor(count: int = VOCABULARY_SCENES, sizes: tiny.Sizes = tiny.SMALL) -> Processor:
     """The tokenizer over the words of ``count`` training scenes, with the bundled model's preprocessing."""
     texts: list[str] = []
     for seed in range(count):
         for item in scenes.make_script("train", seed).items:
             texts += [item.question, item.answer]
     tokenizer = tiny.build_tokenizer(texts)
-    return Processor(tokenizer, tiny.build_config(tokenizer), tiny.pixel_rules())
+    return Processor(tokenizer, tiny.build_config(tokenizer, sizes), tiny.pixel_rules())
 
 
 def needs_sieve(base: Path) -> bool:
@@ -72,7 +72,7 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
         if recipe.stage == "sieve" and needs_sieve(base):
             model.copy_sieve_from_decoder()
     else:
-        processor = build_processor()
+        processor = build_processor(sizes=tiny.BUNDLED)
         model = tiny.build_model(processor.config, recipe.seed)
     originals: dict[str, Tensor] = {}
     if recipe.freeze_towers:

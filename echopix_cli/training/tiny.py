@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -55,10 +56,33 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast) -> EchoingPixelsConfig:
-    """About four million parameters: two vision, two audio, two CS2 and three decoder layers."""
+@dataclass(frozen=True)
+class Sizes:
+    """Widths and depths of a model in the family's layout, and how its rotary frequencies are spread.
+
+    ``rope_theta``: half a head has 32 frequencies here, a quarter of the family's, and they have 4 × 4 cells and
+    eight seconds to tell apart: with the family's base of a million, columns would differ by a thousandth of a radian.
+    """
+
+    width: int
+    feed_forward: int
+    layers: int
+    sieve_layers: int
+    vision_width: int
+    vision_layers: int
+    audio_width: int
+    audio_layers: int
+    rope_theta: float
+    sections: tuple[int, int, int, int]
+
+
+SMALL = Sizes(192, 576, 3, 2, 96, 2, 128, 2, 1_000_000.0, (9, 9, 9, 5))  # what tests run on
+BUNDLED = Sizes(256, 512, 5, 3, 128, 3, 128, 4, 100.0, (8, 8, 8, 8))
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast, sizes: Sizes = SMALL) -> EchoingPixelsConfig:
+    """A configuration of the given sizes, with heads of 64 in the decoder and of 32 in the towers."""
     token = tokenizer.convert_tokens_to_ids
-    width = 192
     return EchoingPixelsConfig(
         architectures=["Qwen2_5OmniCompressForConditionalGeneration"],
         thinker_config={
@@ -72,36 +96,36 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> EchoingPixelsConfig:
             "user_token_id": token("user") if "user" in tokenizer.get_vocab() else 0,
             "pad_token_id": token("<|endoftext|>"),
             "audio_config": {
-                "d_model": 128,
-                "encoder_layers": 2,
-                "encoder_attention_heads": 4,
-                "encoder_ffn_dim": 512,
-                "output_dim": width,
+                "d_model": sizes.audio_width,
+                "encoder_layers": sizes.audio_layers,
+                "encoder_attention_heads": sizes.audio_width // 32,
+                "encoder_ffn_dim": 4 * sizes.audio_width,
+                "output_dim": sizes.width,
             },
             "vision_config": {
-                "depth": 2,
-                "hidden_size": 96,
-                "intermediate_size": 288,
-                "num_heads": 3,
-                "out_hidden_size": width,
-                "fullatt_block_indexes": [1],
+                "depth": sizes.vision_layers,
+                "hidden_size": sizes.vision_width,
+                "intermediate_size": 3 * sizes.vision_width,
+                "num_heads": sizes.vision_width // 32,
+                "out_hidden_size": sizes.width,
+                "fullatt_block_indexes": [sizes.vision_layers - 1],
             },
             "text_config": {
                 "vocab_size": VOCABULARY,
-                "hidden_size": width,
-                "intermediate_size": 576,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 3,
-                "num_key_value_heads": 3,
+                "hidden_size": sizes.width,
+                "intermediate_size": sizes.feed_forward,
+                "num_hidden_layers": sizes.layers,
+                "num_attention_heads": sizes.width // 64,
+                "num_key_value_heads": sizes.width // 64,
                 "head_dim": 64,
                 "max_position_embeddings": 8192,
                 "rope_parameters": {
                     "rope_type": "default",
-                    "rope_theta": 1_000_000.0,
+                    "rope_theta": sizes.rope_theta,
                     "mrope_section": [8, 12, 12],
                 },
-                "sync_rope_section": [9, 9, 9, 5],
-                "av_refiner_layers": 2,
+                "sync_rope_section": list(sizes.sections),
+                "av_refiner_layers": sizes.sieve_layers,
                 "compression_ratio": 0.1,
                 "tie_word_embeddings": False,
             },

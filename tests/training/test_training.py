@@ -146,7 +146,7 @@ def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -
     results = []
     for pack in (True, False):
         example = make_example(script, script.items, processor, times, 56, pack=pack)
-        batch = collate([example], 0)
+        batch = collate([example], processor)
         assert len(batch.input_ids) == (1 if pack else len(script.items))
         with torch.inference_mode():
             prompt, _ = encode(model, batch)
@@ -169,7 +169,7 @@ def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Pro
         torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
         torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
     script = scenes.make_script("val", 11, "order")
-    batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56, pack=True)], 0)
+    batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56, pack=True)], processor)
     pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
@@ -196,7 +196,7 @@ def test_the_teacher_measures_attention_without_the_map(processor: Processor) ->
     model = tiny.build_model(processor.config, seed=2).eval()
     script = scenes.make_script("val", 11, "order")
     times = sample_times(script.duration)
-    batch = collate([make_example(script, script.items[:3], processor, times, 56)], 0)
+    batch = collate([make_example(script, script.items[:3], processor, times, 56)], processor)
     pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
@@ -257,7 +257,7 @@ def test_the_asking_row_is_the_word_that_says_what_to_look_for(processor: Proces
         examples = [
             make_example(s, i, processor, times, 56, pack=pack) for s, i in ((script, items), (other, other.items))
         ]
-        batch = collate(examples, 0)
+        batch = collate(examples, processor)
         asked = [(row, item) for row, item in enumerate([*items, *other.items])]
         rows = [row for row, families in enumerate(batch.families) for _ in families]
         words = []
