@@ -28,32 +28,50 @@ def top_rows(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
-def select(scores: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """The ``count`` highest-scored candidates of one prompt, in their original order.
+def select(scores: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
+    """The highest-scored candidates of each prompt; earlier rows win ties.
 
     Args:
-        scores: (L,) of every row.
-        candidates: (L,) bool, rows that compete.
-        count: candidates to keep; more than there are keeps all of them.
+        scores: (B, L) of every row.
+        candidates: (B, L) bool, rows that compete.
+        counts: (B,) candidates to keep; more than there are keeps all of them.
 
     Returns:
-        (kept,) ascending row indices.
+        (B, L) bool.
     """
-    pool = candidates.nonzero().squeeze(-1)
-    return pool[top_rows(scores[pool], count)]
+    order = scores.masked_fill(~candidates, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(1, order, places)
+    return (ranks < counts[:, None]) & candidates
 
 
 def straight_through(scores: Tensor, candidates: Tensor, kept: Tensor) -> Tensor:
-    """Weights (L,) that are 1 at kept rows and carry the gradient of a softmax over the pool.
+    """Weights (B, L) that are 1 at kept rows and carry the gradient of a softmax over each pool.
 
     ``hard − soft.detach() + soft`` at candidates, 1 elsewhere; temperature 1 (reference README step 7).
+
+    Args:
+        scores: (B, L) of every row.
+        candidates: (B, L) bool, rows that competed.
+        kept: (B, L) bool.
     """
-    soft = scores[candidates].softmax(-1)
-    hard = torch.zeros_like(scores)
-    hard[kept] = 1.0
-    weights = torch.ones_like(scores)
-    weights[candidates] = hard[candidates] - soft.detach() + soft
-    return weights
+    # Not -inf: a prompt without candidates has a softmax too, and none of its gradient is NaN.
+    soft = scores.masked_fill(~candidates, torch.finfo(scores.dtype).min).softmax(-1)
+    return torch.where(candidates, kept.to(soft) - soft.detach() + soft, 1.0)
+
+
+def packing(kept: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Where the kept rows of each prompt are, padded on the left so that every last row is real.
+
+    Args:
+        kept: (B, L) bool.
+        width: of the widest prompt.
+
+    Returns:
+        (B, width) row indices, ascending where real, and (B, width) bool, which of them are.
+    """
+    index = kept.to(torch.uint8).argsort(dim=1, stable=True)[:, kept.shape[1] - width :]
+    return index, kept.gather(1, index)
 
 
 def pack_left(rows: Sequence[Tensor], fill: float = 0.0) -> Tensor:

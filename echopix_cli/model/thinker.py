@@ -22,7 +22,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniPr
 from echopix_cli.model.configuration import EchoingPixelsThinkerConfig
 from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids
 from echopix_cli.model.question_attention import score_by_question
-from echopix_cli.model.sieve import keep_count, left_mask, pack_left, select, spread_order, straight_through
+from echopix_cli.model.sieve import keep_count, packing, select, spread_order, straight_through
 from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.towers import build_audio, build_visual
 from echopix_cli.model.values import (
@@ -217,36 +217,31 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         is_audio = ids == self.special.audio
         drops_audio = self.config.text_config.retain_token == "v"
         candidates = scored.candidates & ~is_audio if drops_audio else scored.candidates
-        kept, hidden = [], []
-        for row in range(ids.shape[0]):
-            pool = int(in_pool[row].sum())
-            shares = [~is_audio[row], is_audio[row]] if chosen == "per-modality" else [in_pool[row]]
-            picked = []
-            for share in shares:
-                size = int((share & in_pool[row]).sum())
-                count = keep_count(size, budget) if size and chosen != "none" else 0
-                picked.append(select(ranking[row], candidates[row] & share, count))
-            index = torch.cat([*picked, (scored.valid[row] & ~in_pool[row]).nonzero().squeeze(-1)]).sort().values
-            rows = scored.encoded[row, scored.places[row, index]]
-            if labels is not None and pool:
-                weights = straight_through(ranking[row], candidates[row], index)[index]
-                rows = rows * weights.to(rows.dtype).unsqueeze(-1)
-            kept.append(index)
-            hidden.append(rows)
-        positions = pack_left([prompt.position_ids[:, row, index].T for row, index in enumerate(kept)], 0)
+        shares = [in_pool & ~is_audio, in_pool & is_audio] if chosen == "per-modality" else [in_pool]
+        kept = scored.valid & ~in_pool
+        for share, sizes in zip(shares, torch.stack([share.sum(dim=1) for share in shares]).tolist(), strict=True):
+            counts = [keep_count(size, budget) if size and chosen != "none" else 0 for size in sizes]
+            kept = kept | select(ranking, candidates & share, torch.tensor(counts, device=ids.device))
+        lengths: list[int] = kept.sum(dim=1).tolist()
+        index, real = packing(kept, max(lengths))
+        places = scored.places.gather(1, index)
+        hidden = scored.encoded.gather(1, places[..., None].expand(-1, -1, scored.encoded.shape[2]))
+        if labels is not None:
+            weights = straight_through(ranking, candidates, kept).gather(1, index)
+            hidden = hidden * weights.to(hidden.dtype)[..., None]
+        every = index.expand_as(prompt.position_ids[..., : index.shape[1]])
         return Sieved(
-            hidden=pack_left(hidden),
-            position_ids=positions.permute(2, 0, 1),
-            attention_mask=left_mask([len(index) for index in kept], ids.device),
-            kept=tuple(kept),
+            hidden=hidden.masked_fill(~real[..., None], 0.0),
+            position_ids=prompt.position_ids.gather(2, every).masked_fill(~real, 0),
+            attention_mask=None if len(set(lengths)) == 1 else real.long(),
+            kept=torch.split(kept.nonzero()[:, 1], lengths),
             scores=scored.scores,
             encoded=scored.encoded,
-            labels=None if labels is None else pack_left([labels[r, i] for r, i in enumerate(kept)], IGNORE),
+            labels=None if labels is None else labels.gather(1, index).masked_fill(~real, IGNORE),
             next_position=prompt.rope_deltas + scored.valid.sum(dim=1, keepdim=True),
             start=scored.start,
             first=tuple(
-                (_gathered(keys, scored.places, kept), _gathered(values, scored.places, kept))
-                for keys, values in scored.first
+                (_gathered(keys, places, real), _gathered(values, places, real)) for keys, values in scored.first
             ),
         )
 
@@ -317,7 +312,7 @@ def _narrowed(view: str, in_pool: Tensor) -> Tensor:
     return ~(~after[:, :, None] & after[:, None, :])
 
 
-def _gathered(states: Tensor, places: Tensor, kept: Sequence[Tensor]) -> Tensor:
-    """Keys or values (B, heads, R, head_dim) of kept prompt rows, padded on the left: (B, heads, K, head_dim)."""
-    rows = [states[row][:, places[row, index]].transpose(0, 1) for row, index in enumerate(kept)]
-    return pack_left(rows).transpose(1, 2)
+def _gathered(states: Tensor, places: Tensor, real: Tensor) -> Tensor:
+    """Keys or values (B, heads, R, head_dim) of kept rows at ``places`` (B, K): (B, heads, K, head_dim)."""
+    taken = states.gather(2, places[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+    return taken.masked_fill(~real[:, None, :, None], 0.0)
