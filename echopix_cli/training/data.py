@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -170,8 +171,8 @@ class Opening:
 def make_row(question: str, answer: str, family: str, evidence: Sequence[Evidence], opening: Opening) -> Row:
     """One question about a clip, with its answer as labels."""
     processor, clip = opening.processor, opening.clip
-    asked = torch.tensor(processor.question_ids(question))
-    reply = torch.tensor(processor.answer_ids(answer))
+    asked, looked_for = _question(processor, question)
+    reply = _answer(processor, answer)
     prompt = torch.cat((opening.before, asked, opening.after))
     ids = torch.cat((prompt, reply))
     picture, sound = evidence_rows(evidence, clip.cells, clip.grid_times, clip.audio_rows)
@@ -180,16 +181,23 @@ def make_row(question: str, answer: str, family: str, evidence: Sequence[Evidenc
     rests_on[opening.audio] = torch.from_numpy(sound)
     segments = (torch.arange(len(ids)) >= opening.shared).long()
     labels = torch.cat((torch.full_like(prompt, IGNORE), reply))
-    asking = torch.tensor([_asking_row(asked, len(opening.before), processor, len(prompt) - 1)])
+    asking = torch.tensor([len(prompt) - 1 if looked_for is None else len(opening.before) + looked_for])
     return Row(ids, labels, rests_on[None], segments, asking, (family,))
 
 
-def _asking_row(asked: Tensor, begin: int, processor: Processor, last: int) -> int:
-    """Where the last token of the last word that says what to look for is; ``last`` where there is none."""
-    pieces = [processor.text([int(token)]) for token in asked]
+@lru_cache(maxsize=4096)  # scenes ask the same few hundred questions over and over
+def _question(processor: Processor, question: str) -> tuple[Tensor, int | None]:
+    """Token ids of a question, and which is the last of the last word that says what to look for."""
+    ids = processor.question_ids(question)
+    pieces = [processor.text([token]) for token in ids]
     ends = np.cumsum([len(piece) for piece in pieces])
     found = list(_LOOKED_FOR.finditer("".join(pieces)))
-    return begin + int(np.searchsorted(ends, found[-1].end())) if found else last
+    return torch.tensor(ids), int(np.searchsorted(ends, found[-1].end())) if found else None
+
+
+@lru_cache(maxsize=4096)
+def _answer(processor: Processor, answer: str) -> Tensor:
+    return torch.tensor(processor.answer_ids(answer))
 
 
 def pack_rows(rows: Sequence[Row]) -> Row:
