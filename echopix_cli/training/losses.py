@@ -136,6 +136,18 @@ def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
     return seen[:, None], moved
 
 
+def causal(valid: Tensor) -> Tensor:
+    """(B, L) bool, false at padding → causal mask (B, 1, L, L) in which a row of padding sees itself.
+
+    A row that sees nothing has no softmax: one of the GPU's attention kernels then gives every weight a gradient of
+    NaN, though the loss is none of that row's.
+    """
+    length = valid.shape[1]
+    lower = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
+    alone = torch.eye(length, dtype=torch.bool, device=valid.device)
+    return (lower & valid[:, None, None, :]) | alone
+
+
 @dataclass(frozen=True)
 class AnswerPass:
     """Teacher-forced answers: ``loss``, ``logits`` (answer rows, V) and their ``target`` labels (B, K - 1).
@@ -175,6 +187,8 @@ def answer_pass(
         mask, positions = prompt.attention_mask, prompt.position_ids
         if (apart := separate(batch.segments)) is not None:
             mask, positions = apart[0], positions - apart[1]
+        elif mask is not None:
+            mask = causal(mask.bool())
         joint = joint_layer(model)
         early = thinker.model.run_layers(prompt.embeds, positions, mask, end=joint)
         hidden = thinker.model.decode(early, positions, mask, start=joint)
@@ -209,7 +223,8 @@ def pointing(
 
     Returns:
         Mean over questions of -log of the share that the evidence has in what the asking row gives to audio-visual
-        rows, averaged over heads.
+        rows, averaged over heads. Of evidence in both senses only the sound's rows count: it is there that the two
+        meet (``binding``), and a name is found in the picture without any notion of what sounds meanwhile.
     """
     text = model.thinker.model
     sizes = [len(families) for families in batch.families]
@@ -219,7 +234,10 @@ def pointing(
     seen = pool | ~pool.any(dim=1, keepdim=True)  # no row of a softmax may be empty
     layer, turns = text.layers[joint_layer(model)], text.rotary(positions, early.dtype)
     weights = torch.cat([block for _, block in attention_of(layer, early, turns, asking, seen)], dim=2)
-    evidence = batch.evidence & pool.repeat_interleave(torch.tensor(sizes, device=pool.device), dim=0)
+    of_rows = torch.tensor(sizes, device=pool.device)
+    evidence = batch.evidence & pool.repeat_interleave(of_rows, dim=0)
+    heard = evidence & (batch.input_ids == model.thinker.special.audio).repeat_interleave(of_rows, dim=0)
+    evidence = torch.where(heard.any(dim=1, keepdim=True), heard, evidence)
     share = (weights.mean(dim=1)[own] * evidence).sum(dim=1)
     known = evidence.any(dim=1)
     return -(share.clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
@@ -263,9 +281,7 @@ class AttentionTeacher:
         valid = torch.ones_like(pool) if prompt.attention_mask is None else prompt.attention_mask.bool()
         asking = valid & (places > (pool * places).amax(dim=1, keepdim=True))
         rotary = self.rotary(prompt.position_ids, prompt.embeds.dtype)
-        # Padding rows, which see nothing, see themselves: no row of a softmax may be empty.
-        alone = torch.eye(length, dtype=torch.bool, device=pool.device)
-        mask = (places[None, :] <= places[:, None]) & valid[:, None, None, :] | alone
+        mask = causal(valid)
         hidden, received = prompt.embeds, torch.zeros_like(pool, dtype=torch.float32)
         for layer in self.layers:
             received += attention_received(layer, hidden, rotary, asking, valid)

@@ -18,7 +18,16 @@ from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
 from echopix_cli.training.data import _LOOKED_FOR, SceneBatches, collate, make_example
 from echopix_cli.training.loop import Trainer
-from echopix_cli.training.losses import AttentionTeacher, answer_pass, encode, pointing, towards
+from echopix_cli.training.losses import (
+    AttentionTeacher,
+    answer_pass,
+    causal,
+    encode,
+    hide_bands,
+    pointing,
+    separate,
+    towards,
+)
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start, build_processor
 from echopix_cli.weights.checkpoint import load_model
@@ -96,6 +105,23 @@ def test_the_same_batch_again_and_again_is_learned(processor: Processor, tmp_pat
     batch = SceneBatches(processor, "train", 2, ("instrument",), 1, pack=stage == "full")[0]
     first, *_, last = [fit.update([batch])["answer"] for _ in range(8)]
     assert last < 0.5 * first
+
+
+@pytest.mark.parametrize("stage", ["full", "sieve"])
+def test_validation_in_bfloat16(processor: Processor, tmp_path: Path, stage: str) -> None:
+    """Batches are prepared in full precision, whatever the model computes in."""
+    recipe = replace(RECIPE, stage=stage, precision="bfloat16", steps=1)
+    trainer(processor, tmp_path, recipe).run()
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last["validation"]) == set(recipe.settings())
+
+
+def test_more_workers_prepare_the_same_batches(processor: Processor, tmp_path: Path) -> None:
+    for workers in (1, 3):
+        fit = trainer(processor, tmp_path / str(workers))
+        fit.workers = workers
+        fit.run(until=3)
+    assert losses(tmp_path / "1") == losses(tmp_path / "3")
 
 
 def test_frozen_towers_stay_as_they_are(processor: Processor, tmp_path: Path) -> None:
@@ -179,6 +205,91 @@ def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Pro
     shares = (batch.evidence & pool).sum(dim=1) / pool.sum()
     assert 0 < float(shares.min()) < float(shares.max()) < 1
     assert float(aim) == pytest.approx(float(-shares.log().mean()), abs=1e-5)
+
+
+def test_of_evidence_in_both_senses_the_sound_is_pointed_at(processor: Processor) -> None:
+    """Attention made even: the share is that of the evidence's sound alone."""
+    model = tiny.build_model(processor.config, seed=2).eval()
+    for layer in model.thinker.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+    script = next(s for n in range(20) if (s := scenes.make_script("val", n, "heard")).items[0].family == "heard")
+    batch = collate([make_example(script, script.items[:1], processor, sample_times(8.0), 56, pack=True)], processor)
+    special = model.thinker.special
+    pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders))
+    with torch.inference_mode():
+        prompt, _ = encode(model, batch)
+        done = answer_pass(model, prompt, batch, None)
+        assert done.early is not None and done.positions is not None
+        aim = pointing(model, batch, done.early, done.positions, pool)
+    sound = batch.evidence & (batch.input_ids == special.audio)
+    picture = batch.evidence & (batch.input_ids == special.video)
+    assert bool(sound.any()) and bool(picture.any())
+    assert float(aim) == pytest.approx(float(-(sound.sum() / pool.sum()).log()), abs=1e-5)
+
+
+def test_no_row_of_a_mask_is_empty() -> None:
+    """Padding included: a kernel that normalises nothing has a gradient of NaN."""
+    valid = torch.tensor([[False, False, True, True], [True] * 4])
+    mask = causal(valid)
+    assert mask.shape == (2, 1, 4, 4)
+    assert bool(mask.any(dim=-1).all())
+    assert mask[0, 0].tolist() == [
+        [True, False, False, False],
+        [False, True, False, False],
+        [False, False, True, False],
+        [False, False, True, True],
+    ]
+    assert torch.equal(mask[1, 0], torch.ones(4, 4, dtype=torch.bool).tril())
+    apart = separate(torch.tensor([[-1, -1, 0, 0, 1, 1, 2], [0, 0, 0, 1, 2, 2, 2]]))
+    assert apart is not None
+    assert bool(apart[0].any(dim=-1).all())
+    assert apart[1].tolist() == [[0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 0, 1, 1, 1]]
+
+
+def test_clips_of_one_size_are_encoded_as_each_alone(processor: Processor) -> None:
+    """Two clips of one grid, one without a picture, one without a sound: features as of one clip at a time."""
+    model = tiny.build_model(processor.config, seed=3).eval()
+    times = sample_times(8.0)
+    made = [
+        make_example(script, script.items[:1], processor, times, 56, without=without)
+        for seed, without in ((1, ""), (2, "video"), (3, ""), (4, "audio"))
+        if (script := scenes.make_script("val", seed, "instrument"))
+    ]
+    with torch.inference_mode():
+        _, together = encode(model, collate(made, processor))
+        alone = [encode(model, collate([example], processor))[1] for example in made]
+    for name in ("video", "audio"):
+        parts = [part for features in alone if (part := getattr(features, name)) is not None]
+        assert len(parts) == 3
+        assert torch.allclose(getattr(together, name), torch.cat(parts), atol=1e-5)
+
+
+def test_families_count_the_same(processor: Processor) -> None:
+    batch = SceneBatches(processor, "train", 3, scenes.FAMILIES, 2, pack=True)[0]
+    names = [
+        batch.families[row][int(batch.segments[row, place]) - 1] for row, place in (batch.labels != IGNORE).nonzero()
+    ]
+    assert len(batch.weights) == len(names)
+    shares = {name: sum(float(w) for w, n in zip(batch.weights, names, strict=True) if n == name) for name in names}
+    assert len(shares) > 3
+    assert all(share == pytest.approx(1 / len(shares), abs=1e-5) for share in shares.values())
+
+
+def test_hidden_bands() -> None:
+    """Some sounds stay; of the others whole bands take the mean, and what is left is a move by a few bins."""
+    torch.manual_seed(0)
+    mel = torch.randn(40, 128, 30)
+    assert torch.equal(hide_bands(mel, 0.0), mel)
+    changed = hide_bands(mel, 0.5)
+    same = torch.tensor([torch.equal(a, b) for a, b in zip(mel, changed, strict=True)])
+    assert 5 < int(same.sum()) < 35
+    for before, after in zip(mel[~same], changed[~same], strict=True):
+        bands = (after == after[:, :1]).all(dim=1)
+        assert int(bands.sum()) <= 2 * 20
+        kept = after[~bands]
+        moves = [move for move in range(-3, 4) if torch.equal(before.roll(-move, 0)[~bands][8:-8], kept[8:-8])]
+        assert moves
 
 
 def test_a_run_goes_on_with_the_heads_of_its_base(processor: Processor, tmp_path: Path) -> None:
