@@ -28,6 +28,18 @@ from echopix_cli.model.positions import rotary_embedding
 _CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
 
+def causal_mask(valid: Tensor) -> Tensor:
+    """(B, L) bool, false at padding → causal mask (B, 1, L, L) in which a row of padding sees itself.
+
+    A row that sees nothing has no softmax, and one of a GPU's attention kernels then gives every weight a gradient of
+    NaN, though the loss is none of that row's.
+    """
+    length = valid.shape[1]
+    lower = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
+    alone = torch.eye(length, dtype=torch.bool, device=valid.device)
+    return (lower & valid[:, None, None, :]) | alone
+
+
 class TokenCompressor(nn.Module):
     """The score head: one scalar for every CS2 row."""
 
@@ -159,6 +171,9 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
         filled by the layers that run.
         """
         kept: dict[str, Any] = {_CACHE: cache}
+        padded = attention_mask is not None and attention_mask.ndim == 2
+        if padded and cache is None and self.config._attn_implementation == "sdpa":
+            attention_mask = causal_mask(cast(Tensor, attention_mask).bool())
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden,

@@ -73,8 +73,10 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             windows = input_features.reshape(*input_features.shape[:2], -1, chunk)
             pieces["padded_feature"] = windows.transpose(1, 2).flatten(0, 1)
             pieces["chunk_lengths"] = mel_frames.new_full((len(pieces["padded_feature"]),), chunk)
-        real = torch.arange(frames, device=input_features.device) < mel_frames[:, None]
-        joined = None if pieces else input_features.permute(0, 2, 1)[real].T.to(self.audio_tower.dtype)
+        joined = None
+        if not pieces:
+            real = torch.arange(frames, device=input_features.device) < mel_frames[:, None]
+            joined = input_features.permute(0, 2, 1)[real].T.to(self.audio_tower.dtype)
         output = self.audio_tower(joined, feature_lens=mel_frames, aftercnn_lens=lengths, **pieces)
         return cast(Tensor, output.last_hidden_state)
 
@@ -254,7 +256,8 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         key_mask = None if bool(visible.all()) else visible[:, None, None, :]
         view = self.config.text_config.sieve_view
         if view != "whole":
-            key_mask = visible[:, None, None, :] & _narrowed(view, in_pool)[:, None]
+            alone = torch.eye(in_pool.shape[1], dtype=torch.bool, device=in_pool.device)  # as in causal_mask
+            key_mask = (visible[:, None, None, :] & _narrowed(view, in_pool)[:, None]) | alone
         rotary = self.model.rotary(prompt.position_ids, prompt.embeds.dtype)
         encoded = encoder(prompt.embeds, rotary, key_mask)
         rereads = visible & in_pool.any(dim=1, keepdim=True)

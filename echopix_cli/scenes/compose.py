@@ -271,7 +271,7 @@ def _coloured(sound: Sound, key: tuple[int, int], testing: bool) -> Sound:
     """
     if testing:
         return sound
-    slope = float(np.random.default_rng((*key, 1)).uniform(-2, 2))  # decibels a band, and 0.6 octaves a band
+    slope = float(np.random.default_rng((*key, 2)).uniform(-2, 2))  # decibels a band, and 0.6 octaves a band
     middle = (len(sound.eq_db) - 1) / 2
     return replace(sound, eq_db=tuple(gain + slope * (band - middle) for band, gain in enumerate(sound.eq_db)))
 

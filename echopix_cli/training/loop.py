@@ -67,7 +67,7 @@ class Trainer:
         self.model, self.processor, self.originals = start.model.train(), start.processor, start.originals
         self.recipe, self.folder, self.watch = recipe, folder, watch
         self.device = next(self.model.parameters()).device
-        self.workers = workers or (1 if self.device.type == "cpu" else max(1, (os.cpu_count() or 2) - 1))
+        self.workers = workers or (1 if self.device.type == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1))
         self.teacher = AttentionTeacher(self.model) if recipe.teacher == "attention" else None
         torch.manual_seed(recipe.seed)
         self.heads = AuxiliaryHeads(self.model.config.text.hidden_size).to(self.device)
@@ -130,17 +130,19 @@ class Trainer:
         if self.recipe.data != "scenes" or not self.recipe.validate_batches or not self.recipe.settings():
             return {}
         data = self._data("val", self.recipe.validate_batches)
-        batches = (batch.to(self.device) for batch in self._loader(data, range(len(data))) if batch is not None)
+        # Begun outside: processes that are started under autocast prepare their data under it.
+        loader = iter(self._loader(data, range(len(data))))
+        batches = (batch.to(self.device) for batch in loader if batch is not None)
         with self._arithmetic():
             return accuracy(self.model, batches, self.recipe.settings())
 
     def _loader(self, data: Any, order: range) -> Any:
-        """Batches in order, prepared by other processes: none of the precision that the model computes in."""
+        """Batches in order, prepared by other processes."""
         return DataLoader(
             data,
             batch_size=None,
             sampler=order,
-            num_workers=self.workers,
+            num_workers=min(self.workers, max(1, len(order))),
             prefetch_factor=4,
             pin_memory=self.device.type != "cpu",
         )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from echopix_cli.model.attention import attention_of, attention_received
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import normalise
+from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
 from echopix_cli.training.data import Batch
@@ -25,7 +26,7 @@ _MOST_MOVED, _WIDEST = 3, 20  # mel bins
 
 
 class AuxiliaryHeads(nn.Module):
-    """Auxiliary linear heads, on tower features and on the decoder's early rows; never shipped."""
+    """Auxiliary linear heads, on tower features and on early rows of the decoder or CS2's; never shipped."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Features:
     audio: Tensor | None
 
 
-def hide_bands(mel: Tensor, share: float) -> Tensor:
+def hide_bands(mel: Tensor, frames: Tensor, share: float) -> Tensor:
     """Sounds with their frequencies moved a little and up to two bands of them hidden, for a share of the sounds.
 
     Timbre is what another instrument of the same name changes: who knows an instrument by one band, or by where
@@ -50,6 +51,7 @@ def hide_bands(mel: Tensor, share: float) -> Tensor:
 
     Args:
         mel: (sounds, 128, frames).
+        frames: (sounds,) how many of the frames are real; a hidden band has the sound's own mean.
         share: of the sounds that are changed.
     """
     count, bins, _ = mel.shape
@@ -60,14 +62,15 @@ def hide_bands(mel: Tensor, share: float) -> Tensor:
     width = torch.randint(0, _WIDEST, (count, 2, 1), device=device)
     hidden = ((where >= first) & (where < first + width)).any(dim=1)
     changed = mel.gather(1, moved[:, :, None].expand_as(mel))
-    changed = torch.where(hidden[:, :, None], changed.mean(dim=(1, 2), keepdim=True), changed)
+    mean = changed.sum(dim=(1, 2), keepdim=True) / (bins * frames[:, None, None])  # what is not real is 0
+    changed = torch.where(hidden[:, :, None], mean, changed)
     return torch.where(torch.rand(count, 1, 1, device=device) < share, changed, mel)
 
 
 def encode(
     model: EchoingPixelsForConditionalGeneration, batch: Batch, train_towers: bool = True, hide: float = 0.0
 ) -> tuple[Prompt, Features]:
-    """Towers, embeddings and positions of a batch; without ``train_towers`` no gradient reaches the towers.
+    """Towers and embeddings of a batch, with its positions; without ``train_towers`` no gradient reaches the towers.
 
     ``hide`` is the share of sounds that :func:`hide_bands` changes.
     """
@@ -78,7 +81,9 @@ def encode(
             pixels = normalise(batch.patches, batch.rules)
             video = thinker.encode_pixels(pixels, torch.tensor(_joined_grids(grids), device=pixels.device))
         if batch.mel is not None and batch.mel_frames is not None:
-            audio = thinker.encode_mel(hide_bands(batch.mel, hide) if hide else batch.mel, batch.mel_frames)
+            audio = thinker.encode_mel(
+                hide_bands(batch.mel, batch.mel_frames, hide) if hide else batch.mel, batch.mel_frames
+            )
     merged = thinker.config.vision_config.spatial_merge_size**2
     shown = [0 if grid is None else math.prod(grid) // merged for grid in batch.grids]
     prompt = thinker.place(
@@ -126,9 +131,9 @@ def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
     if int(segments.max()) <= 1:
         return None
     length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    lower = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     same = segments[:, :, None] == segments[:, None, :]
-    seen = causal & (same | ((segments == 0)[:, None, :] & (segments >= 0)[:, :, None]))
+    seen = lower & (same | ((segments == 0)[:, None, :] & (segments >= 0)[:, :, None]))
     places = torch.arange(length, device=segments.device).expand_as(segments)
     parts = segments.clamp(min=0)
     first = torch.full_like(segments, length).scatter_reduce(1, parts, places, "amin")  # where each segment begins
@@ -136,21 +141,10 @@ def separate(segments: Tensor) -> tuple[Tensor, Tensor] | None:
     return seen[:, None], moved
 
 
-def causal(valid: Tensor) -> Tensor:
-    """(B, L) bool, false at padding → causal mask (B, 1, L, L) in which a row of padding sees itself.
-
-    A row that sees nothing has no softmax: one of the GPU's attention kernels then gives every weight a gradient of
-    NaN, though the loss is none of that row's.
-    """
-    length = valid.shape[1]
-    lower = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
-    alone = torch.eye(length, dtype=torch.bool, device=valid.device)
-    return (lower & valid[:, None, None, :]) | alone
-
-
 @dataclass(frozen=True)
 class AnswerPass:
-    """Teacher-forced answers: ``loss``, ``logits`` (answer rows, V) and their ``target`` labels (B, K - 1).
+    """Teacher-forced answers: ``loss`` weighted as the batch says, ``logits`` (answer rows, V) and their ``target``
+    labels (B, K - 1).
 
     ``sieved`` is the sieve's part of it. Around the sieve, ``early`` is what enters the decoder's joint layer,
     (B, L, d), at ``positions`` (4, B, L).
@@ -187,8 +181,6 @@ def answer_pass(
         mask, positions = prompt.attention_mask, prompt.position_ids
         if (apart := separate(batch.segments)) is not None:
             mask, positions = apart[0], positions - apart[1]
-        elif mask is not None:
-            mask = causal(mask.bool())
         joint = joint_layer(model)
         early = thinker.model.run_layers(prompt.embeds, positions, mask, end=joint)
         hidden = thinker.model.decode(early, positions, mask, start=joint)
@@ -200,13 +192,14 @@ def answer_pass(
     target = kept_labels[:, 1:]
     logits = thinker.lm_head(hidden[:, :-1][target != IGNORE]).float()
     # Answers are never dropped, so that they stand in the order of the batch's own labels.
-    loss = F.cross_entropy(logits, target[target != IGNORE], reduction="none") @ batch.weights
+    loss = (F.cross_entropy(logits, target[target != IGNORE], reduction="none") * batch.weights).sum()
     return AnswerPass(loss, logits, target, sieved, early, positions)
 
 
 def joint_layer(model: EchoingPixelsForConditionalGeneration) -> int:
     """The decoder layer that finds what a question names: its input is taught to know what each moment holds."""
-    return -(-len(model.thinker.model.layers) // 2)
+    layers = len(model.thinker.model.layers)
+    return min(-(-layers // 2), layers - 1)
 
 
 def pointing(
@@ -222,25 +215,31 @@ def pointing(
         pool: (B, L) bool, audio-visual rows.
 
     Returns:
-        Mean over questions of -log of the share that the evidence has in what the asking row gives to audio-visual
-        rows, averaged over heads. Of evidence in both senses only the sound's rows count: it is there that the two
-        meet (``binding``), and a name is found in the picture without any notion of what sounds meanwhile.
+        Mean over families, and in each over its questions, of -log of the share that the evidence has in what the
+        asking row gives to audio-visual rows, averaged over heads. Of evidence in both senses only the sound's rows
+        count: it is there that the two meet (``binding``), and a name is found in the picture without any notion
+        of what sounds meanwhile.
     """
     text = model.thinker.model
-    sizes = [len(families) for families in batch.families]
-    own = torch.arange(max(sizes), device=pool.device) < torch.tensor(sizes, device=pool.device)[:, None]
+    asked = torch.tensor([len(families) for families in batch.families], device=pool.device)
+    most = max(len(families) for families in batch.families)
+    own = torch.arange(most, device=pool.device) < asked[:, None]
     # (B, questions): places beyond a row's own questions are the last row's, and are left out below.
     asking = torch.full(own.shape, early.shape[1] - 1, device=pool.device).masked_scatter(own, batch.asking)
     seen = pool | ~pool.any(dim=1, keepdim=True)  # no row of a softmax may be empty
     layer, turns = text.layers[joint_layer(model)], text.rotary(positions, early.dtype)
     weights = torch.cat([block for _, block in attention_of(layer, early, turns, asking, seen)], dim=2)
-    of_rows = torch.tensor(sizes, device=pool.device)
-    evidence = batch.evidence & pool.repeat_interleave(of_rows, dim=0)
-    heard = evidence & (batch.input_ids == model.thinker.special.audio).repeat_interleave(of_rows, dim=0)
+    evidence = batch.evidence & pool.repeat_interleave(asked, dim=0)
+    heard = evidence & (batch.input_ids == model.thinker.special.audio).repeat_interleave(asked, dim=0)
     evidence = torch.where(heard.any(dim=1, keepdim=True), heard, evidence)
     share = (weights.mean(dim=1)[own] * evidence).sum(dim=1)
-    known = evidence.any(dim=1)
-    return -(share.clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
+    names = _questions(batch)
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    family = torch.tensor([number[name] for name in names], device=pool.device)
+    known = evidence.any(dim=1).float()
+    counts = torch.zeros(len(number), device=pool.device).index_add(0, family, known)
+    sums = share.new_zeros(len(number)).index_add(0, family, -share.clamp(min=1e-6).log() * known)
+    return (sums / counts.clamp(min=1.0)).sum() / (counts > 0).sum().clamp(min=1)
 
 
 def towards(scores: Tensor, target: Tensor, pool: Tensor) -> Tensor:
@@ -281,7 +280,7 @@ class AttentionTeacher:
         valid = torch.ones_like(pool) if prompt.attention_mask is None else prompt.attention_mask.bool()
         asking = valid & (places > (pool * places).amax(dim=1, keepdim=True))
         rotary = self.rotary(prompt.position_ids, prompt.embeds.dtype)
-        mask = causal(valid)
+        mask = causal_mask(valid)
         hidden, received = prompt.embeds, torch.zeros_like(pool, dtype=torch.float32)
         for layer in self.layers:
             received += attention_received(layer, hidden, rotary, asking, valid)
@@ -320,7 +319,8 @@ def losses(
         around = _per_row(batch.around, batch.audio_rows, batch.clips)
         assert around is not None
         parts["binding"] = F.binary_cross_entropy_with_logits(heads.binding(sound).float(), around)
-    if answered.early is not None and answered.positions is not None and recipe.pointing > 0:
+    pointed = recipe.pointing > 0 and bool(batch.evidence.any())
+    if answered.early is not None and answered.positions is not None and pointed:
         parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
     if (sieved := answered.sieved) is not None:
         if recipe.evidence > 0 and bool(batch.evidence.any()):

@@ -1,4 +1,4 @@
-"""The bundled demonstration model's shape and words: the family's classes, small enough for a laptop."""
+"""Shapes and words of the bundled demonstration model and of the tests' smaller one: the family's classes."""
 
 from __future__ import annotations
 

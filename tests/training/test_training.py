@@ -13,6 +13,7 @@ import torch
 
 from echopix_cli import scenes
 from echopix_cli.model.processing import Processor
+from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
@@ -21,7 +22,6 @@ from echopix_cli.training.loop import Trainer
 from echopix_cli.training.losses import (
     AttentionTeacher,
     answer_pass,
-    causal,
     encode,
     hide_bands,
     pointing,
@@ -231,7 +231,7 @@ def test_of_evidence_in_both_senses_the_sound_is_pointed_at(processor: Processor
 def test_no_row_of_a_mask_is_empty() -> None:
     """Padding included: a kernel that normalises nothing has a gradient of NaN."""
     valid = torch.tensor([[False, False, True, True], [True] * 4])
-    mask = causal(valid)
+    mask = causal_mask(valid)
     assert mask.shape == (2, 1, 4, 4)
     assert bool(mask.any(dim=-1).all())
     assert mask[0, 0].tolist() == [
@@ -245,6 +245,42 @@ def test_no_row_of_a_mask_is_empty() -> None:
     assert apart is not None
     assert bool(apart[0].any(dim=-1).all())
     assert apart[1].tolist() == [[0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("view", ["whole", "causal", "no-question"])
+def test_no_attention_of_the_sieve_stage_is_empty(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    """Prompts of several lengths, through CS2 and decoder: every mask that reaches SDPA gives each row something."""
+    model = tiny.build_model(processor.config, seed=3)
+    model.config.text.sieve_view = view
+    batch = SceneBatches(processor, "train", 2, ("order", "dark"), 4, questions=3)[1]
+    masks: list[torch.Tensor] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args: Any, **named: Any) -> torch.Tensor:
+        mask = named.get("attn_mask", args[3] if len(args) > 3 else None)
+        if mask is not None:
+            masks.append(mask)
+        return real(*args, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    try:
+        prompt, _ = encode(model, batch)
+        answer_pass(model, prompt, batch, 0.3).loss.backward()
+    finally:
+        model.config.text.sieve_view = "whole"
+    assert len(masks) >= 2 + 3  # CS2's layers and the decoder's
+    assert all(mask.dtype == torch.bool and bool(mask.any(dim=-1).all()) for mask in masks)
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_the_loss_is_single_precision_under_autocast(processor: Processor) -> None:
+    model = tiny.build_model(processor.config, seed=3)
+    batch = SceneBatches(processor, "train", 1, ("order",), 4, questions=3)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        prompt, _ = encode(model, batch)
+        assert answer_pass(model, prompt, batch, 0.3).loss.dtype == torch.float32
 
 
 def test_clips_of_one_size_are_encoded_as_each_alone(processor: Processor) -> None:
@@ -279,9 +315,9 @@ def test_families_count_the_same(processor: Processor) -> None:
 def test_hidden_bands() -> None:
     """Some sounds stay; of the others whole bands take the mean, and what is left is a move by a few bins."""
     torch.manual_seed(0)
-    mel = torch.randn(40, 128, 30)
-    assert torch.equal(hide_bands(mel, 0.0), mel)
-    changed = hide_bands(mel, 0.5)
+    mel, frames = torch.randn(40, 128, 30), torch.full((40,), 30)
+    assert torch.equal(hide_bands(mel, frames, 0.0), mel)
+    changed = hide_bands(mel, frames, 0.5)
     same = torch.tensor([torch.equal(a, b) for a, b in zip(mel, changed, strict=True)])
     assert 5 < int(same.sum()) < 35
     for before, after in zip(mel[~same], changed[~same], strict=True):
