@@ -260,6 +260,15 @@ def towards(scores: Tensor, target: Tensor, pool: Tensor) -> Tensor:
     return (torch.xlogy(target, target) - target * log_share).sum(dim=1)[has].mean()
 
 
+def _by_sense(evidence: Tensor, audio: Tensor) -> Tensor:
+    """Evidence (B, L) weighted so that sound and picture count the same where both hold some.
+
+    Else the sense with fewer rows is what a small budget leaves out, and the question needs both.
+    """
+    senses = (evidence & audio, evidence & ~audio)
+    return torch.stack([sense / sense.sum(dim=1, keepdim=True).clamp(min=1) for sense in senses]).sum(dim=0)
+
+
 class AttentionTeacher:
     """What a full-token decoder attends to when it reads the question and gives the answer.
 
@@ -324,7 +333,9 @@ def losses(
         parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
     if (sieved := answered.sieved) is not None:
         if recipe.evidence > 0 and bool(batch.evidence.any()):
-            parts["evidence"] = towards(sieved.scores, batch.evidence, pool)
+            parts["evidence"] = towards(
+                sieved.scores, _by_sense(batch.evidence, batch.input_ids == special.audio), pool
+            )
         if teacher is not None:
             parts["teaching"] = towards(sieved.scores, teacher.target(prompt, pool), pool)
     return parts
