@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from echopix_cli.engine import Engine, GenerationOptions, SieveOptions
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.values import FirstLayers
+from echopix_cli.training import tiny
+from echopix_cli.training.loop import Trainer
+from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.start import Start, build_processor
 from echopix_cli.weights.checkpoint import load_model
 
 pytestmark = pytest.mark.gpu
@@ -125,3 +131,19 @@ def test_device_memory_grows_with_the_prompts_length(stock_checkpoint: Path, dev
             model.thinker.sieve(prompt, 0.2)
         peaks.append((torch.cuda.max_memory_allocated(device) - before) / prompt.input_ids.shape[1])
     assert max(peaks) <= 1.3 * min(peaks)
+
+
+@pytest.mark.parametrize("stage", ["full", "sieve"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_steps_are_finite(tmp_path: Path, device: torch.device, stage: str, precision: str) -> None:
+    """With prompts of several lengths: a kernel's gradient of an attention row that sees nothing is NaN."""
+    processor = build_processor(40)
+    recipe = Recipe(stage=stage, precision=precision, steps=3, batch_size=4, validate_every=100, optimizer="muon")
+    fit = Trainer(Start(tiny.build_model(processor.config, seed=1).to(device), processor, {}), recipe, tmp_path)
+    fit.run(until=2)
+    again = Trainer(Start(tiny.build_model(processor.config, seed=1).to(device), processor, {}), recipe, tmp_path)
+    again.run()
+    assert again.step == 3
+    assert all(bool(p.isfinite().all()) for p in again.model.parameters())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [math.isfinite(line["gradient"]) for line in lines if "gradient" in line] == [True] * 3
