@@ -17,7 +17,7 @@ _POINTS = 200  # bins that the steps of a long run are averaged into
 
 
 def draw_curves(folder: Path, kind: str) -> bytes:
-    """Losses over steps, and validation accuracy below them.
+    """Losses over steps, and, where there were several validations, their accuracy below.
 
     Args:
         folder: of the run.
@@ -34,6 +34,7 @@ def draw_curves(folder: Path, kind: str) -> bytes:
         raise UsageError(f"cannot read the metrics of {folder}: {error}") from None
     steps = [record for record in records if "loss" in record]
     checks = [record for record in records if record.get("validation")]
+    checks = checks if len(checks) > 1 else []  # a single point is no curve
     figure = Figure(figsize=(8, 6.5 if checks else 3.8), layout="constrained")
     axes: Any = figure.subplots(2 if checks else 1, 1, sharex=True, squeeze=False)[:, 0]
     for name in LOSSES:
