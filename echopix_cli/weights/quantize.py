@@ -277,13 +277,20 @@ def prove(
 
 
 def probe(model: EchoingPixelsForConditionalGeneration) -> tuple[torch.Tensor, ...]:
-    """Logits of a made-up prompt through decoder and output layer, and its scores through CS2."""
+    """Logits of a made-up prompt through decoder and output layer, and its scores through CS2.
+
+    On a CPU with bfloat16 instructions, bitsandbytes repacks each layer at its first forward, by way of integers that
+    take eight times the layer: what they leave behind is given back layer by layer.
+    """
     import torch
 
     thinker = model.thinker
     text = thinker.model
     rows = 16
-    with torch.inference_mode():
+    small = [module for module in text.modules() if type(module).__name__ in ("Linear4bit", "Linear8bitLt")]
+    with contextlib.ExitStack() as hooks, torch.inference_mode():
+        for module in small if text.embed_tokens.weight.device.type == "cpu" else ():
+            hooks.callback(module.register_forward_hook(lambda *_: give_back_memory()).remove)
         ids = torch.linspace(0, text.config.vocab_size - 1, rows).long().to(text.embed_tokens.weight.device)
         embeds = text.embed_tokens(ids)[None]
         positions = torch.arange(rows, device=ids.device).expand(4, 1, rows)
