@@ -60,8 +60,8 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 class Sizes:
     """Widths and depths of a model in the family's layout, and how its rotary frequencies are spread.
 
-    ``rope_theta``: half a head has 32 frequencies here, a quarter of the family's, and they have 4 × 4 cells and
-    eight seconds to tell apart: with the family's base of a million, columns would differ by a thousandth of a radian.
+    ``rope_theta``: base of the 32 frequencies of half a head, which have 4 × 4 cells and eight seconds to tell apart:
+    with the family's base of a million, columns would differ by a thousandth of a radian.
     """
 
     width: int

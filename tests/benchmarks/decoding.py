@@ -23,6 +23,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av import library_versions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -214,7 +215,7 @@ def main() -> None:
     long = [long_clip(folder, *kind, asked.seconds) for kind in kinds]
     short = [long_clip(folder, *kind, 8.0) for kind in kinds]
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, PyAV {av.__version__},")
-    codecs = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    codecs = ".".join(str(part) for part in library_versions["libavcodec"])
     print(f"libavcodec {codecs} and torch {torch.__version__}")
     print(f"\n| {asked.seconds:g} s, {FRAMES} frames | sampled | decoded through | ratio | by CPU | memory |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
