@@ -52,8 +52,9 @@ class Row:
 class Example:
     """One clip and its rows: a row per question, or one row that packs them all.
 
-    ``heard`` (audio rows, instruments), ``seen`` (video rows,) and ``around`` (audio rows, SURROUNDINGS) are
-    what the auxiliary heads learn, where that is known; -1 in ``seen`` is "nothing here".
+    ``heard`` (audio rows, instruments), ``seen`` (video rows,), ``around`` (audio rows, SURROUNDINGS) and
+    ``meanwhile`` (video rows, instruments: what sounds during a row's grid step) are what the auxiliary heads learn,
+    where that is known; -1 in ``seen`` is "nothing here".
     """
 
     clip: ClipInputs
@@ -61,6 +62,7 @@ class Example:
     heard: Tensor | None = None
     seen: Tensor | None = None
     around: Tensor | None = None
+    meanwhile: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Batch:
     (B, 1) are :func:`~echopix_cli.model.positions.position_ids`'. ``weights`` (answer tokens,), in the order of
     ``labels``, sum to 1: every family counts the same. Of the clips, in order: ``patches`` (n, 1176) uint8 with
     ``grids`` (None without picture), to be normalised by ``rules``; ``mel`` (sounds, 128, frames) with
-    ``mel_frames`` (sounds,), and ``audio_rows`` (0 without sound).
+    ``mel_frames`` (sounds,), and how many ``video_rows`` and ``audio_rows`` each has (0 without).
     """
 
     input_ids: Tensor
@@ -91,10 +93,12 @@ class Batch:
     grids: tuple[tuple[int, int, int] | None, ...]
     mel: Tensor | None
     mel_frames: Tensor | None
+    video_rows: tuple[int, ...]
     audio_rows: tuple[int, ...]
     heard: Tensor | None = None
     seen: Tensor | None = None
     around: Tensor | None = None
+    meanwhile: Tensor | None = None
     rules: PixelRules = PixelRules()  # noqa: RUF009 - frozen
 
     def to(self, device: torch.device) -> Batch:
@@ -131,9 +135,14 @@ def make_example(
         middle = (times[0::2] + times[1::2]) / 2
         seen = torch.from_numpy(scenes.seen(script, middle, clip.cells[1:])).long().flatten()
     row_times = (np.arange(clip.audio_rows) + 0.5) / AUDIO_ROWS_PER_SECOND
-    heard = torch.from_numpy(scenes.heard(script, row_times)).float()
+    heard = scenes.heard(script, row_times)
     around = torch.from_numpy(scenes.surroundings(script, row_times, dark=clip.grid_thw is None)).float()
-    return Example(clip, (pack_rows(rows),) if pack else tuple(rows), heard, seen, around)
+    during = np.zeros((clip.cells[0], heard.shape[1]), dtype=bool)
+    if len(during):  # what sounds before the first step counts as the first step's
+        np.logical_or.at(during, np.searchsorted(clip.grid_times[1:], row_times, side="right"), heard)
+    meanwhile = torch.from_numpy(during).float().repeat_interleave(clip.cells[1] * clip.cells[2], dim=0)
+    labels = (torch.from_numpy(heard).float(), seen, around, meanwhile)
+    return Example(clip, (pack_rows(rows),) if pack else tuple(rows), *labels)
 
 
 @dataclass(frozen=True)
@@ -266,10 +275,12 @@ def collate(examples: Sequence[Example], processor: Processor) -> Batch:
         grids=tuple(e.clip.grid_thw for e in examples),
         mel=torch.stack(padded) if padded else None,
         mel_frames=torch.tensor([mel.shape[1] for mel in sounds]) if padded else None,
+        video_rows=tuple(e.clip.video_rows for e in examples),
         audio_rows=tuple(e.clip.audio_rows for e in examples),
         heard=_joined([e.heard for e in examples if e.clip.mel is not None]),
         seen=_joined([e.seen for e in examples if e.clip.patches is not None]),
         around=_joined([e.around for e in examples if e.clip.mel is not None]),
+        meanwhile=_joined([e.meanwhile for e in examples if e.clip.patches is not None]),
         rules=processor.rules,
     )
 

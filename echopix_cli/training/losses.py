@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ class AuxiliaryHeads(nn.Module):
         self.hearing = nn.Linear(width, len(INSTRUMENTS))
         self.seeing = nn.Linear(width, len(PICTURES) + 1)
         self.binding = nn.Linear(width, SURROUNDINGS)
+        self.meanwhile = nn.Linear(width, len(INSTRUMENTS))
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,10 @@ def encode(
             audio = thinker.encode_mel(
                 hide_bands(batch.mel, batch.mel_frames, hide) if hide else batch.mel, batch.mel_frames
             )
-    merged = thinker.config.vision_config.spatial_merge_size**2
-    shown = [0 if grid is None else math.prod(grid) // merged for grid in batch.grids]
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
-        video_features=_per_row(video, shown, batch.clips),
+        video_features=_per_row(video, batch.video_rows, batch.clips),
         audio_features=_per_row(audio, batch.audio_rows, batch.clips),
         positions=(batch.positions, batch.rope_deltas),
     )
@@ -328,6 +326,12 @@ def losses(
         around = _per_row(batch.around, batch.audio_rows, batch.clips)
         assert around is not None
         parts["binding"] = F.binary_cross_entropy_with_logits(heads.binding(sound).float(), around)
+    if answered.sieved is not None and recipe.binding > 0 and batch.meanwhile is not None:
+        # Only CS2 can know it: in the decoder the sound of a moment comes after its picture.
+        picture = answered.sieved.encoded[batch.input_ids == special.video]
+        sounding = _per_row(batch.meanwhile, batch.video_rows, batch.clips)
+        assert sounding is not None
+        parts["meanwhile"] = F.binary_cross_entropy_with_logits(heads.meanwhile(picture).float(), sounding)
     pointed = recipe.pointing > 0 and bool(batch.evidence.any())
     if answered.early is not None and answered.positions is not None and pointed:
         parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
@@ -348,6 +352,7 @@ def total_loss(parts: dict[str, Tensor], recipe: Recipe) -> Tensor:
         "hearing": recipe.hearing,
         "seeing": recipe.seeing,
         "binding": recipe.binding,
+        "meanwhile": recipe.binding,
         "pointing": recipe.pointing,
         "evidence": recipe.evidence,
         "teaching": recipe.teaching,

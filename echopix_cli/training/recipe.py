@@ -48,8 +48,9 @@ class Recipe:
         hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
             which picture lies on this video row); from scratch nothing is learned without them. Scenes only.
         binding: weight of what the decoder's first half, and in the ``sieve`` stage CS2, learns to know at every
-            audio row: what is on screen meanwhile, what has moved, how many notes have begun. Questions that
-            join picture and sound stay at chance for very long without it. Scenes only.
+            audio row: what is on screen meanwhile, what has moved, how many notes have begun; and CS2 at every
+            video row: what sounds meanwhile. Questions that join picture and sound stay at chance for very long
+            without it. Scenes only.
         pointing: weight of the loss that draws a question's attention, in the layer after that half, to the rows
             its answer depends on. Scenes only; ``full`` stage.
         evidence: weight of the loss that draws scores towards the rows an answer depends on. Scenes only.

@@ -143,6 +143,33 @@ def test_batches_depend_on_their_index_only(processor: Processor) -> None:
     assert first.mel is not None and again.mel is not None and torch.equal(first.mel, again.mel)
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.2])
+def test_a_picture_knows_what_sounds_during_its_step(processor: Processor, jitter: float) -> None:
+    """Every row of a grid step names the instruments heard from it to the next; a silent clip's name none."""
+    script, times = scenes.make_script("train", 3), sample_times(8.0, jitter)
+    example = make_example(script, script.items[:1], processor, times, 56)
+    assert example.meanwhile is not None and example.heard is not None and example.heard.any()
+    t, h, w = example.clip.cells
+    steps = example.meanwhile.reshape(t, h * w, -1).bool()
+    assert torch.equal(steps, steps[:, :1].expand_as(steps))
+    starts = [0.0, *(25 * example.clip.grid_times[1:])]  # in audio rows, whose middles are at a half
+    for step, (a, b) in enumerate(zip(starts, [*starts[1:], 1000.0], strict=True)):
+        rows = [row for row in range(example.clip.audio_rows) if a <= row + 0.5 < b]
+        assert torch.equal(steps[step, 0], example.heard[rows].bool().any(dim=0))
+    silent = make_example(script, script.items[:1], processor, times, 56, without="audio")
+    assert silent.meanwhile is not None and silent.meanwhile.shape == (t * h * w, len(scenes.INSTRUMENTS))
+    assert not silent.meanwhile.any()
+
+
+def test_only_the_sieve_stage_teaches_pictures_what_sounds(processor: Processor, tmp_path: Path) -> None:
+    """In the causal decoder a moment's sound comes after its picture."""
+    for stage in ("full", "sieve"):
+        trainer(processor, tmp_path / stage, replace(RECIPE, stage=stage, steps=1)).run()
+        record = json.loads((tmp_path / stage / "metrics.jsonl").read_text().splitlines()[0])
+        assert ("meanwhile" in record) == (stage == "sieve")
+        assert "binding" in record
+
+
 def test_evidence_rows() -> None:
     """A box over the left half in the second grid step, and half a second of sound."""
     evidence = (Evidence("video", 1.0, 2.0, (0.0, 0.0, 0.4, 1.0)), Evidence("audio", 0.5, 1.0, None))
