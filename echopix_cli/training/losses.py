@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from echopix_cli.model.attention import attention_of, attention_received
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import normalise
+from echopix_cli.model.sieve import packing
 from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
@@ -144,16 +145,16 @@ class AnswerPass:
     """Teacher-forced answers: ``loss`` weighted as the batch says, ``logits`` (answer rows, V) and their ``target``
     labels (B, K - 1).
 
-    ``sieved`` is the sieve's part of it. Around the sieve, ``early`` is what enters the decoder's joint layer,
-    (B, L, d), at ``positions`` (4, B, L).
+    ``early`` is what enters the decoder's joint layer, (B, K, d), at ``positions`` (4, B, K). ``sieved`` is the
+    sieve's part of it; around the sieve, K = L.
     """
 
     loss: Tensor
     logits: Tensor
     target: Tensor
+    early: Tensor
+    positions: Tensor
     sieved: Sieved | None = None
-    early: Tensor | None = None
-    positions: Tensor | None = None
 
     @property
     def right(self) -> Tensor:
@@ -173,25 +174,25 @@ def answer_pass(
     ``budget`` None goes around the sieve: raw embeddings of all rows into the decoder, where a row may
     pack several questions.
     """
-    thinker, sieved, early = model.thinker, None, None
+    thinker, sieved = model.thinker, None
     if budget is None:
-        kept_labels = batch.labels
+        rows, labels = prompt.embeds, batch.labels
         mask, positions = prompt.attention_mask, prompt.position_ids
         if (apart := separate(batch.segments)) is not None:
             mask, positions = apart[0], positions - apart[1]
-        joint = joint_layer(model)
-        early = thinker.model.run_layers(prompt.embeds, positions, mask, end=joint)
-        hidden = thinker.model.decode(early, positions, mask, start=joint)
     else:
         sieved = thinker.sieve(prompt, budget, labels=batch.labels, selection=selection)
         assert sieved.labels is not None
-        kept_labels, positions = sieved.labels, sieved.position_ids
-        hidden = thinker.model.decode(sieved.hidden, positions, sieved.attention_mask)
-    target = kept_labels[:, 1:]
+        rows, labels = sieved.hidden, sieved.labels
+        mask, positions = sieved.attention_mask, sieved.position_ids
+    joint = joint_layer(model)
+    early = thinker.model.run_layers(rows, positions, mask, end=joint)
+    hidden = thinker.model.decode(early, positions, mask, start=joint)
+    target = labels[:, 1:]
     logits = thinker.lm_head(hidden[:, :-1][target != IGNORE]).float()
     # Answers are never dropped, so that they stand in the order of the batch's own labels.
     loss = (F.cross_entropy(logits, target[target != IGNORE], reduction="none") * batch.weights).sum()
-    return AnswerPass(loss, logits, target, sieved, early, positions)
+    return AnswerPass(loss, logits, target, early, positions, sieved)
 
 
 def joint_layer(model: EchoingPixelsForConditionalGeneration) -> int:
@@ -200,36 +201,44 @@ def joint_layer(model: EchoingPixelsForConditionalGeneration) -> int:
     return min(-(-layers // 2), layers - 1)
 
 
-def pointing(
-    model: EchoingPixelsForConditionalGeneration, batch: Batch, early: Tensor, positions: Tensor, pool: Tensor
-) -> Tensor:
+def pointing(model: EchoingPixelsForConditionalGeneration, batch: Batch, answered: AnswerPass, pool: Tensor) -> Tensor:
     """How far the questions' attention, in the joint layer, is from what their answers depend on.
+
+    Around the sieve the rows are asked that name what to look for, and of evidence in both senses only the sound's
+    rows count: it is there that the two meet (``binding``), and a name is found in the picture without any notion
+    of what sounds meanwhile. Through the sieve, where every row knows what goes on meanwhile, the rows are asked
+    that answer, and all evidence that was kept counts.
 
     Args:
         model: the model.
         batch: with evidence.
-        early: (B, L, d) input of that layer.
-        positions: (4, B, L).
+        answered: its answers.
         pool: (B, L) bool, audio-visual rows.
 
     Returns:
         Mean over families, and in each over its questions, of -log of the share that the evidence has in what the
-        asking row gives to audio-visual rows, averaged over heads. Of evidence in both senses only the sound's rows
-        count: it is there that the two meet (``binding``), and a name is found in the picture without any notion
-        of what sounds meanwhile.
+        asked row gives to audio-visual rows, averaged over heads.
     """
-    text = model.thinker.model
     asked = torch.tensor([len(families) for families in batch.families], device=pool.device)
     most = max(len(families) for families in batch.families)
     own = torch.arange(most, device=pool.device) < asked[:, None]
-    # (B, questions): places beyond a row's own questions are the last row's, and are left out below.
-    asking = torch.full(own.shape, early.shape[1] - 1, device=pool.device).masked_scatter(own, batch.asking)
-    seen = pool | ~pool.any(dim=1, keepdim=True)  # no row of a softmax may be empty
-    layer, turns = text.layers[joint_layer(model)], text.rotary(positions, early.dtype)
-    weights = torch.cat([block for _, block in attention_of(layer, early, turns, asking, seen)], dim=2)
     evidence = batch.evidence & pool.repeat_interleave(asked, dim=0)
-    heard = evidence & (batch.input_ids == model.thinker.special.audio).repeat_interleave(asked, dim=0)
-    evidence = torch.where(heard.any(dim=1, keepdim=True), heard, evidence)
+    if (sieved := answered.sieved) is None:
+        # (B, questions): places beyond a row's own questions are the last row's, and are left out below.
+        asking = torch.full(own.shape, pool.shape[1] - 1, device=pool.device).masked_scatter(own, batch.asking)
+        heard = evidence & (batch.input_ids == model.thinker.special.audio).repeat_interleave(asked, dim=0)
+        evidence = torch.where(heard.any(dim=1, keepdim=True), heard, evidence)
+    else:
+        kept = torch.zeros_like(pool)
+        for row, places in zip(kept, sieved.kept, strict=True):
+            row[places] = True
+        index, real = packing(kept, answered.early.shape[1])
+        pool, evidence = (rows.gather(1, index) & real for rows in (pool, evidence))
+        asking = (answered.target != IGNORE).int().argmax(dim=1, keepdim=True)
+    seen = pool | ~pool.any(dim=1, keepdim=True)  # no row of a softmax may be empty
+    text = model.thinker.model
+    layer, turns = text.layers[joint_layer(model)], text.rotary(answered.positions, answered.early.dtype)
+    weights = torch.cat([block for _, block in attention_of(layer, answered.early, turns, asking, seen)], dim=2)
     share = (weights.mean(dim=1)[own] * evidence).sum(dim=1)
     names = _questions(batch)
     number = {name: place for place, name in enumerate(dict.fromkeys(names))}
@@ -321,7 +330,7 @@ def losses(
     special = model.thinker.special
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
     early = answered.early if answered.sieved is None else answered.sieved.encoded
-    if early is not None and recipe.binding > 0 and batch.around is not None:
+    if recipe.binding > 0 and batch.around is not None:
         sound = early[batch.input_ids == special.audio]
         around = _per_row(batch.around, batch.audio_rows, batch.clips)
         assert around is not None
@@ -332,9 +341,8 @@ def losses(
         sounding = _per_row(batch.meanwhile, batch.video_rows, batch.clips)
         assert sounding is not None
         parts["meanwhile"] = F.binary_cross_entropy_with_logits(heads.meanwhile(picture).float(), sounding)
-    pointed = recipe.pointing > 0 and bool(batch.evidence.any())
-    if answered.early is not None and answered.positions is not None and pointed:
-        parts["pointing"] = pointing(model, batch, answered.early, answered.positions, pool)
+    if recipe.pointing > 0 and bool(batch.evidence.any()):
+        parts["pointing"] = pointing(model, batch, answered, pool)
     if (sieved := answered.sieved) is not None:
         if recipe.evidence > 0 and bool(batch.evidence.any()):
             parts["evidence"] = towards(

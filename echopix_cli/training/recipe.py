@@ -52,7 +52,7 @@ class Recipe:
             video row: what sounds meanwhile. Questions that join picture and sound stay at chance for very long
             without it. Scenes only.
         pointing: weight of the loss that draws a question's attention, in the layer after that half, to the rows
-            its answer depends on. Scenes only; ``full`` stage.
+            its answer depends on. Scenes only.
         evidence: weight of the loss that draws scores towards the rows an answer depends on. Scenes only.
             The straight-through gradient alone is divided by the pool's size and leaves the choice to chance.
         hide_bands: share of the sounds whose frequencies are moved a little and hidden in part, so that an

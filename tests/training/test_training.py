@@ -25,6 +25,7 @@ from echopix_cli.training.losses import (
     answer_pass,
     encode,
     hide_bands,
+    joint_layer,
     pointing,
     separate,
     towards,
@@ -214,10 +215,9 @@ def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -
         with torch.inference_mode():
             prompt, _ = encode(model, batch)
             done = answer_pass(model, prompt, batch, None)
-            assert done.early is not None and done.positions is not None
             pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
             assert batch.evidence.shape == (len(script.items), pool.shape[1])
-            aim = pointing(model, batch, done.early, done.positions, pool)
+            aim = pointing(model, batch, done, pool)
         results.append((done.logits, done.target[done.target != IGNORE], aim))
     (packed, labels, aimed), (alone, same, aim) = results
     assert labels.tolist() == same.tolist()
@@ -237,8 +237,7 @@ def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Pro
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
         done = answer_pass(model, prompt, batch, None)
-        assert done.early is not None and done.positions is not None
-        aim = pointing(model, batch, done.early, done.positions, pool)
+        aim = pointing(model, batch, done, pool)
     shares = (batch.evidence & pool).sum(dim=1) / pool.sum()
     assert 0 < float(shares.min()) < float(shares.max()) < 1
     heard = (batch.evidence & (batch.input_ids == model.thinker.special.audio)).sum(dim=1) / pool.sum()
@@ -265,12 +264,39 @@ def test_of_evidence_in_both_senses_the_sound_is_pointed_at(processor: Processor
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
         done = answer_pass(model, prompt, batch, None)
-        assert done.early is not None and done.positions is not None
-        aim = pointing(model, batch, done.early, done.positions, pool)
+        aim = pointing(model, batch, done, pool)
     sound = batch.evidence & (batch.input_ids == special.audio)
     picture = batch.evidence & (batch.input_ids == special.video)
     assert bool(sound.any()) and bool(picture.any())
     assert float(aim) == pytest.approx(float(-(sound.sum() / pool.sum()).log()), abs=1e-5)
+
+
+def test_through_the_sieve_the_answering_row_points_at_what_evidence_was_kept(processor: Processor) -> None:
+    """Attention made even: the share is that of all evidence among the rows that were kept; nothing before the
+    answer's own row asks."""
+    model = tiny.build_model(processor.config, seed=2).eval()
+    for layer in model.thinker.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+    script = next(s for n in range(20) if (s := scenes.make_script("val", n, "heard")).items[0].family == "heard")
+    batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56)], processor)
+    pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
+    with torch.inference_mode():
+        prompt, _ = encode(model, batch)
+        done = answer_pass(model, prompt, batch, 0.2)
+        aim = pointing(model, batch, done, pool)
+        model.thinker.model.layers[joint_layer(model)].self_attn.q_proj.bias += 1.0  # no longer even
+        moved = pointing(model, batch, done, pool)
+    assert done.sieved is not None
+    parts: dict[str, list[float]] = {}
+    for row, kept in enumerate(done.sieved.kept):
+        own = kept[pool[row, kept]]
+        share = batch.evidence[row, own].float().mean()
+        if share > 0:
+            parts.setdefault(batch.families[row][0], []).append(-float(share.log()))
+    assert len(parts) > 1
+    assert float(aim) == pytest.approx(np.mean([np.mean(part) for part in parts.values()]), abs=1e-5)
+    assert float(moved) != pytest.approx(float(aim), abs=1e-3)
 
 
 def test_no_row_of_a_mask_is_empty() -> None:
