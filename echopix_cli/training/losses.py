@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from echopix_cli.model.attention import attention_of, attention_received
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import normalise
-from echopix_cli.model.sieve import packing
+from echopix_cli.model.sieve import pack_left
 from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
@@ -88,8 +88,8 @@ def encode(
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
-        video_features=_per_row(video, batch.video_rows, batch.clips),
-        audio_features=_per_row(audio, batch.audio_rows, batch.clips),
+        video_features=None if video is None else _per_row(video, batch.video_rows, batch.clips),
+        audio_features=None if audio is None else _per_row(audio, batch.audio_rows, batch.clips),
         positions=(batch.positions, batch.rope_deltas),
     )
     return prompt, Features(video, audio)
@@ -109,9 +109,9 @@ def _joined_grids(grids: Sequence[tuple[int, int, int]]) -> list[tuple[int, int,
     return joined
 
 
-def _per_row(features: Tensor | None, sizes: Sequence[int], clips: Sequence[int]) -> Tensor | None:
+def _per_row(features: Tensor, sizes: Sequence[int], clips: Sequence[int]) -> Tensor:
     """Features of clips, (sum of sizes, d), once for every prompt row that asks about a clip."""
-    if features is None or list(clips) == list(range(len(sizes))):
+    if list(clips) == list(range(len(sizes))):
         return features
     parts = torch.split(features, list(sizes))
     return torch.cat([parts[clip] for clip in clips])
@@ -229,11 +229,9 @@ def pointing(model: EchoingPixelsForConditionalGeneration, batch: Batch, answere
         heard = evidence & (batch.input_ids == model.thinker.special.audio).repeat_interleave(asked, dim=0)
         evidence = torch.where(heard.any(dim=1, keepdim=True), heard, evidence)
     else:
-        kept = torch.zeros_like(pool)
-        for row, places in zip(kept, sieved.kept, strict=True):
-            row[places] = True
-        index, real = packing(kept, answered.early.shape[1])
-        pool, evidence = (rows.gather(1, index) & real for rows in (pool, evidence))
+        pool, evidence = (
+            pack_left([row[kept] for row, kept in zip(rows, sieved.kept, strict=True)]) for rows in (pool, evidence)
+        )
         asking = (answered.target != IGNORE).int().argmax(dim=1, keepdim=True)
     seen = pool | ~pool.any(dim=1, keepdim=True)  # no row of a softmax may be empty
     text = model.thinker.model
@@ -304,6 +302,11 @@ class AttentionTeacher:
         return received
 
 
+def _known(head: nn.Linear, rows: Tensor, labels: Tensor) -> Tensor:
+    """How far what a head reads off rows (n, d) is from their yes-or-no labels (n, labels): binary cross-entropy."""
+    return F.binary_cross_entropy_with_logits(head(rows).float(), labels)
+
+
 def losses(
     model: EchoingPixelsForConditionalGeneration,
     heads: AuxiliaryHeads,
@@ -316,7 +319,7 @@ def losses(
     prompt, features = encode(model, batch, not recipe.freeze_towers, recipe.hide_bands)
     parts: dict[str, Tensor] = {}
     if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
-        parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio).float(), batch.heard)
+        parts["hearing"] = _known(heads.hearing, features.audio, batch.heard)
     if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
         seeing = heads.seeing(features.video).float()
         parts["seeing"] = F.cross_entropy(seeing, batch.seen + 1)
@@ -329,22 +332,19 @@ def losses(
     parts |= {"answer": answered.loss, "token_accuracy": answered.right.float().mean()}
     special = model.thinker.special
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
-    early = answered.early if answered.sieved is None else answered.sieved.encoded
+    sieved, evident = answered.sieved, bool(batch.evidence.any())
+    early = answered.early if sieved is None else sieved.encoded
     if recipe.binding > 0 and batch.around is not None:
-        sound = early[batch.input_ids == special.audio]
         around = _per_row(batch.around, batch.audio_rows, batch.clips)
-        assert around is not None
-        parts["binding"] = F.binary_cross_entropy_with_logits(heads.binding(sound).float(), around)
-    if answered.sieved is not None and recipe.binding > 0 and batch.meanwhile is not None:
+        parts["binding"] = _known(heads.binding, early[batch.input_ids == special.audio], around)
+    if sieved is not None and recipe.binding > 0 and batch.meanwhile is not None:
         # Only CS2 can know it: in the decoder the sound of a moment comes after its picture.
-        picture = answered.sieved.encoded[batch.input_ids == special.video]
-        sounding = _per_row(batch.meanwhile, batch.video_rows, batch.clips)
-        assert sounding is not None
-        parts["meanwhile"] = F.binary_cross_entropy_with_logits(heads.meanwhile(picture).float(), sounding)
-    if recipe.pointing > 0 and bool(batch.evidence.any()):
+        meanwhile = _per_row(batch.meanwhile, batch.video_rows, batch.clips)
+        parts["meanwhile"] = _known(heads.meanwhile, early[batch.input_ids == special.video], meanwhile)
+    if recipe.pointing > 0 and evident:
         parts["pointing"] = pointing(model, batch, answered, pool)
-    if (sieved := answered.sieved) is not None:
-        if recipe.evidence > 0 and bool(batch.evidence.any()):
+    if sieved is not None:
+        if recipe.evidence > 0 and evident:
             parts["evidence"] = towards(
                 sieved.scores, _by_sense(batch.evidence, batch.input_ids == special.audio), pool
             )

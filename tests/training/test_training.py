@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from echopix_cli import scenes
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE
@@ -49,6 +50,20 @@ def trainer(processor: Processor, folder: Path, recipe: Recipe = RECIPE) -> Trai
     for tower in (model.thinker.visual, model.thinker.audio_tower):
         tower.requires_grad_(not recipe.freeze_towers)
     return Trainer(Start(model, processor, {}), recipe, folder)
+
+
+def even_attention(processor: Processor) -> EchoingPixelsForConditionalGeneration:
+    """A model whose decoder looks at every visible row alike."""
+    model = tiny.build_model(processor.config, seed=2).eval()
+    for layer in model.thinker.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+    return model
+
+
+def heard_script() -> scenes.Script:
+    """A validation scene that asks first what plays while something is on the screen."""
+    return next(s for n in range(20) if (s := scenes.make_script("val", n, "heard")).items[0].family == "heard")
 
 
 def losses(folder: Path) -> list[float]:
@@ -227,10 +242,7 @@ def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -
 
 def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Processor) -> None:
     """Attention made even: the share is the evidence's part of the pool."""
-    model = tiny.build_model(processor.config, seed=2).eval()
-    for layer in model.thinker.model.layers:
-        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
-        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+    model = even_attention(processor)
     script = scenes.make_script("val", 11, "order")
     batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56, pack=True)], processor)
     pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
@@ -253,11 +265,8 @@ def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Pro
 
 def test_of_evidence_in_both_senses_the_sound_is_pointed_at(processor: Processor) -> None:
     """Attention made even: the share is that of the evidence's sound alone."""
-    model = tiny.build_model(processor.config, seed=2).eval()
-    for layer in model.thinker.model.layers:
-        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
-        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
-    script = next(s for n in range(20) if (s := scenes.make_script("val", n, "heard")).items[0].family == "heard")
+    model = even_attention(processor)
+    script = heard_script()
     batch = collate([make_example(script, script.items[:1], processor, sample_times(8.0), 56, pack=True)], processor)
     special = model.thinker.special
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders))
@@ -274,11 +283,8 @@ def test_of_evidence_in_both_senses_the_sound_is_pointed_at(processor: Processor
 def test_through_the_sieve_the_answering_row_points_at_what_evidence_was_kept(processor: Processor) -> None:
     """Attention made even: the share is that of all evidence among the rows that were kept; nothing before the
     answer's own row asks."""
-    model = tiny.build_model(processor.config, seed=2).eval()
-    for layer in model.thinker.model.layers:
-        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
-        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
-    script = next(s for n in range(20) if (s := scenes.make_script("val", n, "heard")).items[0].family == "heard")
+    model = even_attention(processor)
+    script = heard_script()
     batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56)], processor)
     pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
     with torch.inference_mode():
