@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
@@ -110,6 +111,30 @@ def identity_of(path: str | os.PathLike[str]) -> str:
 def whole_identity(sha256: str) -> str:
     """What :func:`identity_of` says of a file of at most :data:`WHOLE` bytes with this SHA-256."""
     return f"sha256:{sha256}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What tells, without reading it, that the file under a path is still the one that it was.
+
+    Whoever puts another file there, or writes to this one, changes it, also where size and time of change are kept.
+    """
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def look_at(path: str | os.PathLike[str]) -> Look:
+    """A file as it is now.
+
+    Raises:
+        OSError, ValueError: there is none.
+    """
+    status = os.stat(path)
+    return Look(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def stated_bytes(path: Path, name: str) -> int | None:

@@ -43,7 +43,8 @@ class Journal:
     """An open output file.
 
     Opening it locks and reads it. :meth:`begin` then changes it, so that whatever fails in between costs nothing that
-    it held.
+    it held. A lock holds off other batches only, so before each line and at the end the file is looked at again: under
+    its path must lie the file that is open here, as long as it was, with its last line at its end.
 
     Args:
         path: of the file; of a link, what it leads to is written.
@@ -64,8 +65,10 @@ class Journal:
         self._done: dict[str, set[Label]] = defaultdict(set)
         self._facts: dict[tuple[str, int, int], str] = {}
         self._length = 0  # bytes that stay
+        self._last = b""  # the last line of those
         self._shorter: bytes | None = None  # what stays, where lines in the middle go
         self._file = self._open_locked()
+        self._found = os.fstat(self._file).st_size  # bytes before begin() changes anything
         try:
             if not overwrite:
                 self._recover()
@@ -78,8 +81,9 @@ class Journal:
         or, to overwrite, everything.
 
         Raises:
-            EchopixError: the disk refuses; the file is as it was.
+            EchopixError: the disk refuses, or the file is not the one that was opened; it is as it was.
         """
+        self._require(self._found)
         if self._shorter is not None:
             self._replace(self._shorter)
             self._shorter = None
@@ -114,24 +118,55 @@ class Journal:
         """Write a line and wait until it is on the disk.
 
         Raises:
-            EchopixError: the disk refuses; the file then ends with the line before.
+            EchopixError: the disk refuses, and the file then ends with the line before; or somebody else changed it.
         """
+        self.confirm()
         line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
         try:
             written = 0
-            while written < len(line):
-                written += os.pwrite(self._file, line[written:], self._length + written)
+            while written < len(line):  # at the end, wherever that is by now: never behind a hole
+                written += os.write(self._file, line[written:])
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._length)
+            if os.fstat(self._file).st_size > self._length:
+                os.ftruncate(self._file, self._length)
             raise self._refused(error) from error
-        self._length += len(line)
+        self._length, self._last = self._length + len(line), line
+        self.confirm()
+
+    def confirm(self) -> None:
+        """See that what was written is there, under the path.
+
+        Raises:
+            EchopixError: somebody else removed, replaced or changed the file.
+        """
+        self._require(self._length)
+        if os.pread(self._file, len(self._last), self._length - len(self._last)) != self._last:
+            raise self._lost("its last line is not the one that was written")
+
+    def _require(self, length: int) -> None:
+        """As :meth:`confirm`, of the file's name and length only."""
+        own = os.fstat(self._file)
+        try:
+            named = os.stat(self.path)  # where a link leads now
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from None
+        if not os.path.samestat(own, named):
+            raise self._lost("another file lies there")
+        if own.st_size != length:
+            raise self._lost(f"it has {own.st_size:,} bytes in place of {length:,}")
+
+    def _lost(self, what: str) -> EchopixError:
+        return EchopixError(
+            f"{self.path} was changed by somebody else while it was written: {what}",
+            "see to it that only this batch writes it, and run again",
+        )
 
     def _open_locked(self) -> int:
         """A descriptor of the file that has this name now, and its lock."""
         while True:
             try:
-                file = os.open(self._target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                file = os.open(self._target, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
                 raise self._refused(error) from error
             try:
@@ -165,6 +200,8 @@ class Journal:
         if whole:
             torn = torn.rstrip(b"\0")  # what some file systems leave of a line when the power fails
         lines, kept = whole.splitlines(keepends=True), []
+        while len(lines) > 1 and not lines[-1].strip():
+            lines.pop()  # a blank line that an editor left at the end
         for number, line in enumerate(lines, 1):
             record = _record(line)
             if record is None:
@@ -174,7 +211,7 @@ class Journal:
                 self._remember(record)
         if not _may_be_torn(torn):
             raise self._foreign(len(lines) + 1)
-        self._length = sum(map(len, kept))
+        self._length, self._last = sum(map(len, kept)), kept[-1] if kept else b""
         if len(kept) < len(lines):
             self._shorter = b"".join(kept)
 
@@ -191,10 +228,12 @@ class Journal:
 
     def _replace(self, content: bytes) -> None:
         """Put a shorter file in the place of this one; it carries the lock before it carries the name."""
-        # One name, whoever writes it holds the lock: what a killed process left is used again.
+        # One name, and whoever writes it holds the lock: what a killed process left goes. Whatever else may lie there,
+        # a link above all, is not written to.
         partial = self._target.with_name(f".{self._target.name}.part")
         try:
-            file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            partial.unlink(missing_ok=True)
+            file = os.open(partial, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise self._refused(error) from error
         try:

@@ -20,8 +20,9 @@ from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.features import Slot
 from echopix_cli.errors import EchopixError, MediaError, described
-from echopix_cli.files import WHOLE, whole_identity
+from echopix_cli.files import WHOLE, Look, look_at, whole_identity
 from echopix_cli.media import DecodePlan
+from echopix_cli.media.source import shown
 from echopix_cli.results import Answer
 
 _LOOK = 0.1  # seconds between looks at whether to stop, while a file is being decoded
@@ -95,6 +96,20 @@ class _Prepared:
     error: EchopixError | None = None
 
 
+class _Changed(EchopixError):
+    """A file is another one than it was when its bytes were looked at."""
+
+
+def _require_same(media: str, look: Look) -> None:
+    """Raise :class:`_Changed` where a file does not look as it did."""
+    try:
+        if look_at(media) == look:
+            return
+    except OSError:
+        pass
+    raise _Changed("")
+
+
 class Batch:
     """Asks a loaded engine a list of tasks.
 
@@ -128,10 +143,14 @@ class Batch:
         self.workers = workers or max(1, min(4, (os.cpu_count() or 1) // 2))
         self.answered = self.failed = self.before = 0
         self._facts = self._settled_facts()
-        self._files: dict[tuple[str, int, int], FileFacts] = {}  # a file may be asked about in many spans
+        self._files: dict[tuple[str, Look], FileFacts] = {}  # a file may be asked about in many spans
 
     def run(self, tasks: Sequence[Task]) -> Summary:
-        """Ask everything; a file that fails fails alone."""
+        """Ask everything; a file that fails fails alone.
+
+        Raises:
+            EchopixError: the journal's file is not what was written; or as the sink does.
+        """
         pending: deque[tuple[_Group, Future[_Prepared]]] = deque()
         groups = _groups(tasks)
         workers = Workers(self.workers, self.timeout)
@@ -152,6 +171,8 @@ class Batch:
                 del future, prepared  # or this clip would be held while the next one is waited for
         finally:
             workers.close()
+        if self.journal is not None:
+            self.journal.confirm()
         seconds = time.perf_counter() - began
         return Summary(len(tasks), self.answered, self.failed, self.before, seconds, waited)
 
@@ -176,7 +197,7 @@ class Batch:
             left: tuple[tuple[Task, str | None], ...] = tuple((task, None) for task in group.tasks)
             try:
                 with _nothing_unexpected():
-                    file = self._identify(worker, group.media)
+                    file, look = self._identify(worker, group.media)
                     keyed = [(task, self._key(file.sha256, task)) for task in group.tasks]
                     left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
                     if not left:
@@ -184,34 +205,43 @@ class Batch:
                     plan = self._plan(group)
                     slot = self._slot(worker, group.media, plan, file)
                     if slot and self.engine.features and (kept := self.engine.features.find(slot)):
-                        return _Prepared(file, left, kept=kept)
-                    decoded = worker.decode(group.media, plan)
-                    return _Prepared(file, left, decoded, slot if slot and slot.holds() else None)
-            except EchopixError as error:
-                return _Prepared(file, left, error=error)
+                        prepared = _Prepared(file, left, kept=kept)
+                    else:
+                        prepared = _Prepared(file, left, worker.decode(group.media, plan), slot)
+                    _require_same(group.media, look)  # or an answer about one content would get another one's key
+                    return prepared
+            except _Changed:
+                error = MediaError(
+                    f"{shown(group.media)} changed while it was read", "run again when nothing writes to it any more"
+                )
+                return _Prepared(None, tuple((task, None) for task, _ in left), error=error)
+            except EchopixError as raised:
+                return _Prepared(file, left, error=raised)
 
         return prepare
 
-    def _identify(self, worker: Worker, media: str) -> FileFacts:
+    def _identify(self, worker: Worker, media: str) -> tuple[FileFacts, Look]:
         """A file's bytes; without reading them again where size and time say that they are known."""
         try:
-            status = os.stat(media)
+            look = look_at(media)
         except (OSError, ValueError):
             worker.fingerprint(media)  # says what is wrong with it
-            raise MediaError(f"{media} changed while it was looked at", "run again") from None
-        look = (media, status.st_size, status.st_mtime_ns)
-        known = self._files.get(look) or (self.journal and self.journal.facts_of(*look))
-        if not known:
-            known = self._files[look] = FileFacts(worker.fingerprint(media), status.st_size, status.st_mtime_ns)
-        return known
+            raise _Changed("") from None
+        known = self._files.get((media, look))
+        if known is None and self.journal is not None:
+            known = self.journal.facts_of(media, look.size, look.mtime_ns)
+        if known is None:
+            known = FileFacts(worker.fingerprint(media), look.size, look.mtime_ns)
+            _require_same(media, look)
+        self._files[media, look] = known
+        return known, look
 
     def _slot(self, worker: Worker, media: str, plan: DecodePlan, file: FileFacts) -> Slot | None:
-        """Where the features of these bytes are kept; None where nothing is, or the file has changed."""
+        """Where the features of these bytes are kept; None where nothing is."""
         if self.engine.features is None:
             return None
         identity = whole_identity(file.sha256) if file.size <= WHOLE else worker.identity(media)
-        slot = self.engine.features.slot(media, plan, identity)
-        return slot if slot and (slot.size, slot.mtime_ns) == (file.size, file.mtime_ns) else None
+        return self.engine.features.slot(media, plan, identity)
 
     def _plan(self, group: _Group) -> DecodePlan:
         plan = self.settings.plan

@@ -26,7 +26,7 @@ from echopix_cli import __version__
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.loading import is_out_of_memory
 from echopix_cli.errors import EchopixError, described
-from echopix_cli.files import identity_of
+from echopix_cli.files import Look, identity_of, look_at
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.results import AudioStatus, PeakMemory, Sampling
@@ -51,16 +51,14 @@ class Slot:
 
     name: str
     path: str
-    size: int
-    mtime_ns: int
+    look: Look
 
     def holds(self) -> bool:
         """Whether the file still looks as it did: what was decoded since then belongs here."""
         try:
-            status = os.stat(self.path)
+            return look_at(self.path) == self.look
         except OSError:
             return False
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
 class FeatureCache:
@@ -87,7 +85,7 @@ class FeatureCache:
             identity: as :func:`~echopix_cli.files.identity_of` gives it, where it is known already.
         """
         try:
-            status = os.stat(path)
+            look = look_at(path)
             if not os.path.isfile(path):
                 return None
             identity = identity or identity_of(path)
@@ -96,7 +94,7 @@ class FeatureCache:
         taken = {name: value for name, value in asdict(plan).items() if name != "limits"}
         key = json.dumps([self.model, identity, taken], sort_keys=True)
         name = hashlib.sha256(key.encode()).hexdigest() + FEATURES
-        return Slot(name, os.fsdecode(path), status.st_size, status.st_mtime_ns)
+        return Slot(name, os.fsdecode(path), look)
 
     def find(self, slot: Slot) -> Encoded | None:
         """Features kept earlier, on the CPU, and the seconds that reading them took as ``decode``; or None."""

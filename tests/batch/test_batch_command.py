@@ -306,6 +306,53 @@ def test_what_is_read_is_not_overwritten(ask, sounds: Path, tmp_path: Path) -> N
     assert tasks.read_text().startswith("{")
 
 
+@pytest.mark.parametrize("how", ["another content", "the same size and time", "written to", "removed"])
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_a_file_that_changes_while_it_is_read_gets_no_answer(
+    ask, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, cache: str
+) -> None:
+    """Or an answer about the new content would stand under the key of the old one, and be taken for it for good."""
+    monkeypatch.setenv("ECHOPIX_CACHE", cache)
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "cache"))
+    out, media, decode, other = tmp_path / "out.jsonl", sounds / "0.m4a", Worker.decode, sounds / "1.m4a"
+    old, original, time = media.read_bytes(), tmp_path / "original", os.stat(media).st_mtime_ns
+    os.link(media, original)
+
+    def decoding(self: Worker, path: str, *arguments: Any) -> Any:
+        found = decode(self, path, *arguments)
+        if path == str(media):
+            match how:
+                case "another content" | "the same size and time":
+                    os.replace(other, media)
+                    if how == "the same size and time":
+                        assert media.stat().st_size == original.stat().st_size
+                        os.utime(media, ns=(time, time))
+                case "written to":
+                    media.write_bytes(old + b"\0\0\0\x08free")
+                case "removed":
+                    os.remove(media)
+        return found
+
+    monkeypatch.setattr(Worker, "decode", decoding)
+    ran = ask(media, "-Q", "What?", "-Q", "Who?", "-o", out)
+    assert ran.code == 1
+    for record in records_of(out):
+        assert record["error"] == {
+            "type": "MediaError",
+            "message": f"{media} changed while it was read",
+            "hint": "run again when nothing writes to it any more",
+            "exit_code": 4,
+        }
+        assert (record["key"], record["file"]) == (None, None)
+    assert len(records_of(out)) == 2
+    monkeypatch.setattr(Worker, "decode", decode)
+    if how == "removed":
+        os.link(original, media)
+    ran = ask(media, "-Q", "What?", "-Q", "Who?", "-o", out)
+    assert (ran.code, ran.err) == (0, "note: 2 answered, 0 failed\n")
+    assert {record["cached"] for record in records_of(out)} == {False}, "nor are its features kept"
+
+
 # --- failures
 
 

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_files import asked, records_of
+
+from echopix_cli.batch.journal import Journal
 
 
 def lines_in(path: Path, count: int, seconds: float = 120.0) -> None:
@@ -101,3 +104,24 @@ def test_a_disk_that_is_full_ends_it_with_what_was_done(ask, sounds: Path, tmp_p
     ran = ask(sounds, "What?", "-o", out)
     assert (ran.code, ran.err) == (0, f"note: {6 - done} answered, 0 failed, {done} before\n")
     assert sorted(asked(records_of(out))) == [(f"{number}.m4a", "What?") for number in range(6)]
+
+
+@pytest.mark.parametrize("when", [2, 6])
+def test_an_output_that_is_removed_is_never_success(
+    ask, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    """In the middle, and after the last record."""
+    out, append, written = tmp_path / "out.jsonl", Journal.append, []
+
+    def appending(self: Journal, record: dict[str, Any]) -> None:
+        append(self, record)
+        written.append(record)
+        if len(written) == when:
+            os.remove(out)
+
+    monkeypatch.setattr(Journal, "append", appending)
+    ran = ask(sounds, "What?", "-o", out)
+    assert (ran.code, len(written)) == (1, when)
+    assert ran.err.splitlines()[0].startswith(f"error: {out} was changed by somebody else")
+    assert "answered" not in ran.err
+    assert not out.exists()

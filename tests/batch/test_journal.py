@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def test_another_file_named_by_mistake_is_left_alone(tmp_path: Path, name: str) 
     assert path.read_bytes() == OURS
 
 
+def test_blank_lines_at_the_end_go(tmp_path: Path) -> None:
+    path, failed = tmp_path / "out.jsonl", line(Task("failed.mp4", "q"), None, True)
+    for tail in (b"\n", b"\r\n", b" \n\n", b"\n" + OURS[:30]):
+        for before in (OURS, failed + OURS, OURS + failed):
+            path.write_bytes(before + tail)
+            journal = reopened(path, [Task("failed.mp4", "q"), Task("a.mp4", "q")])
+            assert journal.claim("key", Task("a.mp4", "q"))
+            journal.append(record(Task("b.mp4", "q"), "key"))
+            journal.close()
+            assert path.read_bytes() == OURS + line(Task("b.mp4", "q"), "key")
+
+
 def test_lines_that_the_power_took(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     for tail in (bytes(700), OURS[:50] + bytes(300)):
@@ -222,10 +235,109 @@ def test_places_where_no_lines_can_be_kept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["folder", "pipe", "round"]
 
 
+# --- what others do to the file while it is written
+
+FIRST, SECOND = (record(Task(name, "q"), "key") for name in ("a.mp4", "b.mp4"))
+
+
+def replaced(path: Path) -> None:
+    (path.parent / "new").write_bytes(path.read_bytes())
+    os.replace(path.parent / "new", path)
+
+
+def edited(path: Path) -> None:
+    """In place, and no longer or shorter than before."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b" \n")
+
+
+INTERFERENCE: dict[str, Callable[[Path], object]] = {
+    "removed": os.remove,
+    "renamed": lambda path: os.rename(path, path.with_name("renamed")),
+    "replaced": replaced,
+    "replaced by a link": lambda path: (os.rename(path, path.with_name("kept")), path.symlink_to("nowhere")),
+    "replaced by a folder": lambda path: (os.remove(path), path.mkdir()),
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut": lambda path: os.truncate(path, path.stat().st_size - 5),
+    "lengthened": lambda path: path.write_bytes(path.read_bytes() + OURS),
+}
+
+
+@pytest.mark.parametrize("what", [*INTERFERENCE, "edited"])
+def test_a_file_that_others_change_ends_the_batch(tmp_path: Path, what: str) -> None:
+    """Before a line is written and after the last one; nothing is written to a file that is not as it was left."""
+    for change_before in ("begin", "append", "confirm"):
+        folder = tmp_path / change_before
+        folder.mkdir()
+        path = folder / "out.jsonl"
+        path.write_bytes(OURS)
+        journal = Journal(path, [])
+        if change_before != "begin":
+            journal.begin()
+            journal.append(FIRST)
+        if change_before == "begin" and what == "edited":
+            continue  # nothing was written that could be missing
+        {**INTERFERENCE, "edited": edited}[what](path)
+        before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        step: dict[str, Callable[[], object]] = {
+            "begin": journal.begin, "append": partial(journal.append, SECOND), "confirm": journal.confirm
+        }  # fmt: skip
+        with pytest.raises(EchopixError, match=r"out\.jsonl was changed by somebody else while it was written") as told:
+            step[change_before]()
+        assert "\n" not in told.value.message and told.value.hint
+        journal.close()
+        assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+
+
+def test_a_link_that_leads_elsewhere_ends_the_batch(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.symlink_to("first")
+    journal = reopened(path)
+    journal.append(FIRST)
+    path.unlink()
+    path.symlink_to("second")
+    (tmp_path / "second").write_bytes((tmp_path / "first").read_bytes())
+    with pytest.raises(EchopixError, match="another file lies there"):
+        journal.confirm()
+    journal.close()
+
+
+def test_a_file_cut_in_the_middle_of_writing_has_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at it and the write there is a moment left."""
+    path, write = tmp_path / "out.jsonl", os.write
+    journal = reopened(path)
+    journal.append(FIRST)
+
+    def cutting(file: int, content: bytes) -> int:
+        os.truncate(path, 0)
+        return write(file, content)
+
+    monkeypatch.setattr(os, "write", cutting)
+    with pytest.raises(EchopixError, match="was changed by somebody else"):
+        journal.append(SECOND)
+    journal.close()
+    assert path.read_bytes() == line(Task("b.mp4", "q"), "key")
+
+
+def test_a_name_that_was_planted_is_not_written_to(tmp_path: Path) -> None:
+    """Of the file that takes the place of this one; whoever may write to the folder may guess it."""
+    path, failed, victim = tmp_path / "out.jsonl", Task("failed.mp4", "q"), tmp_path / "victim"
+    planted = tmp_path / ".out.jsonl.part"
+    for plant in (lambda: planted.symlink_to(victim), lambda: os.link(victim, planted), lambda: os.mkfifo(planted)):
+        victim.write_bytes(b"precious")
+        path.write_bytes(line(failed, None, True) + OURS)
+        plant()
+        reopened(path, [failed]).close()
+        assert path.read_bytes() == OURS
+        assert victim.read_bytes() == b"precious"
+        assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "victim"]
+
+
 # --- other processes, and disks that refuse
 
 SCRIPT = """
 import json, os, resource, sys
+from functools import partial
 from pathlib import Path
 from echopix_cli.batch.journal import Journal
 from echopix_cli.batch.tasks import Task
