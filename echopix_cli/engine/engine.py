@@ -20,6 +20,7 @@ from echopix_cli.engine.loading import choose_device as choose_device
 from echopix_cli.engine.loading import memory_errors as memory_errors
 from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
 from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
+from echopix_cli.engine.streaming import TextStream
 from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError, described
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
 TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
 NO_ROOM = "the weights do not fit: try --quantize nf4, --dtype bfloat16 or --device cpu"
-_REPLACEMENT = "\ufffd"  # what an unfinished UTF-8 sequence decodes to
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ class Engine:
             UsageError: an empty question, a budget outside (0, 1], or a sieve that this model has not.
             DeviceError: out of memory.
         """
-        clock, shown, text = Clock(self.device), "", ""
+        clock, shown, pieces = Clock(self.device), "", TextStream(self.processor.tokenizer.backend_tokenizer)
         ids: list[int] = []
         with memory_errors(self.device, self.advice):
             sift = self._sift(clock, encoded, question, budget, options, sieve)
@@ -330,15 +330,15 @@ class Engine:
             with clock.stage("prefill"):
                 following: Tensor | None = next(tokens)
             while following is not None:
-                with clock.stage("generate"):
+                with clock.waiting("generate"):
                     ids.append(int(following))
-                    # Stripped, so that the pieces add up to the answer: spaces wait for what follows them.
-                    text = self.processor.text(ids).strip()
-                if not text.endswith(_REPLACEMENT) and len(text) > len(shown):
-                    yield TextPiece(text[len(shown) :])
-                    shown = text
-                with clock.stage("generate"):  # the reader's own time between pieces is not the engine's
+                    piece = pieces.add(ids[-1])
+                if piece:
+                    yield TextPiece(piece)
+                    shown += piece
+                with clock.waiting("generate"):  # the reader's own time between pieces is not the engine's
                     following = next(tokens, None)
+        text = self.processor.text(ids).strip()
         if text != shown:
             yield TextPiece(text[len(shown) :])
         finish = "stop" if ids[-1] in self.processor.stop_ids else "length"

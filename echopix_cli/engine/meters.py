@@ -37,6 +37,13 @@ class Clock:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
 
+    @contextmanager
+    def waiting(self, name: str) -> Iterator[None]:
+        """As :meth:`stage`, but what the device still has to do is not waited for: for what waits by itself."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
 
 def reset_peaks(device: torch.device) -> None:
     """Start new peaks, so that one run does not inherit another's.

@@ -1,15 +1,84 @@
-"""How much attention rows receive from chosen rows, without the L × L map."""
+"""Attention through the kernels that are meant, and how much of it rows receive, without the L × L map."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb
 
+# What transformers is told to call: torch's scaled dot product attention, in the kernels below.
+IMPLEMENTATION = "sdpa-chosen"
+# Not cuDNN's, which torch prefers on Hopper and Blackwell: it plans anew for every length of the keys.
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_GROUPED = (8, 0)  # compute capability from which a kernel other than the L × L one takes grouped keys
 _BLOCK = 32  # asking rows taken at a time: what bounds the memory when all of a long prompt asks
+
+
+def takes_grouped_keys(device: torch.device) -> bool:
+    """Whether a device has a kernel, other than that which holds the L × L map, for fewer key than query heads."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= _GROUPED
+
+
+def chosen_kernels(device: torch.device) -> AbstractContextManager[Any]:
+    """While it is open, torch's attention on ``device`` takes one of :data:`BACKENDS`; the process's own choice is
+    put back afterwards."""
+    return sdpa_kernel(BACKENDS) if device.type == "cuda" else nullcontext()
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers' layers call it.
+
+    Args:
+        module: the attention layer; its ``is_causal`` holds where the argument is None.
+        query: (B, heads, n, head_dim).
+        key, value: (B, key heads, m, head_dim); query heads are a multiple of key heads.
+        attention_mask: (B, 1, n or 1, m) bool or added to the scores; None hides nothing but what causality hides.
+        dropout: of the weights.
+        scaling: of the scores; None is 1 / sqrt(head_dim).
+        is_causal: whether row i sees rows up to i only, where there is no mask.
+
+    Returns:
+        (B, n, heads, head_dim), and None in place of weights.
+    """
+    groups = query.shape[1] // key.shape[1]
+    grouped = groups > 1 and attention_mask is None and takes_grouped_keys(query.device)
+    if groups > 1 and not grouped:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    causal = cast(Any, module).is_causal if is_causal is None else is_causal
+    with chosen_kernels(query.device):
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=bool(causal) and attention_mask is None and query.shape[2] > 1,
+            enable_gqa=grouped,
+        )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(IMPLEMENTATION, attend)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 def attention_received(
@@ -49,6 +118,9 @@ def attention_of(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Causal attention weights of some rows of each prompt, a block of them at a time.
 
+    Scores are scaled before they are summed, and summed in single precision: the large key biases of the family's 7B
+    would leave half precision's range.
+
     Args:
         layer: a decoder layer of the family.
         hidden: (B, L, d), the layer's input.
@@ -63,14 +135,15 @@ def attention_of(
     normed = cast(Any, layer).input_layernorm(hidden)
     places = torch.arange(hidden.shape[1], device=hidden.device)
     prompts = torch.arange(len(hidden), device=hidden.device)[:, None]
-    key = turned(split_heads(attention.k_proj(normed), attention.head_dim), rotary)
-    key = key.repeat_interleave(attention.num_key_value_groups, dim=1)
+    key = turned(split_heads(attention.k_proj(normed), attention.head_dim), rotary).float()
     for begin in range(0, rows.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         own = rows[:, block]
         query = split_heads(attention.q_proj(normed[prompts, own]), attention.head_dim)
-        query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own]))
-        scores = (query @ key.transpose(2, 3)).float() * attention.scaling
+        query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own])).float() * attention.scaling
+        # Query heads that share a key head, one below the other.
+        scores = query.reshape(*key.shape[:2], -1, key.shape[3]) @ key.transpose(2, 3)
+        scores = scores.view(*query.shape[:3], -1)
         seen = (places <= own[..., None]) & visible[:, None]
         yield block, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
 

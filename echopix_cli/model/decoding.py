@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from echopix_cli.model.stepping import Stepper, picked
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import Sieved
 
 
+@dataclass(frozen=True)
+class _Arriving:
+    """Tokens (B,) on their way to the host."""
+
+    tokens: Tensor
+    event: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> _Arriving:
+        if not tokens.is_cuda:
+            return cls(tokens.clone(), None)
+        host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        host.copy_(tokens, non_blocking=True)
+        event = cast(Any, torch.cuda.Event)()
+        event.record()
+        return cls(host, event)
+
+    def wait(self) -> Tensor:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.tokens
+
+
+def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Exponential noise for :func:`picked`, drawn on the host: the same on every device."""
+    drawn = torch.empty(like.shape, dtype=torch.float64, pin_memory=like.is_cuda)
+    return drawn.exponential_(generator=generator).to(like.device, non_blocking=True)
+
+
 def pick(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-    """Next tokens (B,) from logits (B, V): the likeliest at temperature 0, sampled above it."""
-    if temperature <= 0.0:
-        return logits.argmax(dim=-1)
-    # The likeliest at 0, so that no temperature, however small, overflows.
-    weights = ((logits - logits.amax(dim=-1, keepdim=True)).double() / temperature).softmax(dim=-1)
-    return torch.multinomial(weights.cpu(), 1, generator=generator).squeeze(-1).to(logits.device)
+    """Next tokens (B,) from logits (B, V): the likeliest at temperature 0, drawn above it."""
+    return picked(logits, temperature, _noise(logits, generator) if temperature > 0 else None)
 
 
 @torch.inference_mode()
@@ -30,25 +58,51 @@ def generate(
     stop_ids: Collection[int] = (),
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
+    graphs: bool = True,
 ) -> Iterator[Tensor]:
-    """Yield the next token of every prompt, (B,), until all have stopped or ``max_new_tokens`` were made.
+    """Yield the next token of every prompt, (B,) on the host, until all have stopped or ``max_new_tokens`` were made.
 
-    Prefill runs at the first ``next()``. A prompt that has stopped goes on yielding its stop token. New
-    tokens continue from the prompt's uncompressed end: position ``L + rope_delta`` (reference README step 2).
+    Prefill runs at the first ``next()``. A prompt that has stopped goes on yielding its stop token. New tokens
+    continue from the prompt's uncompressed end: position ``L + rope_delta`` (reference README step 2).
+
+    Args:
+        thinker: with the decoder.
+        sieved: from its sieve.
+        max_new_tokens: the most that are made.
+        stop_ids: tokens that end an answer; they are yielded.
+        temperature: 0 takes the likeliest token.
+        generator: on the host, of what is drawn above temperature 0.
+        graphs: on CUDA, record a step and replay it. The tokens are the same.
     """
+    temperature = max(temperature, 0.0)
     cache = DynamicCache(config=thinker.config.text_config)
-    stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=sieved.hidden.device)
-    tokens = pick(thinker.prefill(sieved, cache), temperature, generator)
-    mask, positions = sieved.attention_mask, sieved.next_position
-    done = torch.isin(tokens, stops)
-    yield tokens
-    for _ in range(max_new_tokens - 1):
+    logits = thinker.prefill(sieved, cache)
+    tokens = pick(logits, temperature, generator)
+    stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
+    newest = _Arriving.of(tokens).wait()
+    done = torch.isin(newest, stops)
+    yield newest
+    if max_new_tokens < 2 or bool(done.all()):
+        return
+    steps = Stepper(
+        thinker.model, thinker.lm_head, cache, sieved, tokens, max_new_tokens - 1, temperature, graphs=graphs
+    )
+    del cache, logits
+
+    def step() -> _Arriving:
+        if steps.noise is not None:
+            steps.noise.copy_(_noise(steps.noise, generator))
+        steps.advance()
+        return _Arriving.of(steps.tokens)
+
+    arriving = step()
+    for left in range(max_new_tokens - 2, -1, -1):
+        # A recorded step is cheap to launch: the device goes on while the host looks at what it made.
+        following = step() if left and steps.recorded else None
+        newest = torch.where(done, newest, arriving.wait())
+        done = done | torch.isin(newest, stops)
+        yield newest
         if bool(done.all()):
             return
-        if mask is not None:
-            mask = torch.cat((mask, mask.new_ones(mask.shape[0], 1)), dim=1)
-        following = pick(thinker.step(tokens, positions, mask, cache), temperature, generator)
-        tokens = torch.where(done, tokens, following)
-        positions = positions + 1
-        done = done | torch.isin(tokens, stops)
-        yield tokens
+        if left:
+            arriving = following or step()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -272,6 +273,20 @@ def position_ids(
     return torch.from_numpy(output).to(device), torch.from_numpy(deltas).to(device)
 
 
+@lru_cache(maxsize=64)
+def frequencies(count: int, theta: float, device: torch.device) -> Tensor:
+    """The ``count`` frequencies (count,) of half a head, highest first, single precision. Shared: not to be changed."""
+    with torch.inference_mode(False):
+        return 1.0 / (theta ** (torch.arange(0, 2 * count, 2, dtype=torch.float32, device=device) / (2 * count)))
+
+
+@lru_cache(maxsize=64)
+def _axes(sections: tuple[int, ...], device: torch.device) -> Tensor:
+    """Which axis each frequency follows."""
+    with torch.inference_mode(False):
+        return torch.tensor([axis for axis, size in enumerate(sections) for _ in range(size)], device=device)
+
+
 def rotary_embedding(
     positions: Tensor, sections: Sequence[int], theta: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -286,12 +301,8 @@ def rotary_embedding(
         theta: base of the geometric series of frequencies.
         dtype: of the result; the angles themselves are single precision.
     """
-    half = sum(sections)
-    exponents = torch.arange(0, 2 * half, 2, dtype=torch.float32, device=positions.device) / (2 * half)
-    frequencies = 1.0 / (theta**exponents)
-    axis_of = torch.repeat_interleave(
-        torch.arange(len(sections), device=positions.device), torch.tensor(sections, device=positions.device)
-    )
-    angles = positions[axis_of].permute(1, 2, 0).float() * frequencies  # (B, L, half)
+    axis_of = _axes(tuple(sections), positions.device)
+    # (B, L, half)
+    angles = positions[axis_of].permute(1, 2, 0).float() * frequencies(len(axis_of), theta, positions.device)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniDecoderLayer,
@@ -20,7 +19,7 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniRMSNorm,
 )
 
-from echopix_cli.model.attention import split_heads, turned
+from echopix_cli.model.attention import IMPLEMENTATION, attend, split_heads, turned
 from echopix_cli.model.configuration import EchoingPixelsTextConfig
 from echopix_cli.model.positions import rotary_embedding
 
@@ -121,9 +120,7 @@ def run_in_blocks(
     for span in spans:
         query = turned(split_heads(attention.q_proj(parts.input_layernorm(hidden[:, span])), size), turns(span))
         mask = key_mask if key_mask is None or key_mask.shape[2] == 1 else key_mask[:, :, span]
-        mixed = cast(Any, sdpa_attention_forward)(
-            attention, query, key, value, mask, scaling=attention.scaling, is_causal=False
-        )[0]
+        mixed, _ = attend(attention, query, key, value, mask, scaling=attention.scaling, is_causal=False)
         rows = hidden[:, span] + attention.o_proj(mixed.flatten(2))
         hidden[:, span] = rows + parts.mlp(parts.post_attention_layernorm(rows))
 
@@ -172,7 +169,7 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
         """
         kept: dict[str, Any] = {_CACHE: cache}
         padded = attention_mask is not None and attention_mask.ndim == 2
-        if padded and cache is None and self.config._attn_implementation == "sdpa":
+        if padded and cache is None and self.config._attn_implementation in ("sdpa", IMPLEMENTATION):
             attention_mask = causal_mask(cast(Tensor, attention_mask).bool())
         mask = create_causal_mask(
             config=self.config,

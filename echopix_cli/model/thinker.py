@@ -289,12 +289,6 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
             cache.update(keys, values, layer)
         return cast(Tensor, self.lm_head(hidden[:, -1])).float()
 
-    def step(self, tokens: Tensor, positions: Tensor, attention_mask: Tensor | None, cache: DynamicCache) -> Tensor:
-        """One generated token each, (B,) at (B, 1) positions → logits (B, V)."""
-        embeds = self.model.embed_tokens(tokens[:, None])
-        hidden = self.model.decode(embeds, positions.expand(4, -1, -1), attention_mask, cache)
-        return cast(Tensor, self.lm_head(hidden[:, -1])).float()
-
     def forward(self, prompt: Prompt, labels: Tensor, budget: float) -> TrainingOutput:
         """One training pass (paper; reference README steps 4–8 with labels)."""
         sieved = self.sieve(prompt, budget, labels=labels)

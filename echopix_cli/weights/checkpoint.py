@@ -196,6 +196,7 @@ def load_model(
     import torch
     from transformers.utils import logging as library_log
 
+    from echopix_cli.model.attention import IMPLEMENTATION
     from echopix_cli.model.configuration import EchoingPixelsTextConfig
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
@@ -221,7 +222,7 @@ def load_model(
     tensors = read_tensors(folder) if tensors is None else tensors
     try:
         model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation="sdpa", **placed
+            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation=IMPLEMENTATION, **placed
         )
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: {error}") from None

@@ -114,7 +114,7 @@ def test_no_mask_when_nothing_is_padded_and_one_row_of_logits(
     finally:
         hook.remove()
     length, kept = calls[0][0], calls[2][0]
-    assert calls == [(length, None, False)] * 2 + [(kept, None, True)] * 3 + [(1, None, False)] * 3
+    assert calls == [(length, None, False)] * 2 + [(kept, None, True)] * 3
     assert kept < length
     assert rows == [(1, 128), (1, 128)]
 

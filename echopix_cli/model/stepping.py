@@ -1,0 +1,183 @@
+"""One generated token at a time over a key-value cache of fixed size, launched as few kernels; on CUDA as one graph.
+
+A step reads and writes the same memory each time and asks the device nothing, so a step can be recorded once and
+replayed: what its hundreds of launches cost the host is paid once an answer instead of once a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from echopix_cli.model.positions import frequencies
+from echopix_cli.model.text import EchoingPixelsTextModel
+from echopix_cli.model.values import Sieved
+
+_GRAIN = 8  # the cache's length is a multiple of this: what matrix units take without a remainder
+
+
+def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:
+    """A layer's RMS norm in two kernels instead of six; rounded where transformers rounds."""
+    weight, eps = cast(Tensor, norm.weight), float(cast(Any, norm).variance_epsilon)
+    return weight * F.rms_norm(hidden, weight.shape, eps=eps)
+
+
+def scores_of(query: Tensor, key: Tensor, bias: Tensor, scaling: float) -> Tensor:
+    """``bias + scaling · query keyᵀ`` in single precision: (n, g, d), (n, m, d), (n, g, m) → (n, g, m)."""
+    if query.dtype == torch.float32:
+        return torch.baddbmm(bias, query, key.mT, alpha=scaling)
+    if query.is_cuda:
+        return torch.baddbmm(bias, query, key.mT, alpha=scaling, out_dtype=torch.float32)
+    return torch.baddbmm(bias, query.float(), key.float().mT, alpha=scaling)
+
+
+def picked(logits: Tensor, temperature: float, noise: Tensor | None) -> Tensor:
+    """Next tokens (B,) from logits (B, V): the likeliest at temperature 0, above it drawn with exponential ``noise``.
+
+    The largest of weight over exponential noise is a draw by those weights.
+    """
+    if noise is None:
+        return logits.argmax(dim=-1)
+    # Relative to the likeliest, so that no temperature, however small, overflows.
+    weights = ((logits - logits.amax(dim=-1, keepdim=True)).double() / temperature).softmax(dim=-1)
+    return (weights / noise).argmax(dim=-1)
+
+
+class Stepper:
+    """The decoder after a prefill, one token further at each :meth:`advance`.
+
+    Args:
+        model: embeddings and decoder.
+        head: the output layer.
+        cache: filled by the prefill, the same length in every layer; emptied.
+        sieved: whose prefill it was.
+        tokens: (B,) that the prefill gave.
+        steps: the most that will be taken.
+        temperature: 0 takes the likeliest token.
+        graphs: whether steps on CUDA may be recorded; what cannot be recorded is run as it is.
+
+    Attributes:
+        tokens: (B,) the newest tokens, on the device.
+        noise: (B, V) double, to be filled before each step; None at temperature 0.
+        recorded: whether steps are replayed.
+    """
+
+    _WARM = 2  # steps run as they are before one is recorded: libraries make their plans in them
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: EchoingPixelsTextModel,
+        head: nn.Module,
+        cache: DynamicCache,
+        sieved: Sieved,
+        tokens: Tensor,
+        steps: int,
+        temperature: float = 0.0,
+        graphs: bool = True,
+    ) -> None:
+        self._model, self._head, self._temperature = model, head, temperature
+        batch, rows = sieved.hidden.shape[:2]
+        size = -(-(rows + steps) // _GRAIN) * _GRAIN
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        for layer in cast(Sequence[Any], cache.layers):
+            self._layers.append((_grown(layer.keys, size), _grown(layer.values, size)))
+            layer.keys = layer.values = None  # or the whole cache would be there twice
+        device = tokens.device
+        self._bias = torch.full((batch, size), -torch.inf, device=device)
+        self._bias[:, :rows] = 0.0
+        if sieved.attention_mask is not None:
+            self._bias[:, :rows].masked_fill_(sieved.attention_mask == 0, -torch.inf)
+        self._place = torch.full((1,), rows, dtype=torch.long, device=device)
+        self._positions = sieved.next_position.clone()
+        self.tokens = tokens.clone()
+        self.noise = (
+            torch.ones(batch, cast(Any, head).out_features, dtype=torch.float64, device=device) if temperature else None
+        )
+        theta = float(model.config.rope_parameters["rope_theta"])
+        self._frequencies = frequencies(sum(model.config.sync_rope_section), theta, device)
+        self._graph: Any = None
+        self._graphs = graphs and device.type == "cuda"
+        self._taken = 0
+
+    @property
+    def recorded(self) -> bool:
+        return self._graph is not None
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Take one step; :attr:`tokens` are the next ones once the device has done it."""
+        if self._graphs and self._graph is None and self._taken == self._WARM:
+            self._record()
+        self._taken += 1
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._step()
+
+    def _record(self) -> None:
+        """Record a step, which takes none; where that fails, steps are run as they are from then on."""
+        graph, stream = torch.cuda.CUDAGraph(), cast(Any, torch.cuda.Stream)()
+        stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(stream):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    self._step()
+                finally:
+                    graph.capture_end()
+        except RuntimeError:  # of layers that wait for the device, or for want of memory
+            self._graphs = False
+            return
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = graph
+
+    def _step(self) -> None:
+        """Logits of :attr:`tokens`, and the next ones in their place."""
+        model = self._model
+        hidden = model.embed_tokens(self.tokens)  # (B, d)
+        batch = len(hidden)
+        self._bias.index_fill_(1, self._place, 0.0)
+        angles = self._positions.float() * self._frequencies  # (B, head_dim / 2): every axis has the same position
+        cosine, sine = (turn.repeat(1, 2)[:, None].to(hidden.dtype) for turn in (angles.cos(), angles.sin()))
+        bias: Tensor | None = None
+        for layer, (keys, values) in zip(cast(Sequence[Any], model.layers), self._layers, strict=True):
+            attention = layer.self_attn
+            normed = normalised(layer.input_layernorm, hidden)
+            parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+            query, key, value = (part(normed).view(batch, -1, attention.head_dim) for part in parts)
+            both = torch.cat((query, key), dim=1)
+            both = both * cosine + _half_turned(both) * sine
+            query, key = both.tensor_split((query.shape[1],), dim=1)
+            keys.index_copy_(2, self._place, key[:, :, None])
+            values.index_copy_(2, self._place, value[:, :, None])
+            heads = key.shape[1]
+            grouped = query.reshape(batch * heads, -1, attention.head_dim)  # query heads by the key head they share
+            if bias is None:
+                bias = self._bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, grouped.shape[1], -1)
+            weights = scores_of(grouped, keys.flatten(0, 1), bias, attention.scaling).softmax(dim=-1)
+            mixed = torch.bmm(weights.to(values.dtype), values.flatten(0, 1))
+            hidden = hidden + attention.o_proj(mixed.view(batch, -1))
+            hidden = hidden + layer.mlp(normalised(layer.post_attention_layernorm, hidden))
+        logits = self._head(normalised(model.norm, hidden)).float()
+        self.tokens.copy_(picked(logits, self._temperature, self.noise))
+        self._positions += 1
+        self._place += 1
+
+
+def _grown(states: Tensor, size: int) -> Tensor:
+    """(B, heads, n, head_dim) → (B, heads, size, head_dim), zeros behind."""
+    grown = states.new_zeros(*states.shape[:2], size, states.shape[3])
+    grown[:, :, : states.shape[2]] = states
+    return grown
+
+
+def _half_turned(heads: Tensor) -> Tensor:
+    """(…, head_dim) with its halves swapped and the new first one negated."""
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
