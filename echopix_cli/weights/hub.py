@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.registry import LAYOUTS, Model, is_commit, recognise, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
-from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher, folder_name, library_log
+from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher, folder_name
+from echopix_cli.weights.web import not_here
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 # What a tokenizer and a processor are read from. Never code, never pickles: what is not named here is not fetched.
@@ -43,19 +43,26 @@ SMALL = frozenset(
 )
 _NOT_READ = ("talker.", "token2wav.")  # tensors of the parts that speak
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.safetensors")
-_SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
-_LARGEST_SMALL = 128 * 2**20  # bytes of a file that is no weights; the family's tokenizer has 11 MB
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_LARGEST_SMALL = 64 * 2**20  # bytes of a file that is no weights; the family's tokenizer has 11 MB
 _HEADROOM = 64 * 2**20  # bytes of disk left alone
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A revision of a repository."""
+    """A revision of a repository.
+
+    ``files`` are those that may be of use, by name; of the others their number, their bytes and the name of one that
+    holds pickles, if any does.
+    """
 
     repository: str
     commit: str
     licence: str
     files: dict[str, RemoteFile]
+    others: int = 0
+    other_bytes: int = 0
+    pickle: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,11 +130,10 @@ def pull(model: Model, watcher: Progress | None = None, store: Store | None = No
     with _locked(store, model, watcher):
         if entry := _whole(store, model):  # the other process has done it
             return Pulled(entry, None, 0, time.monotonic() - begun)
-        with library_log(watcher):
-            fetch = _Fetch(model, watcher)
-            plan = fetch.plan()
-            watcher.planned(plan)
-            facts = fetch.run(plan)
+        fetch = _Fetch(model, watcher)
+        plan = fetch.plan()
+        watcher.planned(plan)
+        facts = fetch.run(plan)
         entry = store.record(
             model.key,
             kind=HUB,
@@ -147,7 +153,7 @@ def look(model: Model, watcher: Progress | None = None, store: Store | None = No
         ModelError: as for :func:`pull`.
     """
     watcher = watcher or Progress()
-    with _locked(store or Store(), model, watcher), library_log(watcher):
+    with _locked(store or Store(), model, watcher):
         return _Fetch(model, watcher).plan()
 
 
@@ -180,7 +186,7 @@ class _Fetch:
         self.link.bring(listing.files[_CONFIG], listing.commit)
         layout = recognise(self.link.snapshot(listing.commit))
         if layout is None:
-            kind = _model_type(self.link.snapshot(listing.commit) / _CONFIG)
+            kind = str(read_object(self.link.snapshot(listing.commit) / _CONFIG).get("model_type"))[:60]
             raise ModelError(
                 f"{self.repository} describes a model of type {kind!r}", f"types that are read: {', '.join(LAYOUTS)}"
             )
@@ -198,8 +204,8 @@ class _Fetch:
             files=tuple(wanted),
             fetch=remaining,
             present=total - remaining,
-            skipped=sum(file.size for file in listing.files.values()) - total,
-            skipped_files=len(listing.files) - len(wanted),
+            skipped=listing.other_bytes + sum(file.size for file in listing.files.values()) - total,
+            skipped_files=listing.others + len(listing.files) - len(wanted),
             free=_free(self.link.cache),
         )
         if remaining + _HEADROOM > plan.free:
@@ -217,33 +223,34 @@ class _Fetch:
         return {file.path: self.link.facts[file.path] for file in plan.files}
 
     def _listing(self) -> Listing:
-        from huggingface_hub import HfApi, constants
-
-        with self.link.explained():
-            info = HfApi(endpoint=self.link.endpoint).model_info(
-                self.repository,
-                revision=self.model.revision,
-                files_metadata=True,
-                timeout=float(constants.HF_HUB_ETAG_TIMEOUT),
-            )
-        if not is_commit(info.sha):
-            raise ModelError(f"{self.link.endpoint} states no commit for {self.repository}: {str(info.sha)[:60]!r}")
-        found = {}
-        for sibling in info.siblings or []:
-            lfs = sibling.lfs
-            digest = None if lfs is None else lfs.sha256
-            size = sibling.size if lfs is None else lfs.size
-            file = RemoteFile(sibling.rfilename, size or 0, str(sibling.blob_id), digest)
-            if file.path in {*SMALL, _INDEX} or _SHARD.fullmatch(file.path):
-                # Hashes become names of files below: nothing but a hash may pass.
-                right = _SHA1.fullmatch(file.blob) if digest is None else _SHA256.fullmatch(str(digest))
-                if not right:
-                    raise ModelError(f"{self.link.endpoint} states no checksum for {file.path} of {self.repository}")
-                if file.size > _LARGEST_SMALL and not _SHARD.fullmatch(file.path):
-                    # These are fetched before anybody is told how much it will be.
-                    raise ModelError(f"{file.path} of {self.repository} is unusually large: {_gigabytes(file.size)}")
-            found[file.path] = file
-        return Listing(self.repository, info.sha, _licence(info), found)
+        """What the hub states, as far as it is of use. Whatever it says, only plain names and hashes get through."""
+        info = self.link.web.metadata()
+        commit, siblings = info.get("sha"), info.get("siblings")
+        if not isinstance(commit, str) or not is_commit(commit):
+            raise ModelError(f"{self.link.web.endpoint} states no commit for {self.repository}: {str(commit)[:60]!r}")
+        found: dict[str, RemoteFile] = {}
+        others = other_bytes = 0
+        pickle = ""
+        for sibling in siblings if isinstance(siblings, list) else []:
+            if not isinstance(sibling, dict) or not isinstance(path := sibling.get("rfilename"), str):
+                raise ModelError(f"{self.link.web.endpoint} lists files of {self.repository} that have no names")
+            lfs = sibling.get("lfs")
+            size = (lfs if isinstance(lfs, dict) else sibling).get("size")
+            if path not in {*SMALL, _INDEX} and not _SHARD.fullmatch(path):
+                others += 1
+                other_bytes += size if isinstance(size, int) and size > 0 else 0
+                pickle = pickle or (path if path.endswith((".bin", ".pt", ".pth")) else "")
+                continue
+            digest = str(lfs.get("sha256")) if isinstance(lfs, dict) else None
+            try:
+                file = RemoteFile(path, size, str(sibling.get("blobId")), digest)  # type: ignore[arg-type]
+            except ModelError as error:
+                raise ModelError(f"{error.message} of {self.repository}", "try another HF_ENDPOINT") from None
+            if file.size > _LARGEST_SMALL and not _SHARD.fullmatch(path):
+                # These are fetched before anybody is told how much it will be.
+                raise ModelError(f"{path} of {self.repository} is unusually large: {_gigabytes(file.size)}")
+            found[path] = file
+        return Listing(self.repository, commit, _licence(info.get("cardData")), found, others, other_bytes, pickle)
 
     def _cached_listing(self) -> Listing:
         """Without a network: what the hub's cache holds of the revision. Its files' names are their checksums."""
@@ -258,11 +265,12 @@ class _Fetch:
         if is_commit(commit):
             for path in sorted(self.link.snapshot(commit).glob("*")):
                 name = Path(os.readlink(path)).name if path.is_symlink() else ""
-                if path.exists() and (_SHA1.fullmatch(name) or _SHA256.fullmatch(name)):
+                usable = path.name in {*SMALL, _INDEX} or _SHARD.fullmatch(path.name)
+                if usable and path.exists() and _HASH.fullmatch(name):
                     digest = name if len(name) == 64 else None
                     found[path.name] = RemoteFile(path.name, path.stat().st_size, name, digest)
         if not found:
-            raise self.link.not_here()
+            raise not_here(self.model.name)
         return Listing(self.repository, commit, "", found)
 
     def _shards(self, listing: Listing) -> list[str]:
@@ -272,22 +280,21 @@ class _Fetch:
             if _SINGLE in files:
                 return [_SINGLE]
             if self.link.offline:
-                raise self.link.not_here()
-            pickles = [path for path in files if path.endswith((".bin", ".pt", ".pth"))]
-            has = f"holds weights as pickles ({pickles[0]})" if pickles else "holds no weights"
+                raise not_here(self.model.name)
+            has = f"holds weights as pickles ({listing.pickle})" if listing.pickle else "holds no weights"
             raise ModelError(f"{self.repository} {has}", "only safetensors are read")
         self.link.bring(files[_INDEX], listing.commit)
         try:
-            raw = json.loads((self.link.snapshot(listing.commit) / _INDEX).read_text(encoding="utf-8"))
+            raw = read_object(self.link.snapshot(listing.commit) / _INDEX)
             named = sorted({str(file) for name, file in raw["weight_map"].items() if not name.startswith(_NOT_READ)})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"cannot read {_INDEX} of {self.repository}: {error}") from None
+        except (OSError, KeyError, AttributeError) as error:
+            raise ModelError(f"{_INDEX} of {self.repository} maps no weights: {error}") from None
         for name in named:
             if not _SHARD.fullmatch(name):
                 raise ModelError(f"{_INDEX} of {self.repository} names {name!r}, which is no file of weights")
             if name not in files:
                 if self.link.offline:
-                    raise self.link.not_here()
+                    raise not_here(self.model.name)
                 raise ModelError(f"{_INDEX} of {self.repository} names {name}, which is not there")
         if not named:
             raise ModelError(f"{_INDEX} of {self.repository} names no thinker tensors")
@@ -314,21 +321,12 @@ def _repository(model: Model) -> str:
     return model.repository
 
 
-def _licence(info: Any) -> str:
+def _licence(card: Any) -> str:
     """What the model card's header states; empty when it does not."""
-    card = getattr(info, "card_data", None)
-    name, link = getattr(card, "license_name", None), getattr(card, "license_link", None)
-    stated = name or getattr(card, "license", None)
-    stated = ", ".join(map(str, stated)) if isinstance(stated, Sequence) and not isinstance(stated, str) else stated
-    return "" if not stated else f"{stated} ({link})" if link else str(stated)
-
-
-def _model_type(path: Path) -> str:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "unknown"
-    return str(raw.get("model_type"))[:60] if isinstance(raw, dict) else "unknown"
+    card = card if isinstance(card, dict) else {}
+    stated, link = card.get("license_name") or card.get("license"), card.get("license_link")
+    words = [str(word) for word in (stated if isinstance(stated, list) else [stated]) if word]
+    return (", ".join(words) + (f" ({link})" if words and link else ""))[:300]
 
 
 def _free(folder: Path) -> int:

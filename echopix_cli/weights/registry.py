@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from echopix_cli import __version__
+from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.settings import config_path, read_models
 from echopix_cli.weights.checkpoint import MODEL_TYPE
@@ -261,10 +261,9 @@ def open_download(model: Model) -> Entry | None:
 def recognise(folder: Path) -> str | None:
     """The layout of the checkpoint in a folder by its ``config.json``: a value of :data:`LAYOUTS`, or None."""
     try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return LAYOUTS.get(str(read_object(folder / "config.json").get("model_type")))
+    except (OSError, ModelError):
         return None
-    return LAYOUTS.get(str(raw.get("model_type"))) if isinstance(raw, dict) else None
 
 
 def choose_auto(free_bytes: int | None, quantization: str = "nf4") -> tuple[str, str]:

@@ -1,38 +1,60 @@
 """One file from a hub to its place in the hub's cache, checked on the way.
 
-huggingface_hub speaks to the hub and keeps its cache; two things it leaves to us. From 1.18 on it throws half a file
-away when it is interrupted, so a file is fetched here with its ``http_get`` into a part that stays and grows on the
-next try. And it takes any file of the right length, so a part becomes a cached blob only when its checksum is the one
-that the hub's metadata states. A file in the cache under a checksum's name is thus a file with that checksum.
+The cache has huggingface_hub's layout, which other programs share: ``blobs/<checksum>``, and links to it in
+``snapshots/<commit>``. A file is fetched into a part beside its blob, which stays and grows on the next try, and
+becomes the blob only when its checksum is the one that the hub's metadata states. A file in the cache under a
+checksum's name is thus a file with that checksum, and nothing is asked of the hub after the check.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of, sync
+from echopix_cli.weights.registry import is_commit
 from echopix_cli.weights.store import FileFact
+from echopix_cli.weights.web import LONGEST_PAUSE, Lost, TooLong, Web, not_here
 
 PART = ".echopix.incomplete"
+_PIECE = 2**20  # bytes kept at a time: no more are lost when the process is killed
+_TRIES = 4  # in a row that bring nothing
+_PROGRESS = 2**16  # bytes from which a try has brought something
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,160}")
+_SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the hub's metadata states it: ``sha256`` for large ones, git's own hash (``blob``) for the others."""
+    """A file as the hub's metadata states it: ``sha256`` for large ones, git's own hash (``blob``) for the others.
+
+    Its name and its hash become names of files on this machine, so nothing else can be one.
+
+    Raises:
+        ModelError: the name is no plain name, or hash or size are none.
+    """
 
     path: str
     size: int
     blob: str
     sha256: str | None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.path):
+            raise ModelError(f"the hub lists a file with a name that is not used: {self.path[:60]!r}")
+        if not (_SHA1.fullmatch(self.blob) if self.sha256 is None else _SHA256.fullmatch(self.sha256)):
+            raise ModelError(f"the hub states no checksum for {self.path}")
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or not 0 <= self.size < 2**63:
+            raise ModelError(f"the hub states no size for {self.path}")
 
     @property
     def etag(self) -> str:
@@ -77,7 +99,7 @@ class Transfer:
         self.repository = repository
         self.revision = revision
         self.watcher = watcher
-        self.endpoint: str = constants.ENDPOINT
+        self.web = Web(name, repository, revision)
         self.offline: bool = constants.HF_HUB_OFFLINE
         self.cache = Path(constants.HF_HUB_CACHE)
         self.home = self.cache / folder_name(repository)
@@ -85,7 +107,13 @@ class Transfer:
         self.facts: dict[str, FileFact] = {}
 
     def snapshot(self, commit: str) -> Path:
-        """The hub's folder of a commit."""
+        """The hub's folder of a commit, which is a hash and nothing else.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not is_commit(commit):
+            raise ValueError(f"{commit!r} is no commit")
         return self.home / "snapshots" / commit
 
     def _blob(self, file: RemoteFile) -> Path:
@@ -113,14 +141,14 @@ class Transfer:
         blob, part = self._blob(file), self._part(file)
         if blob.exists() and not self._matches(file, blob):
             if self.offline:
-                raise ModelError(f"{file.path} of {self.repository} is damaged", self.not_here().hint)
+                raise ModelError(f"{file.path} of {self.repository} is damaged", not_here(self.name).hint)
             self.watcher.notice(f"{file.path} on the disk is damaged: fetching it again")
             blob.unlink()
         for again in (True, False):
             if blob.exists():
                 break
             if self.offline:
-                raise self.not_here()
+                raise not_here(self.name)
             self._download(file, commit)
             if self._matches(file, part):
                 with self.explained():
@@ -139,32 +167,58 @@ class Transfer:
         self.watcher.done(file)
 
     def _download(self, file: RemoteFile, commit: str) -> None:
-        """Fetch what is missing of a part."""
-        from huggingface_hub.file_download import hf_hub_url, http_get
-        from huggingface_hub.utils import build_hf_headers
-
+        """Fetch what is missing of a part, in as many tries as bring something."""
         part = self._part(file)
+        fruitless = 0
         with self.explained():
             part.parent.mkdir(parents=True, exist_ok=True)
-            there = file.size - self.remaining(file)
-            if there == 0:
-                part.unlink(missing_ok=True)
-            self.watcher.fetching(file, there)
-            url = hf_hub_url(self.repository, file.path, revision=commit, endpoint=self.endpoint)
-            with _Part(part, lambda at: self.watcher.fetching(file, at)) as handle:
-                try:
-                    http_get(
-                        url,
-                        handle,
-                        resume_size=there,
-                        # A compressed answer cannot be resumed. The token goes to the hub alone: on a redirect to
-                        # another host the client drops it.
-                        headers={**build_hf_headers(), "Accept-Encoding": "identity"},
-                        expected_size=file.size,
-                        displayed_filename=file.path,
-                    )
-                finally:
-                    self.fetched += handle.received
+            with open(part, "ab", buffering=_PIECE, opener=_no_link) as handle:
+                if handle.tell() > file.size:
+                    handle.truncate(0)
+                self.watcher.fetching(file, handle.seek(0, os.SEEK_END))
+                while (begin := handle.tell()) < file.size:
+                    try:
+                        self._take(file, commit, handle)
+                        lost = Lost(f"the download of {self.name} ended early", f"echopix models pull {self.name}")
+                    except Lost as error:
+                        lost = error
+                    handle.flush()
+                    brought = handle.tell() - begin
+                    if handle.tell() == file.size:
+                        break
+                    fruitless = 0 if brought >= _PROGRESS else fruitless + 1
+                    if fruitless == _TRIES:
+                        raise lost
+                    self.watcher.notice(f"{lost.message}: going on at byte {handle.tell()} of {file.path}")
+                    time.sleep(min(lost.pause or 2**fruitless, LONGEST_PAUSE))
+
+    def _take(self, file: RemoteFile, commit: str, handle: BinaryIO) -> None:
+        """One try: from where the part ends; from the start where the server does not go on.
+
+        Raises:
+            Lost: another try may help.
+        """
+        begin = handle.tell()
+        try:
+            with self.web.body(file.path, commit, begin) as reply:
+                if reply.begin != begin:
+                    handle.truncate(0)
+                    if reply.begin:
+                        raise Lost(f"{self.web.endpoint} sends another part of {file.path} than was asked for", "")
+                    begin = handle.seek(0)
+                    self.watcher.fetching(file, 0)
+                told = begin
+                for piece in reply.pieces(file.size - begin):
+                    handle.write(piece)
+                    self.fetched += len(piece)
+                    if handle.tell() - told >= _PIECE or handle.tell() == file.size:
+                        told = handle.tell()
+                        self.watcher.fetching(file, told)
+        except TooLong as error:
+            handle.truncate(0)
+            raise ModelError(
+                f"{error.message} of {file.path}", "the hub or something on the way to it is not what it says it is"
+            ) from None
 
     def _matches(self, file: RemoteFile, path: Path) -> bool:
         """Whether a file's bytes are those that the hub's metadata states."""
@@ -182,134 +236,44 @@ class Transfer:
         return found == file.etag
 
     def _point(self, file: RemoteFile, commit: str, blob: Path) -> None:
-        """Let the hub's library link a checked blob into the commit's folder."""
-        from huggingface_hub import hf_hub_download
-
+        """Link a checked blob into the commit's folder; where a disk has no links, copy it there."""
         pointer = self.snapshot(commit) / file.path
-        if os.path.lexists(pointer) and not self._leads_to(pointer, blob):
-            pointer.unlink()  # a link to nothing, or to other bytes
         with self.explained():
-            hf_hub_download(self.repository, file.path, revision=commit, cache_dir=self.cache, endpoint=self.endpoint)
-        if not self._leads_to(pointer, blob):
-            raise ModelError(f"{pointer} does not lead to the file that was checked", "remove it and try again")
+            if os.path.lexists(pointer) and self._leads_to(pointer, blob):
+                return
+            pointer.parent.mkdir(parents=True, exist_ok=True)
+            beside = pointer.with_name(f".{pointer.name}.{os.urandom(4).hex()}")
+            try:
+                try:
+                    beside.symlink_to(os.path.relpath(blob, pointer.parent))
+                except OSError:
+                    shutil.copyfile(blob, beside)
+                beside.replace(pointer)
+            finally:
+                with suppress(OSError):
+                    beside.unlink(missing_ok=True)
 
     def _leads_to(self, pointer: Path, blob: Path) -> bool:
         """Whether a snapshot's file is the checked blob; on disks without links, a copy of it."""
         return pointer.exists() and (pointer.samefile(blob) or sha256_of(pointer) == sha256_of(blob))
 
-    def not_here(self) -> ModelError:
-        """What there is to say offline, when something is missing."""
-        return ModelError(
-            f"{self.name} is not on this machine, and HF_HUB_OFFLINE forbids fetching it",
-            f"HF_HUB_OFFLINE=0 echopix models pull {self.name}",
-        )
-
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what the library, the network and the disk raise into one sentence each."""
+        """Turn what the disk raises into one sentence."""
         try:
             yield
         except EchopixError:
             raise
-        except Exception as error:
-            said = self._explain(error)
-            if said is None:
-                raise
-            raise said from error
-
-    def _explain(self, error: BaseException) -> ModelError | None:
-        from huggingface_hub import errors
-
-        again = f"type it again, what is there is kept: echopix models pull {self.name}"
-        where = f"{self.repository} at {self.endpoint}"
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            return self._explain(error.__cause__)  # the library looked into its cache and then gave up
-        if isinstance(error, errors.OfflineModeIsEnabled):
-            return self.not_here()
-        if isinstance(error, errors.HFValidationError):
-            return ModelError(f"{self.repository!r} names no repository: {error}", "hf:OWNER/REPO")
-        if isinstance(error, errors.FileMetadataError):
-            return ModelError(f"{self.endpoint} does not state what its files are: {error}", "try another HF_ENDPOINT")
-        if isinstance(error, errors.GatedRepoError):
-            return ModelError(
-                f"{where} is gated: its owner has to let you in",
-                f"accept its terms at {self.endpoint}/{self.repository}, then set HF_TOKEN, or: hf auth login",
-            )
-        if isinstance(error, errors.RevisionNotFoundError):
-            return ModelError(f"{where} has no revision {self.revision!r}", "give a branch, tag or commit it has")
-        if isinstance(error, errors.RepositoryNotFoundError):
-            return ModelError(
-                f"there is no {where}, or it is private", "check the name; for a private one set HF_TOKEN"
-            )
-        if isinstance(error, errors.EntryNotFoundError):
-            return ModelError(f"{where} no longer holds a file that it lists", again)
-        if isinstance(error, errors.HfHubHTTPError):
-            status = error.response.status_code
-            if status in (401, 403):
-                return ModelError(f"{where} refuses access ({status})", "set HF_TOKEN to a token that may read it")
-            if status == 429:
-                return ModelError(f"{self.endpoint} asks to slow down (429)", f"wait some minutes, then {again}")
-            return ModelError(f"{self.endpoint} answers with error {status}", again)
-        if type(error).__module__.partition(".")[0] in (
-            "httpx",
-            "httpx2",
-        ):  # 1.x of the library uses one, 2.x the other
-            what = str(error).strip() or type(error).__name__
-            return ModelError(f"the connection to {self.endpoint} failed: {what}", again)
-        if isinstance(error, OSError):
-            if error.errno is None:  # the library's own, about lengths
-                return ModelError(f"the download of {self.name} ended early", again)
-            return ModelError(
+        except OSError as error:
+            raise ModelError(
                 f"cannot write to {self.cache}: {error.strerror or error}",
                 "make room or mend the permissions, or set HF_HUB_CACHE to another folder",
-            )
-        return None
+            ) from error
 
 
-class _Part(io.BufferedWriter):
-    """A part that is written to at its end, and says how long it is."""
-
-    def __init__(self, path: Path, tell: Callable[[int], None]) -> None:
-        super().__init__(io.FileIO(path, "ab"))
-        self._report = tell
-        self.received = 0
-
-    def write(self, data: Any) -> int:
-        """As of any file; the whole of ``data`` or an error."""
-        count = super().write(data)
-        self.received += count
-        self._report(self.tell())
-        return count
-
-
-class _Forward(logging.Handler):
-    """The library's warnings (retries, rate limits) as notices."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        super().__init__(logging.WARNING)
-        self._watcher = watcher
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """On one line."""
-        self._watcher.notice(" ".join(record.getMessage().split())[:300])
-
-
-@contextmanager
-def library_log(watcher: Watcher) -> Iterator[None]:
-    """The library neither prints nor draws meanwhile; what it has to say goes to the watcher."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    logger = logging.getLogger("huggingface_hub")
-    handlers, propagate, drawing = logger.handlers[:], logger.propagate, not are_progress_bars_disabled()
-    logger.handlers, logger.propagate = [_Forward(watcher)], False
-    if drawing:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = handlers, propagate
-        if drawing:
-            enable_progress_bars()
+def _no_link(path: str, flags: int) -> int:
+    """Open a part, never through a link that somebody put in its place."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def folder_name(repository: str) -> str:

@@ -102,20 +102,26 @@ class Worker:
     Args:
         limit: seconds per file.
         memory: resident bytes at which the process is ended.
-        sabotage: for tests of the harness, what to do instead of answering.
+        sabotage: for tests of the harness, what to do instead of answering; ``plain`` is the command as it is.
+        settings: environment variables of the process.
+        code: that a refusal ends with.
     """
 
-    def __init__(self, limit: float, memory: int, sabotage: str = "") -> None:
+    def __init__(
+        self, limit: float, memory: int, sabotage: str = "", settings: dict[str, str] | None = None, code: int = 4
+    ) -> None:
         self.limit, self.memory, self.sabotage = limit, memory, sabotage
+        self._settings, self._code = settings or {}, code
         self._process: subprocess.Popen[bytes] | None = None
         self._served = 0
 
-    def ask(self, path: Path) -> Ending:
-        """One file through the command."""
+    def ask(self, wanted: Path | list[str]) -> Ending:
+        """One file through ``echopix ask``, or a command of the program by its arguments."""
         process = self._started()
         assert process.stdin is not None
         begun = time.monotonic()
-        process.stdin.write(json.dumps(str(path)).encode() + b"\n")
+        arguments = wanted if isinstance(wanted, list) else ["ask", str(wanted), QUESTION, "--json"]
+        process.stdin.write(json.dumps(arguments).encode() + b"\n")
         process.stdin.flush()
         reply, peak = self._reply(process, begun + self.limit)
         seconds = time.monotonic() - begun
@@ -123,7 +129,7 @@ class Worker:
         if isinstance(reply, str):
             self.close()
             return Ending(reply, "", seconds, peak)
-        return Ending(judged(reply), reply["err"] or reply["out"], seconds, peak)
+        return Ending(judged(reply, self._code), reply["err"] or reply["out"], seconds, peak)
 
     def close(self) -> None:
         """End the process."""
@@ -138,6 +144,7 @@ class Worker:
         if self._process is None:
             environment = {name: value for name, value in os.environ.items() if not name.startswith("ECHOPIX_")}
             environment |= {**_SETTINGS, "ECHOPIX_CONFIG": os.devnull, "PYTHONPATH": str(ROOT)}
+            environment |= self._settings
             self._process = subprocess.Popen(
                 [sys.executable, __file__, "--worker", self.sabotage],
                 stdin=subprocess.PIPE,
@@ -171,19 +178,25 @@ class Worker:
                 return "hung", peak
 
 
-def judged(reply: dict[str, Any]) -> str:
-    """The outcome of a command that came to an end by itself: streams and exit code have to agree."""
+def judged(reply: dict[str, Any], refusal: int = 4) -> str:
+    """The outcome of a command that came to an end by itself: streams and exit code have to agree.
+
+    Args:
+        reply: the worker's.
+        refusal: the exit code of a refusal.
+    """
     code, out, err = reply["code"], reply["out"], reply["err"]
     if "Traceback" in out + err:
         return "traceback"
     if code == 0:
         try:
             (record,) = [json.loads(line) for line in out.splitlines()]
-            clean = record["schema_version"] == 1 and isinstance(record["answer"], str) and not err
+            clean = record["schema_version"] == 1 and isinstance(record.get("answer", record.get("name")), str)
+            clean = clean and not err
         except (ValueError, KeyError, TypeError):
             clean = False
         return ANSWERED if clean else "unclean answer"
-    if code == 4:
+    if code == refusal:
         clean = not out and 1 <= len(err.splitlines()) <= 3 and err.startswith("error:")
         return REFUSED if clean else "unclean refusal"
     return f"exit code {code}"
@@ -226,11 +239,11 @@ def serve(sabotage: str) -> None:
     control = os.fdopen(os.dup(1), "w", encoding="utf-8")
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    main = _sabotaged(sabotage) if sabotage else _command()
+    main = _command(loaded=sabotage != "plain") if sabotage in ("", "plain") else _sabotaged(sabotage)
     with _Stream(1) as out, _Stream(2) as err:  # the descriptors, so that what C code writes is caught as well
         print(json.dumps({}), file=control, flush=True)
         for request in requests:
-            sys.argv = ["echopix", "ask", json.loads(request), QUESTION, "--json"]
+            sys.argv = ["echopix", *json.loads(request)]
             code: object = 0
             try:
                 main()
@@ -263,13 +276,18 @@ class _Stream:
         return text
 
 
-def _command() -> Callable[[], object]:
-    """The program's entrance, with a model that is loaded once; all else is as on a terminal's command line."""
+def _command(loaded: bool) -> Callable[[], object]:
+    """The program's entrance, all of it as on a terminal's command line.
+
+    Args:
+        loaded: whether one model is loaded once and for all.
+    """
     from echopix_cli.cli.app import main
     from echopix_cli.engine import Engine
 
-    loaded = Engine.load("tiny", "cpu")
-    Engine.load = staticmethod(lambda *arguments, **options: loaded)  # type: ignore[assignment]
+    if loaded:
+        model = Engine.load("tiny", "cpu")
+        Engine.load = staticmethod(lambda *arguments, **options: model)  # type: ignore[assignment]
     return main
 
 

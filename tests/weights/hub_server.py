@@ -87,6 +87,7 @@ class HubServer:
         status: name → statuses that the next requests for its bytes are answered with; 0 is the bytes.
         api_status: statuses that the next requests for metadata are answered with.
         slow: seconds before each block of 1 MB.
+        hostile: is given every request first, with its origin and path; true when it has answered it.
     """
 
     def __init__(self) -> None:
@@ -100,6 +101,7 @@ class HubServer:
         self.retry_after = "0"
         self.slow = 0.0
         self.ranges = True
+        self.hostile: Callable[[str, str, BaseHTTPRequestHandler], bool] | None = None
         self.stop = threading.Event()
         self._hub = self._listen("hub", self._answer_hub)
         self._cdn = self._listen("cdn", self._answer_cdn)
@@ -136,8 +138,10 @@ class HubServer:
                     )
                 )
                 try:
-                    answer(self)
-                except (BrokenPipeError, ConnectionResetError):
+                    path = unquote(urlsplit(self.path).path)
+                    if hub.hostile is None or not hub.hostile(origin, path, self):
+                        answer(self)
+                except (BrokenPipeError, ConnectionResetError):  # the client has gone
                     self.close_connection = True
 
             do_HEAD = do_GET

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from echopix_cli.weights.store import Store
 from echopix_cli.weights.transfer import PART, RemoteFile
 
 BIG, SECOND, TALKER = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
-BLOCK = 10 * 1024 * 1024  # what the client writes at once
+CUT = 12_000_000  # bytes after which a connection ends in these tests
 NAME = "hf:someone/omni"
 
 
@@ -66,7 +65,7 @@ def cache(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's pauses between its retries, shortened."""
+    """The pauses between tries, shortened."""
     pause = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: pause(min(seconds, 0.02)))
 
@@ -166,18 +165,33 @@ def flip(path: Path) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
-@pytest.mark.skipif(
-    tuple(map(int, metadata.version("huggingface_hub").split(".")[:2])) < (1, 31),
-    reason="older releases of the client give up at the first cut; the next run then goes on",
-)
 @pytest.mark.usefixtures("impatient")
 def test_a_cut_connection_is_taken_up_again_within_the_run(cache: Path, server: HubServer) -> None:
-    server.cut[BIG] = [12_000_000]
+    server.cut[BIG] = [CUT]
     heard = Heard()
     done = pulled(heard)
-    assert server.served(BIG) == [None, f"bytes={BLOCK}-"]
-    assert any("Trying to resume" in notice for notice in heard.notices)
+    assert server.served(BIG) == [None, f"bytes={CUT}-"]
+    assert any(f"going on at byte {CUT} of {BIG}" in notice for notice in heard.notices)
     assert done.fetched == done.entry.size
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_link_that_drops_every_three_megabytes_gets_there(cache: Path, server: HubServer) -> None:
+    """Each try goes on where the last one ended; only tries that bring nothing are counted against the server."""
+    server.cut[BIG] = [3_000_000] * 8
+    done = pulled()
+    assert server.served(BIG) == [None, *(f"bytes={3_000_000 * n}-" for n in range(1, 9))]
+    assert done.fetched == done.entry.size
+
+
+def test_no_answer_is_asked_for_after_the_check(cache: Path, server: HubServer) -> None:
+    """Each file is asked for once, and its link is made here."""
+    done = pulled()
+    asked = [r.path.rpartition("/")[2] for r in server.requests if r.origin == "hub" and "/resolve/" in r.path]
+    assert sorted(asked) == sorted(done.entry.manifest.files)
+    for name, fact in done.entry.manifest.files.items():
+        link = done.entry.folder / name
+        assert os.readlink(link).startswith("../../blobs/") and link.stat().st_size == fact.size
 
 
 @pytest.mark.usefixtures("impatient")
@@ -190,17 +204,17 @@ def test_what_has_come_is_kept_for_the_next_run(
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-        server.stall[BIG] = [12_000_000] + [0] * 5
+        server.stall[BIG] = [CUT] + [0] * 5
     elif fault == "cut":
-        server.cut[BIG] = [12_000_000] + [0] * 5
+        server.cut[BIG] = [CUT] + [0] * 5
     else:
-        server.cut[BIG] = [12_000_000]
+        server.cut[BIG] = [CUT]
         server.status[BIG] = [0] + [int(fault)] * 6
     with pytest.raises(ModelError) as failed:
         pulled()
     assert f"echopix models pull {NAME}" in failed.value.hint
     (part,) = hub.parts(cache)
-    assert part.stat().st_size == BLOCK
+    assert part.stat().st_size == CUT
     assert not (cache / "models--someone--omni" / "snapshots" / COMMIT / BIG).exists()
     assert Store().all() == []
     with pytest.raises(ModelError, match="not on this machine"):
@@ -209,9 +223,9 @@ def test_what_has_come_is_kept_for_the_next_run(
         switch.clear()
     server.requests.clear()
     done = pulled()
-    assert server.served(BIG) == [f"bytes={BLOCK}-"]
+    assert server.served(BIG) == [f"bytes={CUT}-"]
     assert server.served(SECOND) == []  # whole already
-    assert done.fetched == done.entry.size - BLOCK - sum(
+    assert done.fetched == done.entry.size - CUT - sum(
         fact.size for name, fact in done.entry.manifest.files.items() if name != BIG
     )
     assert Store().verify(done.entry) == []
@@ -221,7 +235,7 @@ def test_what_has_come_is_kept_for_the_next_run(
 def test_a_server_that_ignores_ranges(cache: Path, server: HubServer, repository: Repository) -> None:
     begun = cache / "models--someone--omni" / "blobs" / (repository.sha256[BIG] + PART)
     begun.parent.mkdir(parents=True)
-    begun.write_bytes(repository.files[BIG][:BLOCK])
+    begun.write_bytes(repository.files[BIG][:CUT])
     server.ranges = False
     assert Store().verify(pulled().entry) == []
 
@@ -315,14 +329,14 @@ def test_repositories_that_are_no_models_of_ours(cache: Path, server: HubServer,
     shape = {name: data for name, data in repository.files.items() if not name.startswith("model-")}
     cases: dict[str, tuple[dict[str, bytes], str]] = {
         "other": ({**shape, "config.json": b'{"model_type": "bert"}'}, "a model of type 'bert'"),
-        "unreadable": ({**shape, "config.json": b"nonsense"}, "a model of type 'unknown'"),
+        "unreadable": ({**shape, "config.json": b"nonsense"}, "config.json is not JSON"),
         "empty": ({"README.md": b""}, "holds no config.json"),
         "pickles": ({n: d for n, d in shape.items() if n != index}, r"pickles \((spk_dict.pt|pytorch_model.bin)\)"),
         "outside": ({**shape, index: _index("../../evil.safetensors")}, "'../../evil.safetensors', which is no file"),
         "pickle": ({**shape, index: _index("pytorch_model.bin")}, "'pytorch_model.bin', which is no file of weights"),
         "absent": ({**shape, index: _index("model-9.safetensors")}, "names model-9.safetensors, which is not there"),
         "none": ({**shape, index: b'{"weight_map": {"talker.x": "a.safetensors"}}'}, "names no thinker tensors"),
-        "broken": ({**shape, index: b"[]"}, "cannot read model.safetensors.index.json"),
+        "broken": ({**shape, index: b"[]"}, "model.safetensors.index.json holds a list, not an object"),
     }
     for name, (files, said) in cases.items():
         server.repositories[f"someone/{name}"] = Repository(files)
@@ -391,7 +405,7 @@ def test_a_killed_process_leaves_a_part_that_the_next_goes_on_with(
 ) -> None:
     server.slow = 0.05
     process = start(server, tmp_path)
-    wait_for(lambda: any(part.stat().st_size >= BLOCK for part in hub.parts(cache)))
+    wait_for(lambda: any(part.stat().st_size >= 5_000_000 for part in hub.parts(cache)))
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
@@ -400,8 +414,10 @@ def test_a_killed_process_leaves_a_part_that_the_next_goes_on_with(
         assert "Traceback" not in err
     server.slow = 0.0
     server.requests.clear()
+    (part,) = hub.parts(cache)
+    kept = part.stat().st_size
     done = pulled()  # in this process: no lock of the dead one is in the way
-    assert server.served(BIG) == [f"bytes={BLOCK}-"]
+    assert server.served(BIG) == [f"bytes={kept}-"]
     assert Store().verify(done.entry) == []
 
 

@@ -1,0 +1,67 @@
+"""JSON from elsewhere: of a model's folder, of a hub. Bounded in size and depth, and explained when it is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from echopix_cli.errors import ModelError
+
+LARGEST = 16 * 2**20  # bytes; the family's largest configuration or index has a hundredth of that
+
+
+def parse_object(data: bytes, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        data: UTF-8.
+        where: what it is called when it is none.
+
+    Raises:
+        ModelError: it is something else, or nested more deeply than Python reads.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ModelError(f"{where} is nested too deeply to be read") from None
+    except ValueError as error:
+        raise ModelError(f"{where} {_kind(data, error)}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{where} holds a {type(value).__name__}, not an object")
+    return value
+
+
+def read_object(path: Path, most: int = LARGEST) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Args:
+        path: of the file.
+        most: bytes that are read at all.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelError: it cannot be read, is larger, or holds something else.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(data) > most:
+        raise ModelError(f"{path} is unusually large: more than {most / 1e6:.0f} MB")
+    return parse_object(data, str(path))
+
+
+def _kind(data: bytes, error: ValueError) -> str:
+    """What bytes are that are no JSON."""
+    start = data[:1000].lstrip().lower()
+    if not start:
+        return "is empty"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, not JSON"
+    if isinstance(error, UnicodeDecodeError):
+        return "is not JSON: it is not UTF-8"
+    return f"is not JSON: {error}"
