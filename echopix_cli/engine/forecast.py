@@ -22,7 +22,7 @@ from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.text import block_rows
-from echopix_cli.weights import quantize
+from echopix_cli.weights import packing, quantize
 from echopix_cli.weights.checkpoint import read_config
 
 _MEMINFO = Path("/proc/meminfo")
@@ -200,7 +200,7 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
     mel = min(math.ceil(workload.audio_seconds * _MEL_RATE), MEL_FRAMES)
     a_width, a_inner = audio.d_model, audio.encoder_ffn_dim
     sound = mel * (128 * (4 + itemsize) + 3 * a_width * itemsize) + mel // 2 * itemsize * (4 * a_width + 2 * a_inner)
-    unpacked = itemsize * width * inner if method != quantize.NONE else 0
+    unpacked = itemsize * width * inner if method != packing.NONE else 0
     return Forecast(
         weights=weights,
         features=pool * width * itemsize,
@@ -216,7 +216,7 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
 
 
 def _smaller(method: str) -> tuple[str, ...]:
-    return {quantize.NONE: (quantize.NF4, quantize.INT8), quantize.INT8: (quantize.NF4,)}.get(method, ())
+    return {packing.NONE: (packing.NF4, packing.INT8), packing.INT8: (packing.NF4,)}.get(method, ())
 
 
 def _lighter(workload: Workload, text: Any) -> Iterator[tuple[str, str, Workload]]:

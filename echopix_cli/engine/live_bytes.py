@@ -36,5 +36,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _storage(leaf: Any) -> int | None:
-    """What tells one tensor's memory from another's while both are alive."""
-    return leaf.untyped_storage()._cdata if isinstance(leaf, torch.Tensor) else None
+    """What tells one tensor's memory from another's while both are alive; None where there is none, as on ``meta``."""
+    real = isinstance(leaf, torch.Tensor) and leaf.device.type != "meta"
+    return leaf.untyped_storage()._cdata if real else None

@@ -13,7 +13,7 @@ import torch
 from echopix_cli.engine.forecast import Forecast, Workload, forecast, free_memory, require_room
 from echopix_cli.errors import DeviceError, ModelError
 from echopix_cli.model.configuration import EchoingPixelsConfig
-from echopix_cli.weights import copies, quantize
+from echopix_cli.weights import copies, packing, quantize
 from echopix_cli.weights.checkpoint import read_config, read_quantization
 from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, choose_auto, files_of, find_model
 
@@ -80,7 +80,7 @@ def locate(
     if name == AUTO:
         name, chosen = choose_auto(
             free_memory(device) if device.type == "cuda" else None,
-            {"auto": quantize.NF4, quantize.NONE: "bfloat16"}.get(quantization, quantization),
+            {"auto": packing.NF4, packing.NONE: "bfloat16"}.get(quantization, quantization),
         )
     model = find_model(name)
     try:
@@ -95,7 +95,7 @@ def locate(
             wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
             entry, _ = copies.make(wanted, device, watcher, mend=mend)
             source, config = copies.as_source(wanted, entry), None
-        if not keep_source and source.quantization != quantize.NONE and model.repository is not None:
+        if not keep_source and source.quantization != packing.NONE and model.repository is not None:
             from echopix_cli.weights.upkeep import drop_download
 
             drop_download(model)
@@ -118,14 +118,14 @@ def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSour
         stored = read_quantization(model.folder)
         if stored is None:
             return source
-        method = quantize.INT8 if stored.get("load_in_8bit") else quantize.NF4
+        method = packing.INT8 if stored.get("load_in_8bit") else packing.NF4
         if quantization not in (AUTO, method):
             raise ModelError(f"{model.folder} holds {method} weights: there is nothing else to load", "--quantize auto")
         return replace(source, quantization=method)
     try:
         return files_of(model)
     except ModelError:
-        for method in (quantize.NF4, quantize.INT8):
+        for method in (packing.NF4, packing.INT8):
             if quantization in (AUTO, method):
                 wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
                 if entry := copies.find(wanted):
@@ -135,14 +135,14 @@ def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSour
 
 def _method(source: ModelSource, device: torch.device, quantization: str) -> str:
     """``none``, ``int8`` or ``nf4``: what to hold the linear layers in."""
-    if source.quantization != quantize.NONE:
+    if source.quantization != packing.NONE:
         return source.quantization
     if quantization != AUTO:
         return quantization
     if device.type != "cuda":
-        return quantize.NONE
-    size = quantize.weight_bytes(quantize.stored_tensors(source.folder), quantize.NONE, torch.bfloat16.itemsize).total
-    return quantize.NF4 if size >= LARGE else quantize.NONE
+        return packing.NONE
+    size = quantize.weight_bytes(quantize.stored_tensors(source.folder), packing.NONE, torch.bfloat16.itemsize).total
+    return packing.NF4 if size >= LARGE else packing.NONE
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

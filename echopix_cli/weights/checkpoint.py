@@ -17,7 +17,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
 
@@ -194,39 +194,28 @@ def load_model(
         ModelError: anything missing, unknown, of the wrong shape or unreadable, by name.
     """
     import torch
-    from transformers.utils import logging as library_log
 
-    from echopix_cli.model.attention import IMPLEMENTATION
     from echopix_cli.model.configuration import EchoingPixelsTextConfig
-    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+    from echopix_cli.weights.assembly import assemble
 
-    library_log.disable_progress_bar()  # progress is the command line's business,
-    library_log.set_verbosity_error()  # and what does not fit is raised below, by name
     config = config or read_config(folder)
     if text_overrides:
+        config = copy.deepcopy(config)
         thinker: Any = config.thinker_config
         thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})
-    where = torch.device(device)
-    # Tensors go straight to their device: packed ones would be unpacked and packed again by moving the finished
-    # module, and the others need no second home in the host's memory.
-    placed: dict[str, Any] = {"device_map": {"": where}} if where.type != "cpu" else {}
-    if (quantization := read_quantization(folder)) is not None:
-        if dtype is not None and "bnb_4bit_compute_dtype" in quantization:
-            quantization = {**quantization, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
+    quantization = read_quantization(folder)
+    if quantization is not None:
         # At every layer of every pass it would say that int8 computes in half precision.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", "MatMul8bitLt", UserWarning)  # the same, before 0.50
-        config = copy.deepcopy(config)
-        cast(Any, config).quantization_config = quantization
-        placed = {"device_map": {"": where}}
     tensors = read_tensors(folder) if tensors is None else tensors
+    stored: torch.dtype | None = config.dtype or next(
+        (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None
+    )
     try:
-        model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=dtype or "auto", attn_implementation=IMPLEMENTATION, **placed
-        )
-    except (ValueError, RuntimeError) as error:
+        return assemble(config, tensors.items(), dtype or stored or torch.float32, torch.device(device), quantization)
+    except ValueError as error:
         raise ModelError(f"{folder}: {error}") from None
-    return model.eval()
 
 
 def save_model(

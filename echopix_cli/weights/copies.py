@@ -25,6 +25,7 @@ from echopix_cli.files import sha256_of
 from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import weight_files
 from echopix_cli.weights.hub import SMALL
+from echopix_cli.weights.packing import settings_of
 from echopix_cli.weights.registry import Model, ModelSource, files_of
 from echopix_cli.weights.store import MANIFEST, Entry, Store
 
@@ -198,7 +199,7 @@ def make(
             "dtype": wanted.dtype,
             "format": FORMAT,
             "requested": wanted.model.revision,
-            "quantization_config": quantize.settings_of(wanted.method, dtype),
+            "quantization_config": settings_of(wanted.method, dtype),
         }
         source = _source(wanted.model)
         with store.create(key, kind=KIND, source=source, revision=revision, settings=settings) as stage:

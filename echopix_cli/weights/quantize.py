@@ -16,16 +16,26 @@ import ctypes
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.errors import EchopixError, ModelError
+from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import full_name, load_model, read_config, weight_files
 from echopix_cli.weights.hub import SMALL
+from echopix_cli.weights.packing import (
+    BESIDE,
+    BLOCK,
+    CODE_BYTES,
+    NF4,
+    NONE,
+    bitsandbytes,
+    is_quantized_name,
+    settings_of,
+    shrunk,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -33,48 +43,9 @@ if TYPE_CHECKING:
 
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-NONE, INT8, NF4 = "none", "int8", "nf4"
-BLOCK = 64  # weights of one NF4 scale
-_CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
-_THRESHOLD = 6.0  # int8: input columns beyond it are computed in half precision (bitsandbytes' own default)
 _SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
 _LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the system at once
-_NAMES = re.compile(r"thinker\.model\.(?:bidir_encoder\.)?layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj\.weight")
-# transformers skips modules by name, and its own list for the family names neither tower of ours.
-_SKIPPED = [
-    "thinker.visual",
-    "thinker.audio_tower",
-    "thinker.lm_head",
-    "thinker.model.compressor",
-    "thinker.model.embed_tokens",
-]
 _INDEX = "model.safetensors.index.json"
-# Tensors that a copy has for every packed weight: scales, table of values, format.
-_BESIDE = re.compile(r"_proj\.(?:weight\..+|SCB|weight_format)$")
-
-
-def is_quantized_name(name: str) -> bool:
-    """Whether a tensor, by its full name ``thinker.…``, is the weight of a layer that quantization shrinks."""
-    return _NAMES.fullmatch(name) is not None
-
-
-def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:
-    """What ``config.json`` of a copy says under ``quantization_config``.
-
-    Args:
-        method: ``int8`` or ``nf4``.
-        dtype: of everything that is not quantized, and of the arithmetic.
-    """
-    common = {"quant_method": "bitsandbytes", "llm_int8_skip_modules": list(_SKIPPED)}
-    if method == INT8:
-        return {**common, "load_in_8bit": True, "llm_int8_threshold": _THRESHOLD}
-    return {
-        **common,
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": NF4,
-        "bnb_4bit_use_double_quant": False,
-        "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch."),
-    }
 
 
 @dataclass(frozen=True)
@@ -137,14 +108,14 @@ def weight_bytes(tensors: Mapping[str, Stored], method: str, itemsize: int) -> W
     for name, tensor in tensors.items():
         if not is_quantized_name(name):
             # What a copy has beside its packed weights is counted with them.
-            other += 0 if _BESIDE.search(name) else tensor.count * itemsize
+            other += 0 if BESIDE.search(name) else tensor.count * itemsize
         elif method == NONE:
             linear += tensor.count * itemsize
         else:
             rows, columns = tensor.shape if tensor.shape[1:] != (1,) else (tensor.size * 2, 1)
             weights = rows * columns
             if method == NF4:
-                linear += (weights + 1) // 2 + 4 * -(-weights // BLOCK) + _CODE_BYTES
+                linear += (weights + 1) // 2 + 4 * -(-weights // BLOCK) + CODE_BYTES
             else:
                 linear += weights + 4 * rows
     return WeightBytes(linear, other)
@@ -344,21 +315,6 @@ def parameter_count(model: nn.Module) -> int:
     return total
 
 
-def bitsandbytes() -> Any:
-    """The library.
-
-    Raises:
-        EchopixError: it is not there or cannot be loaded.
-    """
-    try:
-        import bitsandbytes as library
-    except (ImportError, OSError) as error:
-        raise EchopixError(
-            f"quantization needs the package bitsandbytes: {error}", "pip install bitsandbytes, or --quantize none"
-        ) from None
-    return library
-
-
 def give_back_memory() -> None:
     """Let the C library return freed memory to the system, where it can be told to.
 
@@ -377,25 +333,6 @@ def _header(file: Path) -> dict[str, Any]:
     with open(file, "rb") as raw:
         header: dict[str, Any] = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
     return {name: header[name] for name in names}
-
-
-def shrunk(
-    name: str, value: torch.Tensor, method: str, dtype: torch.dtype, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """A tensor as the copy holds it, on the device, under the names that transformers reads."""
-    import torch
-
-    if not (is_quantized_name(name) and value.ndim == 2):
-        return {name: value.to(device, dtype if value.is_floating_point() else None)}
-    modules = bitsandbytes().nn
-    value = value.to(dtype)
-    if method == NF4:
-        weight = modules.Params4bit(value, requires_grad=False, quant_type=NF4, compress_statistics=False).to(device)
-        state = weight.quant_state.as_dict(packed=True)
-        return {name: weight.data, **{f"{name}.{key}": part.to(device) for key, part in state.items()}}
-    weight = modules.Int8Params(value, requires_grad=False, has_fp16_weights=False).to(device)
-    layer = name.removesuffix("weight")
-    return {name: weight.data, f"{layer}SCB": weight.SCB, f"{layer}weight_format": torch.tensor(0, dtype=torch.uint8)}
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.weights.checkpoint import load_model
-from echopix_cli.weights.quantize import NONE, settings_of, shrunk
+from echopix_cli.weights.assembly import assemble, outline
+from echopix_cli.weights.packing import NONE, settings_of, shrunk
 
 if TYPE_CHECKING:
     import torch
@@ -35,22 +32,17 @@ def random_model(
     import torch
 
     from echopix_cli.model.configuration import EchoingPixelsConfig
-    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-    raw = dict(raw)
-    with torch.device("meta"):
-        empty = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig.from_dict(dict(raw)))
+    config = EchoingPixelsConfig(**raw)
     generator = torch.Generator(device).manual_seed(seed)
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in empty.named_parameters():
-        value = torch.empty(parameter.shape, dtype=dtype, device=device)
-        if parameter.ndim == 1:  # norms, and biases: any value will do
-            value.fill_(1.0)
-        else:
-            value.normal_(0.0, 1 / math.sqrt(math.prod(parameter.shape[1:])), generator=generator)
-        tensors.update({name: value} if method == NONE else shrunk(name, value, method, dtype, device))
-    if method != NONE:
-        raw["quantization_config"] = settings_of(method, dtype)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(raw), encoding="utf-8")
-        return load_model(Path(folder), dtype=dtype, device=device, tensors=tensors)
+
+    def values() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in outline(config, dtype).named_parameters():
+            value = torch.empty(parameter.shape, dtype=dtype, device=device)
+            if parameter.ndim == 1:  # norms, and biases: any value will do
+                value.fill_(1.0)
+            else:
+                value.normal_(0.0, 1 / math.sqrt(math.prod(parameter.shape[1:])), generator=generator)
+            yield from ({name: value} if method == NONE else shrunk(name, value, method, dtype, device)).items()
+
+    return assemble(config, values(), dtype, device, None if method == NONE else settings_of(method, dtype))

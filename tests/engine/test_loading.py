@@ -21,6 +21,7 @@ from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import load_model, read_config
+from echopix_cli.weights.packing import is_quantized_name
 from echopix_cli.weights.registry import REGISTERED
 from echopix_cli.weights.store import Store
 
@@ -205,7 +206,7 @@ def test_the_registry_states_these_shapes(random_checkpoint: Path) -> None:
             )
         counts = {True: 0, False: 0}
         for name, parameter in built.named_parameters():
-            counts[quantize.is_quantized_name(name)] += parameter.numel()
+            counts[is_quantized_name(name)] += parameter.numel()
         assert model.shape is not None
         assert counts[True] == pytest.approx(model.shape.linear, rel=0.01)
         assert counts[False] == pytest.approx(model.shape.other, rel=0.02)

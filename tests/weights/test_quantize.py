@@ -18,7 +18,7 @@ from torch import nn
 
 from echopix_cli.engine.loading import locate
 from echopix_cli.errors import ModelError
-from echopix_cli.weights import copies, quantize
+from echopix_cli.weights import copies, packing, quantize
 from echopix_cli.weights.checkpoint import load_model, read_config, read_quantization, read_tensors
 from echopix_cli.weights.registry import find_model
 from echopix_cli.weights.stock import load_base
@@ -50,7 +50,7 @@ def freshly_quantized(folder: Path, method: str, dtype: torch.dtype) -> nn.Modul
 
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-    settings = quantize.settings_of(method, dtype)
+    settings = packing.settings_of(method, dtype)
     del settings["quant_method"]
     model: nn.Module = EchoingPixelsForConditionalGeneration.from_pretrained(
         None,
@@ -121,7 +121,7 @@ def test_modules_that_are_not_as_they_should_be_are_named(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"thinker\.visual\.\S+ was loaded as torch\.bfloat16, not torch\.float32"):
         quantize.check_modules(model, "none", torch.float32)
     # What transformers' own list of names for this family leads to.
-    names = freshly_quantized.__globals__["quantize"]._SKIPPED
+    names = packing._SKIPPED
     kept, names[:] = list(names), ["visual", "audio_tower", "lm_head"]
     try:
         loose = freshly_quantized(folder, "nf4", torch.float32)

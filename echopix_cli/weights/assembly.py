@@ -1,0 +1,170 @@
+"""A model put together from its tensors: each goes to its place on the device once, and nothing is allocated beside.
+
+transformers' own loading reserves the whole model on the device a second time before it reads anything, and turns
+running out of memory into other errors on the way. A copy is made and proven with its tensors on the device already,
+where there may be no room for that.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.errors import described
+from echopix_cli.weights.packing import BLOCK, INT8, NF4, bitsandbytes, is_quantized_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from echopix_cli.model.configuration import EchoingPixelsConfig
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+_CPU_ROWS = 32  # outputs that bitsandbytes' kernel for CPUs with bfloat16 instructions packs together
+_VALUES = 16  # of nf4's table
+_NAMED = 8  # tensors of one kind that a message names
+
+
+def assemble(
+    config: EchoingPixelsConfig,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: Mapping[str, Any] | None = None,
+) -> EchoingPixelsForConditionalGeneration:
+    """A model of these tensors, ready for inference.
+
+    A tensor that is on the device in its final precision already is taken as it is, not copied.
+
+    Args:
+        config: of the model; left as it is.
+        tensors: by full name ``thinker.…``, in any order; of a packed layer also what stands beside its weight.
+        dtype: of everything that is not packed.
+        device: that will hold the model.
+        quantization: as ``config.json`` states it; None for full precision.
+
+    Raises:
+        ValueError: tensors that are missing, unknown or of another shape, by name.
+    """
+    from torch import nn
+
+    model = outline(config, dtype)
+    method = _method(quantization)
+    if quantization is not None:
+        _replace_layers(model, quantization, dtype)
+        model.config.quantization_config = dict(quantization)
+    missing = {name for name, _ in model.named_parameters()}
+    unknown: list[str] = []
+    misshapen: list[str] = []
+    packed: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors:
+        layer = name.rpartition("_proj.")[0] + "_proj"
+        if method is not None and is_quantized_name(f"{layer}.weight") and not name.endswith(".bias"):
+            packed.setdefault(layer, {})[name.removeprefix(f"{layer}.")] = tensor
+        elif name not in missing:
+            unknown.append(name)
+        else:
+            missing.remove(name)
+            if (place := model.get_parameter(name)).shape != tensor.shape:
+                misshapen.append(name)
+                continue
+            value = tensor.to(device, dtype)
+            _put(model, name, nn.Parameter(value, requires_grad=place.requires_grad))
+    for layer, parts in packed.items():
+        name = f"{layer}.weight"
+        if name not in missing or "weight" not in parts:
+            unknown += [f"{layer}.{part}" for part in parts]
+            continue
+        missing.remove(name)
+        unpack = _four_bits if method == NF4 else _eight_bits
+        weight = unpack(name, model.get_submodule(layer), parts, device)
+        if weight is None:
+            misshapen.append(name)
+        else:
+            _put(model, name, weight)
+    told = {"lacks": missing, "holds unknown": unknown, "has the wrong shape for": misshapen}
+    if complaints := [f"{what} {', '.join(sorted(names)[:_NAMED])}" for what, names in told.items() if names]:
+        raise ValueError(f"this checkpoint {'; '.join(complaints)}")
+    model.to(device)  # what is computed rather than stored: tables of frequencies
+    return model.eval()
+
+
+def outline(config: EchoingPixelsConfig, dtype: torch.dtype) -> EchoingPixelsForConditionalGeneration:
+    """The modules of a model: parameters take no memory yet, tables of frequencies are computed."""
+    from accelerate import init_empty_weights
+
+    from echopix_cli.model.attention import IMPLEMENTATION
+    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+
+    with init_empty_weights(include_buffers=False):
+        model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration._from_config(
+            copy.deepcopy(config), dtype=dtype, attn_implementation=IMPLEMENTATION
+        )
+    return model
+
+
+def _method(quantization: Mapping[str, Any] | None) -> str | None:
+    if quantization is None:
+        return None
+    return INT8 if quantization.get("load_in_8bit") else NF4
+
+
+def _replace_layers(model: nn.Module, quantization: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Put bitsandbytes' layers where quantized weights go."""
+    modules = bitsandbytes().nn
+    for name, module in list(model.named_modules()):
+        if not is_quantized_name(f"{name}.weight"):
+            continue
+        sizes = {"input_features": module.in_features, "output_features": module.out_features}
+        sizes |= {"bias": module.bias is not None, "device": "meta"}
+        if _method(quantization) == NF4:
+            layer = modules.Linear4bit(**sizes, compute_dtype=dtype, compress_statistics=False, quant_type=NF4)
+            if module.out_features % _CPU_ROWS or module.in_features % BLOCK:
+                layer.support_avx512bf16_for_cpu = False  # its kernel takes no other sizes, and would say so by assert
+        else:
+            threshold = float(quantization.get("llm_int8_threshold", 6.0))
+            layer = modules.Linear8bitLt(**sizes, has_fp16_weights=False, threshold=threshold)
+        model.set_submodule(name, layer.requires_grad_(False))
+
+
+def _four_bits(name: str, layer: Any, parts: dict[str, torch.Tensor], device: torch.device) -> nn.Parameter | None:
+    """Two weights to a byte, with their scales; None where they are not the layer's.
+
+    Raises:
+        ValueError: what stands beside the weights does not say how to read them.
+    """
+    data, count = parts.pop("weight"), layer.out_features * layer.in_features
+    try:
+        weight: Any = bitsandbytes().nn.Params4bit.from_prequantized(
+            data, parts, requires_grad=False, device=device, module=layer
+        )
+        state = weight.quant_state
+        fits = (
+            tuple(state.shape) == (layer.out_features, layer.in_features)
+            and data.nbytes == (count + 1) // 2
+            and state.absmax.numel() == -(-count // state.blocksize)
+            and state.code.numel() == _VALUES
+        )
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read: what stands beside it is not nf4's ({described(error)})") from None
+    return weight if fits else None
+
+
+def _eight_bits(name: str, layer: Any, parts: dict[str, torch.Tensor], device: torch.device) -> nn.Parameter | None:
+    """A weight to a byte, and a scale for each row; None where they are not the layer's."""
+    data, scales = parts["weight"], parts.get("SCB")
+    if tuple(data.shape) != (layer.out_features, layer.in_features):
+        return None
+    if scales is None or scales.numel() != layer.out_features:
+        return None
+    data = data.to(device)
+    weight: nn.Parameter = bitsandbytes().nn.Int8Params(
+        data, requires_grad=False, has_fp16_weights=False, CB=data, SCB=scales.to(device)
+    )
+    return weight
+
+
+def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    path, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(path), attribute, parameter)

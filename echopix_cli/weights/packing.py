@@ -1,0 +1,85 @@
+"""Linear layers in four or eight bits: which they are, what their tensors are called, and how one is packed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.errors import EchopixError
+
+if TYPE_CHECKING:
+    import torch
+
+NONE, INT8, NF4 = "none", "int8", "nf4"
+BLOCK = 64  # weights of one NF4 scale
+CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
+_THRESHOLD = 6.0  # int8: input columns beyond it are computed in half precision (bitsandbytes' own default)
+_NAMES = re.compile(r"thinker\.model\.(?:bidir_encoder\.)?layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj\.weight")
+# transformers skips modules by name, and its own list for the family names neither tower of ours.
+_SKIPPED = [
+    "thinker.visual",
+    "thinker.audio_tower",
+    "thinker.lm_head",
+    "thinker.model.compressor",
+    "thinker.model.embed_tokens",
+]
+# Tensors that a copy has for every packed weight: scales, table of values, format.
+BESIDE = re.compile(r"_proj\.(?:weight\..+|SCB|weight_format)$")
+
+
+def is_quantized_name(name: str) -> bool:
+    """Whether a tensor, by its full name ``thinker.…``, is the weight of a layer that quantization shrinks."""
+    return _NAMES.fullmatch(name) is not None
+
+
+def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What ``config.json`` of a copy says under ``quantization_config``.
+
+    Args:
+        method: ``int8`` or ``nf4``.
+        dtype: of everything that is not quantized, and of the arithmetic.
+    """
+    common = {"quant_method": "bitsandbytes", "llm_int8_skip_modules": list(_SKIPPED)}
+    if method == INT8:
+        return {**common, "load_in_8bit": True, "llm_int8_threshold": _THRESHOLD}
+    return {
+        **common,
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": NF4,
+        "bnb_4bit_use_double_quant": False,
+        "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def shrunk(
+    name: str, value: torch.Tensor, method: str, dtype: torch.dtype, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """A tensor as the copy holds it, on the device, under the names that transformers reads."""
+    import torch
+
+    if not (is_quantized_name(name) and value.ndim == 2):
+        return {name: value.to(device, dtype if value.is_floating_point() else None)}
+    pack = bitsandbytes().functional
+    value = value.to(dtype).to(device).contiguous()
+    if method == NF4:
+        packed, state = pack.quantize_4bit(value, blocksize=BLOCK, compress_statistics=False, quant_type=NF4)
+        beside = {key: part.to(device) for key, part in state.as_dict(packed=True).items()}
+        return {name: packed, **{f"{name}.{key}": part for key, part in beside.items()}}
+    packed, scales, _ = pack.int8_vectorwise_quant(value.to(torch.float16))
+    layer = name.removesuffix("weight")
+    return {name: packed, f"{layer}SCB": scales, f"{layer}weight_format": torch.tensor(0, dtype=torch.uint8)}
+
+
+def bitsandbytes() -> Any:
+    """The library.
+
+    Raises:
+        EchopixError: it is not there or cannot be loaded.
+    """
+    try:
+        import bitsandbytes as library
+    except (ImportError, OSError) as error:
+        raise EchopixError(
+            f"quantization needs the package bitsandbytes: {error}", "pip install bitsandbytes, or --quantize none"
+        ) from None
+    return library
