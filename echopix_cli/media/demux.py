@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -21,6 +23,10 @@ _SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; 
 # Decoders that are certain which frames nothing refers to. HEVC's is not: higher temporal layers may.
 _KNOW_REFERENCES = ("h264",)
 _THREADS = 4  # decoding threads: more would mostly buy memory
+# Decoders that one damaged frame can crash when several frames are decoded at once.
+_THREAD_TYPES = {"vp9": "SLICE"}
+# FFmpeg's own decoders of these pass over the alpha channel, which WebM keeps beside each packet.
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 _Track = TypeVar("_Track", VideoStream, AudioStream)
 
@@ -77,17 +83,23 @@ def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks:
     return True
 
 
-def prepare_decoder(stream: VideoStream, max_area: int, *, strict: bool = False) -> None:
-    """Let the decoder use a few threads, and refuse frames that outgrow the header before it allocates.
+def open_decoder(stream: VideoStream, max_area: int, *, strict: bool = False) -> VideoCodecContext | None:
+    """The decoder of a track, which uses a few threads; None where this FFmpeg has none.
 
-    Decoders count whole blocks, of up to 64 × 64 pixels, and what they refuse they do not name. So they are
-    given room, and whoever takes a frame checks its size. If ``strict``, whatever is damaged is refused as well,
-    where a decoder would otherwise guess what is missing.
+    It refuses frames that outgrow the header before it allocates. Decoders count whole blocks, of up to 64 × 64
+    pixels, and what they refuse they do not name. So they are given room, and whoever takes a frame checks its size.
+    If ``strict``, whatever is damaged is refused as well, where a decoder would otherwise guess what is missing.
     """
-    stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.thread_count = _THREADS
+    decoder = stream.codec_context
+    if decoder is None:
+        return None
+    if stream.metadata.get("alpha_mode") == "1" and decoder.name in _WITH_ALPHA:
+        decoder = cast(VideoCodecContext, CodecContext.create(_WITH_ALPHA[decoder.name], "r"))
+    decoder.thread_type = _THREAD_TYPES.get(decoder.name, "AUTO")
+    decoder.thread_count = _THREADS
     strictness = {"err_detect": "explode"} if strict else {}
-    stream.codec_context.options = {"max_pixels": str(2 * max_area), **strictness}
+    decoder.options = {"max_pixels": str(2 * max_area), **strictness}
+    return decoder
 
 
 def can_omit(stream: VideoStream) -> bool:
@@ -95,15 +107,15 @@ def can_omit(stream: VideoStream) -> bool:
     return stream.codec_context is not None and stream.codec_context.name in _KNOW_REFERENCES
 
 
-def omit_unreferenced(stream: VideoStream, omit: bool) -> None:
+def omit_unreferenced(decoder: VideoCodecContext, omit: bool) -> None:
     """From the next packet on, let the decoder pass over frames that no other frame refers to, or let it not."""
-    stream.codec_context.skip_frame = "NONREF" if omit else "DEFAULT"
+    decoder.skip_frame = "NONREF" if omit else "DEFAULT"
 
 
-def video_frames(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
+def video_frames(decoder: VideoCodecContext, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
     """Decode one packet, or what the decoder still holds if ``packet`` is None."""
     try:
-        return stream.decode(packet)
+        return decoder.decode(packet)
     except READ_ERRORS:
         damage.packets += 1
         return []

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
 from echopix_cli.media.cost import Meter
-from echopix_cli.media.demux import Damage, packets, prepare_decoder, video_frames
+from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
@@ -59,14 +59,14 @@ def _rotation(path: str | os.PathLike[str], track: TrackInfo, limits: Limits) ->
         return None
     with opened(path, limits) as container:
         stream = video_tracks(container)[track.index]
-        if stream.codec_context is None:
+        decoder = open_decoder(stream, limits.max_area)
+        if decoder is None:
             return None
-        prepare_decoder(stream, limits.max_area)
         damage = Damage()
         for packet in packets(container, stream, damage):
-            for frame in video_frames(stream, packet, damage):
+            for frame in video_frames(decoder, packet, damage):
                 return -frame.rotation % 360
-        return next((-frame.rotation % 360 for frame in video_frames(stream, None, damage)), None)
+        return next((-frame.rotation % 360 for frame in video_frames(decoder, None, damage)), None)
 
 
 class _Refused(BaseException):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.cost import Meter
+from echopix_cli.media.pixels import upright
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.sampling import Ints, Pixels, resize_frames, smart_resize
 from echopix_cli.media.source import READ_ERRORS
 
 Arrived = Callable[[Pixels, int], None]
+_SAME_SHAPE = 0.02  # aspect ratios that differ by less are one: encoders round a size to whole blocks
 
 
 class Slots:
@@ -36,7 +37,7 @@ class Slots:
         self.size: tuple[int, int] | None = None
         self.rotation: int | None = None
         self.meter = meter
-        self._mirrors = False
+        self._decoder = ""
         self._name, self._plan = name, plan
         self._arrived, self._ready = arrived, 0
 
@@ -51,15 +52,15 @@ class Slots:
         return len(self.missing)
 
     def fill(
-        self, frames: Iterator[tuple[int, VideoFrame]], pixel_aspect: float, mirrors: bool, stand_ins: bool
+        self, frames: Iterator[tuple[int, VideoFrame]], pixel_aspect: float, decoder: str, stand_ins: bool
     ) -> None:
-        """Take the wanted ones from ``(tick, frame)`` pairs in presentation order; ``mirrors`` as of :func:`upright`.
+        """Take the wanted ones from ``(tick, frame)`` pairs in presentation order; ``decoder`` as of :func:`upright`.
 
         Where a wanted frame does not come out, the one on screen before it stands in, if ``stand_ins`` are let, it
         is not wanted itself and nearer than half the distance between samples.
         """
         reach = (self.wanted[-1] - self.wanted[0]) / max(1, len(self.wanted) - 1) / 2
-        self._mirrors = mirrors
+        self._decoder = decoder
         slot, spare = 0, None
         for tick, frame in frames:
             while slot < len(self.wanted) and self.wanted[slot] < tick:
@@ -78,18 +79,15 @@ class Slots:
             return
         check_size(self._name, frame.width, frame.height, self._plan.limits)
         try:
-            pixels, turned = upright(frame, self._mirrors)
+            pixels, turned = upright(frame, self._decoder)
         except READ_ERRORS:
             return
-        height, width = pixels.shape[1:]
-        if turned:
-            height = max(1, round(height * pixel_aspect))
-        else:
-            width = max(1, round(width * pixel_aspect))
-        if self.frames is None:
-            self.size, self.rotation = (height, width), -frame.rotation % 360
-            self.frames = self._allocate(height, width)
-        self.frames[slot] = resize_frames(pixels[None], *self.frames.shape[2:])[0]
+        width, height = max(1, round(frame.width * pixel_aspect)), frame.height  # as stored
+        size = (width, height) if turned else (height, width)
+        if self.frames is None or self.size is None:
+            self.size, self.rotation = size, -frame.rotation % 360
+            self.frames = self._allocate(*size)
+        self.frames[slot] = _fit(pixels, size, self.size, (self.frames.shape[2], self.frames.shape[3]))
         self.ticks[slot], self.filled[slot] = tick, True
         self._tell(self.frames)
 
@@ -132,27 +130,20 @@ def check_size(name: str, width: int, height: int, limits: Limits) -> None:
         )
 
 
-def upright(frame: VideoFrame, mirrors: bool) -> tuple[Pixels, bool]:
-    """A frame as uint8 ``(3, H, W)`` RGB with its display matrix applied; and whether axes were swapped.
-
-    The matrix maps (x, y) to (a·x + c·y, b·x + d·y); phones use it for turns by quarters and mirroring.
+def _fit(pixels: Pixels, size: tuple[int, int], first: tuple[int, int], room: tuple[int, int]) -> Pixels:
+    """A frame as uint8 ``(3, *room)``: filling it, or between black bars where its shape is not the clip's.
 
     Args:
-        mirrors: whether the matrix itself may be looked at; otherwise only its angle is applied.
+        pixels: uint8 ``(3, H, W)``.
+        size: its height and width as displayed.
+        first: those of the clip's first frame, which fills the room.
     """
-    pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)  # (H, W, 3)
-    if not mirrors:
-        quarters = round(frame.rotation / 90) % 4
-        return np.rot90(pixels, quarters).transpose(2, 0, 1), quarters % 2 == 1
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
-        return pixels.transpose(2, 0, 1), False
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
-    turned = abs(b) + abs(c) > abs(a) + abs(d)
-    if turned:
-        pixels = pixels.transpose(1, 0, 2)
-    if (c if turned else a) < 0:
-        pixels = pixels[:, ::-1]
-    if (b if turned else d) < 0:
-        pixels = pixels[::-1]
-    return pixels.transpose(2, 0, 1), turned
+    ratio = (size[1] * first[0]) / (size[0] * first[1])  # how much wider it is than the first
+    if abs(ratio - 1) < _SAME_SHAPE:
+        fitted: Pixels = resize_frames(pixels[None], *room)[0]
+        return fitted
+    height, width = max(1, round(room[0] * min(1.0, 1 / ratio))), max(1, round(room[1] * min(1.0, ratio)))
+    fitted = np.zeros((3, *room), np.uint8)
+    top, left = (room[0] - height) // 2, (room[1] - width) // 2
+    fitted[:, top : top + height, left : left + width] = resize_frames(pixels[None], height, width)[0]
+    return fitted

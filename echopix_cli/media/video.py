@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -25,9 +26,6 @@ from echopix_cli.media.slots import Arrived, Slots, check_size
 from echopix_cli.media.source import shown
 from echopix_cli.media.walk import Walk
 
-# Decoders whose colour profiles have a name. PyAV frees that name twice when a frame's side data was looked at, and
-# the process crashes: most PNGs that are screenshots are of this kind.
-_NAMED_PROFILES = ("png", "apng")
 _CREDIBLE_ASPECT = 10.0  # a pixel wider or narrower than this is a broken header, not a lens
 
 
@@ -127,21 +125,22 @@ def _decode(
             decoder makes of damage, and what may stand in for a lost frame, depends on frames that were passed over.
     """
     with Walk(path, track, plan, scan, strict=omit) as walk:
-        codec = walk.stream.codec_context
-        if codec is None:
+        header = walk.stream.codec_context
+        if header is None:
             return
-        check_size(shown(path), codec.width, codec.height, plan.limits)
-        slots.meter.foresee(sum(last + 1 - first for first, last in ranges), codec.width, codec.height)
-        mirrors = codec.name not in _NAMED_PROFILES
+        check_size(shown(path), header.width, header.height, plan.limits)
+        slots.meter.foresee(sum(last + 1 - first for first, last in ranges), header.width, header.height)
         keep = needed(scan, slots.wanted) if omit else None
         for first, last in ranges:
             run = walk.run(first, last)
-            frames = _frames(walk.stream, run, keep, scan.timed, damage, slots.meter)
-            slots.fill(frames, _pixel_aspect(walk.stream), mirrors, stand_ins=not omit)
+            if walk.decoder is None:
+                return
+            frames = _frames(walk.decoder, run, keep, scan.timed, damage, slots.meter)
+            slots.fill(frames, _pixel_aspect(walk.stream), walk.decoder.name, stand_ins=not omit)
 
 
 def _frames(
-    stream: VideoStream,
+    decoder: VideoCodecContext,
     run: Iterator[tuple[int, Packet[VideoStream]]],
     keep: Flags | None,
     timed: bool,
@@ -158,14 +157,14 @@ def _frames(
         if keep is not None:
             if damage.packets > before:
                 break
-            omit_unreferenced(stream, packet is not None and not keep[number])
-        for frame in video_frames(stream, packet, damage):
+            omit_unreferenced(decoder, packet is not None and not keep[number])
+        for frame in video_frames(decoder, packet, damage):
             meter.picture(frame.width, frame.height)
             tick = (frame.dts if frame.pts is None else frame.pts) if timed else count
             count += 1
             if tick is not None:
                 yield tick, frame
-    stream.codec_context.flush_buffers()  # the decoder has seen the end; let it begin anew
+    decoder.flush_buffers()  # the decoder has seen the end; let it begin anew
 
 
 def _pixel_aspect(stream: VideoStream) -> float:

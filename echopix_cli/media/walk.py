@@ -11,9 +11,10 @@ from types import TracebackType
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from echopix_cli.media.demux import Damage, packets, prepare_decoder, seek_before, seek_to
+from echopix_cli.media.demux import Damage, open_decoder, packets, seek_before, seek_to
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.scan import Scan
 from echopix_cli.media.source import opened, video_tracks
@@ -30,13 +31,15 @@ class Walk:
     Args:
         track: position among the file's usable video tracks.
         scan: of the same track.
-        strict: whether the decoder refuses what is damaged, as of :func:`~echopix_cli.media.demux.prepare_decoder`.
+        strict: whether the decoder refuses what is damaged, as of :func:`~echopix_cli.media.demux.open_decoder`.
 
     Raises:
         MediaError: on entering; the file cannot be opened any more.
     """
 
-    stream: VideoStream  # with a decoder of its own; another one may have taken its place when a run begins
+    # Another stream and decoder may have taken their places when a run begins.
+    stream: VideoStream
+    decoder: VideoCodecContext | None  # of the stream; None where there is none for it
 
     def __init__(
         self, path: str | os.PathLike[str], track: int, plan: DecodePlan, scan: Scan, *, strict: bool = False
@@ -65,7 +68,7 @@ class Walk:
     def run(self, first: int, last: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
         """Go to packet ``first``, which lies not before the end of the last run: it and all up to ``last``, numbered.
 
-        :attr:`stream` decodes them. A run may be left before its end.
+        :attr:`decoder` decodes them. A run may be left before its end.
         """
         if self._seeks and first - self._place > _WORTH_A_SEEK and not self._seek(first):
             self._seeks = False
@@ -76,8 +79,7 @@ class Walk:
     def _open(self) -> None:
         self._container = container = self._open_file.enter_context(opened(self._path, self._plan.limits))
         self.stream = video_tracks(container)[self._track]
-        if self.stream.codec_context is not None:
-            prepare_decoder(self.stream, self._plan.limits.max_area, strict=self._strict)
+        self.decoder = open_decoder(self.stream, self._plan.limits.max_area, strict=self._strict)
         if self._scan.sought:
             seek_before(container, self.stream, self._plan.from_time + self._scan.origin)
         self._packets = packets(container, self.stream, Damage())  # the scan has counted these places already

@@ -1,0 +1,129 @@
+"""A decoded frame as plain RGB: upright, on white where it is transparent, and within the range of a screen."""
+
+from __future__ import annotations
+
+from enum import Enum
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import av
+import numpy as np
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+
+from echopix_cli.media.sampling import Pixels
+
+# Decoders whose colour profiles have a name. PyAV frees that name twice when a frame's side data was looked at, and
+# the process crashes: most PNGs that are screenshots are of this kind.
+_NAMED_PROFILES = ("png", "apng")
+_PQ, _HLG, _BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer functions of HDR, and of their primaries
+_WHITE = 203.0  # nits; how bright HDR shows what is white paper in SDR (ITU-R BT.2408)
+_HLG_PEAK = 1000.0  # nits; of the screen that HLG is graded for
+_KNEE = 0.9  # of white; what is brighter is pressed together instead of being cut off
+_ENOUGH = 2**19  # pixels of a tone-mapped frame: larger ones are made smaller first, since each takes a while
+
+Values = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def _unnamed(kind: type[Enum], value: object) -> Enum:
+    """A member for a kind of side data that PyAV's table lacks, such as EXIF: the others can be read beside it."""
+    member = object.__new__(kind)
+    member._value_, member._name_ = value, f"UNNAMED_{value}"
+    return member
+
+
+SideDataType._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]
+
+
+def upright(frame: VideoFrame, decoder: str) -> tuple[Pixels, bool]:
+    """A frame as uint8 ``(3, H, W)`` RGB with its display matrix applied; and whether axes were swapped.
+
+    The matrix maps (x, y) to (a·x + c·y, b·x + d·y); phones use it for turns by quarters and mirroring.
+
+    Args:
+        decoder: FFmpeg's name of the decoder that the frame came from.
+    """
+    pixels = rgb(frame)
+    matrix = display_matrix(frame, decoder)
+    if matrix is None:
+        return pixels.transpose(2, 0, 1), False
+    a, b, c, d = matrix
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    if turned:
+        pixels = pixels.transpose(1, 0, 2)
+    if (c if turned else a) < 0:
+        pixels = pixels[:, ::-1]
+    if (b if turned else d) < 0:
+        pixels = pixels[::-1]
+    return pixels.transpose(2, 0, 1), turned
+
+
+def display_matrix(frame: VideoFrame, decoder: str) -> tuple[int, int, int, int] | None:
+    """The ``(a, b, c, d)`` of a frame's display matrix, as of :func:`upright`; None where it has none."""
+    if decoder in _NAMED_PROFILES:
+        frame = _without_profile(frame)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return None
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), np.int32)[:5])
+    return a, b, c, d
+
+
+def _without_profile(frame: VideoFrame) -> VideoFrame:
+    """The same frame without its colour profile."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    graph.link_nodes(source, graph.add("sidedata", "delete:ICC_PROFILE"), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
+
+
+def rgb(frame: VideoFrame) -> Pixels:
+    """A frame as uint8 ``(H, W, 3)`` RGB, as it is stored; in HDR it may come out smaller."""
+    if frame.color_trc in (_PQ, _HLG):
+        return _tone_mapped(frame)
+    if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
+        pixels = frame.to_ndarray(format="rgba")  # (H, W, 4)
+        alpha = pixels[..., 3:].astype(np.uint16)
+        if alpha.min() < 255:
+            return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+
+def _tone_mapped(frame: VideoFrame) -> Pixels:
+    """The SDR picture of a frame in HDR: white at 203 nits, brighter places pressed together below full scale.
+
+    libswscale can do it, but takes seconds to prepare for each size, and libavfilter's own needs a library that PyAV
+    does not carry.
+    """
+    shrink = min(1.0, (_ENOUGH / (frame.width * frame.height)) ** 0.5)
+    width, height = (max(1, round(edge * shrink)) for edge in (frame.width, frame.height))
+    stored = frame.reformat(width, height, "rgb48le", interpolation="AREA").to_ndarray()  # (H, W, 3) uint16
+    light = _light(frame.color_trc)[stored]
+    if frame.color_trc == _HLG:  # the screen's own gamma, which depends on the luminance
+        light *= (light @ _LUMINANCE)[..., None] ** 0.2 * (_HLG_PEAK / _WHITE)
+    if frame.color_primaries == _BT2020:
+        light = np.maximum(light @ _TO_BT709, 0)
+    brightest = light.max(axis=-1, keepdims=True)
+    over = np.maximum(brightest - _KNEE, 0)
+    light *= np.where(over > 0, (_KNEE + over / (1 + over / (1 - _KNEE))) / np.maximum(brightest, _KNEE), 1)
+    return np.round(255 * np.minimum(light, 1) ** (1 / 2.2)).astype(np.uint8)
+
+
+_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020's red, green and blue
+# Rows of ITU-R BT.2087's matrix from BT.2020 to BT.709, transposed to stand behind a pixel.
+_TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32).T
+
+
+@cache
+def _light(transfer: int) -> Values:
+    """For each 16-bit value the light that it stands for: in units of white for PQ, of the scene for HLG."""
+    signal = np.linspace(0, 1, 65_536)
+    if transfer == _PQ:  # SMPTE ST 2084
+        power = signal ** (32 / 2523)
+        light = (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (16_384 / 2610)
+        return (light * 10_000 / _WHITE).astype(np.float32)
+    high = (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12  # ARIB STD-B67
+    return np.where(signal <= 0.5, signal**2 / 3, high).astype(np.float32)
