@@ -1,4 +1,4 @@
-"""Compare the port with reference vectors: ``python tests/golden/check.py DIR``.
+"""Compare the port with reference vectors: ``python tests/golden/check.py DIR [--device cuda]``.
 
 ``DIR/checkpoint`` is a checkpoint in the authors' layout, ``DIR/cases/*`` hold inputs and what the authors'
 implementation made of them. Folders that themselves hold such folders (``DIR/variants/*``) are checked too.
@@ -42,6 +42,7 @@ class Row:
 
 def exact(case: str, field: str, ours: Tensor, theirs: Tensor) -> Row:
     """Integers must be the same."""
+    ours = ours.cpu()
     if ours.shape != theirs.shape:
         return Row(case, field, f"shape {tuple(ours.shape)} against {tuple(theirs.shape)}", False)
     wrong = int((ours != theirs).sum())
@@ -50,6 +51,7 @@ def exact(case: str, field: str, ours: Tensor, theirs: Tensor) -> Row:
 
 def close(case: str, field: str, ours: Tensor, theirs: Tensor, relative: bool = False) -> Row:
     """Floats within 1e-4 absolute; gradients within 1e-3 of the reference's largest value."""
+    ours = ours.cpu()
     if ours.shape != theirs.shape:
         return Row(case, field, f"shape {tuple(ours.shape)} against {tuple(theirs.shape)}", False)
     difference = float((ours.double() - theirs.double()).abs().max())
@@ -59,7 +61,7 @@ def close(case: str, field: str, ours: Tensor, theirs: Tensor, relative: bool = 
     return Row(case, field, f"{difference:.2e}", difference <= ABSOLUTE)
 
 
-def load(folder: Path, env: dict[str, str]) -> EchoingPixelsForConditionalGeneration:
+def load(folder: Path, env: dict[str, str], device: torch.device) -> EchoingPixelsForConditionalGeneration:
     """The folder's checkpoint in single precision, under the authors' environment switches of a case."""
     overrides: dict[str, object] = {}
     if "MROPE_SECTION" in env:
@@ -68,21 +70,22 @@ def load(folder: Path, env: dict[str, str]) -> EchoingPixelsForConditionalGenera
         overrides["retain_token"] = env["RETAIN_TOKEN"].lower()
     if "SOFTMAX" in env:
         overrides["sieve_softmax"] = env["SOFTMAX"].lower()
-    return load_model(folder, dtype=torch.float32, text_overrides=overrides).eval()
+    return load_model(folder, dtype=torch.float32, device=device, text_overrides=overrides).eval()
 
 
 def check_case(folder: Path, model: EchoingPixelsForConditionalGeneration) -> Iterator[Row]:
     """Run one case and compare every field that the reference recorded."""
     case = json.loads((folder / "case.json").read_text())
+    device = model.thinker.lm_head.weight.device
     inputs = {
-        name: value.float() if value.is_floating_point() else value
+        name: (value.float() if value.is_floating_point() else value).to(device)
         for name, value in load_file(folder / "inputs.safetensors").items()
     }
     expected = load_file(folder / "expected.safetensors")
     name, budget, thinker = folder.name, float(case["compression_ratio"]), model.thinker
     if "labels" in expected:
         model.zero_grad()
-        output = thinker(model.prompt(**inputs), expected["labels"], budget)
+        output = thinker(model.prompt(**inputs), expected["labels"].to(device), budget)
         assert isinstance(output, TrainingOutput)
         output.loss.backward()
         yield close(name, "loss", output.loss.detach().reshape(1), expected["loss"])
@@ -135,27 +138,30 @@ def check_gradients(
             yield close(name, field, gradient, expected[field].float(), relative=True)
 
 
-def check_folder(folder: Path) -> Iterator[Row]:
+def check_folder(folder: Path, device: torch.device = torch.device("cpu")) -> Iterator[Row]:  # noqa: B008 - frozen
     """Every case of ``folder`` and of the folders in ``folder/variants``."""
     models: dict[str, EchoingPixelsForConditionalGeneration] = {}
     for case in sorted((folder / "cases").iterdir()):
         env = json.loads((case / "case.json").read_text()).get("env", {})
         key = json.dumps(env, sort_keys=True)
         if key not in models:
-            models[key] = load(folder / "checkpoint", env)
+            models[key] = load(folder / "checkpoint", env, device)
         yield from check_case(case, models[key])
     variants = folder / "variants"
     for variant in sorted(variants.iterdir()) if variants.is_dir() else ():
-        yield from check_folder(variant)
+        yield from check_folder(variant, device)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the comparison; 0 when everything agrees."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    given = parser.parse_args(arguments)
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions on CUDA round to ten bits
     rows = []
-    for folder in parser.parse_args(arguments).folders:
-        for row in check_folder(folder):
+    for folder in given.folders:
+        for row in check_folder(folder, given.device):
             rows.append(row)
             print(row)
     failed = sum(not row.ok for row in rows)
