@@ -2,7 +2,8 @@
 
 The machine is taken to hold torch, transformers and what they need. Wheels for its Python are fetched from the index
 that pip knows, cut down to what is used (of bitsandbytes one CUDA library instead of a dozen), and compressed anew.
-On arrival: ``mkdir site && tar xJf carried.tar.xz -C site``, and ``PYTHONPATH=site``; or give the file to the campaign as ``--site``.
+On arrival: ``mkdir site && tar xJf FILE.tar.xz -C site`` and ``PYTHONPATH=site``; or give the file to the campaign
+as ``--site``.
 """
 
 from __future__ import annotations
