@@ -1,5 +1,6 @@
 """``echopix bench``: what a model of a given shape does on this machine, before it is downloaded."""
 
+import os
 import platform
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,11 +9,13 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.measuring import WAIT_POLICY, wait_passively, warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from echopix_cli.engine.bench import Bench
+    from echopix_cli.engine.rounds import Ratio
 
 SHAPE_NAMES = ("tiny", "small", "qwen2.5-omni-3b", "qwen2.5-omni-7b")
 DEFAULT_BUDGETS = (0.2, 0.1, 0.05)
@@ -21,7 +24,7 @@ DEFAULT_BUDGETS = (0.2, 0.1, 0.05)
 def bench(
     media: Annotated[
         str | None,
-        typer.Argument(metavar="MEDIA", help="a file to decode in each trial; without one, noise of --seconds"),
+        typer.Argument(metavar="MEDIA", help="a file to decode in each round; without one, noise of --seconds"),
     ] = None,
     shape: Annotated[
         str, typer.Option("--shape", "-s", metavar="|".join(SHAPE_NAMES), help="sizes of the model measured")
@@ -42,8 +45,10 @@ def bench(
             "--seconds", min=1.0, metavar="S", help="length of the noise (default 60, for tiny 8)", show_default=False
         ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, metavar="N", help="measured runs")] = 3,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, metavar="N", help="runs before them that do not count")] = 1,
+    trials: Annotated[int, typer.Option("--trials", min=1, metavar="N", help="measured rounds")] = 6,
+    warmup: Annotated[
+        int, typer.Option("--warmup", min=0, metavar="N", help="rounds before them that do not count")
+    ] = 1,
     new_tokens: Annotated[
         int, typer.Option("--new-tokens", min=1, metavar="N", help="tokens generated in each run")
     ] = 16,
@@ -62,7 +67,8 @@ def bench(
     """Measure what a model of a named shape does on this machine, with random weights: nothing is downloaded.
 
     Every budget is compared with budget 1.0 of a model without a sieve: the same prompt, run whole through the
-    decoder. The table goes to stderr, --json to stdout.
+    decoder. Rounds beside other work are repeated, and where that does not help, it is said that nothing can be
+    concluded. The table goes to stderr, --json to stdout.
     """
     flags = dict(locals())
     flags["budget"] = None
@@ -77,6 +83,7 @@ def bench(
         from echopix_cli.media import require_file
 
         require_file(media)
+    wait_passively()
     from echopix_cli.engine import bench as room
     from echopix_cli.engine.loading import choose_device, memory_errors, precision_of
     from echopix_cli.model.shapes import SHAPES
@@ -106,6 +113,7 @@ def bench(
         from echopix_cli.cli.bench_tables import bench_table
 
         run.output.show(bench_table(result))
+    warn_of_doubt(run.output, result.doubt)
 
 
 def bench_record(bench: "Bench") -> dict[str, Any]:
@@ -127,6 +135,7 @@ def bench_record(bench: "Bench") -> dict[str, Any]:
         "machine": {
             "device": torch.cuda.get_device_name(facts.device) if cuda else platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
+            "openmp_wait_policy": os.environ.get(WAIT_POLICY),
             "echopix": __version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -141,6 +150,9 @@ def bench_record(bench: "Bench") -> dict[str, Any]:
         },
         "trials": bench.trials,
         "warmup": bench.warmup,
+        "rounds": bench.rounds,
+        "disturbed_rounds": bench.disturbed,
+        "inconclusive": bench.doubt,
         "new_tokens": bench.new_tokens,
         "stages_s": {name: asdict(spread) for name, spread in bench.stages.items()},
         "layer_ratio": bench.layer_ratio,
@@ -153,11 +165,18 @@ def bench_record(bench: "Bench") -> dict[str, Any]:
                 "tokens_per_second": asdict(row.tokens_per_second),
                 "memory_bytes": row.memory,
                 "speedup": row.speedup,
+                "speedup_interval": interval(row.ratio),
                 "first_token_speedup": row.first_token_speedup,
+                "first_token_speedup_interval": interval(row.first_token_ratio),
                 "memory_ratio": row.memory_ratio,
                 "bound": row.bound,
-                "share_of_bound": row.speedup / row.bound,
+                "share_of_bound": row.share,
             }
             for row in bench.rows
         ],
     }
+
+
+def interval(ratio: "Ratio") -> dict[str, float | None]:
+    """Of a ratio's interval the ends and the confidence, null for a single round."""
+    return {"low": ratio.low, "high": ratio.high, "confidence": ratio.confidence}

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.bench import interval
+from echopix_cli.cli.measuring import wait_passively, warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
 from echopix_cli.media import probe, require_file
 
 if TYPE_CHECKING:
     from echopix_cli.engine.profiling import Profile
 
-DEFAULT_QUESTION = "What do you see and hear?"
+DEFAULT_QUESTION = "What instrument is playing?"
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2)
 
 
@@ -34,8 +36,10 @@ def profile(
     question: Annotated[
         str, typer.Option("--question", "-Q", metavar="TEXT", help="the question asked")
     ] = DEFAULT_QUESTION,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="measured runs")] = 5,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, metavar="N", help="runs before them that do not count")] = 1,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="measured rounds")] = 6,
+    warmup: Annotated[
+        int, typer.Option("--warmup", min=0, metavar="N", help="rounds before them that do not count")
+    ] = 1,
     json: opt.Json = False,
     model: opt.Model = None,
     device: opt.Device = None,
@@ -60,7 +64,8 @@ def profile(
 ) -> None:
     """Measure budgets against keeping every token, on one file, in one process.
 
-    Budget 1.0 is always measured beside the others. The table goes to stderr, --json to stdout.
+    Budget 1.0 is always measured beside the others. Rounds beside other work are repeated, and where that does not
+    help, it is said that nothing can be concluded. The table goes to stderr, --json to stdout.
     """
     flags = dict(locals())
     flags["budget"] = None
@@ -70,8 +75,9 @@ def profile(
     # A budget from the environment or the config file stands in for the flag.
     asked = budgets or ([run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS))
     require_file(media)
+    wait_passively()
     if run["verbose"]:
-        run.describe(media, probe(media))
+        run.describe(media, probe(media, run.limits()))
     engine = run.engine([media], budget=1.0)
     wanted = run.sieve(engine)
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
@@ -92,9 +98,10 @@ def profile(
     if json:
         run.output.record(profile_record(result))
     else:
-        from echopix_cli.cli.tables import profile_table
+        from echopix_cli.cli.bench_tables import profile_table
 
         run.output.show(profile_table(result))
+    warn_of_doubt(run.output, result.doubt)
 
 
 def profile_record(profile: "Profile") -> dict[str, Any]:
@@ -105,11 +112,15 @@ def profile_record(profile: "Profile") -> dict[str, Any]:
         "question": profile.question,
         "repeat": profile.repeat,
         "warmup": profile.warmup,
+        "rounds": profile.rounds,
+        "disturbed_rounds": profile.disturbed,
+        "inconclusive": profile.doubt,
         "budgets": [
             {
                 "budget": row.budget,
                 "stages_s": {name: asdict(spread) for name, spread in row.stages.items()},
                 "speedup": row.speedup,
+                "speedup_interval": interval(row.ratio),
                 "memory_ratio": row.memory_ratio,
                 "same_answer": row.same_answer,
                 "last": answer_record(row.answer),

@@ -1,4 +1,4 @@
-"""Tables about answers and profiles. Every cell is plain text: nothing from a file is read as markup."""
+"""Tables about answers. Every cell is plain text: nothing from a file is read as markup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.output import one_line
-from echopix_cli.engine.profiling import Profile, Spread
 from echopix_cli.results import Answer, ModalityTokens, ModelFacts, PeakMemory
 
 
@@ -125,69 +124,3 @@ def _memory(peak: PeakMemory) -> str:
         parts.append(f"device {size(peak.device_allocated)} allocated, {size(peak.device_reserved)} reserved")
     parts.append(f"host {size(peak.host_resident)} resident")
     return "; ".join(parts)
-
-
-def spread(value: Spread) -> str:
-    """A duration with its spread."""
-    return f"{seconds(value.median)} ± {seconds(value.spread)}"
-
-
-def profile_table(profile: Profile) -> RenderableType:
-    """What each budget keeps, costs and answers; then its stages; then what all budgets share."""
-    return Group(_comparison(profile), _stages(profile), _shared(profile))
-
-
-def _comparison(profile: Profile) -> Table:
-    table = numbers_table("budget", "video", "audio", "sieve+prefill", "total", "speed-up", "memory")
-    table.add_column("answer", overflow="fold")
-    for row in profile.rows:
-        tokens = row.answer.tokens
-        table.add_row(
-            f"{row.budget:g}",
-            f"{tokens.video.kept}/{tokens.video.total}",
-            f"{tokens.audio.kept}/{tokens.audio.total}",
-            spread(row.stages["forward"]),
-            seconds(row.stages["total"].median),
-            f"{row.speedup:.2f}×",
-            "–" if row.memory_ratio is None else f"{row.memory_ratio:.2f}×",
-            Text(f"{'=' if row.same_answer else '≠'} {one_line(row.answer.answer)}"),
-        )
-    return table
-
-
-def _stages(profile: Profile) -> Table:
-    names = ("sieve", "prefill", "first_token", "generate")
-    table = numbers_table("budget", *(name.replace("_", " ") for name in names))
-    for row in profile.rows:
-        table.add_row(f"{row.budget:g}", *(spread(row.stages[name]) for name in names))
-    return table
-
-
-def numbers_table(*columns: str) -> Table:
-    """Numbers on the right, never cut short: 80 columns hold them all."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _shared(profile: Profile) -> Table:
-    answer, stages = profile.rows[-1].answer, profile.rows[0].stages
-    # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.
-    constant = "; the sieve itself costs the same at any budget" if answer.prefilter is None else ""
-    rows = [
-        ("media", profile.media),
-        ("question", profile.question),
-        *((name, f"{spread(stages[name])}, the same for every budget") for name in ("decode", "vision", "audio")),
-        ("measured", f"median ± half the interquartile range; {profile.repeat} runs after {profile.warmup} to warm up"),
-        (
-            "speed-up",
-            f"sieve + prefill at budget 1.0, over the same here{constant}",
-        ),
-        ("memory", "device peak at budget 1.0 over the peak here, weights and towers included; – on a CPU"),
-        ("sieve", sieve_words(answer)),
-        ("model", f"{answer.model.name}, {precision(answer.model)}"),
-        ("audio", str(answer.audio)),
-        *(("note", notice) for notice in answer.notices),
-    ]
-    return facts_grid(rows)

@@ -1,6 +1,6 @@
 """What a model of a given shape costs on this machine, measured with random weights.
 
-Every budget is compared, within one run, with the same prompt run whole through the decoder alone, as a model
+Every budget is compared, within one round, with the same prompt run whole through the decoder alone, as a model
 without a sieve would. Beside each speed-up stands the bound that counting layers gives.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,7 +18,8 @@ import torch
 from echopix_cli.engine.engine import Encoded, Engine
 from echopix_cli.engine.live_bytes import LiveBytes
 from echopix_cli.engine.meters import Clock, reset_peaks
-from echopix_cli.engine.profiling import FULL, Spread, spread_of
+from echopix_cli.engine.profiling import FULL
+from echopix_cli.engine.rounds import Disturbance, Ratio, Spread, disagreement, interleave, ratio_of, spread_of
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.sampling import smart_nframes, smart_resize
 from echopix_cli.media.values import SAMPLE_RATE
@@ -35,6 +36,8 @@ from echopix_cli.weights.synthetic import random_model
 Times = dict[str, float]  # seconds by stage
 QUESTION = "What do you see and hear?"
 SOURCE_FPS, SOURCE_HEIGHT, SOURCE_WIDTH = 30.0, 720, 1280  # of the synthetic clip
+PLAUSIBLE = (0.7, 1.3)  # share of the layer-count bound, outside which a speed-up on a CPU is not believed
+_ENCODING = ("decode", "vision", "audio")
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class BenchRow:
 
     Attributes:
         kept: audio-visual rows that enter the decoder.
-        stages: seconds of ``sieve`` (embedding and placing the prompt included), ``prefill``, ``forward`` (both
-            together), ``first_token`` (from the file, or the synthetic frames, to the first token) and ``generate``.
+        stages: seconds of ``place`` (embedding and placing the prompt), ``sieve`` (where there is one), ``prefill``,
+            ``forward`` (these together), ``first_token`` (from the file, or the synthetic frames, to the first token)
+            and ``generate``.
         tokens_per_second: of the tokens after the first.
         memory: peak bytes of activations and key-value cache, beyond weights and tower features.
-        speedup: of ``forward`` over the whole prompt's.
-        first_token_speedup: of ``first_token`` over the whole prompt's.
+        ratio: the whole prompt's ``forward`` over this one's, pair by pair.
+        first_token_ratio: the whole prompt's ``first_token`` over this one's, pair by pair.
         memory_ratio: the whole prompt's ``memory`` over this one's.
         bound: the speed-up that counting layers and rows gives (:func:`layer_bound`).
     """
@@ -59,10 +63,25 @@ class BenchRow:
     stages: dict[str, Spread]
     tokens_per_second: Spread
     memory: int
-    speedup: float
-    first_token_speedup: float
+    ratio: Ratio
+    first_token_ratio: Ratio
     memory_ratio: float
     bound: float
+
+    @property
+    def speedup(self) -> float:
+        """Of sieve and prefill over the whole prompt."""
+        return self.ratio.median
+
+    @property
+    def first_token_speedup(self) -> float:
+        """Of the whole way to the first token."""
+        return self.first_token_ratio.median
+
+    @property
+    def share(self) -> float:
+        """What was reached of the layer-count bound."""
+        return self.speedup / self.bound
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,9 @@ class Bench:
 
     ``stages`` are seconds of ``decode``, ``vision`` and ``audio``, spent once per clip. ``layer_ratio`` is what a
     CS2 layer costs over a decoder layer on the same rows, scoring and choosing included. ``weight_bytes`` is what
-    the loaded model takes.
+    the loaded model takes. ``trials`` were asked for, ``rounds`` count, and in ``disturbed`` others or, with a
+    ``doubt``, of these, other work took the processor. ``doubt`` says why nothing can be concluded from the ratios;
+    it is None where they hold.
     """
 
     shape: str
@@ -84,6 +105,9 @@ class Bench:
     new_tokens: int
     trials: int
     warmup: int
+    rounds: int
+    disturbed: int
+    doubt: str | None
     weight_bytes: int
     stages: dict[str, Spread]
     layer_ratio: float
@@ -151,24 +175,28 @@ def bench(
     seconds: float = 60.0,
     media: str | None = None,
     plan: DecodePlan = DecodePlan(),  # noqa: B008 - frozen
-    trials: int = 5,
+    trials: int = 6,
     warmup: int = 1,
+    repeats: int | None = None,
     new_tokens: int = 16,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bench:
     """Measure the whole prompt and ``budgets`` on one clip.
 
-    Each trial encodes the clip anew and then runs every budget, beginning with another one each time, so that slow
-    moments of the machine fall on all alike.
+    Each round encodes the clip anew and then runs every budget, beginning with another one each time. On a CPU, rounds
+    are repeated in which other work took the processor; on any device, more are run while the rounds disagree, and on
+    a CPU while a speed-up is far from what counting layers gives.
 
     Args:
         engine: with random weights or real ones.
         budgets: fractions of audio-visual rows kept, in (0, 1].
         seconds: length of the synthetic clip, where no file is given.
-        media: a file to decode, in each trial.
+        media: a file to decode, in each round.
         plan: what to take from it.
+        trials: rounds wanted.
+        repeats: rounds that may be added to them; as many as ``trials`` without it.
         new_tokens: generated in each run, the first one included.
-        watch: called with (trials done, trials in all).
+        watch: called with (rounds done, rounds expected).
 
     Raises:
         MediaError, DeviceError: as :meth:`Engine.read`.
@@ -176,48 +204,73 @@ def bench(
     plan = engine.plan(plan)
     clip = None if media is not None else synthetic_clip(seconds, plan)
     wanted = sorted(set(budgets), reverse=True)
-    order: list[float | None] = [None, *wanted]
-    runs: dict[float | None, list[Times]] = {budget: [] for budget in order}
-    towers: list[Times] = []
-    encoded: Encoded | None = None
-    for turn in range(warmup + trials):
-        encoded = None  # or two clips' features would be held at once
-        encoded = engine.encode(clip) if clip is not None else engine.read(str(media), plan)
-        begin = turn % len(order)
-        for budget in (*order[begin:], *order[:begin]):
-            times = _run(engine, encoded, budget, new_tokens)
-            if turn >= warmup:
-                runs[budget].append(times | {"first_token": sum(encoded.seconds.values()) + times["forward"]})
-        if turn >= warmup:
-            towers.append(encoded.seconds)
-        watch(turn + 1, warmup + trials)
-    assert encoded is not None
+
+    def encode() -> Encoded:
+        return engine.encode(clip) if clip is not None else engine.read(str(media), plan)
+
+    encoded = encode()
     inputs, sizes = encoded.inputs, engine.model.config.text
+    span = seconds if clip is not None else (encoded.sampling.end or 0.0) - encoded.sampling.start
     pool = inputs.video_rows + inputs.audio_rows
     length = engine.processor.prompt_ids(QUESTION, inputs).shape[1]
+    kept = {budget: keep_count(pool, budget) for budget in wanted}
+    bounds = {
+        budget: layer_bound(sizes.num_hidden_layers, sizes.av_refiner_layers, length, length - pool + kept[budget])
+        for budget in wanted
+    }
+    del encoded  # or two clips' features would be held at once
+    on_cpu = engine.device.type == "cpu"
+
+    def doubt(passes: Mapping[float | None, Sequence[Times]]) -> str | None:
+        for budget in wanted:
+            pairs = _pairs("forward", passes[None], passes[budget])
+            share = ratio_of(pairs).median / bounds[budget]
+            if (apart := disagreement(pairs)) is not None:
+                return f"at budget {budget:g} {apart}"
+            if on_cpu and not PLAUSIBLE[0] <= share <= PLAUSIBLE[1]:
+                return (
+                    f"at budget {budget:g} the speed-up is {100 * share:.0f} % of what counting layers gives: either "
+                    "something else slowed the machine, or layers are not what costs in this shape"
+                )
+        return None
+
+    measured = interleave(
+        [None, *wanted],
+        encode,
+        lambda encoded, budget: _run(engine, encoded, budget, new_tokens),
+        trials=trials,
+        warmup=warmup,
+        repeats=repeats,
+        doubt=doubt,
+        disturbance=Disturbance if on_cpu else None,
+        watch=watch,
+    )
+    runs = measured.passes
     # Memory is counted in passes of their own: counting takes time.
+    encoded = encode()
     whole = _Measured(runs[None], _memory(engine, encoded, None, new_tokens))
     rows = [_row(FULL, whole, whole, pool, 1.0, new_tokens, sieved=False)]
     for budget in wanted:
         own = _Measured(runs[budget], _memory(engine, encoded, budget, new_tokens))
-        kept = keep_count(pool, budget)
-        bound = layer_bound(sizes.num_hidden_layers, sizes.av_refiner_layers, length, length - pool + kept)
-        rows.append(_row(budget, own, whole, kept, bound, new_tokens))
+        rows.append(_row(budget, own, whole, kept[budget], bounds[budget], new_tokens))
     sieving = median(times["sieve"] for budget in wanted for times in runs[budget])
     return Bench(
         shape=shape,
         engine=engine,
         media=media,
-        seconds=seconds if clip is not None else (encoded.sampling.end or 0.0) - encoded.sampling.start,
+        seconds=span,
         video_rows=inputs.video_rows,
         audio_rows=inputs.audio_rows,
         text_rows=length - pool,
         new_tokens=new_tokens,
         trials=trials,
         warmup=warmup,
+        rounds=measured.counted,
+        disturbed=measured.disturbed,
+        doubt=measured.doubt,
         weight_bytes=sum(tensor.nbytes for tensor in (*engine.model.parameters(), *engine.model.buffers())),
-        stages={name: spread_of([times[name] for times in towers]) for name in towers[0]},
-        layer_ratio=sieving / sizes.av_refiner_layers * sizes.num_hidden_layers / whole.median("forward"),
+        stages={name: spread_of([times[name] for times in runs[None]]) for name in _ENCODING},
+        layer_ratio=sieving / sizes.av_refiner_layers * sizes.num_hidden_layers / whole.median("prefill"),
         rows=tuple(rows),
     )
 
@@ -233,6 +286,11 @@ class _Measured:
         return median(times[stage] for times in self.runs)
 
 
+def _pairs(stage: str, whole: Sequence[Times], own: Sequence[Times]) -> list[float]:
+    """Of each round, the whole prompt's time over this one's."""
+    return [theirs[stage] / ours[stage] for theirs, ours in zip(whole, own, strict=True)]
+
+
 def _row(
     budget: float,
     own: _Measured,
@@ -244,25 +302,23 @@ def _row(
     sieved: bool = True,
 ) -> BenchRow:
     rates = [(new_tokens - 1) / times["generate"] for times in own.runs] if new_tokens > 1 else [0.0]
+    stages = [name for name in own.runs[0] if name not in _ENCODING]
     return BenchRow(
         budget=budget,
         sieved=sieved,
         kept=kept,
-        stages={name: spread_of([times[name] for times in own.runs]) for name in own.runs[0]},
+        stages={name: spread_of([times[name] for times in own.runs]) for name in stages},
         tokens_per_second=spread_of(rates),
         memory=own.memory,
-        speedup=whole.median("forward") / own.median("forward"),
-        first_token_speedup=whole.median("first_token") / own.median("first_token"),
+        ratio=ratio_of(_pairs("forward", whole.runs, own.runs)),
+        first_token_ratio=ratio_of(_pairs("first_token", whole.runs, own.runs)),
         memory_ratio=whole.memory / own.memory,
         bound=bound,
     )
 
 
-def _chosen(engine: Engine, prompt: Prompt, budget: float | None) -> Sieved:
-    """The prompt after its sieve; without a budget the whole prompt as embedded, no sieve having run."""
-    if budget is not None:
-        sieved: Sieved = engine.model.thinker.sieve(prompt, budget)
-        return sieved
+def _unsieved(prompt: Prompt) -> Sieved:
+    """The whole prompt as embedded, no sieve having run."""
     length = prompt.input_ids.shape[1]
     return Sieved(
         hidden=prompt.embeds,
@@ -278,17 +334,24 @@ def _chosen(engine: Engine, prompt: Prompt, budget: float | None) -> Sieved:
 
 @torch.inference_mode()
 def _run(engine: Engine, encoded: Encoded, budget: float | None, new_tokens: int) -> Times:
-    """One pass over an encoded clip."""
+    """One pass over an encoded clip; without a budget no sieve runs."""
     clock = Clock(engine.device)
-    with clock.stage("sieve"):
-        sieved = _chosen(engine, engine.place(encoded, QUESTION), budget)
+    with clock.stage("place"):
+        prompt = engine.place(encoded, QUESTION)
+    if budget is None:
+        sieved = _unsieved(prompt)
+    else:
+        with clock.stage("sieve"):
+            sieved = engine.model.thinker.sieve(prompt, budget)
     tokens = generate(engine.model.thinker, sieved, max_new_tokens=new_tokens)
     with clock.stage("prefill"):
         next(tokens)
+    forward = sum(clock.seconds.values())
     with clock.stage("generate"):
         for _ in tokens:
             pass
-    return clock.seconds | {"forward": clock.seconds["sieve"] + clock.seconds["prefill"]}
+    first_token = sum(encoded.seconds.values()) + forward
+    return {**encoded.seconds, **clock.seconds, "forward": forward, "first_token": first_token}
 
 
 def _memory(engine: Engine, encoded: Encoded, budget: float | None, new_tokens: int) -> int:

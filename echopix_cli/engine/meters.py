@@ -48,10 +48,11 @@ class Clock:
 def reset_peaks(device: torch.device) -> None:
     """Start new peaks, so that one run does not inherit another's.
 
-    Linux lets a process reset its own resident peak; elsewhere the host figure is that of the whole process.
+    Linux lets a process reset its own resident peak; elsewhere the host figure is that of the whole process. What the
+    allocator keeps for coming work stays with it and counts as reserved: giving it back would make each question pay
+    for asking the driver again.
     """
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # or what an earlier run reserved would count as reserved by this one
         torch.cuda.reset_peak_memory_stats(device)
     try:
         _CLEAR.write_text("5")

@@ -13,38 +13,51 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from rich.console import Console
 
+from echopix_cli.cli.bench_tables import profile_table, spread
+from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
+from echopix_cli.engine import Engine, GenerationOptions
+from echopix_cli.engine.profiling import Profile, profile
+from echopix_cli.engine.rounds import Spread
+from echopix_cli.media import DecodePlan
 from echopix_cli.settings import SETTINGS, resolve
 
 
-def test_profile_table_and_json_agree(random_checkpoint: Path, clips: dict[str, Path]) -> None:
-    """Both drawn from one measurement; at 80 columns, which is also what a pipe gets, nothing is cut short."""
-    from rich.console import Console
-
-    from echopix_cli.cli.profile import profile_record
-    from echopix_cli.cli.tables import profile_table, seconds
-    from echopix_cli.engine import Engine, GenerationOptions
-    from echopix_cli.engine.profiling import profile
-    from echopix_cli.media import DecodePlan
-
+@pytest.fixture(scope="module")
+def measured(random_checkpoint: Path, clips: dict[str, Path]) -> Profile:
     engine = Engine.load(str(random_checkpoint))
-    measured = profile(
+    return profile(
         engine, str(clips["both"]), engine.plan(DecodePlan()), "What?", [0.1], repeat=2, options=GenerationOptions(4)
     )
-    console = Console(width=80, file=io.StringIO(), record=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_profile_table_and_json_agree(measured: Profile, width: int) -> None:
+    """Both drawn from one measurement; nothing is cut short at any width."""
+    console = Console(width=width, file=io.StringIO(), record=True)
     console.print(profile_table(measured))
     table = console.export_text()
     record = profile_record(measured)
     assert [row["budget"] for row in record["budgets"]] == [1.0, 0.1]
     assert "…" not in table
+    assert max(map(len, table.splitlines())) <= width
     for row in record["budgets"]:
         tokens, stages = row["last"]["tokens"], row["stages_s"]
         assert f"{tokens['video']['kept']}/{tokens['video']['total']}" in table
         assert f"{tokens['audio']['kept']}/{tokens['audio']['total']}" in table
-        assert f"{row['speedup']:.2f}×" in table
-        assert seconds(stages["total"]["median"]) in table
-        for name in ("forward", "sieve", "prefill", "first_token", "generate"):
-            assert f"{seconds(stages[name]['median'])} ± {seconds(stages[name]['spread'])}" in table
+        low, high = (row["speedup_interval"][end] for end in ("low", "high"))
+        assert f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})" in table
+        for name in ("forward", "sieve", "prefill", "first_token", "generate", "total"):
+            assert spread(Spread(**stages[name])) in table
+
+
+def test_profile_asks_what_the_bundled_model_can_answer() -> None:
+    """The default question, about the clip that comes with it."""
+    demo = ROOT / "echopix_cli" / "assets" / "demo.mp4"
+    engine = Engine.load("tiny")
+    answer = engine.ask(engine.read(str(demo), engine.plan(DecodePlan())), DEFAULT_QUESTION)
+    assert answer.answer == demo.with_name("demo.answer.txt").read_text().strip()
 
 
 def test_profile_reads_its_budget_from_the_settings_too(
@@ -60,6 +73,14 @@ def test_profile_reads_its_budget_from_the_settings_too(
 def test_profile_describes_the_file_too(run, clips: dict[str, Path]) -> None:
     ran = run("profile", clips["both"], "-v", "--json", "--repeat", "1", "--warmup", "0", "-b", "1.0")
     assert "video track 0: h264, 160×120" in ran.err
+
+
+def test_profile_describes_within_the_limits(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOPIX_LIMIT_TRACKS", "1")
+    ran = run("profile", clips["both"], "-v", "--json", "--repeat", "1", "--warmup", "0", "-b", "1.0")
+    assert ran.code == 4
+    assert "2 tracks" in ran.err
+    assert "video track 0" not in ran.err, "it was opened beyond its limit to be described"
 
 
 def test_profile_default_budgets(run, clips: dict[str, Path]) -> None:

@@ -45,7 +45,10 @@ def test_every_budget_beside_the_whole_prompt(method: str) -> None:
         engine, [0.1, 1.0, 0.1], shape="tiny", seconds=4.0, trials=2, warmup=1, new_tokens=3,
         watch=lambda done, total: rounds.append((done, total)),
     )  # fmt: skip
-    assert rounds == [(1, 3), (2, 3), (3, 3)]
+    assert rounds[0] == (1, 3)
+    assert rounds[-1] == (len(rounds), len(rounds)), "what is left is known at the end"
+    assert (result.trials, result.warmup) == (2, 1)
+    assert 2 <= result.rounds <= 4, "a busy machine has as many repeated as were asked for"
     pool = result.video_rows + result.audio_rows
     assert (result.video_rows, result.audio_rows) == (4 * 15, 100)
     assert [(row.budget, row.sieved, row.kept) for row in result.rows] == [
@@ -56,7 +59,11 @@ def test_every_budget_beside_the_whole_prompt(method: str) -> None:
     for row in result.rows:
         assert row.stages["forward"].median > 0
         assert row.tokens_per_second.median > 0
+        assert row.ratio.low is not None and row.ratio.high is not None
+        assert row.ratio.low <= row.speedup <= row.ratio.high
     whole, _, tenth = result.rows
+    assert "sieve" not in whole.stages, "none ran"
+    assert tenth.stages["sieve"].median > 0
     assert (whole.speedup, whole.bound, whole.memory_ratio) == (1.0, 1.0, 1.0)
     assert tenth.bound == layer_bound(
         sizes.num_hidden_layers, sizes.av_refiner_layers, length, tenth.kept + result.text_rows
@@ -73,6 +80,11 @@ def test_a_file_is_decoded_in_every_trial(clips: dict[str, Path]) -> None:
     assert result.video_rows > 0
     assert result.audio_rows > 0
     assert result.rows[0].tokens_per_second.median == 0.0, "there is no token after the first"
+    forward, first = (result.rows[0].stages[name] for name in ("forward", "first_token"))
+    if result.rounds == 1:
+        encoding = sum(stage.median for stage in result.stages.values())
+        assert first.median == pytest.approx(forward.median + encoding)
+        assert (first.low, first.high) == (None, None), "one run has no spread"
 
 
 def test_noise_is_sampled_as_a_720p_file_would_be() -> None:

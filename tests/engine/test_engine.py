@@ -16,7 +16,7 @@ from echopix_cli.engine import encoding as encoding_module
 from echopix_cli.engine import engine as engine_module
 from echopix_cli.engine.engine import TOO_SHORT
 from echopix_cli.engine.loading import choose_device, memory_errors
-from echopix_cli.engine.profiling import profile, spread_of
+from echopix_cli.engine.profiling import profile
 from echopix_cli.errors import DeviceError, MediaError, ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.results import Answer, AudioStatus
@@ -251,13 +251,9 @@ def test_profile_measures_the_full_budget_beside_the_others(engine: Engine, clip
     assert (full.memory_ratio is None) == (full.answer.peak_memory.device_allocated is None)
     assert full.same_answer
     assert [row.answer.tokens.kept for row in result.rows] == [113, 34, 12]
-    assert rounds == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_spread() -> None:
-    assert spread_of([2.0]).spread == 0.0
-    assert spread_of([1.0, 2.0, 3.0, 4.0, 100.0]).median == 3.0
-    assert spread_of([1.0, 2.0, 3.0, 4.0, 100.0]).spread == 1.0
+    assert rounds[0] == (1, 3)
+    assert rounds[-1] == (len(rounds), len(rounds))
+    assert 2 <= result.rounds <= 4, "a busy machine has some repeated"
 
 
 @pytest.mark.parametrize("temperature", [1e-60, 1e-5, 50.0])
