@@ -246,15 +246,15 @@ def speed(name: str, given: Given, findings: Findings) -> None:
     shape = given.sizes(name)
     engine = engine_of(given, shape)
     for seconds in (60.0, 10.0) if on_gpu(given) else (2.0,):
-        trials = 7 if on_gpu(given) else 1
-        result = bench(engine, BUDGETS, shape=shape, seconds=seconds, trials=trials, warmup=2, new_tokens=64)
+        trials = 6 if on_gpu(given) else 1
+        result = bench(engine, BUDGETS, shape=shape, seconds=seconds, trials=trials, repeats=2, new_tokens=64)
         findings.add(**{f"{seconds:g}s": bench_record(result)})
         print(f"{seconds:g} s:", *(f"{row.budget:g}: {row.speedup:.2f} of {row.bound:.2f}" for row in result.rows))
     if name.endswith("7b") and on_gpu(given):
         del engine
         gc.collect()
         engine = engine_of(given, shape, "nf4")
-        result = bench(engine, (1.0, 0.1), shape=shape, seconds=60.0, trials=3, warmup=1, new_tokens=64)
+        result = bench(engine, (1.0, 0.1), shape=shape, seconds=60.0, trials=3, repeats=1, new_tokens=64)
         findings.add(nf4=bench_record(result))
 
 
@@ -299,7 +299,7 @@ def way(name: str, given: Given, findings: Findings) -> None:
     while not path.exists():
         time.sleep(0.2)
     trials = 4 if on_gpu(given) else 1
-    result = bench(engine, (1.0, 0.1), shape=shape, media=str(path), trials=trials, warmup=1, new_tokens=16)
+    result = bench(engine, (1.0, 0.1), shape=shape, media=str(path), trials=trials, repeats=1, new_tokens=16)
     findings.add(bench=bench_record(result))
     print(*(f"{row.budget:g} {row.sieved}: {row.first_token_speedup:.2f}" for row in result.rows))
 
