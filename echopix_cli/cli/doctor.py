@@ -85,6 +85,8 @@ def _versions() -> Iterator[Finding]:
 def _device() -> Iterator[Finding]:
     import torch
 
+    from echopix_cli.engine.loading import capability_of, precision_of
+
     if not torch.cuda.is_available():
         yield Finding("device", "note", f"no CUDA device; the CPU answers, with {torch.get_num_threads()} threads")
         return
@@ -93,11 +95,14 @@ def _device() -> Iterator[Finding]:
         product = torch.randn(64, 64, device=f"cuda:{index}") @ torch.ones(64, 64, device=f"cuda:{index}")
         torch.cuda.synchronize(index)
         works = bool(product.isfinite().all())
+        device = torch.device("cuda", index)
+        capability, precision = capability_of(device) or (), precision_of("auto", device)
         yield Finding(
             f"cuda:{index}",
             "ok" if works else "broken",
             f"{torch.cuda.get_device_name(index)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free, "
-            f"CUDA {torch.version.cuda}",
+            f"CUDA {torch.version.cuda}, compute capability {'.'.join(map(str, capability))}: "
+            f"{str(precision).removeprefix('torch.')}",
             "" if works else "a matrix product came out wrong: check the driver",
         )
 
@@ -193,18 +198,23 @@ def _disk() -> Iterator[Finding]:
 def _fitting() -> Iterator[Finding]:
     import torch
 
-    from echopix_cli.weights.registry import QUANTIZATIONS, REGISTERED, choose_auto
+    from echopix_cli.engine.forecast import foresee, free_memory
+    from echopix_cli.engine.loading import choose_auto, choose_device, precision_of
+    from echopix_cli.weights.packing import METHODS
+    from echopix_cli.weights.registry import REGISTERED
 
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+    run = opt.Run.begin({})
+    work, here = run.workload(), choose_device("auto")
+    device = here if here.type == "cuda" else torch.device("cuda")  # what a GPU would need, where there is none
+    free, precision = free_memory(here) if here.type == "cuda" else None, precision_of("auto", device)
     for model in REGISTERED:
-        if model.shape is None:
-            continue
-        needs = {name: model.shape.memory(name) for name in QUANTIZATIONS}
-        shown = ", ".join(f"{name} {need / _GIB:.0f} GiB" for name, need in needs.items())
-        fits = [name for name, need in needs.items() if free is not None and need <= free]
+        found = {method: foresee(model, method, precision, work, device) for method in METHODS}
+        needs = {method: expected.total for method, expected in found.items() if expected}
+        shown = ", ".join(f"{method} {need / _GIB:.1f} GiB" for method, need in needs.items())
+        fits = [method for method, need in needs.items() if free is not None and need <= free]
         verdict = f"fits as {', '.join(fits)}" if fits else "does not fit" if free is not None else "wants a GPU"
-        yield Finding(model.name, "ok" if fits else "note", f"{verdict} (about: {shown})")
-    name, why = choose_auto(free)
+        yield Finding(model.name, "ok" if fits else "note", f"{verdict} (the settings' longest clip: {shown})")
+    name, why = choose_auto(free, here, precision, run["quantize"], work)
     yield Finding("auto", "ok", f"--model auto takes {why if why.startswith(name) else f'{name}, {why}'}")
 
 

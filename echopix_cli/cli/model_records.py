@@ -30,7 +30,8 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     """A model as a JSON object."""
     from echopix_cli.weights.copies import of_model
     from echopix_cli.weights.hub import hub_cache, parts
-    from echopix_cli.weights.registry import QUANTIZATIONS, recognise, resolve_model
+    from echopix_cli.weights.packing import METHODS
+    from echopix_cli.weights.registry import recognise, resolve_model
 
     entry: Entry | None = store.peek(model.key) if model.repository is not None else None
     folder = None if entry is None or entry.faults else entry.folder
@@ -62,7 +63,7 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
         "parameters": shape.parameters if shape else None,
         "context": shape.context if shape else None,
         "copies": [entry_record(copy) for copy in made],
-        "memory_bytes": {kind: shape.memory(kind) for kind in QUANTIZATIONS} if shape else None,
+        "weight_bytes": {method: shape.weights(method) for method in METHODS} if shape else None,
     }
     if model.origin == "bundled":
         found["revision"] = resolve_model(model.name).revision

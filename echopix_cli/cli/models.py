@@ -70,7 +70,7 @@ def info(
     debug: opt.Debug = None,
     no_color: opt.NoColor = None,
 ) -> None:
-    """What is known about one model: licence, sizes, memory by quantization, files. Asks no hub."""
+    """What is known about one model: licence, sizes, weights by quantization, files. Asks no hub."""
     run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     from echopix_cli.weights.registry import find_model
     from echopix_cli.weights.store import Store
@@ -79,7 +79,7 @@ def info(
     if json:
         run.output.record({"schema_version": SCHEMA_VERSION, **record})
         return
-    memory = record["memory_bytes"]
+    weights = record["weight_bytes"]
     rows = [
         ["name", record["name"]],
         ["source", record["source"]],
@@ -91,7 +91,7 @@ def info(
         ["size", size_cell(record)],
         ["parameters", f"about {record['parameters'] / 1e9:.1f} billion" if record["parameters"] else "–"],
         ["context", f"{record['context']} tokens" if record["context"] else "–"],
-        ["memory", ", ".join(f"{k} about {v / 2**30:.0f} GiB" for k, v in memory.items()) if memory else "–"],
+        ["weights", ", ".join(f"{k} {v / 2**30:.1f} GiB" for k, v in weights.items()) if weights else "–"],
         *(
             ["copy", f"{copy['quantize']}, {copy['dtype']}, {copy['state']}, {size(copy['bytes'])}: {copy['folder']}"]
             for copy in record["copies"]

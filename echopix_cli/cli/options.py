@@ -152,11 +152,11 @@ class Run:
             self["dtype"],
             self["quantize"],
             keep_source=self["keep_source"],
-            workload=self._workload(media, budget),
+            workload=self.workload(media, budget),
             watcher=Quantizing(self.output, say),
         )
 
-    def _workload(self, media: Sequence[str], budget: float | None) -> Workload:
+    def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
         """The most that the plan allows, or that the largest of some files holds."""
         from echopix_cli.engine import Workload
         from echopix_cli.media import probe

@@ -8,8 +8,9 @@ These hold features, the key-value cache and one stage at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ import torch
 from echopix_cli.engine.encoding import MEL_FRAMES, STEPS
 from echopix_cli.errors import DeviceError
 from echopix_cli.files import stated_bytes
-from echopix_cli.model.configuration import EchoingPixelsConfig
+from echopix_cli.model.attention import takes_grouped_keys
+from echopix_cli.model.configuration import EchoingPixelsConfig, EchoingPixelsTextConfig
 from echopix_cli.model.question_attention import scoring_layer
+from echopix_cli.model.shapes import SHAPES
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.text import block_rows
+from echopix_cli.settings import SETTINGS
 from echopix_cli.weights import packing, quantize
-from echopix_cli.weights.checkpoint import read_config
+from echopix_cli.weights.checkpoint import read_config, read_quantization
+from echopix_cli.weights.registry import BUNDLED, Model, files_of, find_model
 
 _MEMINFO = Path("/proc/meminfo")
 _AUDIO_ROWS, _MEL_RATE = 25, 100  # per second of sound
@@ -71,6 +76,7 @@ class Forecast:
 
     Attributes:
         weights: loaded.
+        making: a quantized copy, before it is loaded; 0 where none is to be made.
         features: of the towers, kept for every question about a clip.
         stages: what each stage holds beside those while it runs; only one does at a time.
         cache: keys and values of the kept prompt and the answer.
@@ -83,6 +89,7 @@ class Forecast:
     stages: dict[str, int]
     cache: int
     overhead: int
+    making: int = 0
     levers: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -93,7 +100,7 @@ class Forecast:
     @property
     def total(self) -> int:
         """At the peak."""
-        return self.weights + self.features + self.working + self.cache + self.overhead
+        return max(self.making, self.weights + self.features + self.working + self.cache + self.overhead)
 
     @property
     def advice(self) -> str:
@@ -124,15 +131,60 @@ def forecast(
     """
     tensors = quantize.stored_tensors(folder)
     config = config or read_config(folder)
+    packed = read_quantization(folder) is not None
 
     def count(method: str, workload: Workload) -> Forecast:
         weights = quantize.weight_bytes(tensors, method, dtype.itemsize).total
+        return _count(config, weights, method, dtype.itemsize, workload, device, packed)
+
+    return _with_levers(count, method, workload, config.text)
+
+
+def foresee(model: Model, method: str, dtype: torch.dtype, workload: Workload, device: torch.device) -> Forecast | None:
+    """As :func:`forecast`, of a registered model that is not here yet; None of others.
+
+    Its quantized copy, if it is to have one, will have to be made.
+    """
+    if model.shape is None or model.name not in SHAPES:
+        return None
+    shape, config = model.shape, _published(model.name)
+
+    def count(method: str, workload: Workload) -> Forecast:
+        weights = shape.weights(method, dtype.itemsize)
         return _count(config, weights, method, dtype.itemsize, workload, device)
 
+    return _with_levers(count, method, workload, config.text)
+
+
+@cache
+def _published(name: str) -> EchoingPixelsConfig:
+    """A stock model's configuration, but for its token ids."""
+    bundled = read_config(files_of(find_model(BUNDLED)).folder)
+    raw = SHAPES[name].configured(bundled.to_dict())
+    raw["thinker_config"]["text_config"].pop("compression_ratio")  # stock models name no budget
+    return EchoingPixelsConfig.from_stock(raw)
+
+
+def usual_workload() -> Workload:
+    """The most that is asked of a model where nobody has said otherwise."""
+    usual = {setting.name: setting.default for setting in SETTINGS}
+    return Workload(
+        frames=usual["max_frames"],
+        frame_pixels=usual["max_pixels"],
+        audio_seconds=usual["max_frames"] / usual["fps"],
+        budget=usual["budget"],
+        new_tokens=usual["max_new_tokens"],
+    )
+
+
+def _with_levers(
+    count: Callable[[str, Workload], Forecast], method: str, workload: Workload, text: EchoingPixelsTextConfig
+) -> Forecast:
+    """A forecast, and what would make it smaller."""
     found = count(method, workload)
     less = [
         *((f"--quantize {smaller}", count(smaller, workload)) for smaller in _smaller(method)),
-        *((f"{flag} {value}", count(method, wish)) for flag, value, wish in _lighter(workload, config.text)),
+        *((f"{flag} {value}", count(method, wish)) for flag, value, wish in _lighter(workload, text)),
     ]
     levers = sorted(((flag, found.total - other.total) for flag, other in less), key=lambda pair: -pair[1])
     return replace(found, levers=tuple((flag, saved) for flag, saved in levers if saved > found.total // 1000))
@@ -150,6 +202,8 @@ def require_room(name: str, expected: Forecast, free: int | None, device: torch.
     stage = max(expected.stages, key=lambda name: expected.stages[name])
     parts = {"weights": expected.weights, stage: expected.working, "features": expected.features,
              "key-value cache": expected.cache, "workspaces": expected.overhead}  # fmt: skip
+    if expected.making == expected.total:
+        parts = {"to make the quantized copy": expected.making}
     enough = [f"{flag} saves {_gib(saved)}, which is enough" for flag, saved in expected.levers if saved >= short]
     rest = [f"{flag} saves {_gib(saved)}" for flag, saved in expected.levers if saved < short]
     raise DeviceError(
@@ -163,6 +217,8 @@ def require_room(name: str, expected: Forecast, free: int | None, device: torch.
 def free_memory(device: torch.device) -> int | None:
     """Free bytes of a device, what earlier work of this process has kept back included; None when not known."""
     if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return None
         free = int(torch.cuda.mem_get_info(device)[0])
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -170,7 +226,16 @@ def free_memory(device: torch.device) -> int | None:
     return stated_bytes(_MEMINFO, "MemAvailable")
 
 
-def _count(config: Any, weights: int, method: str, itemsize: int, workload: Workload, device: torch.device) -> Forecast:
+def _count(
+    config: Any,
+    weights: int,
+    method: str,
+    itemsize: int,
+    workload: Workload,
+    device: torch.device,
+    packed: bool = False,
+) -> Forecast:
+    """Bytes, by the configuration; ``packed`` says that a quantized copy is there already."""
     longest = config.text.max_position_embeddings / _AUDIO_ROWS  # what is longer is cut
     workload = replace(workload, audio_seconds=min(workload.audio_seconds, longest))
     text, vision, audio = config.text, config.thinker_config.vision_config, config.thinker_config.audio_config
@@ -183,9 +248,12 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
     # the residual, the normed and the coming state. Attention holds less.
     row = itemsize * (3 * inner + 4 * width)
     cache_row = 2 * text.num_key_value_heads * text.head_dim * itemsize
+    # Where no kernel takes fewer key than query heads, a layer's keys and values are repeated while it attends.
+    grouped = device.type != "cuda" or not torch.cuda.is_available() or takes_grouped_keys(device)
+    repeated = 0 if grouped else 2 * text.num_attention_heads * text.head_dim * itemsize
     if text.sieve == "cs2":  # of every row the prompt's state, its own, keys and values; the rest of a block at a time
         block = min(rows, block_rows(device))
-        sieve = rows * (2 * width * itemsize + cache_row) + block * itemsize * (3 * inner + 2 * width)
+        sieve = rows * (2 * width * itemsize + cache_row + repeated) + block * itemsize * (3 * inner + 2 * width)
     else:  # the first layers' keys and values are held for every row
         sieve = rows * (row + scoring_layer(text.num_hidden_layers, None) * cache_row)
     steps = min(math.ceil(workload.frames / 2), STEPS)  # what a slice of the tower takes
@@ -200,7 +268,11 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
     mel = min(math.ceil(workload.audio_seconds * _MEL_RATE), MEL_FRAMES)
     a_width, a_inner = audio.d_model, audio.encoder_ffn_dim
     sound = mel * (128 * (4 + itemsize) + 3 * a_width * itemsize) + mel // 2 * itemsize * (4 * a_width + 2 * a_inner)
-    unpacked = itemsize * width * inner if method != packing.NONE else 0
+    largest = width * inner  # of the layers
+    unpacked = itemsize * largest if method != packing.NONE else 0
+    making = 0
+    if method != packing.NONE and not packed:  # the copy, the tensor at work and, on the host, the file being written
+        making = weights + largest * (itemsize + 2) + (min(weights, quantize.SHARD) if device.type == "cpu" else 0)
     return Forecast(
         weights=weights,
         features=pool * width * itemsize,
@@ -212,6 +284,7 @@ def _count(config: Any, weights: int, method: str, itemsize: int, workload: Work
         },
         cache=(kept + workload.new_tokens) * text.num_hidden_layers * cache_row,
         overhead=unpacked + (_WORKSPACES if device.type == "cuda" else 0),
+        making=making,
     )
 
 

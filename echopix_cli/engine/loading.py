@@ -10,12 +10,29 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from echopix_cli.engine.forecast import Forecast, Workload, forecast, free_memory, require_room
-from echopix_cli.errors import DeviceError, ModelError
+from echopix_cli.engine.forecast import (
+    Forecast,
+    Workload,
+    forecast,
+    foresee,
+    free_memory,
+    require_room,
+    usual_workload,
+)
+from echopix_cli.errors import DeviceError, EchopixError, ModelError
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.weights import copies, packing, quantize
 from echopix_cli.weights.checkpoint import read_config, read_quantization
-from echopix_cli.weights.registry import AUTO, BUNDLED, Model, ModelSource, choose_auto, files_of, find_model
+from echopix_cli.weights.registry import (
+    AUTO,
+    BUNDLED,
+    REGISTERED,
+    Model,
+    ModelSource,
+    NotHere,
+    files_of,
+    find_model,
+)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
@@ -25,7 +42,8 @@ ADVICE = (
     "--quantize nf4 makes the weights smaller"
 )
 # How torch's allocators and libraries say it where they raise a plain RuntimeError.
-_MEMORY_WORDS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+_MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "out_of_memory", "alloc_failed")
+_BFLOAT16 = (8, 0)  # compute capability from which there is arithmetic in it
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,7 @@ def locate(
     Args:
         name: of a model, ``auto``, or a folder's path.
         device: that will hold it.
-        dtype: a torch dtype's name, or ``auto``: float32 on a CPU, bfloat16 elsewhere.
+        dtype: a torch dtype's name, or ``auto``: see :func:`precision_of`.
         quantization: ``auto``, ``none``, ``int8`` or ``nf4``. ``auto``: nf4 on CUDA for weights of 2 GiB and more,
             none otherwise; of a model whose download was dropped, the copy that is there.
         keep_source: whether a download stays once a copy of it is there.
@@ -76,21 +94,25 @@ def locate(
         DeviceError: it does not fit.
     """
     precision = precision_of(dtype, device)
-    chosen = None
+    chosen, free = None, free_memory(device)
+    expected = config = None
     if name == AUTO:
-        name, chosen = choose_auto(
-            free_memory(device) if device.type == "cuda" else None,
-            {"auto": packing.NF4, packing.NONE: "bfloat16"}.get(quantization, quantization),
-        )
+        name, chosen = choose_auto(free, device, precision, quantization, workload)
     model = find_model(name)
     try:
-        source = _files(model, precision, quantization)
+        try:
+            source = _files(model, precision, quantization)
+        except NotHere:  # what will not fit is not worth its download
+            if workload is not None:
+                expected = foresee_registered(model, precision, quantization, workload, device)
+                if expected is not None:
+                    require_room(model.name, expected, free, device)
+            raise
         method = _method(source, device, quantization)
-        expected = config = None
         if workload is not None:
             config = read_config(source.folder)
             expected = forecast(source.folder, method, precision, workload, device, config)
-            require_room(model.name, expected, free_memory(device), device)
+            require_room(model.name, expected, free, device)
         if method != source.quantization:
             wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
             entry, _ = copies.make(wanted, device, watcher, mend=mend)
@@ -137,27 +159,97 @@ def _method(source: ModelSource, device: torch.device, quantization: str) -> str
     """``none``, ``int8`` or ``nf4``: what to hold the linear layers in."""
     if source.quantization != packing.NONE:
         return source.quantization
-    if quantization != AUTO:
-        return quantization
-    if device.type != "cuda":
-        return packing.NONE
-    size = quantize.weight_bytes(quantize.stored_tensors(source.folder), packing.NONE, torch.bfloat16.itemsize).total
-    return packing.NF4 if size >= LARGE else packing.NONE
+    if quantization != AUTO or device.type != "cuda":
+        return _quantization(quantization, device, 0)
+    tensors = quantize.stored_tensors(source.folder)
+    return _quantization(quantization, device, quantize.weight_bytes(tensors, packing.NONE, 2).total)
+
+
+def _quantization(wish: str, device: torch.device, size: int) -> str:
+    """What a wish comes to for full-precision weights of ``size`` bytes in two bytes a number."""
+    if wish != AUTO:
+        return wish
+    return packing.NF4 if device.type == "cuda" and size >= LARGE else packing.NONE
+
+
+def choose_auto(
+    free: int | None,
+    device: torch.device,
+    precision: torch.dtype,
+    quantization: str = AUTO,
+    workload: Workload | None = None,
+) -> tuple[str, str]:
+    """What ``--model auto`` stands for: the largest registered model that fits a CUDA device with what is asked of it.
+
+    Args:
+        free: bytes of the device.
+        device: that will hold it.
+        precision: of all that is not packed.
+        quantization: ``auto``, ``none``, ``int8`` or ``nf4``.
+        workload: what will be asked; None for the usual.
+
+    Returns:
+        a model's name, and why it was chosen, as a line for the record.
+    """
+    if device.type != "cuda" or free is None:
+        return BUNDLED, f"{BUNDLED}, the demonstration model: no CUDA device is in use"
+    workload = workload or usual_workload()
+    smallest = ""
+    for model in sorted(REGISTERED, key=lambda model: -model.shape.parameters if model.shape else 0):
+        found = foresee_registered(model, precision, quantization, workload, device)
+        if found is None:
+            continue
+        method = _registered_method(model, quantization, device)
+        held = str(precision).removeprefix("torch.") if method == packing.NONE else method
+        needed = f"{found.total / 2**30:.1f} GiB as {held}, {free / 2**30:.1f} GiB free"
+        if found.total <= free:
+            return model.name, f"the largest model that fits: about {needed}"
+        smallest = f"{model.name} needs about {needed}"
+    return BUNDLED, f"{BUNDLED}, the demonstration model: {smallest}"
+
+
+def foresee_registered(
+    model: Model, precision: torch.dtype, quantization: str, workload: Workload, device: torch.device
+) -> Forecast | None:
+    """The memory of a registered model that is not here yet, for a wish for its quantization; None of others."""
+    method = _registered_method(model, quantization, device)
+    return foresee(model, method, precision, workload, device)
+
+
+def _registered_method(model: Model, quantization: str, device: torch.device) -> str:
+    return _quantization(quantization, device, model.shape.weights(packing.NONE) if model.shape else 0)
+
+
+def capability_of(device: torch.device) -> tuple[int, int] | None:
+    """A CUDA device's compute capability; None of others, and where no driver is there to ask."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_capability(device)
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """A dtype by its name; ``auto`` is float32 on a CPU, bfloat16 elsewhere."""
-    return _DTYPES.get(name) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    """A dtype by its name; ``auto`` is float32 on a CPU, elsewhere bfloat16, or float16 where there is none.
+
+    CUDA devices below compute capability 8.0 have no arithmetic in bfloat16: it is emulated, in no less memory.
+    """
+    if name in _DTYPES:
+        return _DTYPES[name]
+    if device.type == "cpu":
+        return torch.float32
+    capability = capability_of(device)
+    return torch.bfloat16 if capability is None or capability >= _BFLOAT16 else torch.float16
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one.
+    """``auto`` takes CUDA where there is one; of several devices, that with the most free memory.
 
     Raises:
         DeviceError: a device that this machine does not have.
     """
     available = torch.cuda.is_available()
     if name == "auto":
+        if available and (count := torch.cuda.device_count()) > 1:
+            return torch.device("cuda", max(range(count), key=lambda index: torch.cuda.mem_get_info(index)[0]))
         return torch.device("cuda" if available else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):
@@ -166,11 +258,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception means that memory ran out, on the device or the host."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one that led to it, means that memory ran out, on the device or the host."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
+    if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS):
+        return True
+    before = _before(error)
+    return before is not None and is_out_of_memory(before)
+
+
+def _before(error: BaseException) -> BaseException | None:
+    """What led to an exception."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 @contextmanager
@@ -178,11 +278,16 @@ def memory_errors(device: torch.device, advice: str = ADVICE) -> Iterator[None]:
     """Turn running out of memory into one line of advice, and leave the device clean."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except EchopixError:
+        raise
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         # The frames that failed still hold their tensors, and their cache would not be given back.
-        traceback.clear_frames(error.__traceback__)
+        failed: BaseException | None = error
+        while failed is not None:
+            traceback.clear_frames(failed.__traceback__)
+            failed = _before(failed)
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

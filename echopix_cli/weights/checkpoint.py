@@ -12,6 +12,7 @@ Only safetensors are read. Of a sharded checkpoint only those shards are opened 
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import logging
 import warnings
@@ -153,8 +154,15 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
                         raise ModelError(f"{file} holds {full} a second time, under another name")
                     tensors[full] = handle.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
+            raise unreadable(file, error) from None
     return tensors
+
+
+def unreadable(file: Path, error: Exception) -> ModelError | MemoryError:
+    """What to raise when a file of tensors cannot be read: that it is damaged, unless the system has no memory left."""
+    if getattr(error, "errno", None) == errno.ENOMEM or f"os error {errno.ENOMEM})" in str(error):
+        return MemoryError(f"cannot map {file}: {error}")
+    return ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete")
 
 
 def full_name(name: str) -> str | None:

@@ -10,9 +10,9 @@ from echopix_cli.errors import EchopixError
 if TYPE_CHECKING:
     import torch
 
-NONE, INT8, NF4 = "none", "int8", "nf4"
+METHODS = NONE, INT8, NF4 = "none", "int8", "nf4"
 BLOCK = 64  # weights of one NF4 scale
-CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
+_CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
 _THRESHOLD = 6.0  # int8: input columns beyond it are computed in half precision (bitsandbytes' own default)
 _NAMES = re.compile(r"thinker\.model\.(?:bidir_encoder\.)?layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj\.weight")
 # transformers skips modules by name, and its own list for the family names neither tower of ours.
@@ -30,6 +30,23 @@ BESIDE = re.compile(r"_proj\.(?:weight\..+|SCB|weight_format)$")
 def is_quantized_name(name: str) -> bool:
     """Whether a tensor, by its full name ``thinker.…``, is the weight of a layer that quantization shrinks."""
     return _NAMES.fullmatch(name) is not None
+
+
+def linear_bytes(method: str, weights: int, rows: int, layers: int, itemsize: int) -> int:
+    """What linear layers take once loaded.
+
+    Args:
+        method: ``none``, ``int8`` or ``nf4``.
+        weights: of all of them; in each a multiple of a block.
+        rows: outputs of all of them.
+        layers: how many there are.
+        itemsize: bytes of one number in the compute precision.
+    """
+    if method == NONE:
+        return weights * itemsize
+    if method == INT8:
+        return weights + 4 * rows
+    return (weights + 1) // 2 + 4 * -(-weights // BLOCK) + layers * _CODE_BYTES
 
 
 def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:

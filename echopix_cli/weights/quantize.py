@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import ModelError
-from echopix_cli.weights.checkpoint import full_name, load_model, read_config, weight_files
+from echopix_cli.weights.checkpoint import full_name, load_model, read_config, unreadable, weight_files
 from echopix_cli.weights.hub import SMALL
 from echopix_cli.weights.packing import (
     BESIDE,
-    BLOCK,
-    CODE_BYTES,
     NF4,
     NONE,
     bitsandbytes,
     is_quantized_name,
+    linear_bytes,
     settings_of,
     shrunk,
 )
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-_SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
+SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
 _LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the system at once
 _INDEX = "model.safetensors.index.json"
 
@@ -79,7 +78,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
                     begin, end = header[name]["data_offsets"]
                     found[full] = Stored(tuple(header[name]["shape"]), end - begin)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
+            raise unreadable(file, error) from None
     return found
 
 
@@ -109,15 +108,10 @@ def weight_bytes(tensors: Mapping[str, Stored], method: str, itemsize: int) -> W
         if not is_quantized_name(name):
             # What a copy has beside its packed weights is counted with them.
             other += 0 if BESIDE.search(name) else tensor.count * itemsize
-        elif method == NONE:
-            linear += tensor.count * itemsize
         else:
-            rows, columns = tensor.shape if tensor.shape[1:] != (1,) else (tensor.size * 2, 1)
-            weights = rows * columns
-            if method == NF4:
-                linear += (weights + 1) // 2 + 4 * -(-weights // BLOCK) + CODE_BYTES
-            else:
-                linear += weights + 4 * rows
+            packed = method == NF4 and tensor.shape[1:] == (1,)  # two weights to a byte, rows forgotten
+            weights = tensor.size * 2 if packed else tensor.count
+            linear += linear_bytes(method, weights, tensor.shape[0], 1, itemsize)
     return WeightBytes(linear, other)
 
 
@@ -173,7 +167,7 @@ def write_copy(
         if size >= _LARGE_TENSOR:
             give_back_memory()
         advance(done, total)
-        if sum(tensor.nbytes for tensor in batch.values()) >= _SHARD:
+        if sum(tensor.nbytes for tensor in batch.values()) >= SHARD:
             flush()
     flush()
     index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in kept.values())}, "weight_map": written}
@@ -212,7 +206,7 @@ def stream(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                     value = handle.get_tensor(name).clone()
                 yield full, value
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"cannot read {file}: {error}", "the file is damaged or incomplete") from None
+            raise unreadable(file, error) from None
 
 
 def prove(

@@ -16,6 +16,7 @@ from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.settings import config_path, read_models
 from echopix_cli.weights.checkpoint import MODEL_TYPE
 from echopix_cli.weights.containment import require_contained
+from echopix_cli.weights.packing import linear_bytes
 from echopix_cli.weights.store import HUB, Entry, Store
 
 BUNDLED = "tiny"
@@ -27,12 +28,6 @@ LAYOUTS = {
     "qwen2_5_omni": "Qwen2.5-Omni",
     "qwen2_5_omni_thinker": "Qwen2.5-Omni thinker",
 }
-QUANTIZATIONS = ("bfloat16", "int8", "nf4")
-# Bytes a parameter of the decoder's linear layers takes. int8 adds a scale a row, which is next to nothing;
-# nf4 adds four bytes for every 64 weights.
-_LINEAR_BYTES = {"bfloat16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
-# Activations of towers and prefill, the CUDA context and fragmentation: an allowance, not a measurement.
-WORKING_MARGIN = 2 * 2**30
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
@@ -54,32 +49,35 @@ class NotHere(ModelError):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model's memory follows from; counts are computed from the published configurations.
+    """Counts of a thinker, from the published configuration.
 
     Attributes:
-        linear: parameters in the decoder's and the CS2's linear layers, which quantization shrinks.
-        other: all other parameters of the thinker (towers, embeddings, output layer, norms), kept in bfloat16.
-        cache_bytes: bytes of the key-value cache per token, in bfloat16.
+        linear: weights of the decoder's linear layers, which quantization shrinks.
+        rows: outputs of these layers.
+        layers: how many they are.
+        other: all other parameters (towers, embeddings, output layer, biases, norms).
         context: tokens.
     """
 
     linear: int
+    rows: int
+    layers: int
     other: int
-    cache_bytes: int
     context: int
 
     @property
     def parameters(self) -> int:
-        """Of the thinker with its CS2, about."""
+        """Of the thinker."""
         return self.linear + self.other
 
-    def weights(self, quantization: str) -> int:
-        """Bytes of the loaded weights, about."""
-        return round(self.linear * _LINEAR_BYTES[quantization] + 2 * self.other)
+    def weights(self, method: str, itemsize: int = 2) -> int:
+        """Bytes of the loaded weights.
 
-    def memory(self, quantization: str) -> int:
-        """Bytes of device memory that a full context needs, about: weights, cache and the working margin."""
-        return self.weights(quantization) + self.cache_bytes * self.context + WORKING_MARGIN
+        Args:
+            method: ``none``, ``int8`` or ``nf4``.
+            itemsize: bytes of one number of all that is not packed.
+        """
+        return linear_bytes(method, self.linear, self.rows, self.layers, itemsize) + self.other * itemsize
 
 
 @dataclass(frozen=True)
@@ -146,10 +144,9 @@ class ModelSource:
     quantization: str = "none"
 
 
-# Layers × (attention + MLP) of the decoder and of a CS2 of four layers; towers of 32 layers, 1280 wide; embeddings
-# and an output layer of their own. No commit is pinned: the first download resolves and records it.
-_OMNI_3B = Shape(linear=3_083_000_000, other=1_933_000_000, cache_bytes=36_864, context=32_768)
-_OMNI_7B = Shape(linear=7_457_000_000, other=2_419_000_000, cache_bytes=57_344, context=32_768)
+# No commit is pinned: the first download resolves and records it.
+_OMNI_3B = Shape(2_774_532_096, rows=1_032_192, layers=252, other=1_928_932_352, context=32_768)
+_OMNI_7B = Shape(6_525_288_448, rows=1_390_592, layers=196, other=2_406_525_440, context=32_768)
 REGISTERED: tuple[Model, ...] = (
     Model(
         "qwen2.5-omni-3b",
@@ -264,33 +261,6 @@ def recognise(folder: Path) -> str | None:
         return LAYOUTS.get(str(read_object(folder / "config.json").get("model_type")))
     except (OSError, ModelError):
         return None
-
-
-def choose_auto(free_bytes: int | None, quantization: str = "nf4") -> tuple[str, str]:
-    """What ``--model auto`` stands for: the largest registered model that fits, quantized, with a working margin.
-
-    Args:
-        free_bytes: free memory of the CUDA device; None without one.
-        quantization: of :data:`QUANTIZATIONS`, how the decoder will be loaded.
-
-    Returns:
-        a model's name, and why it was chosen, as a line for the record.
-    """
-    if free_bytes is None:
-        return BUNDLED, f"{BUNDLED}, the demonstration model: no CUDA device is in use"
-    sized = sorted(
-        ((model.name, model.shape) for model in REGISTERED if model.shape is not None),
-        key=lambda pair: pair[1].parameters,
-        reverse=True,
-    )
-    free = f"{free_bytes / 2**30:.1f} GiB"
-    for name, shape in sized:
-        needed = shape.memory(quantization)
-        if needed <= free_bytes:
-            return name, f"the largest model that fits: about {needed / 2**30:.1f} GiB as {quantization}, {free} free"
-    name, shape = sized[-1]
-    smallest = f"{shape.memory(quantization) / 2**30:.1f} GiB"
-    return BUNDLED, f"{BUNDLED}, the demonstration model: {name} needs {smallest} as {quantization}, {free} free"
 
 
 def is_commit(revision: str | None) -> bool:

@@ -101,7 +101,7 @@ def test_path_and_info(command, server: HubServer, folder: Path) -> None:
     assert record["files"][SHARD]["size"] == 1_500_000
     assert (record["layout"], record["revision"], record["state"]) == ("Qwen2.5-Omni", COMMIT, "ready")
     text = command("models", "info", "qwen2.5-omni-7b").out
-    assert "context\t32768 tokens" in text and "Apache-2.0" in text and "nf4 about" in text
+    assert "context\t32768 tokens" in text and "Apache-2.0" in text and "nf4 7.9 GiB" in text
     assert command("models", "info", "tiny").code == 0
     wrong = command("models", "info", "quen")
     assert wrong.code == 3

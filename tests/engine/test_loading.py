@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import json
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from prompts import Media, inputs_of
-from shapes import shape_of
 
 from echopix_cli.engine import Engine, GenerationOptions, Workload
 from echopix_cli.engine import loading as room
-from echopix_cli.engine.forecast import Forecast, forecast, free_memory, require_room
+from echopix_cli.engine.forecast import Forecast, forecast, foresee, free_memory, require_room, usual_workload
 from echopix_cli.engine.live_bytes import LiveBytes
-from echopix_cli.engine.loading import locate, memory_errors
+from echopix_cli.engine.loading import (
+    choose_auto,
+    choose_device,
+    is_out_of_memory,
+    locate,
+    memory_errors,
+    precision_of,
+)
 from echopix_cli.errors import DeviceError
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.shapes import SHAPES
 from echopix_cli.weights import quantize
+from echopix_cli.weights.assembly import outline
 from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.packing import is_quantized_name
-from echopix_cli.weights.registry import REGISTERED
+from echopix_cli.weights.packing import is_quantized_name, settings_of
+from echopix_cli.weights.registry import REGISTERED, Model, NotHere
 from echopix_cli.weights.store import Store
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+GIB = 2**30
 FILM = Workload(frames=120, frame_pixels=105_369, audio_seconds=60.0, budget=0.2)
 
 
@@ -62,17 +74,72 @@ def test_what_auto_stands_for(random_checkpoint: Path, monkeypatch: pytest.Monke
     assert Store().all() == []
 
 
-def test_auto_model_counts_with_the_quantization_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+def test_auto_takes_what_fits_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a grid of free memory, wishes and work: the largest whose own forecast fits, as the same name alone would."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    long = Workload(frames=768, frame_pixels=602_112, audio_seconds=600.0, budget=1.0)
+    taken: set[str] = set()
+    for free, (quantization, work) in itertools.product(
+        range(2 * GIB, 40 * GIB, GIB // 2), [("auto", FILM), ("none", FILM), ("int8", FILM), ("auto", long)]
+    ):
+        monkeypatch.setattr(room, "free_memory", lambda device, free=free: free)
+        name, why = choose_auto(free, CUDA, torch.bfloat16, quantization, work)
+        taken.add(name)
+        fits = {}
+        for model in REGISTERED:
+            with pytest.raises((NotHere, DeviceError)) as caught:
+                locate(model.name, CUDA, "bfloat16", quantization, workload=work)
+            fits[model.name] = caught.type is NotHere
+        assert name == next((known for known in ("qwen2.5-omni-7b", "qwen2.5-omni-3b") if fits[known]), "tiny")
+        assert f"{free / GIB:.1f} GiB free" in why
+        assert {"auto": "nf4", "none": "bfloat16", "int8": "int8"}[quantization] in why
+    assert taken == {"tiny", "qwen2.5-omni-3b", "qwen2.5-omni-7b"}
+    assert choose_auto(None, CPU, torch.float32, "auto", FILM) == choose_auto(8 * GIB, CPU, torch.float32)
+    assert choose_auto(None, CPU, torch.float32)[0] == "tiny"
 
-    def choose(free: int | None, quantization: str = "nf4") -> tuple[str, str]:
-        seen.append(quantization)
-        return "tiny", "because"
 
-    monkeypatch.setattr(room, "choose_auto", choose)
-    for wish in ("auto", "none", "int8", "nf4"):
-        room.locate("auto", CPU, quantization=wish) if wish in ("auto", "none") else None
-    assert seen == ["nf4", "bfloat16"]
+def test_too_large_is_refused_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "free_memory", lambda device: 8 * GIB)
+    with pytest.raises(DeviceError, match=r"qwen2\.5-omni-7b does not fit on cuda: about .* too little") as caught:
+        locate("qwen2.5-omni-7b", CUDA, quantization="none", workload=FILM)
+    assert "--quantize nf4 saves" in caught.value.hint
+    with pytest.raises(NotHere):
+        locate("qwen2.5-omni-3b", CUDA, workload=FILM)
+    with pytest.raises(NotHere):
+        locate("qwen2.5-omni-7b", CUDA, quantization="none")  # as `models pull` asks: for no work yet
+
+
+def test_an_eight_gigabyte_card_gets_a_real_model() -> None:
+    for free, name in ((7.5, "qwen2.5-omni-3b"), (11.5, "qwen2.5-omni-7b")):
+        assert choose_auto(round(free * GIB), CUDA, torch.bfloat16, "auto", usual_workload())[0] == name
+
+
+@pytest.mark.parametrize("method", ["none", "int8", "nf4"])
+@pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model.name)
+def test_foreseen_is_what_the_files_will_say(
+    model: Model, method: str, random_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forecast by name alone, to the byte that of the downloaded checkpoint, and of its copy but for the making."""
+    config = stock_shape(random_checkpoint, model.name)
+    tensors = {
+        name: quantize.Stored(tuple(p.shape), 2 * p.numel())
+        for name, p in outline(config, torch.bfloat16).named_parameters()
+    }
+    monkeypatch.setattr(quantize, "stored_tensors", lambda folder: tensors)
+    ahead = foresee(model, method, torch.bfloat16, FILM, CUDA)
+    assert ahead == forecast(tmp_path, method, torch.bfloat16, FILM, CUDA, config)
+    assert (ahead.making > 0) == (method != "none")
+    assert ahead.weights <= ahead.making <= 1.25 * ahead.weights or method == "none"
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings_of("nf4", torch.bfloat16)}))
+    assert forecast(tmp_path, method, torch.bfloat16, FILM, CUDA, config).making == 0
+
+
+def test_making_a_copy_can_be_what_does_not_fit() -> None:
+    making = Forecast(100 * GIB, 0, {"sieve": 0}, 0, 0, making=200 * GIB)
+    assert making.total == 200 * GIB
+    with pytest.raises(DeviceError, match=r"\(to make the quantized copy 200\.0 GiB\)"):
+        require_room("m", making, 150 * GIB, CPU)
+    require_room("m", making, 200 * GIB, CPU)
 
 
 def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> None:
@@ -198,18 +265,117 @@ def shaped(
     )
 
 
-def test_the_registry_states_these_shapes(random_checkpoint: Path) -> None:
-    for size, model in zip(("3B", "7B"), REGISTERED, strict=True):
-        with torch.device("meta"):
-            built = EchoingPixelsForConditionalGeneration(
-                EchoingPixelsConfig.from_dict(shape_of(random_checkpoint, size))
-            )
-        counts = {True: 0, False: 0}
-        for name, parameter in built.named_parameters():
-            counts[is_quantized_name(name)] += parameter.numel()
-        assert model.shape is not None
-        assert counts[True] == pytest.approx(model.shape.linear, rel=0.01)
-        assert counts[False] == pytest.approx(model.shape.other, rel=0.02)
+def stock_shape(random_checkpoint: Path, name: str) -> EchoingPixelsConfig:
+    """The configuration of a stock model."""
+    raw = SHAPES[name].configured(json.loads((random_checkpoint / "config.json").read_text()))
+    raw["thinker_config"]["text_config"].pop("compression_ratio")
+    return EchoingPixelsConfig.from_stock(raw)
+
+
+@pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model.name)
+def test_the_registry_states_these_shapes(random_checkpoint: Path, model: Model) -> None:
+    built = outline(stock_shape(random_checkpoint, model.name), torch.bfloat16)
+    packed = [parameter for name, parameter in built.named_parameters() if is_quantized_name(name)]
+    others = [parameter for name, parameter in built.named_parameters() if not is_quantized_name(name)]
+    shape = model.shape
+    assert shape is not None
+    assert sum(parameter.numel() for parameter in packed) == shape.linear
+    assert sum(len(parameter) for parameter in packed) == shape.rows
+    assert len(packed) == shape.layers
+    assert sum(parameter.numel() for parameter in others) == shape.other
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16"), ((12, 0), "bfloat16")],
+)
+def test_precision_by_capability(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str) -> None:
+    """No bfloat16 where it is emulated; there, keys and values repeated for attention's kernel are foreseen."""
+    whole = usual_workload()
+    newest = foresee(REGISTERED[0], "nf4", torch.float16, whole, CUDA)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert precision_of("auto", CUDA) == getattr(torch, dtype)
+    assert precision_of("bfloat16", CUDA) == torch.bfloat16  # who asks for it gets it
+    assert precision_of("auto", CPU) == torch.float32
+    assert foresee(REGISTERED[0], "nf4", torch.float16, whole, CUDA) == newest  # no CS2, no rows but the kept ones
+    seen = sieve_bytes(shaped(2048, 11008, 36, 16, 2))
+    monkeypatch.undo()
+    assert (seen > sieve_bytes(shaped(2048, 11008, 36, 16, 2))) == (dtype == "float16")
+
+
+def sieve_bytes(config: EchoingPixelsConfig) -> int:
+    from echopix_cli.engine import forecast as rules
+
+    return rules._count(config, 0, "none", 2, FILM, CUDA).stages["sieve"]
+
+
+def test_the_device_with_the_most_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [5, 9, 7]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index=None: (free[index], 10))
+    assert choose_device("auto") == torch.device("cuda:1")
+    assert choose_device("cuda:2") == torch.device("cuda:2")
+    del free[1:]
+    assert choose_device("auto") == torch.device("cuda")
+
+
+def wrapped(kind: str) -> Exception:
+    """Running out of memory, as it comes out of what called the allocator."""
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    try:
+        try:
+            raise full
+        except torch.OutOfMemoryError as error:
+            if kind == "cause":
+                raise RuntimeError("We encountered some issues during automatic conversion of the weights") from error
+            if kind == "context":
+                raise ValueError("conversion failed")  # noqa: B904 - what a careless library does
+            raise RuntimeError("something else") from None
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (wrapped("cause"), True),
+        (wrapped("context"), True),
+        (wrapped("hidden"), False),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY"), True),
+        (RuntimeError("unable to mmap 9 bytes from file <x>: Cannot allocate memory (12)"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_means_that_memory_ran_out(error: Exception, memory: bool) -> None:
+    assert is_out_of_memory(error) == memory
+    expected = DeviceError if memory else type(error)
+    with pytest.raises(expected), memory_errors(CPU):
+        raise error
+
+
+@pytest.mark.parametrize("kind", ["bare", "cause", "mapping"])
+def test_out_of_memory_while_loading_is_no_damage(
+    random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Exit 5 with what would take less, not "the model is damaged"."""
+
+    def full(*args: object, **kwargs: object) -> torch.Tensor:
+        if kind == "mapping":
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        raise torch.OutOfMemoryError("CUDA out of memory") if kind == "bare" else wrapped(kind)
+
+    engine = Engine.load(str(random_checkpoint), "cpu", workload=FILM)
+    target = "safetensors.safe_open" if kind == "mapping" else "echopix_cli.weights.assembly._put"
+    monkeypatch.setattr(room, "forecast", lambda *args: engine.forecast)  # which reads headers
+    monkeypatch.setattr(target, full)
+    with pytest.raises(DeviceError, match="out of memory on cpu") as caught:
+        Engine.load(str(random_checkpoint), "cpu", workload=FILM)
+    assert caught.value.exit_code == 5
+    assert engine.forecast is not None and caught.value.hint == engine.forecast.advice
 
 
 def test_out_of_memory_leaves_nothing_behind() -> None:

@@ -322,7 +322,7 @@ import sys, torch
 from pathlib import Path
 from echopix_cli.weights import copies, quantize
 from echopix_cli.weights.registry import find_model
-quantize._SHARD = 2**24  # in proportion to the stand-in
+quantize.SHARD = 2**24  # in proportion to the stand-in
 import echopix_cli.model.modeling, bitsandbytes, transformers.quantizers.quantizer_bnb_4bit
 from echopix_cli.weights.checkpoint import load_model
 small = find_model(sys.argv[1])

@@ -11,19 +11,16 @@ import pytest
 
 from echopix_cli.errors import EchopixError, ModelError, UsageError
 from echopix_cli.settings import read_models, resolve
+from echopix_cli.weights.packing import METHODS
 from echopix_cli.weights.registry import (
     BUNDLED,
-    QUANTIZATIONS,
     REGISTERED,
-    choose_auto,
     find_model,
     known_models,
     recognise,
     resolve_model,
 )
 from echopix_cli.weights.store import MANIFEST, Busy, FileFact, Store, sha256_of
-
-GIB = 2**30
 
 
 @pytest.fixture
@@ -47,10 +44,9 @@ def test_the_registered_models_say_what_they_are() -> None:
     for model in REGISTERED:
         assert model.repository is not None and model.shape is not None and model.download is not None
         assert model.shape.context == 32_768
-        memory = [model.shape.memory(kind) for kind in QUANTIZATIONS]
-        assert memory == sorted(memory, reverse=True)
-        # A stock thinker's weights, without the CS2 of four layers that is counted in.
-        assert model.download == pytest.approx(model.shape.weights("bfloat16"), rel=0.12)
+        weights = [model.shape.weights(method) for method in METHODS]
+        assert weights == sorted(weights, reverse=True)
+        assert model.download == pytest.approx(model.shape.weights("none"), rel=0.01)
 
 
 def test_the_bundled_model_is_always_there() -> None:
@@ -131,34 +127,6 @@ def test_names_that_cannot_be(names: Path, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         known_models()
         read_models()
-
-
-@pytest.mark.parametrize(
-    ("free", "quantization", "chosen"),
-    [
-        (None, "nf4", "tiny"),
-        (2 * GIB, "nf4", "tiny"),
-        (10 * GIB, "nf4", "qwen2.5-omni-3b"),
-        (10 * GIB, "bfloat16", "tiny"),
-        (16 * GIB, "nf4", "qwen2.5-omni-7b"),
-        (16 * GIB, "bfloat16", "qwen2.5-omni-3b"),
-        (80 * GIB, "bfloat16", "qwen2.5-omni-7b"),
-    ],
-)
-def test_the_automatic_choice(free: int | None, quantization: str, chosen: str) -> None:
-    name, why = choose_auto(free, quantization)
-    assert name == chosen
-    if chosen == "tiny":
-        assert "demonstration" in why
-    if free is not None:
-        assert f"{free / GIB:.1f} GiB" in why and quantization in why
-
-
-def test_the_automatic_choice_at_the_edge() -> None:
-    small = next(model.shape for model in REGISTERED if model.name == "qwen2.5-omni-3b")
-    assert small is not None
-    assert choose_auto(small.memory("nf4"))[0] == "qwen2.5-omni-3b"
-    assert choose_auto(small.memory("nf4") - 1)[0] == "tiny"
 
 
 def test_an_entry_from_writing_to_removing(store: Store) -> None:
