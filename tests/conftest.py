@@ -145,6 +145,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="session")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``long.mp4``, which takes longer to decode than anything else here."""
+    return write_clip(tmp_path_factory.mktemp("long") / "long.mp4", seconds=20, fps=25)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command left behind."""

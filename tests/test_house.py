@@ -13,15 +13,16 @@ PACKAGE = ROOT / "echopix_cli"
 # A room may import itself, these, and the plain modules results, settings, errors, files and shelf.
 MAY_IMPORT = {
     "media": set(),
+    "decoding": {"media"},
     "scenes": {"media"},
     "model": {"media"},
     "weights": {"model"},
-    "engine": {"model", "media", "weights"},
+    "engine": {"model", "media", "decoding", "weights"},
     "training": {"scenes", "media", "model", "weights"},
-    "batch": {"engine", "media", "weights"},
+    "batch": {"engine", "decoding", "media", "weights"},
     "evaluation": {"engine", "model", "media", "weights", "scenes"},
     "assets": {"scenes", "media", "engine", "cli"},
-    "cli": {"batch", "engine", "evaluation", "model", "media", "scenes", "training", "weights"},
+    "cli": {"batch", "decoding", "engine", "evaluation", "model", "media", "scenes", "training", "weights"},
 }
 PLAIN = {"results", "settings", "errors", "files", "shelf", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}

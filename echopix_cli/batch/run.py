@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from echopix_cli.batch.decoding import Decoded, Worker, Workers
 from echopix_cli.batch.journal import FileFacts, Journal
 from echopix_cli.batch.tasks import Task
+from echopix_cli.batch.workers import Workers
+from echopix_cli.decoding.worker import Decoded, Worker
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.features import Slot
 from echopix_cli.errors import EchopixError, MediaError, described

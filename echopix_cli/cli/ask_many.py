@@ -98,9 +98,6 @@ def ask_many(run: opt.Run, many: Many) -> None:
         if many.output is not None:
             journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
-        from echopix_cli.batch.decoding import warm_up
-
-        warm_up()
         engine = run.engine()
         run.keep_features(engine)
         from echopix_cli.batch.run import Batch, Settings

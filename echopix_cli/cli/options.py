@@ -143,6 +143,9 @@ class Run:
 
     def _load(self, say: Callable[[str], None], media: Sequence[str], budget: float | None) -> Engine:
         with _importing():
+            from echopix_cli.decoding.nursery import warm_up
+
+            warm_up()  # before all else that is imported here
             from echopix_cli.cli.download import Quantizing
             from echopix_cli.engine import Engine
 
@@ -158,8 +161,8 @@ class Run:
 
     def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
         """The most that the plan allows, or that the largest of some files holds."""
+        from echopix_cli.decoding.worker import probe
         from echopix_cli.engine import Workload
-        from echopix_cli.media import probe
 
         most = self["max_frames"]
         frames, seconds = (0, 0.0) if media else (most, most / self["fps"])

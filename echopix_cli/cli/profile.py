@@ -9,7 +9,7 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.bench import interval
 from echopix_cli.cli.measuring import wait_passively, warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
-from echopix_cli.media import probe, require_file
+from echopix_cli.media import require_file
 
 if TYPE_CHECKING:
     from echopix_cli.engine.profiling import Profile
@@ -77,6 +77,8 @@ def profile(
     require_file(media)
     wait_passively()
     if run["verbose"]:
+        from echopix_cli.decoding.worker import probe
+
         run.describe(media, probe(media, run.limits()))
     engine = run.engine([media], budget=1.0)
     wanted = run.sieve(engine)

@@ -7,16 +7,14 @@ grow with the clip, and the sound and the first frames can be encoded while late
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
+from echopix_cli.decoding.worker import Heard, Ready, borrowed
 from echopix_cli.engine.meters import Clock
-from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.media.sampling import Pixels
 from echopix_cli.media.timeline import Samples
 from echopix_cli.model.processing import ClipInputs, PixelRules, grid_times_of, hear, patchify
@@ -121,7 +119,7 @@ def _features(thinker: EchoingPixelsThinker, rows: int, dtype: torch.dtype, devi
 
 
 def decode_beside(encoder: ClipEncoder, path: str, plan: DecodePlan, clock: Clock) -> Clip:
-    """Decode a file in a thread of its own, and encode here what is ready.
+    """Decode a file in a process of its own, and encode here what is ready.
 
     On the clock, ``decode`` is the time spent waiting for something to encode: what towers and decoding hide of one
     another counts once.
@@ -132,36 +130,15 @@ def decode_beside(encoder: ClipEncoder, path: str, plan: DecodePlan, clock: Cloc
         plan: what to take from it.
 
     Raises:
-        MediaError: as :func:`~echopix_cli.media.load_clip`.
+        MediaError: as :func:`~echopix_cli.media.load_clip`; or the decoder crashed.
     """
-    work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-    decoded: Future[Clip] = Future()
-    given_up = False
-
-    def heard(waveform: Samples) -> None:
-        work.put(lambda: encoder.listen(waveform))
-
-    def arrived(frames: Pixels, ready: int) -> None:
-        if given_up:
-            raise InterruptedError("nobody waits for this clip")
-        work.put(lambda: encoder.look(frames, ready))
-
-    def decode() -> None:
-        try:
-            decoded.set_result(load_clip(path, plan, heard=heard, arrived=arrived))
-        except BaseException as error:  # whatever it is, it belongs to the one who waits
-            decoded.set_exception(error)
-        finally:
-            work.put(None)
-
-    # A daemon: Ctrl-C need not wait for a decoder that hangs.
-    threading.Thread(target=decode, name="decode", daemon=True).start()
-    try:
+    with borrowed() as worker, closing(worker.stream(path, plan)) as parts:
         while True:
             with clock.stage("decode"):
-                step = work.get()
-            if step is None:
-                return decoded.result()
-            step()
-    finally:
-        given_up = True
+                part = next(parts)
+            if isinstance(part, Heard):
+                encoder.listen(part.waveform)
+            elif isinstance(part, Ready):
+                encoder.look(part.frames, part.count)
+            else:
+                return part.clip

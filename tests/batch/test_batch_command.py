@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from batch_files import asked, records_of
 
-from echopix_cli.batch.decoding import Worker
 from echopix_cli.cli.output import Output
+from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
 
 
@@ -407,9 +407,9 @@ def test_a_file_that_hangs_fails_alone(ask, sounds: Path, monkeypatch: pytest.Mo
 
     def decoding(self: Worker, path: str, *arguments: Any) -> Any:
         if path.endswith("1.m4a"):
-            assert self._process is not None and self._process.pid is not None
-            os.kill(self._process.pid, signal.SIGSTOP)
-            stopped.append(self._process.pid)
+            assert self._pid is not None
+            os.kill(self._pid, signal.SIGSTOP)
+            stopped.append(self._pid)
         return decode(self, path, *arguments)
 
     monkeypatch.setattr(Worker, "decode", decoding)

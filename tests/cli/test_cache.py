@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from echopix_cli.batch.decoding import Worker
+from echopix_cli.decoding.worker import Worker
 from echopix_cli.errors import UsageError
 from echopix_cli.files import WHOLE
 from echopix_cli.settings import resolve
@@ -149,14 +149,14 @@ def test_sizes(tmp_path: Path) -> None:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """What the processes that decode are asked for."""
-    counts = {"fingerprint": 0, "identity": 0, "decode": 0}
-    original = Worker._ask
+    counts = {"fingerprint": 0, "identity": 0, "decode": 0, "probe": 0}
+    original = Worker._talk
 
     def counting(worker: Worker, what: str, *arguments: Any) -> Any:
         counts[what] += 1
         return original(worker, what, *arguments)
 
-    monkeypatch.setattr(Worker, "_ask", counting)
+    monkeypatch.setattr(Worker, "_talk", counting)
     return counts
 
 
@@ -170,14 +170,16 @@ def test_a_batch_with_another_question_decodes_nothing(
     (folder / "both.mp4").write_bytes(clips["both"].read_bytes())
     (folder / "bad.mp4").write_text("no media\n" * 9)
     (one,) = run("ask", folder / "both.mp4", "What?", "--json").records  # which batches find, too
+    assert served == {"fingerprint": 0, "identity": 0, "decode": 1, "probe": 1}
+    served.update(dict.fromkeys(served, 0))
     first = run("ask", folder, "What?", "-o", tmp_path / "out.jsonl")
-    assert served == {"fingerprint": 3, "identity": 1, "decode": 2}
+    assert served == {"fingerprint": 3, "identity": 1, "decode": 2, "probe": 0}
     assert "2 answered, 1 failed" in first.err
     assert len(features(cached)) == 2
     served.update(dict.fromkeys(served, 0))
     second = run("ask", folder, "-Q", "What?", "-Q", "Who?", "--json")
     assert second.code == 1
-    assert served == {"fingerprint": 3, "identity": 1, "decode": 1}  # the one that always fails
+    assert served == {"fingerprint": 3, "identity": 1, "decode": 1, "probe": 0}  # the one that always fails
     found = {(Path(r["media"]).name, r["question"]): r for r in second.records if "error" not in r}
     assert {key: record["cached"] for key, record in found.items()} == {
         (name, question): True for name in ("both.mp4", "large.m4a") for question in ("What?", "Who?")

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
+from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine import features as features_module
 from echopix_cli.engine.features import FeatureCache, open_features
 from echopix_cli.engine.profiling import profile
 from echopix_cli.files import WHOLE
 from echopix_cli.media import DecodePlan, Limits
-from echopix_cli.media import load as media_load
 from echopix_cli.model.thinker import EchoingPixelsThinker as Thinker
 from echopix_cli.results import Answer, PeakMemory, StageTimes
 from echopix_cli.shelf import FEATURES, Shelf
@@ -67,7 +67,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         return counted
 
-    monkeypatch.setattr(media_load, "load_clip", count("decode", media_load.load_clip))
+    monkeypatch.setattr(Worker, "stream", count("decode", Worker.stream))
     monkeypatch.setattr(Thinker, "encode_pixels", count("vision", Thinker.encode_pixels))
     monkeypatch.setattr(Thinker, "encode_mel", count("audio", Thinker.encode_mel))
     return counts
@@ -261,14 +261,14 @@ def test_towers_are_hashed_once_and_again_when_their_file_is_replaced(
 def test_what_changes_while_it_is_decoded_is_not_kept(
     engine: Engine, shelf: Shelf, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, original = tmp_path / "clip.m4a", media_load.load_clip
+    path, original = tmp_path / "clip.m4a", Worker.stream
     shutil.copyfile(clips["dark"], path)
 
     def replaced(*arguments: Any, **named: Any) -> Any:
         os.utime(path, (9, 9))
         return original(*arguments, **named)
 
-    monkeypatch.setattr(media_load, "load_clip", replaced)
+    monkeypatch.setattr(Worker, "stream", replaced)
     assert not engine.read(str(path), engine.plan(DecodePlan())).cached
     assert entries(shelf) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,18 +13,22 @@ import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 import pytest
+from places import ROOT
 
-from echopix_cli.batch import decoding
-from echopix_cli.batch.decoding import Worker, Workers
+from echopix_cli.batch.workers import Workers
+from echopix_cli.decoding import nursery
+from echopix_cli.decoding import worker as worker_module
+from echopix_cli.decoding.channel import Channel
+from echopix_cli.decoding.worker import Decoded, Heard, Ready, Worker, borrowed, probe
 from echopix_cli.errors import EchopixError, MediaError
 from echopix_cli.files import sha256_of
-from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
+from echopix_cli.media import probe as probe_here
 
 PLAN = DecodePlan(max_frames=4)
 
@@ -36,8 +41,18 @@ def worker() -> Iterator[Worker]:
 
 
 def pid_of(worker: Worker) -> int:
-    assert worker._process is not None and worker._process.pid is not None
-    return worker._process.pid
+    assert worker._pid is not None
+    return worker._pid
+
+
+def channel_of(worker: Worker) -> Channel:
+    assert worker._channel is not None
+    return worker._channel
+
+
+def nursery_pid() -> int:
+    started = nursery._started
+    return started if isinstance(started, int) else started.pid
 
 
 def stopped(worker: Worker, clip: Path) -> int:
@@ -80,6 +95,94 @@ def test_a_clip_is_what_decoding_here_gives(worker: Worker, clips: dict[str, Pat
     assert worker.fingerprint(str(clips["both"])) == sha256_of(clips["both"])
 
 
+def test_parts_come_as_they_are_ready_and_are_the_clips_own(worker: Worker, clips: dict[str, Path]) -> None:
+    *parts, decoded = worker.stream(str(clips["both"]), DecodePlan(fps=25.0))
+    here = load_clip(clips["both"], DecodePlan(fps=25.0))
+    assert isinstance(decoded, Decoded) and decoded.clip.frames is not None and here.frames is not None
+    assert isinstance(parts[0], Heard) and parts[0].waveform is decoded.clip.waveform
+    counts = [part.count for part in parts[1:] if isinstance(part, Ready)]
+    assert counts == list(range(1, len(here.frames) + 1))
+    assert all(part.frames is decoded.clip.frames for part in parts[1:] if isinstance(part, Ready))
+    assert np.array_equal(decoded.clip.frames, here.frames)
+    decoded.clip.frames[0] = 0  # as any array
+
+
+def test_frames_are_final_when_they_are_announced(worker: Worker, clips: dict[str, Path]) -> None:
+    here = load_clip(clips["silent"], DecodePlan(fps=25.0)).frames
+    assert here is not None
+    for part in worker.stream(str(clips["silent"]), DecodePlan(fps=25.0)):
+        if isinstance(part, Ready):
+            assert np.array_equal(part.frames[: part.count], here[: part.count])
+
+
+def test_whoever_is_slow_holds_up_no_decoder(worker: Worker, clips: dict[str, Path]) -> None:
+    """Announcements that nobody reads are dropped; the last one, which is the clip, never is."""
+    parts = worker.stream(str(clips["silent"]), DecodePlan(fps=25.0, max_frames=10_000, min_frames=4))
+    assert isinstance(next(parts), Ready)
+    time.sleep(1.0)
+    assert isinstance(list(parts)[-1], Decoded)
+
+
+def test_lost_frames_are_another_array(worker: Worker, clips: dict[str, Path], tmp_path: Path) -> None:
+    """What was announced before is right as far as it goes, and the clip is what decoding here gives."""
+    data = bytearray(clips["silent"].read_bytes())
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    middle = begin + 4 * (end - begin) // 5
+    data[middle:end] = bytes(end - middle)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    plan = DecodePlan(fps=25.0)
+    here = load_clip(path, plan)
+    *parts, there = worker.stream(str(path), plan)
+    assert isinstance(there, Decoded) and there.clip.frames is not None and here.frames is not None
+    assert np.array_equal(there.clip.frames, here.frames)
+    assert there.clip.notices == here.notices != ()
+    assert parts
+
+
+def test_what_a_header_says_is_told_from_there(clips: dict[str, Path], tmp_path: Path) -> None:
+    assert probe(str(clips["both"]), Limits()) == probe_here(clips["both"])
+    with pytest.raises(MediaError, match="does not exist"):
+        probe(str(tmp_path / "none.mp4"), Limits())
+
+
+def test_whoever_stops_listening_ends_the_process(worker: Worker, clips: dict[str, Path]) -> None:
+    """Its next words would be taken for the answer to another question."""
+    parts = worker.stream(str(clips["both"]), DecodePlan(fps=25.0))
+    next(parts)
+    first = pid_of(worker)
+    parts.close()
+    assert gone(first)
+    assert worker.fingerprint(str(clips["both"])) == sha256_of(clips["both"])
+
+
+def test_borrowed_workers_are_used_again(clips: dict[str, Path]) -> None:
+    with borrowed() as one, borrowed() as other:
+        assert one is not other
+        assert one.fingerprint(str(clips["dark"])) == other.fingerprint(str(clips["dark"]))
+        pids = {pid_of(one), pid_of(other)}
+    for _ in range(3):
+        with borrowed() as again:
+            again.fingerprint(str(clips["dark"]))
+            assert pid_of(again) in pids
+
+
+def test_crashes_hold_nothing(worker: Worker, clips: dict[str, Path]) -> None:
+    """Neither descriptors, nor threads, nor processes that nobody has buried."""
+
+    def held() -> tuple[int, int, int]:
+        nursed = Path(f"/proc/{nursery_pid()}/task/{nursery_pid()}/children").read_text().split()
+        return len(os.listdir("/proc/self/fd")), threading.active_count(), len(nursed)
+
+    worker.decode(str(clips["dark"]), PLAN)
+    before = held()
+    for _ in range(20):
+        os.kill(pid_of(worker), signal.SIGSEGV)
+        assert gone(pid_of(worker))
+        worker.decode(str(clips["dark"]), PLAN)
+    assert held() == before
+
+
 def test_a_bad_file_costs_no_process(worker: Worker, clips: dict[str, Path], tmp_path: Path) -> None:
     worker.fingerprint(str(clips["dark"]))
     first = pid_of(worker)
@@ -99,10 +202,9 @@ def test_a_crash_fails_one_file(worker: Worker, clips: dict[str, Path], tmp_path
     """The worker has said that it took a request, and stands still in the middle of it, when it is asked and dies."""
     silence(tmp_path / "long.wav", seconds=900)
     worker.fingerprint(str(clips["dark"]))
-    first, pipe = pid_of(worker), worker._pipe
-    assert pipe is not None
-    pipe.send(("decode", str(tmp_path / "long.wav"), PLAN))
-    assert pipe.poll(20)
+    first = pid_of(worker)
+    channel_of(worker).send(("decode", str(tmp_path / "long.wav"), PLAN))
+    assert select.select([channel_of(worker)], [], [], 20)[0]
     os.kill(first, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(worker.decode, str(clips["dark"]), PLAN)
@@ -140,21 +242,17 @@ def test_a_hang_ends_at_the_timeout(clips: dict[str, Path]) -> None:
         worker.close()
 
 
-def test_a_hang_in_the_middle_of_the_reply_ends_too(tmp_path: Path) -> None:
-    """The reply is larger than a pipe holds, so the worker waits with half of it written."""
-    silence(tmp_path / "long.wav", seconds=60)
-    worker = Worker(timeout=5.0)
+def test_a_hang_in_the_middle_of_the_reply_ends_too(clips: dict[str, Path]) -> None:
+    worker = Worker(timeout=2.0)
     try:
-        worker.fingerprint(str(tmp_path / "long.wav"))
-        pipe, first = worker._pipe, pid_of(worker)
-        assert pipe is not None
-        pipe.send(("decode", str(tmp_path / "long.wav"), PLAN))
-        assert pipe.poll(20)  # it has begun to reply, and cannot go on before somebody reads
-        time.sleep(0.2)
-        os.kill(first, signal.SIGSTOP)
-        worker.timeout = 1.0
-        with pytest.raises(MediaError, match="longer than"):
-            worker.fingerprint(str(tmp_path / "long.wav"))
+        worker.fingerprint(str(clips["both"]))
+        first = pid_of(worker)
+        with pytest.raises(MediaError, match="longer than 2 s"):
+            for part in worker.stream(str(clips["both"]), PLAN):
+                assert isinstance(part, (Heard, Ready))
+                os.kill(first, signal.SIGSTOP)
+                while select.select([channel_of(worker)], [], [], 0.2)[0]:
+                    channel_of(worker).receive()  # what it had said before
         assert gone(first)
     finally:
         worker.close()
@@ -166,7 +264,7 @@ def test_starting_is_not_the_files_time(worker: Worker, clips: dict[str, Path]) 
     os.kill(pid_of(worker), signal.SIGKILL)
     assert gone(pid_of(worker))
     worker.timeout = 1.5
-    forking = forkserver._forkserver._forkserver_pid
+    forking = nursery_pid()
     os.kill(forking, signal.SIGSTOP)
     threading.Timer(2.5, os.kill, (forking, signal.SIGCONT)).start()
     began = time.monotonic()
@@ -176,13 +274,15 @@ def test_starting_is_not_the_files_time(worker: Worker, clips: dict[str, Path]) 
 
 def test_the_process_that_workers_come_from_may_die(worker: Worker, clips: dict[str, Path]) -> None:
     worker.fingerprint(str(clips["dark"]))
-    first, forking = pid_of(worker), forkserver._forkserver._forkserver_pid
+    first, forking = pid_of(worker), nursery_pid()
     os.kill(forking, signal.SIGKILL)
     assert gone(forking)
-    for _ in range(2):
-        assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
-    assert forkserver._forkserver._forkserver_pid != forking
+    assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
+    assert pid_of(worker) == first
+    os.kill(first, signal.SIGKILL)
     assert gone(first)
+    assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
+    assert nursery_pid() != forking
 
 
 def test_timeouts_may_be_longer_than_clocks_count(clips: dict[str, Path]) -> None:
@@ -196,7 +296,7 @@ def test_timeouts_may_be_longer_than_clocks_count(clips: dict[str, Path]) -> Non
 def test_workers_are_replaced_before_leaks_add_up(
     worker: Worker, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_LIFETIME", 2)
+    monkeypatch.setattr(worker_module, "_LIFETIME", 2)
     pids = []
     for _ in range(4):
         assert worker._started()
@@ -244,7 +344,7 @@ def test_closing_while_workers_start(clips: dict[str, Path]) -> None:
         time.sleep(pause)
         workers.close()
         assert all(future.done() for future in futures)
-        assert not any(worker._process is not None and worker._process.is_alive() for worker in workers._workers)
+        assert all(worker._pid is None for worker in workers._workers)
         for future in futures:
             if not future.cancelled() and (error := future.exception()) is not None:
                 assert isinstance(error, EchopixError)
@@ -252,7 +352,7 @@ def test_closing_while_workers_start(clips: dict[str, Path]) -> None:
 
 SCRIPT = """
 import os, signal, sys, threading, time
-from echopix_cli.batch.decoding import Worker
+from echopix_cli.decoding.worker import Worker
 worker = Worker(600.0)
 """
 
@@ -277,7 +377,7 @@ def test_workers_die_with_a_batch_that_is_killed(endless: str, clips: dict[str, 
     """Also one that is busy: nobody is left to read its answer."""
     code = """
 worker.fingerprint(sys.argv[2])
-print(worker._process.pid, flush=True)
+print(worker._pid, flush=True)
 worker.fingerprint(sys.argv[1])
 """
     with started(code, endless, str(clips["dark"])) as batch:
@@ -310,3 +410,74 @@ print(len(sums), len(received) > 10)
     with started(code, str(clips["dark"])) as batch:
         assert batch.communicate(timeout=60) == ("1 True\n", "")
     assert batch.returncode == 0
+
+
+def test_ctrl_c_ends_a_wait_and_the_process_goes_on(endless: str, clips: dict[str, Path]) -> None:
+    """Without a handler of its own: what waits is the main thread."""
+    code = """
+worker.fingerprint(sys.argv[2])
+first = worker._pid
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    worker.fingerprint(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted", worker._pid)
+print(len(worker.fingerprint(sys.argv[2])), worker._pid != first)
+worker.close()
+"""
+    with started(code, endless, str(clips["dark"])) as batch:
+        assert batch.communicate(timeout=60) == ("interrupted None\n64 True\n", "")
+
+
+LEFT = """
+import fcntl
+held = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
+fcntl.flock(held, fcntl.LOCK_EX)
+if sys.argv[3] == "afresh":
+    import torch
+from echopix_cli.decoding import nursery
+nursery.warm_up()
+first = nursery._started
+assert isinstance(first, int) == (sys.argv[3] == "forked"), first
+worker.fingerprint(sys.argv[1])
+print(first if isinstance(first, int) else first.pid, worker._pid, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("how", ["forked", "afresh"])
+def test_nothing_is_held_or_left_by_a_command_that_is_killed(clips: dict[str, Path], tmp_path: Path, how: str) -> None:
+    """No lock that it held, none of its streams, no process, and no file; however the first process was started."""
+    import fcntl
+
+    (tmp_path / "tmp").mkdir()
+    lock = tmp_path / "lock"
+    # A module of this name in the current folder would be imported by whoever looks there first.
+    (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the current folder')")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", SCRIPT + LEFT, str(clips["dark"]), str(lock), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)},
+    ) as command:
+        assert command.stdout is not None and command.stderr is not None
+        pids = [int(word) for word in command.stdout.readline().split()]
+        assert len(pids) == 2, command.stderr.read()
+        assert all(alive(pid) for pid in pids)
+        command.kill()
+        assert command.stdout.read() == command.stderr.read() == "", "which waits until nobody holds them"
+        command.wait()
+    with open(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert all(gone(pid) for pid in pids)
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_a_script_without_a_guard_may_decode(clips: dict[str, Path]) -> None:
+    """Nothing imports the script again, as multiprocessing would."""
+    code = "print(worker.decode(sys.argv[1], None or __import__('echopix_cli.media').media.DecodePlan()).clip.path)"
+    with started(code, str(clips["dark"])) as script:
+        assert script.communicate(timeout=60) == (f"{clips['dark']}\n", "")

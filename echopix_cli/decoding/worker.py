@@ -1,0 +1,261 @@
+"""The command's side of decoding elsewhere: a file that crashes or hangs its decoder takes nothing else with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli.decoding.channel import Array, Channel, mapped
+from echopix_cli.decoding.nursery import ask_nursery
+from echopix_cli.errors import EchopixError, MediaError
+
+if TYPE_CHECKING:
+    from echopix_cli.media import Clip, DecodePlan, Limits, MediaInfo
+
+_LIFETIME = 500  # files after which a worker is replaced, whatever FFmpeg may have leaked
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The whole sound of a clip that is being decoded: 16 kHz ``(n,)``."""
+
+    waveform: Array
+
+
+@dataclass(frozen=True)
+class Ready:
+    """So many frames of a clip, from the first one on, are final: uint8 ``(T, 3, H, W)``, always the same array."""
+
+    frames: Array
+    count: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A clip, and the seconds that decoding it took in its worker.
+
+    Where nothing was lost, its arrays are those that :class:`Heard` and :class:`Ready` held.
+    """
+
+    clip: Clip
+    seconds: float
+
+
+class Worker:
+    """One process that reads files, started when it is first needed and again when it has died. For one thread a time.
+
+    Args:
+        timeout: seconds that one request may take, from asking to the last byte of the reply.
+    """
+
+    def __init__(self, timeout: float = math.inf) -> None:
+        self.timeout = timeout
+        self._pid: int | None = None
+        self._channel: Channel | None = None
+        self._exit: int | None = None  # how the last process ended
+        self._lock = threading.Lock()  # of the three above
+        self._served = 0
+        self._closed = False
+
+    def fingerprint(self, path: str) -> str:
+        """SHA-256 of a file.
+
+        Raises:
+            MediaError: it cannot be read, or not in time.
+        """
+        return str(self._ask("fingerprint", path))
+
+    def identity(self, path: str) -> str:
+        """As :func:`echopix_cli.files.identity_of`, elsewhere.
+
+        Raises:
+            MediaError: it cannot be read, or not in time.
+        """
+        return str(self._ask("identity", path))
+
+    def probe(self, path: str, limits: Limits) -> MediaInfo:
+        """As :func:`echopix_cli.media.probe`, elsewhere.
+
+        Raises:
+            MediaError: as there; or the decoder crashed, or took longer than the timeout.
+        """
+        found: MediaInfo = self._ask("probe", path, limits)
+        return found
+
+    def decode(self, path: str, plan: DecodePlan) -> Decoded:
+        """As :func:`echopix_cli.media.load_clip`, elsewhere.
+
+        Raises:
+            MediaError: as there; or the decoder crashed, or took longer than the timeout.
+        """
+        *_, found = self.stream(path, plan)
+        assert isinstance(found, Decoded)
+        return found
+
+    def stream(self, path: str, plan: DecodePlan) -> Generator[Heard | Ready | Decoded]:
+        """As :meth:`decode`, with what is ready meanwhile. Whoever stops listening ends the process.
+
+        Raises:
+            MediaError: as :meth:`decode`; after some of it was handed out, perhaps.
+        """
+        arrays: dict[str, Array] = {}
+        with closing(self._talk("decode", path, plan)) as messages:
+            for (what, value), descriptors in messages:
+                match what:
+                    case "array":
+                        try:
+                            arrays[value[0]] = mapped(descriptors[0], *value[1:])
+                        finally:
+                            os.close(descriptors[0])
+                    case "none":
+                        arrays.pop(value, None)
+                    case "heard":
+                        yield Heard(arrays["waveform"])
+                    case "ready":
+                        yield Ready(arrays["frames"], value)
+                    case _:
+                        clip, seconds = value
+                        whole = replace(clip, frames=arrays.get("frames"), waveform=arrays.get("waveform"))
+                        yield Decoded(whole, seconds)
+
+    def kill(self) -> None:
+        """End the process at once, from any thread; a request under way fails, and so do all to come."""
+        self._closed = True
+        with self._lock:
+            if self._pid is not None:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process, while no request is under way."""
+        self._closed = True
+        self._end()
+
+    def _ask(self, what: str, path: str, *arguments: Any) -> Any:
+        with closing(self._talk(what, path, *arguments)) as messages:
+            (_, value), _ = next(messages)
+        return value
+
+    def _talk(self, what: str, path: str, *arguments: Any) -> Generator[tuple[tuple[str, Any], list[int]]]:
+        """A request, and the messages about it up to ``done``.
+
+        Raises:
+            MediaError: what came in place of that.
+        """
+        whole = False
+        try:
+            channel, deadline = self._begin((what, path, *arguments))
+            while not whole:
+                message, descriptors = channel.receive(deadline)
+                whole = message[0] in ("done", "failed")
+                if message[0] == "failed":
+                    raise message[1]
+                yield message, descriptors
+        except TimeoutError:
+            raise self._overdue(path) from None
+        except (EOFError, OSError):
+            raise self._crashed(path) from None
+        finally:
+            self._served += 1
+            if not whole or self._served >= _LIFETIME:
+                self._end()
+
+    def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, float | None]:
+        """A worker that has taken a request, and until when it has to be done."""
+        for again in (True, False):
+            channel = self._started()
+            deadline = None if math.isinf(self.timeout) else time.monotonic() + self.timeout
+            try:
+                channel.send(request)
+                channel.receive(deadline)
+                return channel, deadline
+            except TimeoutError:
+                raise
+            except (EOFError, OSError):  # it died while it had nothing to do: no fault of this file
+                if not again:
+                    raise
+                self._end()
+        raise AssertionError("one of the two has returned or raised")
+
+    def _started(self) -> Channel:
+        with self._lock:
+            if self._closed:
+                raise EchopixError("decoding was ended")
+            if self._channel is None:
+                ours, theirs = Channel.pair()
+                try:
+                    self._pid = ask_nursery("fork", None, theirs.fileno())
+                except BaseException:
+                    ours.close()
+                    raise
+                finally:
+                    theirs.close()
+                self._channel, self._exit, self._served = ours, None, 0
+            return self._channel
+
+    def _end(self) -> int | None:
+        """End the process, if there is one; the next request starts another. How it ended, where that is known."""
+        with self._lock:
+            if self._pid is not None and self._channel is not None:
+                os.kill(self._pid, signal.SIGKILL)
+                self._channel.close()
+                self._channel, pid, self._pid = None, self._pid, None
+                self._exit = ask_nursery("bury", pid)
+            return self._exit
+
+    def _overdue(self, path: str) -> MediaError:
+        from echopix_cli.media.source import shown
+
+        return MediaError(
+            f"{shown(path)}: reading it took longer than {self.timeout:g} s",
+            "give it more with --timeout, or less to do with --start and --end",
+        )
+
+    def _crashed(self, path: str) -> MediaError:
+        from echopix_cli.media.source import shown
+
+        code = self._end()
+        cause = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
+        return MediaError(f"{shown(path)}: the decoder crashed{cause}", "copy or download it again")
+
+
+# --- workers that whoever reads a file in between may take
+
+_idle: list[Worker] = []
+
+
+@contextmanager
+def borrowed() -> Iterator[Worker]:
+    """A worker without a timeout, for one thread at a time. It waits for the next file afterwards."""
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = Worker()
+    try:
+        yield worker
+    finally:
+        _idle.append(worker)
+
+
+def probe(path: str, limits: Limits) -> MediaInfo:
+    """As :func:`echopix_cli.media.probe`, elsewhere.
+
+    Raises:
+        MediaError: as there; or the decoder crashed.
+    """
+    with borrowed() as worker:
+        return worker.probe(path, limits)
+
+
+def _forget() -> None:
+    """In a process that was forked from this one: workers are the other one's."""
+    _idle.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
