@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 
 from echopix_cli.errors import MediaError
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
 from echopix_cli.media.hearing import Hearing
@@ -22,14 +23,16 @@ from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE
 
 _LONGEST_GAP = 600.0  # seconds; a longer one, past the declared end, is a damaged timestamp and not silence
+_ROUNDED = 0.001  # seconds; time stamps are no more exact
 _LATE = 0.05  # seconds after the span's start at which a seek may have landed
 _RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to sound right
 _BLOCK = 65_536  # samples read at a time from plain audio files, all channels together,
 _SMALLEST_BLOCK = 1024  # but not fewer than these in each
 _SLACK = SAMPLE_RATE // 100  # 10 ms: a resampler's tail is no reason to report a cut
 # Containers that libsndfile reads. Not mp3: soundfile seeks after each block, which costs an MP3 decoder its
-# memory of the past, and the first 50 ms of every block come out wrong.
-_PLAIN = ("wav", "w64", "aiff", "au", "caf", "flac", "ogg")
+# memory of the past, and the first 50 ms of every block come out wrong. Not ogg: it hears only the first of several
+# recordings in a chain.
+_PLAIN = ("wav", "w64", "aiff", "au", "caf", "flac")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Sound:
     waveform: Samples | None  # (n,)
     decodable: bool  # whether anything of the track could be decoded, or there was nothing to decode
     cut: bool  # whether max_audio_seconds left something out
+    begin: float | None  # time of the first sound in the span, kept or not; None if there is none
     end: float | None  # time of the end of the last readable sample
     damaged: bool
 
@@ -84,7 +88,7 @@ def read_track(
     path: str | os.PathLike[str],
     track: int,
     plan: DecodePlan,
-    origin: float,
+    clock: Clock,
     declared_end: float | None,
     meter: Meter,
 ) -> Sound:
@@ -92,7 +96,7 @@ def read_track(
 
     Args:
         track: position among the file's audio tracks.
-        origin: container time in seconds at which the media starts.
+        clock: of the file.
         declared_end: when the track ends according to its header.
         meter: counts what is decoded.
 
@@ -100,18 +104,18 @@ def read_track(
         MediaError: the sound is longer than ``plan.limits`` allows, or too much is decoded.
     """
     if plan.start:
-        sound = _read_track(path, track, plan, origin, declared_end, meter, seek=True)
+        sound = _read_track(path, track, plan, clock, declared_end, meter, seek=True)
         if sound is not None:
             return sound
-    sound = _read_track(path, track, plan, origin, declared_end, meter, seek=False)
-    return sound if sound is not None else Sound(None, False, False, None, False)
+    sound = _read_track(path, track, plan, clock, declared_end, meter, seek=False)
+    return sound if sound is not None else Sound(None, False, False, None, None, False)
 
 
 def _read_track(
     path: str | os.PathLike[str],
     track: int,
     plan: DecodePlan,
-    origin: float,
+    clock: Clock,
     declared_end: float | None,
     meter: Meter,
     *,
@@ -125,25 +129,29 @@ def _read_track(
         stream = audio_tracks(container)[track]
         if stream.codec_context is None or stream.time_base is None:
             return None
-        if seek and not seek_before(container, stream, plan.from_time + origin - _RUN_IN):
+        if seek and not seek_before(container, stream, plan.from_time + clock.origin - _RUN_IN):
             return None
         numerator, denominator = stream.time_base.as_integer_ratio()
-        for packet in chain(packets(container, stream, damage), (None,)):
+        joins = clock.joins(stream)
+        for packet in chain(packets(container, stream, damage, clock), (None,)):
             seen += packet is not None
             for frame in audio_frames(stream, packet, damage):
                 meter.sound(frame.samples, frame.layout.nb_channels)
-                time = None if frame.pts is None else frame.pts * numerator / denominator - origin
+                time = None if frame.pts is None else frame.pts * numerator / denominator - clock.origin
                 reached = plan.from_time if hearing.end is None else hearing.end
                 if time is not None and time > max(reached + _LONGEST_GAP, declared_end or 0.0):
                     time = None
-                hearing.hear(frame, time)
+                joined = bool(joins) and time is not None and time >= joins[0] - _ROUNDED
+                if joined:
+                    joins.pop(0)
+                hearing.hear(frame, time, joined=joined)
             _check_length(timeline, plan, name)
             if timeline.full:
                 break
     hearing.close()
     if hearing.begin is None or hearing.end is None:
         # A track without packets is silent, not broken; but after a seek this proves nothing.
-        return Sound(None, True, False, None, bool(damage)) if not seen and not seek else None
+        return Sound(None, True, False, None, None, bool(damage)) if not seen and not seek else None
     if seek and hearing.begin > plan.from_time + _LATE:
         return None
     return _sound(timeline, plan, decodable=True, end=hearing.end, damaged=bool(damage))
@@ -160,7 +168,8 @@ def _timeline(plan: DecodePlan) -> Timeline:
 
 
 def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
-    if timeline.length > plan.limits.max_sound_seconds * SAMPLE_RATE:
+    most = plan.limits.max_sound_seconds * SAMPLE_RATE
+    if timeline.reached > most and timeline.limit > most:
         raise MediaError(
             f"{name}: the sound is longer than {plan.limits.max_sound_seconds / 3600:g} h",
             "choose a shorter span, or raise the setting limit_sound_seconds",
@@ -170,8 +179,10 @@ def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
 def _sound(timeline: Timeline, plan: DecodePlan, *, decodable: bool, end: float, damaged: bool) -> Sound:
     waveform: Samples | None = timeline.waveform() if timeline.length else None
     cut = False
-    if waveform is not None and plan.max_audio_seconds is not None:
+    if plan.max_audio_seconds is not None:
         most = round(plan.max_audio_seconds * SAMPLE_RATE)
-        cut = waveform.size > most + _SLACK
-        waveform = waveform[:most]
-    return Sound(waveform, decodable, cut, end, damaged)
+        # The span's end, if it comes first, leaves nothing out that was asked for.
+        cut = timeline.limit > most and timeline.reached > most + _SLACK
+        waveform = None if waveform is None else waveform[:most]
+    begin = None if timeline.first is None else plan.from_time + timeline.first / SAMPLE_RATE
+    return Sound(waveform, decodable, cut, begin, end, damaged)

@@ -16,6 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.source import READ_ERRORS
 
 _MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
@@ -42,8 +43,14 @@ class Damage:
         return bool(self.reads or self.packets)
 
 
-def packets(container: InputContainer, stream: _Track, damage: Damage) -> Iterator[Packet[_Track]]:
+def packets(container: InputContainer, stream: _Track, damage: Damage, clock: Clock) -> Iterator[Packet[_Track]]:
     """All packets of one stream that carry data, in file order. The final flush packet is left out."""
+    for packet in clock.straightened(stream, _packets(container, stream, damage)):
+        damage.packets += packet.is_corrupt
+        yield packet
+
+
+def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Iterator[Packet[_Track]]:
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all  # indexed containers then skip its bytes altogether
@@ -51,7 +58,6 @@ def packets(container: InputContainer, stream: _Track, damage: Damage) -> Iterat
         try:
             for packet in container.demux(stream):
                 if packet.size > 0:
-                    damage.packets += packet.is_corrupt
                     yield packet
             return
         except IndexError:

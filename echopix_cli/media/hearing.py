@@ -49,19 +49,23 @@ class Hearing:
         stretch = self._stretch
         return None if stretch is None else stretch.begin + (stretch.pushed + self._fifo.samples) / stretch.rate
 
-    def hear(self, frame: AudioFrame, time: float | None) -> None:
-        """Take a frame that begins at a time in seconds; None: where the one before it ended."""
+    def hear(self, frame: AudioFrame, time: float | None, *, joined: bool = False) -> None:
+        """Take a frame that begins at a time in seconds; None: where the one before it ended.
+
+        If ``joined``, a recording begins with it, which may stand over the end of the one before.
+        """
         kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
         end = self.end
         if (
             kind != self._kind
+            or joined
             or end is None
             or (time is not None and time - end > _GAP)
             or end + frame.samples / frame.sample_rate > self._nearly_full
         ):
             self._flush()
             # The first of a kind goes alone: it shows whether they can be converted at all.
-            self._kind = kind if self._lay(frame, time) else None
+            self._kind = kind if self._lay(frame, time, joined) else None
             self._fifo = AudioFifo()  # one takes a single kind
             return
         frame.pts = None  # the queue would insist on times without jumps
@@ -80,7 +84,7 @@ class Hearing:
         if joined is not None:
             self._lay(joined, None)
 
-    def _lay(self, frame: AudioFrame, time: float | None) -> bool:
+    def _lay(self, frame: AudioFrame, time: float | None, joined: bool = False) -> bool:
         """Push a frame onto the stretch, or onto a new one where the sound is interrupted; whether that worked."""
         stretch = self._stretch
         try:
@@ -88,6 +92,9 @@ class Hearing:
             if stretch is None:
                 stretch = Stretch(self._timeline, frame.sample_rate, 0.0 if time is None else time)
                 self.begin = stretch.begin
+            elif joined and time is not None:
+                stretch.close()
+                stretch = Stretch(self._timeline, frame.sample_rate, time)
             elif frame.sample_rate != stretch.rate or (time is not None and time - stretch.end > _GAP):
                 stretch.close()
                 # Backward jumps are not followed: sound that was heard is not overwritten.

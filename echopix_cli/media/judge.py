@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.audio import Sound
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.values import MediaInfo
 from echopix_cli.media.video import Picture
@@ -21,7 +22,7 @@ class Layout:
     """What a file holds, and which of it to read. Times are seconds from the start of the media."""
 
     info: MediaInfo
-    origin: float  # the media's start in container time
+    clock: Clock
     video: int | None  # position among the video tracks
     audio: int | None
     video_end: float | None  # where the header says that the track ends
@@ -52,6 +53,8 @@ def require_something(
         )
     if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
         raise MediaError(f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player")
+    if sound is not None and sound.cut:
+        raise MediaError(f"{name}: {_beyond(plan, sound)}", "choose a later start")
     raise MediaError(f"{name} shows and plays nothing between the chosen times", "choose a longer span")
 
 
@@ -81,7 +84,7 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if not sound.decodable:
         codec = _codec(layout, "audio", layout.audio)
         return AudioStatus.UNDECODABLE, [f"the sound could not be decoded ({codec}); only the picture was used"]
-    if sound.waveform is None:
+    if sound.waveform is None and not sound.cut:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
     notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []
     if not sound.cut:
@@ -90,8 +93,18 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     until = layout.audio_end or layout.info.duration
     if plan.end is not None:
         until = min(plan.end, until or plan.end)
-    rest = "the rest was" if until is None else f"{until - plan.from_time - used:.1f} s were"
+    left = 0.0 if until is None else until - plan.from_time - used
+    rest = f"{left:.1f} s were" if left > 0 else "the rest was"
+    if sound.waveform is None:
+        return AudioStatus.TRUNCATED, [*notices, f"{_beyond(plan, sound)}; it was left out"]
     return AudioStatus.TRUNCATED, [*notices, f"only the first {used:g} s of sound were used; {rest} left out"]
+
+
+def _beyond(plan: DecodePlan, sound: Sound) -> str:
+    """That all sound of the span lies beyond the limit."""
+    return (
+        f"the sound begins at {sound.begin or 0:.1f} s, after the {plan.max_audio_seconds or 0:g} s that are used of it"
+    )
 
 
 def _choices(plan: DecodePlan, layout: Layout) -> list[str]:

@@ -12,6 +12,7 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
+from echopix_cli.media.clock import Clock, read_clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
 from echopix_cli.media.judge import Layout, judge, require_something
@@ -22,7 +23,6 @@ from echopix_cli.media.source import (
     audio_tracks,
     describe,
     opened,
-    origin_of,
     pick_track,
     shown,
     start_of,
@@ -63,7 +63,7 @@ def _rotation(path: str | os.PathLike[str], track: TrackInfo, limits: Limits) ->
         if decoder is None:
             return None
         damage = Damage()
-        for packet in packets(container, stream, damage):
+        for packet in packets(container, stream, damage, Clock()):
             for frame in video_frames(decoder, packet, damage):
                 return -frame.rotation % 360
         return next((-frame.rotation % 360 for frame in video_frames(decoder, None, damage)), None)
@@ -112,7 +112,7 @@ def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, a
             heard(sound.waveform)
     picture = None
     if layout.video is not None and plan.video:
-        picture = read_picture(path, layout.video, plan, layout.origin, meter, arrived)
+        picture = read_picture(path, layout.video, plan, layout.clock, meter, arrived)
     require_something(shown(path), plan, layout, picture, sound)
     status, notices = judge(plan, layout, picture, sound)
     ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
@@ -137,26 +137,27 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
     """Read the header and choose the tracks."""
     with opened(path, plan.limits) as container:
         video = pick_track(container, "video", plan.video_track if plan.video else None, path)
-        audio = pick_track(container, "audio", plan.audio_track if plan.audio else None, path)
-        origin = origin_of(container)
+        seen = None if video is None else video_tracks(container)[video]
+        audio = pick_track(container, "audio", plan.audio_track if plan.audio else None, path, related=seen)
+        heard = None if audio is None else audio_tracks(container)[audio]
+        info = describe(container)
+        clock = read_clock(container, [track for track in (seen, heard) if track is not None], plan.limits.max_packets)
         return Layout(
-            info=describe(container),
-            origin=origin,
+            info=info,
+            clock=clock,
             video=video,
             audio=audio,
-            video_end=None if video is None else _declared_end(video_tracks(container)[video], origin),
+            video_end=None if seen is None else _declared_end(seen, clock),
             # FFmpeg corrects a WAV header by the file's size, so what it promised is read here.
-            audio_end=None
-            if audio is None
-            else wav_seconds(path) or _declared_end(audio_tracks(container)[audio], origin),
+            audio_end=None if heard is None else wav_seconds(path) or _declared_end(heard, clock),
         )
 
 
-def _declared_end(stream: VideoStream | AudioStream, origin: float) -> float | None:
+def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | None:
     """When a track ends according to its header, in seconds from the start of the media."""
-    if stream.duration is None or stream.time_base is None:
+    if stream.duration is None or stream.time_base is None or clock.jumps:
         return None
-    return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - origin
+    return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - clock.origin
 
 
 def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: DecodePlan, meter: Meter) -> Sound:
@@ -166,7 +167,7 @@ def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: 
         if sound is not None:
             return sound
     declared_end = layout.audio_end if layout.audio_end is not None else layout.info.duration
-    return read_track(path, track, plan, layout.origin, declared_end, meter)
+    return read_track(path, track, plan, layout.clock, declared_end, meter)
 
 
 def _with_rotation(layout: Layout, rotation: int | None) -> MediaInfo:

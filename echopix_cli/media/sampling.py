@@ -6,6 +6,7 @@ The numbers are pinned by ``tests/golden/preprocess``.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def choose_frames(
 
     At a constant rate these are the family's evenly spaced indices. At a variable rate evenly spaced
     indices would crowd where frames are dense, so each of as many evenly spaced *times* takes the
-    frame nearest to it.
+    frame nearest to it; a frame that stays longer than they are apart counts as if it stayed just so long.
+    If that many frames are all there are, all are taken.
     """
     total = len(times)
     if total < FRAME_FACTOR:
@@ -91,7 +93,38 @@ def choose_frames(
     # Matroska and FLV round timestamps to milliseconds; that alone is not a variable rate.
     if float(np.abs(times - even).max()) <= max(0.0015, 0.05 * spacing):
         return frame_indices(total, count), rate
-    return nearest(times, np.linspace(times[0], times[-1], count)), rate
+    if total <= max_frames and count + FRAME_FACTOR > total:
+        return np.arange(total), rate
+    counted = capped(times, count)
+    found = nearest(counted, np.linspace(counted[0], counted[-1], count))
+    return fill_up(counted, found, count), rate
+
+
+def capped(times: Floats, count: int) -> Floats:
+    """Times (n,), ascending, with long distances shortened to that of ``count`` samples spread over what results."""
+    gaps = np.diff(times)
+    ascending = np.sort(gaps)
+    below = np.concatenate(([0.0], np.cumsum(ascending)))  # of the k smallest
+    # With the k smallest as they are and all others of length s: below[k] + (n - 1 - k) s = (count - 1) s.
+    spare = count - 1 - (len(gaps) - np.arange(len(gaps) + 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.where(spare > 0, below / spare, np.inf)
+    fits = steps <= np.append(ascending, np.inf)
+    step = float(steps[int(fits.argmax())])
+    return np.concatenate(([0.0], np.cumsum(np.minimum(gaps, step))))
+
+
+def fill_up(times: Floats, chosen: Ints, count: int) -> Ints:
+    """Add frames, each in the middle of the longest stretch of which none is chosen, until there are ``count``."""
+    taken = sorted(int(index) for index in chosen)
+    while len(taken) < count:
+        pairs = [(times[b] - times[a], a, b) for a, b in pairwise(taken) if b - a > 1]
+        if not pairs:
+            break
+        _, before, after = max(pairs)
+        between = np.abs(times[before + 1 : after] - (times[before] + times[after]) / 2)
+        taken.insert(taken.index(after), before + 1 + int(between.argmin()))
+    return np.array(taken, np.int64)
 
 
 def nearest(times: Floats, targets: Floats) -> Ints:

@@ -5,6 +5,7 @@ Headers may lack a frame count or lie about it, so the sampling is planned on th
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from array import array
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
+from echopix_cli.media.clock import Clock
+from echopix_cli.media.cost import Meter
+from echopix_cli.media.counting import count_frames, fill_times, frames_before
 from echopix_cli.media.demux import Damage, can_omit, indexed, packets, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.sampling import Floats, Ints
@@ -29,13 +33,17 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Scan:
-    """Every packet of a video track (from the span's keyframe on), in decoding order."""
+    """The frames of a video track (from the span's keyframe on): of every packet one, in decoding order.
 
-    ticks: Ints  # presentation time in time base units; the ordinal where there are no timestamps
+    Where the packets do not tell the times, of every frame one, in the order in which they are shown.
+    """
+
+    ticks: Ints  # presentation time in time base units; the ordinal where the packets do not tell it
     keys: Flags  # decoding may start here
-    visible: Flags  # False: needed for decoding, but cut away by an edit list
+    visible: Flags  # False: needed for decoding, but not shown: cut away by an edit list, or not to be decoded
     places: Ints  # byte position in the file; -1 where the container does not tell
-    timed: bool
+    times: Floats | None  # seconds from the media's start, by ordinal; None where the ticks tell them
+    packets: int  # how many there are
     indexed: bool  # whether the packets can be found again by their times
     omits: bool  # whether the decoder can pass over frames, and does no harm by it
     tick: float  # seconds per unit
@@ -44,72 +52,128 @@ class Scan:
     header_fps: float | None
     sought: bool  # whether the pass began at a keyframe before the span instead of the file's start
 
+    @property
+    def timed(self) -> bool:
+        """Whether frames are told apart by their ticks; otherwise by counting them."""
+        return self.times is None
+
     def seconds(self, ticks: Ints) -> Floats:
         """Times relative to the start of the media."""
-        return ticks.astype(np.float64) * self.tick - self.origin
+        return ticks.astype(np.float64) * self.tick - self.origin if self.times is None else self.times[ticks]
 
 
 def scan_track(
-    path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, damage: Damage
+    path: str | os.PathLike[str], track: int, plan: DecodePlan, clock: Clock, meter: Meter, damage: Damage
 ) -> Scan | None:
     """Read the timestamps up to the end of the span; None if the track holds no packet.
 
     Raises:
-        MediaError: the track holds more packets than ``plan.limits`` allows.
+        MediaError: the track holds more packets than ``plan.limits`` allows, or too much is decoded.
     """
     if plan.start:
-        scan = _scan(path, track, plan, origin, Damage(), seek=True)
+        scan = _scan(path, track, plan, clock, meter, Damage(), seek=True)
         # A seek lands late where the index is broken; then only reading from the start is sure.
         if scan is not None and scan.sought and scan.seconds(scan.ticks[:1])[0] <= plan.start:
             return scan
-    return _scan(path, track, plan, origin, damage, seek=False)
+    return _scan(path, track, plan, clock, meter, damage, seek=False)
 
 
 def _scan(
-    path: str | os.PathLike[str], track: int, plan: DecodePlan, origin: float, damage: Damage, *, seek: bool
+    path: str | os.PathLike[str],
+    track: int,
+    plan: DecodePlan,
+    clock: Clock,
+    meter: Meter,
+    damage: Damage,
+    *,
+    seek: bool,
 ) -> Scan | None:
     ticks, lengths, places, keys, visible = array("q"), array("q"), array("q"), bytearray(), bytearray()
-    timed, before = True, damage.reads
+    decoding, timeless, before = array("q"), 0, damage.reads
     with opened(path, plan.limits) as container:
         stream = video_tracks(container)[track]
         tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
-        sought = seek and seek_before(container, stream, plan.from_time + origin)
-        for packet in packets(container, stream, damage):
+        sought = seek and seek_before(container, stream, plan.from_time + clock.origin)
+        for packet in packets(container, stream, damage, clock):
             if len(ticks) >= plan.limits.max_packets:
                 most = plan.limits.max_packets
                 raise MediaError(
                     f"{shown(path)} holds more than {most} video packets",
                     "choose a shorter span, or raise the setting limit_packets",
                 )
-            timed = timed and packet.pts is not None
-            ticks.append(packet.pts or 0)
+            timeless += packet.pts is None
+            # The second field of a frame has its first one's time.
+            ticks.append(packet.pts if packet.pts is not None else ticks[-1] if ticks else 0)
             lengths.append(packet.duration or 0)
             places.append(-1 if packet.pos is None else packet.pos)
             keys.append(packet.is_keyframe)
             visible.append(not packet.is_discard)
-            if plan.end is not None and packet.dts is not None and packet.dts * tick - origin > plan.end:
-                break  # nothing is shown before it is decoded: whatever follows is later still
-        findable = indexed(container) and timed and damage.reads == before
-        omits = timed and tick > 0 and can_omit(stream)  # untimed frames are told apart by counting them
+            if packet.dts is not None:
+                decoding.append(packet.dts)
+                if plan.end is not None and packet.dts * tick - clock.origin > plan.end:
+                    break  # nothing is shown before it is decoded: whatever follows is later still
+        findable = indexed(container) and not timeless and damage.reads == before
+        omits = tick > 0 and can_omit(stream)
     if not ticks:
         return None
-    if not timed or tick <= 0:
-        ticks, lengths = array("q", range(len(ticks))), array("q", [1]) * len(ticks)
-        timed, findable, tick, origin = False, False, 1.0 / (header_fps or _FALLBACK_FPS), 0.0
-    last = int((np.frombuffer(ticks, np.int64) + np.frombuffer(lengths, np.int64)).max())
-    return Scan(
+    scan = Scan(
         ticks=np.array(ticks, np.int64),
         keys=np.array(keys, np.bool_),
         visible=np.array(visible, np.bool_),
         places=np.array(places, np.int64),
-        timed=timed,
+        times=None,
+        packets=len(ticks),
         indexed=findable,
         omits=omits,
         tick=tick,
-        origin=origin,
-        end=last * tick - origin,
+        origin=clock.origin,
+        end=0.0,
         header_fps=header_fps,
         sought=sought,
+    )
+    if timeless or tick <= 0:
+        step = 1.0 / (header_fps or _FALLBACK_FPS)
+        times: Floats = np.arange(len(ticks), dtype=np.float64) * step
+        if len(decoding) == len(ticks) == timeless and tick > 0:  # AVI: shown in the order of the decoding times
+            times = np.sort(np.array(decoding, np.float64)) * tick - clock.origin
+        elif tick > 0:
+            untimed = timeless == len(ticks)
+            counted = count_frames(path, track, plan, clock, meter, untimed=untimed)
+            if counted.parts:
+                return _ending(scan, lengths)
+            times = fill_times(counted.ticks, tick, step) - (0.0 if untimed else clock.origin)
+        return _counted(scan, times, step)
+    first = int(scan.keys.argmax())
+    if scan.keys.any() and first > 0 and not sought:
+        whole = frames_before(path, track, plan, clock, meter, first)
+        early = np.arange(len(ticks)) < first
+        scan = dataclasses.replace(scan, visible=scan.visible & (~early | np.isin(scan.ticks, list(whole))))
+    return _ending(scan, lengths)
+
+
+def _ending(scan: Scan, lengths: array[int]) -> Scan:
+    """The scan with its end: that of the last frame which is shown, if any is."""
+    shown = scan.visible if scan.visible.any() else np.ones_like(scan.visible)
+    last = int((scan.ticks + np.frombuffer(lengths, np.int64))[shown].max())
+    return dataclasses.replace(scan, end=last * scan.tick - scan.origin)
+
+
+def _counted(scan: Scan, times: Floats, step: float) -> Scan | None:
+    """The scan of a track whose frames, at ``times`` in ascending seconds, are told apart by counting them."""
+    if not len(times):
+        return None
+    count, seconds = len(times), float(times[-1] - times[0])
+    return dataclasses.replace(
+        scan,
+        ticks=np.arange(count),
+        keys=np.zeros(count, np.bool_),
+        visible=np.ones(count, np.bool_),
+        places=np.full(count, -1),
+        times=times,
+        indexed=False,
+        omits=False,
+        header_fps=round((count - 1) / seconds, 6) if seconds > 0 else scan.header_fps,  # the header knows no better
+        end=float(times[-1]) + (float(times[-1] - times[-2]) if count > 1 else step),
     )
 
 
@@ -123,9 +187,9 @@ def candidates(scan: Scan, start: float, end: float | None) -> Ints:
     A frame that is on screen at ``start`` and stays for a while (a slide) counts, though it began earlier.
     """
     usable = scan.visible
-    if scan.keys.any():
+    first = int(scan.keys.argmax()) if scan.keys.any() else 0
+    if not usable[:first].any():
         # What is shown before the first keyframe refers to frames that the file does not hold.
-        first = int(scan.keys.argmax())
         usable = usable & (np.arange(len(usable)) >= first) & (scan.ticks >= scan.ticks[first])
     ticks = np.unique(scan.ticks[usable])
     times = scan.seconds(ticks)
@@ -145,11 +209,10 @@ def decoding_ranges(scan: Scan, wanted: Ints) -> list[tuple[int, int]]:
     A frame needs everything from the last keyframe that precedes it both in the file and on screen: a
     keyframe that is shown later does not help the frames which lead up to it.
     """
-    last = len(scan.ticks) - 1
     if not scan.timed:
-        return [(0, last)]  # frames are told apart by counting them, so none may be skipped
+        return whole(scan)  # frames are told apart by counting them, so none may be skipped
     keys = np.flatnonzero(scan.keys)
-    place_of = {int(tick): place for place, tick in reversed(list(_wanted_places(scan, wanted)))}
+    place_of = {int(tick): place for place, tick in _wanted_places(scan, wanted)}  # the last: a frame's second field
     ranges: list[tuple[int, int]] = []
     for tick, place in sorted(place_of.items(), key=lambda item: item[1]):
         before = keys[: np.searchsorted(keys, place, side="right")]
@@ -162,8 +225,15 @@ def decoding_ranges(scan: Scan, wanted: Ints) -> list[tuple[int, int]]:
     return ranges
 
 
+def whole(scan: Scan) -> list[tuple[int, int]]:
+    """All packets, as one range."""
+    return [(0, scan.packets - 1)]
+
+
 def holding(scan: Scan, ranges: list[tuple[int, int]], wanted: Ints) -> list[tuple[int, int]]:
     """Those of the packet ranges that hold any of the ``wanted`` ticks."""
+    if not scan.timed:
+        return ranges
     places = np.flatnonzero(np.isin(scan.ticks, wanted))
     return [(first, last) for first, last in ranges if np.any((places >= first) & (places <= last))]
 

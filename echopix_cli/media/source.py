@@ -190,10 +190,17 @@ def audio_tracks(container: InputContainer) -> list[AudioStream]:
     return list(container.streams.audio)
 
 
-def pick_track(container: InputContainer, kind: str, index: int | None, path: str | os.PathLike[str]) -> int | None:
+def pick_track(
+    container: InputContainer,
+    kind: str,
+    index: int | None,
+    path: str | os.PathLike[str],
+    related: VideoStream | None = None,
+) -> int | None:
     """Choose a ``"video"`` or ``"audio"`` track: its position among those, or None if there is none.
 
-    Without an ``index`` it is FFmpeg's own choice (default flag, then decodable, then bit rate).
+    Without an ``index`` it is FFmpeg's own choice (default flag, then decodable, then bit rate), where a transport
+    stream holds several programmes among the tracks of the one that ``related`` belongs to.
 
     Raises:
         MediaError: ``index`` names a track that does not exist.
@@ -204,7 +211,7 @@ def pick_track(container: InputContainer, kind: str, index: int | None, path: st
         raise MediaError(f"{shown(path)} has no {kind} track {index}; it has: {listed}", "choose one of those")
     if index is not None or not tracks:
         return index
-    best = container.streams.best("video" if kind == "video" else "audio")
+    best = container.streams.best("video" if kind == "video" else "audio", related=related)
     places = [stream.index for stream in tracks]
     return places.index(best.index) if best is not None and best.index in places else 0
 

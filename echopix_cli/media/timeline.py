@@ -26,12 +26,14 @@ class Timeline:
         self.start = start
         self.limit = limit
         self.length = 0  # samples up to the end of the last piece
+        self.reached = 0  # samples up to the furthest place that sound was offered for, kept or not
+        self.first: int | None = None  # the first place of sound that was offered, kept or not
         self._pieces: list[tuple[int, Samples]] = []
 
     @property
     def full(self) -> bool:
-        """Whether nothing after the last piece could be kept."""
-        return self.length >= self.limit
+        """Whether nothing that comes later could be kept."""
+        return self.reached >= self.limit
 
     def place(self, seconds: float) -> int:
         """The sample number of a time; negative before the start."""
@@ -41,6 +43,9 @@ class Timeline:
         """Put float32 ``(n,)`` samples at a place, cutting what lies outside the span."""
         if place < 0:
             samples, place = samples[-place:], 0
+        if samples.size:
+            self.reached = max(self.reached, place + samples.size)
+            self.first = place if self.first is None else min(self.first, place)
         samples = samples[: max(0, self.limit - place)]
         if samples.size:
             self._pieces.append((place, samples))

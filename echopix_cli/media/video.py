@@ -17,11 +17,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, omit_unreferenced, video_frames
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.sampling import Floats, Pixels, choose_frames
-from echopix_cli.media.scan import Flags, Scan, candidates, decoding_ranges, holding, needed, scan_track
+from echopix_cli.media.scan import Flags, Scan, candidates, decoding_ranges, holding, needed, scan_track, whole
 from echopix_cli.media.slots import Arrived, Slots, check_size
 from echopix_cli.media.source import shown
 from echopix_cli.media.walk import Walk
@@ -47,7 +48,7 @@ def read_picture(
     path: str | os.PathLike[str],
     track: int,
     plan: DecodePlan,
-    origin: float,
+    clock: Clock,
     meter: Meter,
     arrived: Arrived | None = None,
 ) -> Picture:
@@ -55,7 +56,7 @@ def read_picture(
 
     Args:
         track: position among the file's usable video tracks.
-        origin: container time in seconds at which the media starts.
+        clock: of the file.
         meter: counts what is decoded.
         arrived: as of :func:`echopix_cli.media.load_clip`.
 
@@ -63,7 +64,7 @@ def read_picture(
         MediaError: the picture exceeds a limit or has an impossible shape.
     """
     damage = Damage()
-    scan = scan_track(path, track, plan, origin, damage)
+    scan = scan_track(path, track, plan, clock, meter, damage)
     if scan is None:
         return Picture(decodable=False)
     ticks = candidates(scan, plan.from_time, plan.end)
@@ -78,15 +79,15 @@ def read_picture(
         max_frames=plan.max_frames,
     )
     slots = Slots(ticks[chosen], shown(path), plan, meter, arrived)
-    ranges, whole = decoding_ranges(scan, slots.wanted), [(0, len(scan.ticks) - 1)]
+    ranges = decoding_ranges(scan, slots.wanted)
     if scan.omits:
-        _decode(path, track, plan, scan, ranges, slots, Damage(), omit=True)
+        _decode(path, track, plan, clock, scan, ranges, slots, Damage(), omit=True)
     if slots.lost:
-        _decode(path, track, plan, scan, holding(scan, ranges, slots.missing), slots, damage)
-    if slots.lost and ranges != whole:
+        _decode(path, track, plan, clock, scan, holding(scan, ranges, slots.missing), slots, damage)
+    if slots.lost and ranges != whole(scan):
         # Some streams mark as keyframes places where a decoder cannot really start.
         try:
-            _decode(path, track, plan, scan, whole, slots, damage)
+            _decode(path, track, plan, clock, scan, whole(scan), slots, damage)
         except MediaError:  # it would take too much; what came out at first may do
             if slots.frames is None:
                 raise
@@ -111,6 +112,7 @@ def _decode(
     path: str | os.PathLike[str],
     track: int,
     plan: DecodePlan,
+    clock: Clock,
     scan: Scan,
     ranges: list[tuple[int, int]],
     slots: Slots,
@@ -124,7 +126,7 @@ def _decode(
         omit: pass over frames that are neither wanted nor referred to, and leave a range where it is damaged: what a
             decoder makes of damage, and what may stand in for a lost frame, depends on frames that were passed over.
     """
-    with Walk(path, track, plan, scan, strict=omit) as walk:
+    with Walk(path, track, plan, clock, scan, strict=omit) as walk:
         header = walk.stream.codec_context
         if header is None:
             return

@@ -14,6 +14,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.demux import Damage, open_decoder, packets, seek_before, seek_to
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.scan import Scan
@@ -30,6 +31,7 @@ class Walk:
 
     Args:
         track: position among the file's usable video tracks.
+        clock: of the file.
         scan: of the same track.
         strict: whether the decoder refuses what is damaged, as of :func:`~echopix_cli.media.demux.open_decoder`.
 
@@ -42,9 +44,16 @@ class Walk:
     decoder: VideoCodecContext | None  # of the stream; None where there is none for it
 
     def __init__(
-        self, path: str | os.PathLike[str], track: int, plan: DecodePlan, scan: Scan, *, strict: bool = False
+        self,
+        path: str | os.PathLike[str],
+        track: int,
+        plan: DecodePlan,
+        clock: Clock,
+        scan: Scan,
+        *,
+        strict: bool = False,
     ) -> None:
-        self._path, self._track, self._plan, self._scan = path, track, plan, scan
+        self._path, self._track, self._plan, self._clock, self._scan = path, track, plan, clock, scan
         self._strict = strict
         self._seeks = scan.indexed
         self._open_file = ExitStack()
@@ -81,15 +90,17 @@ class Walk:
         self.stream = video_tracks(container)[self._track]
         self.decoder = open_decoder(self.stream, self._plan.limits.max_area, strict=self._strict)
         if self._scan.sought:
-            seek_before(container, self.stream, self._plan.from_time + self._scan.origin)
-        self._packets = packets(container, self.stream, Damage())  # the scan has counted these places already
+            seek_before(container, self.stream, self._plan.from_time + self._clock.origin)
+        self._packets = packets(
+            container, self.stream, Damage(), self._clock
+        )  # the scan has counted these places already
         self._place = 0
 
     def _seek(self, first: int) -> bool:
         """Move to packet ``first`` or to one before it; False where that did not lead to a place that is known."""
         if not seek_to(self._container, self.stream, int(self._scan.ticks[first])):
             return False
-        following = packets(self._container, self.stream, Damage())
+        following = packets(self._container, self.stream, Damage(), self._clock)
         landing = next(following, None)
         if landing is None:
             return False

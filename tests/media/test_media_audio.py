@@ -22,6 +22,7 @@ from makers import (
 from echopix_cli.errors import MediaError
 from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
 from echopix_cli.media import audio as audio_room
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.hearing import mono
 from echopix_cli.results import AudioStatus
@@ -208,7 +209,7 @@ def test_a_damaged_timestamp_is_not_hours_of_silence(tmp_path: Path) -> None:
     path = write_stretches(tmp_path / "a.mkv", [(0.0, tone(1)), (2_000.0, tone(1))])
     whole = heard(load_clip(path))
     assert whole.size == pytest.approx(2_001 * RATE, abs=20), "an honest header is believed"
-    found = audio_room.read_track(path, 0, DecodePlan(), 0.0, None, Meter("a", Limits()))
+    found = audio_room.read_track(path, 0, DecodePlan(), Clock(), None, Meter("a", Limits()))
     assert found.waveform is not None and found.waveform.size == pytest.approx(2 * RATE, abs=20)
 
 
@@ -231,3 +232,30 @@ def test_many_planes_do_not_crash(channels: str) -> None:
     planar = av.AudioResampler(format="fltp", layout=channels, rate=RATE).resample(frame)[0]
     assert planar.format.is_planar
     np.testing.assert_allclose(mono(planar), tone(0.1)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mka"])
+def test_sound_beyond_a_gap_is_cut_by_where_it_lies_and_said(tmp_path: Path, suffix: str) -> None:
+    path = write_stretches(tmp_path / f"a.{suffix}", [(0.0, tone(2)), (50.0, tone(2))])
+    short = load_clip(path, DecodePlan(max_audio_seconds=10.0))
+    assert heard(short).size == 2 * RATE and short.audio_status is AudioStatus.TRUNCATED
+    assert short.notices == ("only the first 10 s of sound were used; 42.0 s were left out",)
+    whole = load_clip(path, DecodePlan(max_audio_seconds=60.0))
+    assert heard(whole).size == pytest.approx(52 * RATE, abs=20) and whole.notices == ()
+    with pytest.raises(MediaError, match=r"the sound begins at 50\.0 s, after the 10 s that are used of it"):
+        load_clip(path, DecodePlan(start=20, max_audio_seconds=10.0))
+    silent = write_clip(tmp_path / "v.mkv", greys(100), fps=2, sound=tone(2), sound_start=40.0)
+    late = load_clip(silent, DecodePlan(max_audio_seconds=10.0))
+    assert late.waveform is None and late.audio_status is AudioStatus.TRUNCATED
+    assert late.notices == ("the sound begins at 40.0 s, after the 10 s that are used of it; it was left out",)
+    before = load_clip(silent, DecodePlan(end=10.0, max_audio_seconds=10.0))
+    assert before.waveform is None and before.audio_status is AudioStatus.ABSENT
+    assert before.notices == ("the audio track is silent throughout the span",)
+
+
+def test_too_long_a_sound_is_not_an_error_where_less_of_it_was_asked_for(tmp_path: Path) -> None:
+    path = write_stretches(tmp_path / "a.mkv", [(0.0, tone(1)), (30.0, tone(1))])
+    limits = Limits(max_sound_seconds=20.0)
+    assert load_clip(path, DecodePlan(max_audio_seconds=5.0, limits=limits)).audio_status is AudioStatus.TRUNCATED
+    with pytest.raises(MediaError, match="the sound is longer than"):
+        load_clip(path, DecodePlan(limits=limits))

@@ -19,7 +19,7 @@ from echopix_cli.media import (
     smart_nframes,
     smart_resize,
 )
-from echopix_cli.media.sampling import choose_frames
+from echopix_cli.media.sampling import capped, choose_frames
 
 FACTOR = 28
 steady = settings(deadline=None, max_examples=60)  # a busy machine is no failure
@@ -164,3 +164,37 @@ def test_impossible_numbers_are_refused(field: str, value: float) -> None:
 def test_impossible_spans_are_refused(span: dict[str, float]) -> None:
     with pytest.raises(MediaError, match="span"):
         DecodePlan(**span)  # type: ignore[arg-type]
+
+
+@steady
+@given(
+    gaps=st.lists(st.floats(0.01, 500), min_size=3, max_size=300),
+    max_frames=st.integers(2, 130),
+)
+def test_at_a_variable_rate_no_frame_that_fits_is_left_out(gaps: list[float], max_frames: int) -> None:
+    times = np.concatenate(([0.0], np.cumsum(gaps)))
+    count = smart_nframes(len(times), (len(times) - 1) / times[-1], fps=2.0, min_frames=4, max_frames=max_frames)
+    chosen, _ = choose_frames(times, None, fps=2.0, min_frames=4, max_frames=max_frames)
+    assert np.all(np.diff(chosen) > 0) and chosen[0] == 0 and (count < 2 or chosen[-1] == len(times) - 1)
+    assert len(chosen) in (count, len(times))
+    assert len(chosen) <= max(max_frames, 2)
+
+
+@steady
+@given(gaps=st.lists(st.floats(0.01, 500), min_size=3, max_size=300), data=st.data())
+def test_a_long_gap_counts_as_one_step(gaps: list[float], data: st.DataObject) -> None:
+    times = np.concatenate(([0.0], np.cumsum(gaps)))
+    count = data.draw(st.integers(2, len(gaps)))
+    counted = np.diff(capped(times, count))
+    step = counted.sum() / (count - 1)
+    assert np.all(counted <= step * (1 + 1e-9))
+    np.testing.assert_allclose(counted, np.minimum(gaps, step), rtol=1e-6)
+
+
+def test_two_moving_pieces_about_a_still_one_are_both_seen() -> None:
+    moving = np.arange(250) / 25
+    times = np.concatenate((moving, moving + 610))
+    chosen, _ = choose_frames(times, None, fps=2.0, min_frames=4, max_frames=120)
+    assert len(chosen) == 120
+    assert 58 <= (chosen < 250).sum() <= 62
+    assert np.diff(chosen).max() <= 6, "no stretch of either piece goes unseen"

@@ -1,0 +1,214 @@
+"""One continuous clock for a file whose time stamps start again or jump.
+
+Transport streams that were joined, recordings with a reconnect and chained Ogg files hold several clocks, one after
+another. Picture and sound change from one to the next at different packets, so all packets of both tracks are looked
+at, in file order and by their decoding times, before anything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard
+from av.video.stream import VideoStream
+
+from echopix_cli.media.source import READ_ERRORS, origin_of
+
+# Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
+# a longer time is a jump. Broadcast recordings are cut together; the others let a picture stand for minutes.
+_LONGEST_GAP = {"mpegts": 10.0, "mpeg": 10.0, "flv": 600.0, "ogg": 600.0}
+_SLIDE = 600.0  # seconds that a picture without sound may stand, whatever the container
+_BACK = 0.1  # seconds that the times of one track may go back by without meaning anything
+_APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
+_OVERLAP = 0.25  # seconds of sound that may stand over the end of the picture where two recordings meet
+_SEAM = 3  # packets beside a join that carry pieces of both recordings' counts
+_REMEMBERED = 4  # clocks that a packet may still belong to
+
+_Track = TypeVar("_Track", VideoStream, AudioStream)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Packets of a track, from one on, that belong to the same clock."""
+
+    first: int  # number of the first one among the track's packets that carry data
+    shift: float  # seconds to add to their times
+    start: float  # seconds, container time after the shift, of the first one
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the times in a file become seconds from the start of the media.
+
+    Args:
+        origin: container time, in seconds, that is time 0.
+        runs: by stream index; tracks with a single clock have none.
+    """
+
+    origin: float = 0.0
+    runs: Mapping[int, Sequence[Run]] = field(default_factory=dict)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the file holds more than one clock."""
+        return bool(self.runs)
+
+    def straightened(self, stream: _Track, packets: Iterator[Packet[_Track]]) -> Iterator[Packet[_Track]]:
+        """All packets of a track that carry data, with times on the one clock."""
+        runs = self.runs.get(stream.index)
+        if not runs or stream.time_base is None:
+            yield from packets
+            return
+        following, shift = 0, 0
+        for number, packet in enumerate(packets):
+            while following < len(runs) and runs[following].first <= number:
+                shift = round(runs[following].shift / stream.time_base)
+                following += 1
+            if packet.is_corrupt and any(abs(run.first - number) <= _SEAM for run in runs[1:]):
+                packet.is_corrupt = False  # the numbers of its pieces do not go on; that is no damage
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+            yield packet
+
+    def joins(self, stream: VideoStream | AudioStream) -> list[float]:
+        """When a track's clocks begin, in seconds from the start of the media, but for the first."""
+        return [run.start - self.origin for run in self.runs.get(stream.index, ())[1:]]
+
+
+def read_clock(container: InputContainer, tracks: Sequence[VideoStream | AudioStream], most: int) -> Clock:
+    """The clock of a file that was just opened; all its packets are read if it may hold more than one.
+
+    Args:
+        tracks: those that will be read, the picture first.
+        most: packets to look at.
+    """
+    origin = origin_of(container)
+    gap = _LONGEST_GAP.get(container.format.name)
+    timed = [track for track in tracks if track.time_base is not None]
+    if gap is None or not timed:
+        return Clock(origin)
+    wanted = {track.index for track in timed}
+    for stream in container.streams:
+        if stream.index not in wanted:
+            stream.discard = Discard.all
+    if all(isinstance(track, VideoStream) for track in timed):
+        gap = max(gap, _SLIDE)
+    record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap)
+    try:
+        for packet in container.demux(*timed):
+            if packet.size > 0:
+                record.add(packet)
+                most -= 1
+                if most <= 0:
+                    break
+    except (IndexError, *READ_ERRORS):
+        pass  # whoever decodes meets the same place, and says so
+    return Clock(origin, record.runs())
+
+
+@dataclass
+class _Part:
+    """What one track holds of one clock. Times are seconds as stored."""
+
+    first: float  # earliest presentation time
+    last: float  # latest decoding time so far
+    end: float  # latest end of a presentation so far
+    before: tuple[int, float] | None  # the clock that the track came from, and the end of its part until then
+
+
+class _Record:
+    """Assigns packets to clocks.
+
+    Args:
+        units: seconds per time unit, by stream index, the picture's first.
+        gap: seconds without any picture or sound that are no jump.
+    """
+
+    def __init__(self, units: Mapping[int, float], gap: float) -> None:
+        self._units, self._gap = units, gap
+        self._shifts: list[float] = []  # of each clock, as far as is known while reading
+        self._parts: dict[tuple[int, int], _Part] = {}  # by stream index and clock
+        self._current: dict[int, int] = {}  # the clock that each track is in
+        self._ends: dict[int, float] = {}  # the continuous time up to which each track was read
+        self._steps: dict[int, float] = {}  # usual distance of packets
+        self._count: dict[int, int] = {}
+        self._runs: dict[int, list[tuple[int, int, float]]] = {}  # first packet, clock, its time as stored
+
+    def add(self, packet: Packet[Any]) -> None:
+        """Take the next packet of the file."""
+        index = packet.stream.index
+        number = self._count[index] = self._count.get(index, -1) + 1
+        unit, ticks = self._units[index], packet.pts if packet.dts is None else packet.dts
+        if ticks is None:
+            return
+        time, shown = ticks * unit, (ticks if packet.pts is None else packet.pts) * unit
+        clock = self._clock_of(index, time)
+        part = self._parts.get((index, clock))
+        if part is not None and clock == self._current.get(index) and time > part.last:
+            # A running mean that one long distance moves little.
+            step = self._steps.get(index, time - part.last)
+            self._steps[index] = step + min(time - part.last - step, step) / 8
+        length = packet.duration * unit if packet.duration else self._steps.get(index, 0.0)
+        if clock != self._current.get(index):
+            self._runs.setdefault(index, []).append((number, clock, shown))
+        if part is None:
+            old = self._current.get(index)
+            before = None if old is None else (old, self._parts[index, old].end)
+            part = self._parts[index, clock] = _Part(shown, time, shown + length, before)
+        part.first, part.last = min(part.first, shown), max(part.last, time)
+        part.end = max(part.end, shown + length)
+        self._current[index] = clock
+        self._ends[index] = max(self._ends.get(index, time), time + self._shifts[clock] + length)
+
+    def _clock_of(self, index: int, time: float) -> int:
+        """The clock of a packet that comes next in the file, which may be a new one."""
+        if not self._shifts:
+            self._shifts.append(0.0)
+            return 0
+        lead, newest = max(self._ends.values()), len(self._shifts) - 1
+        current = self._current.get(index)
+        clocks = [clock for clock in range(newest, max(-1, newest - _REMEMBERED), -1) if clock != current]
+        for clock in clocks if current is None else [current, *clocks]:
+            place, part = time + self._shifts[clock], self._parts.get((index, clock))
+            forth = place - lead <= self._gap
+            if part is not None:
+                # Its own track tells best, and only the clock that it is in may have stood still.
+                near = time - part.last <= _APART or (clock == current and forth)
+                if time >= part.last - _BACK and near:
+                    return clock
+            elif clock == newest and forth and place >= (lead if current is None else self._ends[index]) - _APART:
+                return clock
+        self._shifts.append(lead - time)
+        return newest + 1
+
+    def runs(self) -> dict[int, list[Run]]:
+        """The runs of each track; none where there is one clock only."""
+        if len(self._shifts) < 2:
+            return {}
+        shifts = [0.0]
+        for clock in range(1, len(self._shifts)):
+            shifts.append(self._meeting(clock, shifts))
+        return {
+            index: [Run(number, shifts[clock], shown + shifts[clock]) for number, clock, shown in runs]
+            for index, runs in self._runs.items()
+        }
+
+    def _meeting(self, clock: int, shifts: list[float]) -> float:
+        """The shift with which a clock's parts follow what came before them without a gap.
+
+        The picture follows its own end, unless sound would be written over for longer than codecs take to start.
+        """
+        found = []
+        for index in self._units:
+            part = self._parts.get((index, clock))
+            if part is not None and part.before is not None and part.before[0] < clock:
+                old, end = part.before
+                found.append(end + shifts[old] - part.first)
+        if not found:
+            return self._shifts[clock]
+        return found[0] if found[0] >= max(found) - _OVERLAP else max(found)

@@ -1,0 +1,232 @@
+"""Clocks that start again or jump, and packets without a time: picture and sound stay where they belong."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from makers import CODED_RATE, coded, codes, seconds_heard, tones, write_clip, write_coded
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media.counting import fill_times
+from echopix_cli.results import AudioStatus
+
+SMALL: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
+FAULTS = Path(__file__).resolve().parents[3] / "shared" / "faults"
+
+
+def fault(name: str) -> Path:
+    if not (FAULTS / name).is_file():
+        pytest.skip(f"the files that were handled wrongly are not here: {FAULTS}")
+    return FAULTS / name
+
+
+def right(clip: Clip, seconds: list[int], slack: float = 0.1) -> None:
+    """Each picture is the one of its time, and each second of sound its own."""
+    assert clip.frames is not None and clip.frame_times is not None and clip.waveform is not None
+    assert len(clip.frames) == 2 * len(seconds)
+    np.testing.assert_allclose(clip.frame_times, np.array(codes(clip.frames)) / CODED_RATE, atol=slack)
+    assert seconds_heard(clip.waveform) == seconds
+    assert clip.notices == () and clip.audio_status is AudioStatus.USED
+
+
+def test_joined_recordings_are_one(tmp_path: Path) -> None:
+    right(load_clip(fault("reset.ts"), DecodePlan(**SMALL)), list(range(12)))
+    span = load_clip(fault("reset.ts"), DecodePlan(start=8, end=11, **SMALL))
+    assert span.frames is not None and span.frame_times is not None
+    np.testing.assert_allclose(span.frame_times, np.array(codes(span.frames)) / CODED_RATE, atol=0.05)
+    assert span.frame_times.min() >= 8 and span.frame_times.max() < 11
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 60.0, 3 * 3600.0])
+@pytest.mark.parametrize("first", [0.0, 100.0])
+def test_transport_streams_end_to_end(tmp_path: Path, first: float, shift: float) -> None:
+    """The second one's clock starts at 0, where the first one's did, or hours later."""
+    parts = [
+        write_coded(tmp_path / "a.ts", 0, 5, video_start=first, sound_start=first),
+        write_coded(tmp_path / "b.ts", 5, 9, video_start=shift, sound_start=shift),
+        write_coded(tmp_path / "c.ts", 9, 11, video_start=first, sound_start=first),
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    right(load_clip(path, DecodePlan(**SMALL)), list(range(11)), slack=0.15)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "flv"])
+def test_a_part_without_sound_or_without_picture(tmp_path: Path, suffix: str) -> None:
+    parts = [write_coded(tmp_path / f"a.{suffix}", 0, 3, sound=None), write_coded(tmp_path / f"b.{suffix}", 3, 6)]
+    path = tmp_path / f"joined.{suffix}"
+    data = [part.read_bytes() for part in parts]
+    path.write_bytes(data[0] + data[1][13 if suffix == "flv" else 0 :])
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None
+    np.testing.assert_allclose(clip.frame_times, np.array(codes(clip.frames)) / CODED_RATE, atol=0.1)
+    if suffix == "ts":
+        assert clip.waveform is not None and seconds_heard(clip.waveform) == [None, None, None, 3, 4, 5]
+
+
+@pytest.mark.parametrize("shift", [0.0, 3 * 3600.0])
+def test_a_recording_with_a_reconnect(tmp_path: Path, shift: float) -> None:
+    """FLV tags of two sessions behind one header."""
+    first = write_coded(tmp_path / "a.flv", 0, 4)
+    second = write_coded(tmp_path / "b.flv", 4, 9, video_start=shift, sound_start=shift)
+    path = tmp_path / "joined.flv"
+    path.write_bytes(first.read_bytes() + second.read_bytes()[13:])  # a header of 9 bytes, and a size
+    right(load_clip(path, DecodePlan(**SMALL)), list(range(9)), slack=0.15)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libopus", "opus"), ("vorbis", "ogg"), ("flac", "oga")])
+def test_chained_ogg_is_heard_to_the_end(tmp_path: Path, codec: str, suffix: str) -> None:
+    parts = []
+    for first, last in ((0, 3), (3, 5), (5, 9)):
+        rate = 48_000
+        sound = np.repeat(tones(first, last, rate), 2 if codec == "vorbis" else 1, axis=0)
+        part = write_clip(tmp_path / f"{first}.ogg", sound=sound, sound_rate=rate, audio_codec=codec,
+                          format="ogg")  # fmt: skip
+        parts.append(part.read_bytes())
+    path = tmp_path / f"chain.{suffix}"
+    path.write_bytes(b"".join(parts))
+    clip = load_clip(path)
+    assert clip.waveform is not None and clip.notices == ()
+    assert clip.waveform.size / 16_000 == pytest.approx(9, abs=0.2)
+    assert seconds_heard(clip.waveform) == list(range(9))
+
+
+@pytest.mark.parametrize("suffix", ["ts", "flv", "mkv"])
+def test_slides_that_stand_for_minutes_keep_their_times(tmp_path: Path, suffix: str) -> None:
+    times = [0.0, 1.0, 241.0, 250.0, 490.0]
+    path = write_clip(tmp_path / f"s.{suffix}", [coded(n) for n in range(5)], times=times, codec="libx264",
+                      pix_fmt="yuv420p", options={"bf": "0", "g": "1"})  # fmt: skip
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None
+    assert codes(clip.frames) == list(range(5))
+    np.testing.assert_allclose(clip.frame_times, times, atol=0.01)
+
+
+def test_one_wild_time_stamp_moves_nothing_else(tmp_path: Path) -> None:
+    source = write_coded(tmp_path / "a.ts", 0, 6)
+    with av.open(str(source)) as container, av.open(str(tmp_path / "b.flv"), "w") as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
+        packets = [p for p in container.demux() if p.size and p.dts is not None]
+        for packet in packets:
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+    data = bytearray((tmp_path / "b.flv").read_bytes())
+    at, tags = 13, []
+    while at + 11 < len(data):
+        tags.append(at)
+        at += 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
+    wild = tags[len(tags) // 2]
+    data[wild + 4 : wild + 8] = (5_000_000).to_bytes(4, "big")[1:] + b"\0"
+    (tmp_path / "b.flv").write_bytes(bytes(data))
+    clip = load_clip(tmp_path / "b.flv", DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None and clip.waveform is not None
+    off = np.abs(clip.frame_times - np.array(codes(clip.frames)) / CODED_RATE)
+    assert (off < 0.15).sum() >= len(off) - 1
+    heard = seconds_heard(clip.waveform)
+    assert sum(a == b for a, b in zip(heard, range(6), strict=False)) >= 5
+
+
+def grouped(path: Path, target: Path, size: int) -> None:
+    """The picture of a clip with ``size`` frames to a packet of the container: only the first has a time."""
+    with av.open(str(path)) as container, av.open(str(target), "w") as out:
+        source = container.streams.video[0]
+        stream = out.add_stream_from_template(source)
+        packets = [packet for packet in container.demux(source) if packet.size]
+        for begin in range(0, len(packets), size):
+            group = packets[begin : begin + size]
+            packet = av.Packet(b"".join(bytes(one) for one in group))
+            packet.pts, packet.dts, packet.time_base = group[0].pts, group[0].dts, group[0].time_base
+            packet.is_keyframe, packet.stream = group[0].is_keyframe, stream
+            out.mux(packet)
+
+
+@pytest.mark.parametrize("b_frames", ["0", "2"])
+@pytest.mark.parametrize("size", [2, 25, 150])
+def test_one_time_for_a_group_of_frames(tmp_path: Path, size: int, b_frames: str) -> None:
+    options = {"preset": "ultrafast", "bf": b_frames, "g": "50"}
+    source = write_coded(tmp_path / "a.ts", 0, 12, sound=None, options=options)
+    grouped(source, tmp_path / "b.ts", size)
+    clip = load_clip(tmp_path / "b.ts", DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None and clip.notices == ()
+    assert len(clip.frames) == 24
+    np.testing.assert_allclose(clip.frame_times, np.array(codes(clip.frames)) / CODED_RATE, atol=0.09)
+    assert clip.end == pytest.approx(12, abs=0.1)
+
+
+def test_the_second_field_is_no_frame_of_its_own() -> None:
+    clip = load_clip(fault("paff.ts"), DecodePlan(fps=100, **SMALL))
+    assert clip.frames is not None and clip.frame_times is not None and clip.waveform is not None
+    assert len(clip.frames) == 24 and clip.notices == ()
+    np.testing.assert_allclose(np.diff(clip.frame_times), 0.04, atol=1e-6)
+    assert clip.waveform.size / 16_000 == pytest.approx(2, abs=0.05)
+    half = load_clip(fault("paff.ts"), DecodePlan(fps=12.5, **SMALL))
+    assert half.frames is not None and half.notices == ()
+    times = [round(float(time), 4) for time in clip.frame_times]
+    for frame, time in zip(half.frames, half.frame_times, strict=True):
+        assert np.array_equal(frame, clip.frames[times.index(round(float(time), 4))])
+
+
+def test_field_pictures_of_a_stream_without_times(tmp_path: Path) -> None:
+    with av.open(str(fault("paff.ts"))) as container:
+        data = b"".join(bytes(packet) for packet in container.demux(video=0))
+    (tmp_path / "paff.h264").write_bytes(data)
+    clip = load_clip(tmp_path / "paff.h264", DecodePlan(fps=100, **SMALL))
+    assert clip.frames is not None and len(clip.frames) == 24 and clip.notices == ()
+
+
+def test_mpeg_4_with_b_frames_in_avi_has_its_times(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.avi", 0, 6, codec="mpeg4", options={"bf": "2", "g": "25", "qmax": "4"},
+                       audio_codec="libmp3lame")  # fmt: skip
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None and clip.waveform is not None
+    np.testing.assert_allclose(clip.frame_times, np.array(codes(clip.frames)) / CODED_RATE, atol=0.09)
+    assert seconds_heard(clip.waveform) == list(range(6)) and clip.notices == ()
+
+
+def test_unknown_times_lie_between_known_ones() -> None:
+    times = fill_times([None, 100, None, None, 250, 200, None], 0.01, 9.0)
+    np.testing.assert_allclose(times, [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5])
+    np.testing.assert_allclose(fill_times([None, 100, None], 0.01, 0.5), [0.5, 1.0, 1.5])
+    np.testing.assert_allclose(fill_times([None] * 3, 0.01, 0.5), [0, 0.5, 1.0])
+
+
+def test_pictures_before_the_first_marked_keyframe_are_shown_if_they_can_be(tmp_path: Path) -> None:
+    source = write_coded(tmp_path / "a.ts", 0, 4, sound=None)
+    unmarked = tmp_path / "unmarked.mkv"
+    with av.open(str(source)) as container, av.open(str(unmarked), "w") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(p for p in container.demux(video=0) if p.size):
+            packet.is_keyframe = packet.is_keyframe and number >= 50
+            packet.stream = stream
+            out.mux(packet)
+    clip = load_clip(unmarked, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None
+    assert codes(clip.frames)[0] == 0 and len(clip.frames) == 8
+    cut = tmp_path / "cut.mkv"  # its first 20 frames refer to a keyframe that it does not hold
+    with av.open(str(source)) as container, av.open(str(cut), "w") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(p for p in container.demux(video=0) if p.size):
+            if number >= 5:
+                packet.stream = stream
+                out.mux(packet)
+    clip = load_clip(cut, DecodePlan(**SMALL))
+    assert clip.frames is not None and codes(clip.frames)[0] == 25
+
+
+def test_a_span_beyond_the_end_is_still_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="ends at 12"):
+        load_clip(fault("reset.ts"), DecodePlan(start=20, **SMALL))
+
+
+def test_times_are_counted_in_rational_rates(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.ts", 0, 4, sound=None, fps=Fraction(30_000, 1001))
+    grouped(path, tmp_path / "b.ts", 10)
+    clip = load_clip(tmp_path / "b.ts", DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None
+    np.testing.assert_allclose(clip.frame_times, np.array(codes(clip.frames)) * 1001 / 30_000, atol=0.09)
