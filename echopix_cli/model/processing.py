@@ -194,7 +194,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.config = config
         self.rules = rules
-        self.stop_ids = frozenset(stop_ids) or _turn_ends(tokenizer)
+        self.stop_ids = frozenset(stop_ids) | _turn_ends(tokenizer)
 
     @classmethod
     def load(cls, folder: Path, config: EchoingPixelsConfig) -> Processor:
@@ -313,7 +313,7 @@ class Processor:
 
 
 def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids that end an answer when the checkpoint has no generation config."""
+    """Ids that end an answer, whatever else a generation config names."""
     named = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id]
     return frozenset(i for i in named if isinstance(i, int) and i != tokenizer.unk_token_id)
 

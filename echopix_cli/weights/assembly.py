@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import described
-from echopix_cli.weights.packing import BLOCK, INT8, NF4, bitsandbytes, is_quantized_name
+from echopix_cli.weights.packing import BLOCK, INT8, NF4, THRESHOLD, bitsandbytes, is_quantized_name
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +123,7 @@ def _replace_layers(model: nn.Module, quantization: Mapping[str, Any], dtype: to
             if module.out_features % _CPU_ROWS or module.in_features % BLOCK:
                 layer.support_avx512bf16_for_cpu = False  # its kernel takes no other sizes, and would say so by assert
         else:
-            threshold = float(quantization.get("llm_int8_threshold", 6.0))
-            layer = modules.Linear8bitLt(**sizes, has_fp16_weights=False, threshold=threshold)
+            layer = modules.Linear8bitLt(**sizes, has_fp16_weights=False, threshold=THRESHOLD)
         model.set_submodule(name, layer.requires_grad_(False))
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 METHODS = NONE, INT8, NF4 = "none", "int8", "nf4"
 BLOCK = 64  # weights of one NF4 scale
 _CODE_BYTES = 16 * 4  # of NF4's table of values, one a layer
-_THRESHOLD = 6.0  # int8: input columns beyond it are computed in half precision (bitsandbytes' own default)
+# int8: input columns beyond it are computed in the compute precision (bitsandbytes' own default). Without it they are
+# scaled to eight bits by way of float16, where the family's largest activations are infinite.
+THRESHOLD = 6.0
 _NAMES = re.compile(r"thinker\.model\.(?:bidir_encoder\.)?layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj\.weight")
 # transformers skips modules by name, and its own list for the family names neither tower of ours.
 _SKIPPED = [
@@ -58,7 +60,7 @@ def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:
     """
     common = {"quant_method": "bitsandbytes", "llm_int8_skip_modules": list(_SKIPPED)}
     if method == INT8:
-        return {**common, "load_in_8bit": True, "llm_int8_threshold": _THRESHOLD}
+        return {**common, "load_in_8bit": True, "llm_int8_threshold": THRESHOLD}
     return {
         **common,
         "load_in_4bit": True,

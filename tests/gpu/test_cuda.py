@@ -20,6 +20,7 @@ from echopix_cli.training import tiny
 from echopix_cli.training.loop import Trainer
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start, build_processor
+from echopix_cli.weights import quantize
 from echopix_cli.weights.checkpoint import load_model
 
 pytestmark = pytest.mark.gpu
@@ -59,6 +60,16 @@ def test_a_file_is_answered(random_checkpoint: Path, clips: dict[str, Path], dty
     assert answer.model.dtype == ("bfloat16" if dtype == "auto" else "float32")
     assert answer.peak_memory.device_allocated
     assert answer.peak_memory.device_reserved >= answer.peak_memory.device_allocated
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_a_packed_model_answers_as_on_the_cpu(random_checkpoint: Path, device: torch.device, method: str) -> None:
+    """The copy is made, proven and loaded on the GPU; its logits are those of the CPU's, about, and finite."""
+    model = str(random_checkpoint)
+    here, there = (quantize.probe(Engine.load(model, at, "bfloat16", method).model) for at in ("cuda", "cpu"))
+    for ours, theirs in zip(here, there, strict=True):
+        assert ours.isfinite().all()
+        assert float((ours - theirs).abs().max()) < 0.2 * float(theirs.abs().max())
 
 
 def test_sampling_draws_on_the_gpu(random_checkpoint: Path, clips: dict[str, Path]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +160,20 @@ def test_an_empty_question(processor: Processor, question: str) -> None:
 def test_any_writing_survives_the_tokenizer(processor: Processor) -> None:
     text = "Что слышно? 犬は? 🎻 \t'quoted'"
     assert processor.text(processor._encode(text, literal=True)) == text
+
+
+@pytest.mark.parametrize(("stated", "more"), [(None, set()), (5, {5}), ([4, 5], {4, 5})])
+def test_what_stops_an_answer(
+    random_checkpoint: Path, tmp_path: Path, stated: int | list[int] | None, more: set[int]
+) -> None:
+    """What the generation config names, and the end of a turn whether it is named there or not."""
+    folder = Path(shutil.copytree(random_checkpoint, tmp_path / "model"))
+    config = {} if stated is None else {"eos_token_id": stated}
+    (folder / "generation_config.json").write_text(json.dumps(config))
+    loaded = Processor.load(folder, read_config(folder))
+    turn_end = loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert turn_end not in more
+    assert loaded.stop_ids == {turn_end, *more}
 
 
 def test_answers_end_the_turn(processor: Processor) -> None:

@@ -190,6 +190,28 @@ def test_widths_that_a_kernel_does_not_take(
     assert packs == [False, False, hasattr(layers, "has_avx512bf16")]
 
 
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+def test_eight_bits_hold_large_activations(copied: dict[str, Path], tmp_path: Path) -> None:
+    """Beyond float16's range in one column, by the function that CUDA devices take; whatever the copy says."""
+    from bitsandbytes.autograd._functions import MatMul8bitLt
+
+    folder = Path(shutil.copytree(copied["int8"], tmp_path / "copy"))
+    raw = json.loads((folder / "config.json").read_text())
+    raw["quantization_config"]["llm_int8_threshold"] = 0.0
+    (folder / "config.json").write_text(json.dumps(raw))
+    layer = load_model(folder, dtype=torch.bfloat16).thinker.model.layers[0].mlp.up_proj
+    full = load_model(copied["none"], dtype=torch.float32).thinker.model.layers[0].mlp.up_proj
+    inputs = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0)).bfloat16()
+    inputs[:, 7], inputs[3] = 1e5, 0.0
+    with torch.inference_mode():
+        layer.init_8bit_state()
+        layer.state.is_training = False
+        answer = MatMul8bitLt.apply(inputs, layer.weight, None, None, layer.state)
+        expected = full(inputs.float())
+    assert answer.isfinite().all()
+    assert float((answer - expected).abs().max()) < 0.02 * float(expected.abs().max())
+
+
 def test_a_configuration_is_left_as_it_is(random_checkpoint: Path) -> None:
     config: EchoingPixelsConfig = read_config(random_checkpoint)
     before = config.to_dict()
