@@ -174,7 +174,8 @@ class Run:
             span = math.inf if info.duration is None else info.duration
             span = max(0.0, min(span, self["end"] or math.inf) - (self["start"] or 0.0))
             if info.of_kind("video"):
-                frames = max(frames, min(most, max(4, math.ceil(min(span * self["fps"], most)))))
+                wanted = 1 if info.still else max(4, math.ceil(min(span * self["fps"], most)))
+                frames = max(frames, min(most, wanted))
             if info.of_kind("audio"):
                 seconds = max(seconds, span if math.isfinite(span) else most / self["fps"])
         return Workload(

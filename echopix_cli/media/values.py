@@ -43,6 +43,11 @@ class MediaInfo:
         """The tracks of one kind, ``"video"`` or ``"audio"``, in file order."""
         return tuple(track for track in self.tracks if track.kind == kind)
 
+    @property
+    def still(self) -> bool:
+        """Whether it is one picture: FFmpeg names the demuxers of picture files ``png_pipe`` and alike."""
+        return self.format.endswith("_pipe")
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -9,13 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from places import ROOT
 from rich.console import Console
 
 from echopix_cli.cli.bench_tables import profile_table, spread
+from echopix_cli.cli.options import Run
 from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
 from echopix_cli.engine import Engine, GenerationOptions
 from echopix_cli.engine.profiling import Profile, profile
@@ -81,6 +84,19 @@ def test_profile_describes_within_the_limits(run, clips: dict[str, Path], monkey
     assert ran.code == 4
     assert "2 tracks" in ran.err
     assert "video track 0" not in ran.err, "it was opened beyond its limit to be described"
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels"), [("png", "rgb24"), ("mjpeg", "yuvj420p"), ("bmp", "bgr24"), ("tiff", "rgb24")]
+)
+def test_a_still_picture_is_forecast_as_one(codec: str, pixels: str, tmp_path: Path) -> None:
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, pixels, Fraction(1, 25)
+    packets = [*encoder.encode(av.VideoFrame(64, 48, pixels)), *encoder.encode(None)]
+    picture = tmp_path / "picture"
+    picture.write_bytes(b"".join(map(bytes, packets)))
+    work = Run.begin({})._workload([str(picture)], 1.0)
+    assert (work.frames, work.audio_seconds) == (1, 0.0)
 
 
 def test_profile_default_budgets(run, clips: dict[str, Path]) -> None:
