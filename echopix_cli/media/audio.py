@@ -16,13 +16,15 @@ from echopix_cli.errors import MediaError
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
+from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.hearing import Hearing
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown
 from echopix_cli.media.timeline import Samples, Stretch, Timeline
-from echopix_cli.media.values import SAMPLE_RATE
+from echopix_cli.media.values import SAMPLE_RATE, MediaInfo
 
 _LONGEST_GAP = 600.0  # seconds; a longer one, past the declared end, is a damaged timestamp and not silence
+_AGREEING = 0.05  # seconds by which two readers may see a different length
 _ROUNDED = 0.001  # seconds; time stamps are no more exact
 _LATE = 0.05  # seconds after the span's start at which a seek may have landed
 _RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to sound right
@@ -47,13 +49,16 @@ class Sound:
     damaged: bool
 
 
-def is_plain(format_name: str) -> bool:
-    """Whether files of this container are better read by libsndfile."""
-    return format_name in _PLAIN
+def is_plain(info: MediaInfo) -> bool:
+    """Whether a file is better read by libsndfile, which knows neither other tracks nor where speakers stand."""
+    return info.format in _PLAIN and len(info.tracks) == 1 and (info.tracks[0].channels or 0) <= 2
 
 
-def read_plain(path: str | os.PathLike[str], plan: DecodePlan, meter: Meter) -> Sound | None:
+def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, meter: Meter) -> Sound | None:
     """Read an audio file with libsndfile; None when it is not up to it, or the file is damaged.
+
+    Args:
+        info: what FFmpeg says of the file; where libsndfile sees another one, the answer is None.
 
     Raises:
         MediaError: the sound is longer than ``plan.limits`` allows, or too much is decoded.
@@ -63,7 +68,9 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, meter: Meter) -> 
     timeline, name = _timeline(plan), shown(path)
     with open_regular(path) as raw:
         try:
-            with soundfile.SoundFile(raw) as file:
+            with soundfile.SoundFile(MediaFile(raw)) as file:
+                if not _agree(file.frames, file.samplerate, file.channels, info):
+                    return None
                 first = min(round(max(0.0, plan.from_time - _RUN_IN) * file.samplerate), file.frames)
                 stretch = Stretch(timeline, file.samplerate, file.seek(first) / file.samplerate)
                 step = max(_SMALLEST_BLOCK, _BLOCK // file.channels)
@@ -82,6 +89,13 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, meter: Meter) -> 
     if not complete:
         return None
     return _sound(timeline, plan, decodable=True, end=stretch.end, damaged=False)
+
+
+def _agree(frames: int, rate: int, channels: int, info: MediaInfo) -> bool:
+    """Whether libsndfile, which tells the numbers, and FFmpeg mean the same sound."""
+    track = info.tracks[0]
+    same = (rate, channels) == (track.sample_rate, track.channels)
+    return same and info.duration is not None and abs(frames / rate - info.duration) < _AGREEING
 
 
 def read_track(

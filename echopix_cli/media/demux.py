@@ -45,8 +45,10 @@ class Damage:
 
 def packets(container: InputContainer, stream: _Track, damage: Damage, clock: Clock) -> Iterator[Packet[_Track]]:
     """All packets of one stream that carry data, in file order. The final flush packet is left out."""
+    cut = False
     for packet in clock.straightened(stream, _packets(container, stream, damage)):
-        damage.packets += packet.is_corrupt
+        damage.packets += cut  # the last packet is cut short wherever a header does not tell the size
+        cut = packet.is_corrupt
         yield packet
 
 

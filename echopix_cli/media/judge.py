@@ -27,6 +27,7 @@ class Layout:
     audio: int | None
     video_end: float | None  # where the header says that the track ends
     audio_end: float | None
+    promise: float | None = None  # how many times as much as there is the header promises; None: it cannot be told
 
 
 def require_something(
@@ -125,15 +126,19 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
     if not layout.info.format.startswith(_STATES_DURATION):
         return []
     pairs = []
-    if picture is not None and picture.end is not None:
-        pairs.append((picture.end, layout.video_end))
+    if picture is not None and picture.reached is not None:
+        pairs.append((picture.reached, layout.video_end))
     if sound is not None and sound.end is not None and not sound.cut:
         pairs.append((sound.end, layout.audio_end))
-    if pairs and all(promised is None for _, promised in pairs):
+    if layout.promise is not None:
+        pairs = [(read, read * layout.promise) for read, _ in pairs]
+    elif len(pairs) == len(layout.info.tracks) and all(promised is None for _, promised in pairs):
         # Matroska states one duration for all tracks; it is kept if any track lasts that long.
-        pairs = [(max(read for read, _ in pairs), layout.info.duration)]
+        pairs = [(max((read for read, _ in pairs), default=0.0), layout.info.duration)]
     for read, promised in pairs:
-        if promised is not None and read < min(promised, plan.end or promised) - _SHORTFALL:
+        # Some count a duration from 0, others from the first picture or sound.
+        reached = read + max(0.0, layout.clock.origin)
+        if promised is not None and reached < min(promised, plan.end or promised) - _SHORTFALL:
             return [f"read {read:.1f} s of {promised:.1f} s; the rest is missing or damaged"]
     return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -15,6 +16,7 @@ from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
 from echopix_cli.media.clock import Clock, read_clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
+from echopix_cli.media.extent import riff_promise
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
@@ -22,12 +24,12 @@ from echopix_cli.media.slots import Arrived
 from echopix_cli.media.source import (
     audio_tracks,
     describe,
+    open_regular,
     opened,
     pick_track,
     shown,
     start_of,
     video_tracks,
-    wav_seconds,
 )
 from echopix_cli.media.timeline import Samples
 from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
@@ -35,6 +37,7 @@ from echopix_cli.media.video import Picture, read_picture
 
 Heard = Callable[[Samples], None]
 _Arguments = ParamSpec("_Arguments")
+_TAG = re.compile(r"([0-9]+):([0-9]{2}):([0-9]{2}(?:\.[0-9]+)?)")
 
 
 def probe(path: str | os.PathLike[str], limits: Limits) -> MediaInfo:
@@ -135,6 +138,8 @@ def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, a
 
 def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
     """Read the header and choose the tracks."""
+    with open_regular(path) as file:
+        promise = riff_promise(file)
     with opened(path, plan.limits) as container:
         video = pick_track(container, "video", plan.video_track if plan.video else None, path)
         seen = None if video is None else video_tracks(container)[video]
@@ -148,22 +153,25 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             video=video,
             audio=audio,
             video_end=None if seen is None else _declared_end(seen, clock),
-            # FFmpeg corrects a WAV header by the file's size, so what it promised is read here.
-            audio_end=None if heard is None else wav_seconds(path) or _declared_end(heard, clock),
+            audio_end=None if heard is None else _declared_end(heard, clock),
+            promise=promise,
         )
 
 
 def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | None:
     """When a track ends according to its header, in seconds from the start of the media."""
-    if stream.duration is None or stream.time_base is None or clock.jumps:
+    if clock.jumps:
         return None
+    if stream.duration is None or stream.time_base is None:
+        tag = _TAG.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's, written by most programs
+        return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - clock.origin
     return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - clock.origin
 
 
 def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: DecodePlan, meter: Meter) -> Sound:
     """Plain audio files through libsndfile where it can, everything else through FFmpeg."""
-    if is_plain(layout.info.format) and len(layout.info.tracks) == 1:
-        sound = read_plain(path, plan, meter)
+    if is_plain(layout.info):
+        sound = read_plain(path, plan, layout.info, meter)
         if sound is not None:
             return sound
     declared_end = layout.audio_end if layout.audio_end is not None else layout.info.duration

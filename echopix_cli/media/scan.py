@@ -49,6 +49,7 @@ class Scan:
     tick: float  # seconds per unit
     origin: float  # seconds; the media's time 0
     end: float  # seconds from the media's start: when the last frame leaves the screen
+    reached: float  # the same, with frames that an edit list hides
     header_fps: float | None
     sought: bool  # whether the pass began at a keyframe before the span instead of the file's start
 
@@ -128,6 +129,7 @@ def _scan(
         tick=tick,
         origin=clock.origin,
         end=0.0,
+        reached=0.0,
         header_fps=header_fps,
         sought=sought,
     )
@@ -154,8 +156,12 @@ def _scan(
 def _ending(scan: Scan, lengths: array[int]) -> Scan:
     """The scan with its end: that of the last frame which is shown, if any is."""
     shown = scan.visible if scan.visible.any() else np.ones_like(scan.visible)
-    last = int((scan.ticks + np.frombuffer(lengths, np.int64))[shown].max())
-    return dataclasses.replace(scan, end=last * scan.tick - scan.origin)
+    ends = scan.ticks + np.frombuffer(lengths, np.int64)
+    return dataclasses.replace(
+        scan,
+        end=int(ends[shown].max()) * scan.tick - scan.origin,
+        reached=int(ends.max()) * scan.tick - scan.origin,
+    )
 
 
 def _counted(scan: Scan, times: Floats, step: float) -> Scan | None:
@@ -163,6 +169,7 @@ def _counted(scan: Scan, times: Floats, step: float) -> Scan | None:
     if not len(times):
         return None
     count, seconds = len(times), float(times[-1] - times[0])
+    end = float(times[-1]) + (float(times[-1] - times[-2]) if count > 1 else step)
     return dataclasses.replace(
         scan,
         ticks=np.arange(count),
@@ -173,7 +180,8 @@ def _counted(scan: Scan, times: Floats, step: float) -> Scan | None:
         indexed=False,
         omits=False,
         header_fps=round((count - 1) / seconds, 6) if seconds > 0 else scan.header_fps,  # the header knows no better
-        end=float(times[-1]) + (float(times[-1] - times[-2]) if count > 1 else step),
+        end=end,
+        reached=end,
     )
 
 

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -24,6 +23,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
+from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.plan import Limits
 from echopix_cli.media.values import MediaInfo, TrackInfo
 
@@ -52,19 +52,6 @@ _INDIRECT = (
 )
 _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|concatf?|subfile|crypto|cache|async):)")
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-
-
-class _Anonymous:
-    """A readable, seekable file that does not tell FFmpeg its name.
-
-    Given a name, FFmpeg would prefer by its extension the image2 demuxer, which expands patterns and
-    opens files by itself.
-    """
-
-    name = "media"
-
-    def __init__(self, file: io.FileIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -123,7 +110,7 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
         file.seek(0)
         try:
             container = av.open(
-                _Anonymous(file),
+                MediaFile(file),
                 "r",
                 container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
                 # Probing decodes a frame. Far too large ones are refused before that; those a little too
@@ -160,24 +147,6 @@ def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
     if head[4:8] == b"ftyp":
         return MediaError(f"{name} is damaged: the index of the MP4 is missing or broken", "copy it again")
     return MediaError(f"{name} is not a media file that can be read", "check that it plays in a video player")
-
-
-def wav_seconds(path: str | os.PathLike[str]) -> float | None:
-    """How long a WAV file's own header says it is; None for other files and for headers that do not say."""
-    with open_regular(path) as file:
-        head = file.read(65_536) or b""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return None
-    at, bytes_per_second = 12, 0
-    while at + 8 <= len(head):
-        name, size = struct.unpack_from("<4sI", head, at)
-        if name == b"fmt " and at + 20 <= len(head):
-            bytes_per_second = struct.unpack_from("<I", head, at + 16)[0]
-        if name == b"data":
-            # Writers that cannot seek back leave 0 or the largest number.
-            return size / bytes_per_second if bytes_per_second and 0 < size < 0xFFFFFF00 else None
-        at += 8 + size + size % 2
-    return None
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:

@@ -41,6 +41,7 @@ class Picture:
     rotation: int | None = None
     decodable: bool = True  # False: there are frames in the span, or should be, and none came out
     end: float | None = None  # when the last readable frame leaves the screen
+    reached: float | None = None  # the same, with frames that an edit list hides
     notices: tuple[str, ...] = ()
 
 
@@ -69,7 +70,7 @@ def read_picture(
         return Picture(decodable=False)
     ticks = candidates(scan, plan.from_time, plan.end)
     if not len(ticks):
-        return Picture(end=scan.end)
+        return Picture(end=scan.end, reached=scan.reached)
     _check_length(shown(path), scan.seconds(ticks), plan.limits)
     chosen, fps = choose_frames(
         scan.seconds(ticks),
@@ -97,7 +98,7 @@ def read_picture(
 def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Picture:
     asked = len(slots.wanted)
     if slots.frames is None:
-        return Picture(end=scan.end, decodable=False)
+        return Picture(end=scan.end, reached=scan.reached, decodable=False)
     notices: tuple[str, ...] = ()
     if slots.lost:
         notices = (f"{slots.lost} of {asked} sampled frames could not be decoded and were left out",)
@@ -105,7 +106,7 @@ def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Pic
         notices = ("parts of the video track are damaged and were skipped",)
     times = scan.seconds(slots.ticks[slots.filled])
     frames = slots.frames if slots.filled.all() else slots.frames[slots.filled]
-    return Picture(frames, times, fps, slots.size, slots.rotation, True, scan.end, notices)
+    return Picture(frames, times, fps, slots.size, slots.rotation, True, scan.end, scan.reached, notices)
 
 
 def _decode(

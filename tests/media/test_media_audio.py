@@ -20,7 +20,7 @@ from makers import (
 )
 
 from echopix_cli.errors import MediaError
-from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
+from echopix_cli.media import Clip, DecodePlan, Limits, load_clip, probe
 from echopix_cli.media import audio as audio_room
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
@@ -201,7 +201,7 @@ def test_plain_audio_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_libsndfile_cannot_read_goes_through_ffmpeg(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.wav", sound=tone(1), audio_codec="adpcm_yamaha")
-    assert audio_room.read_plain(path, DecodePlan(), Meter("a", Limits())) is None
+    assert audio_room.read_plain(path, DecodePlan(), probe(path), Meter("a", Limits())) is None
     assert heard(load_clip(path)).size == pytest.approx(RATE, abs=2048)
 
 

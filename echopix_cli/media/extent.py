@@ -1,0 +1,95 @@
+"""How far the media in a file reach: without the tags behind them, and compared with what the header promises."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import struct
+
+_FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
+_UNTOLD = 0xFFFFFF00  # writers that cannot seek back leave 0 or a number above this
+
+
+class MediaFile:
+    """A readable, seekable file that does not tell FFmpeg its name, ends before the tags and never raises on seeking.
+
+    Given a name, FFmpeg would prefer by its extension the image2 demuxer, which expands patterns and opens files by
+    itself. An exception would be printed by whoever called from C.
+    """
+
+    name = "media"
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.size = media_size(file)
+        self.tell = file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes; none at the end."""
+        left = max(0, self.size - self._file.tell())
+        return self._file.read(left if size < 0 else min(size, left)) or b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move, and return the new place; a negative error number where there is no such place."""
+        try:
+            if whence == os.SEEK_END:
+                offset, whence = self.size + offset, os.SEEK_SET
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError) as error:
+            return -(getattr(error, "errno", None) or errno.EINVAL)
+
+
+def media_size(file: io.FileIO) -> int:
+    """Bytes up to the tags that stand behind bare MPEG audio, which its decoder would take for damage."""
+    size = os.fstat(file.fileno()).st_size
+    head = _at(file, 0, 4)
+    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+        while (length := _tag_length(file, size)) and length < size:
+            size -= length
+    file.seek(0)
+    return size
+
+
+def _tag_length(file: io.FileIO, size: int) -> int:
+    """Bytes of the tag that ends at a place in the file; 0 where none does."""
+    if _at(file, size - 128, 3) == b"TAG":  # ID3v1
+        return 128
+    tail = _at(file, size - 32, 32)
+    if tail[:8] == b"APETAGEX":
+        length, _, flags = struct.unpack_from("<III", tail, 12)
+        return int(length) + (32 if flags >> 31 else 0)
+    if tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
+        return int(tail[-15:-9]) + 15
+    if tail[-9:] == b"LYRICSEND":
+        begin = _at(file, max(0, size - _FIRST_LYRICS), min(size, _FIRST_LYRICS)).rfind(b"LYRICSBEGIN")
+        return min(size, _FIRST_LYRICS) - begin if begin >= 0 else 0
+    if tail[-10:-7] == b"3DI":  # ID3v2 with a footer: its header, what it holds, and the footer
+        return sum((byte & 127) << shift for byte, shift in zip(tail[-4:], (21, 14, 7, 0), strict=True)) + 20
+    return 0
+
+
+def _at(file: io.FileIO, place: int, count: int) -> bytes:
+    if place < 0:
+        return b""
+    file.seek(place)
+    return file.read(count) or b""
+
+
+def riff_promise(file: io.FileIO) -> float | None:
+    """How many times as much a RIFF file's header promises as it holds: 1 if it is whole; None for other files.
+
+    Sizes are compared, not times, because headers state wrong byte rates.
+    """
+    size = os.fstat(file.fileno()).st_size
+    head = _at(file, 0, 12)
+    if head[:4] != b"RIFF" or head[8:] not in (b"WAVE", b"AVI "):
+        return None
+    at, kind = 12, head[8:]
+    while len(chunk := _at(file, at, 8)) == 8:
+        name, length = struct.unpack("<4sI", chunk)
+        if name == b"data" or (kind == b"AVI " and name == b"LIST" and _at(file, at + 8, 4) == b"movi"):
+            there = size - at - 8
+            return length / there if there and 0 < length < _UNTOLD and length > there else 1.0
+        at += 8 + length + length % 2
+    return 1.0
