@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -50,17 +51,26 @@ class Shelf:
         self.cap = cap
 
     def get(self, name: str) -> bytes | None:
-        """A file's content, which counts as a use of it; None where it is not there or cannot be read."""
+        """A file's content, which counts as a use of it; None where it is not there or cannot be read.
+
+        A link, pipe or device under its name is not from here: it is not opened, and goes.
+        """
         path = self._path(name)
         try:
-            if path.stat().st_size > self.cap:  # not from here: it might not fit into memory
+            if not stat.S_ISREG(os.lstat(path).st_mode):
                 self.drop(name)
                 return None
-            content = path.read_bytes()
+            # The look before is for what opening alone would wake up; these hold for what was put there since.
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_size > self.cap:  # it might not fit into memory
+                    self.drop(name)
+                    return None
+                content = file.read(self.cap + 1)
         except OSError:
             return None
         with suppress(OSError):  # a folder that is only read still serves
-            os.utime(path)
+            os.utime(path, follow_symlinks=False)
         return content
 
     def put(self, name: str, content: bytes) -> None:

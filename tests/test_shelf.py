@@ -57,6 +57,38 @@ def test_what_is_put_there_is_found_there(shelf: Shelf) -> None:
             shelf.get(odd)
 
 
+def test_what_is_no_file_is_neither_opened_nor_kept(shelf: Shelf, tmp_path: Path) -> None:
+    secret, opened = tmp_path / "secret", []
+    secret.write_bytes(b"secret")
+    shelf.put(name(0), b"")
+    path = shelf.folder / name(1)
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "open":
+            opened.append(arguments[0])
+
+    watching = False
+    sys.addaudithook(watch)
+    for plant in (
+        lambda: path.symlink_to(secret),
+        lambda: path.symlink_to("/dev/zero"),
+        lambda: path.symlink_to("nowhere"),
+        lambda: os.mkfifo(path),
+    ):
+        plant()
+        watching = True
+        assert shelf.get(name(1)) is None
+        watching = False
+        assert opened == []
+        assert not path.is_symlink() and not path.exists()
+        shelf.put(name(1), b"one")
+        assert shelf.get(name(1)) == b"one"
+        path.unlink()
+    assert secret.read_bytes() == b"secret"
+    path.mkdir()
+    assert shelf.get(name(1)) is None
+
+
 def test_it_is_its_owners_alone(shelf: Shelf, tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -157,20 +157,27 @@ def _towers_digest(engine: Engine, shelf: Shelf) -> str:
     """
     folder, revision = engine.source.folder, engine.loaded_from
     name = hashlib.sha256(str(revision).encode()).hexdigest() + _TOWERS_DIGEST
-    known = shelf.get(name) or b""
-    digest = hashlib.sha256()
-    if len(known) != digest.digest_size:
+    kept = shelf.get(name) or b""
+    known = kept[: hashlib.sha256().digest_size]
+    whole = kept == _checked(name, known)
+    if not whole:
         tensors = {name: value for name, value in read_tensors(folder).items() if name.startswith(_TOWERS)}
         if not tensors:
             raise EchopixError(f"{folder} holds no towers")
+        digest = hashlib.sha256()
         _feed(digest.update, tensors)
+        known = digest.digest()
     if folder_revision(folder) != revision:
         raise EchopixError(f"{folder} has changed since the model was loaded")
-    if len(known) != digest.digest_size:
-        known = digest.digest()
+    if not whole:
         with suppress(EchopixError):  # which keeping features will tell
-            shelf.put(name, known)
+            shelf.put(name, _checked(name, known))
     return known.hex()
+
+
+def _checked(name: str, digest: bytes) -> bytes:
+    """A towers' digest as it is kept: with a checksum that tells it from a damaged one, and from another model's."""
+    return digest + hashlib.sha256(name.encode() + digest).digest()
 
 
 def _packed(encoded: Encoded, name: str) -> bytes:

@@ -252,10 +252,22 @@ def test_towers_are_hashed_once_and_again_when_their_file_is_replaced(
     open_features(engine, shelf, said.append)  # what is loaded is no longer what lies there
     assert engine.features is None
     assert said == [f"features are not kept: {own} has changed since the model was loaded"]
-    assert cache_of(Engine.load(str(own), "cpu"), shelf).model != first.model
-    for path in shelf.folder.glob("*.towers"):
-        path.write_bytes(b"torn")
-    assert cache_of(Engine.load(str(own), "cpu"), shelf).model != first.model
+    second, kept = cache_of(Engine.load(str(own), "cpu"), shelf).model, list(shelf.folder.glob("*.towers"))
+    assert second != first.model and len(kept) == 2
+    content = {path: path.read_bytes() for path in kept}
+    one, two = kept
+    for damaged in (
+        dict.fromkeys(kept, b"torn"),
+        dict.fromkeys(kept, b""),
+        dict.fromkeys(kept, bytes(32)),  # which would give all models the same features
+        dict.fromkeys(kept, bytes(64)),
+        {one: content[two], two: content[one]},
+        {path: bytes(32) + content[path][32:] for path in kept},
+        {path: content[path][:-1] for path in kept},
+    ):
+        for path, wrong in damaged.items():
+            path.write_bytes(wrong)
+        assert cache_of(Engine.load(str(own), "cpu"), shelf).model == second
 
 
 def test_what_changes_while_it_is_decoded_is_not_kept(
