@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from echopix_cli.errors import EchopixError, UsageError
 
@@ -135,6 +137,27 @@ def look_at(path: str | os.PathLike[str]) -> Look:
     """
     status = os.stat(path)
     return Look(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def named(path: str) -> dict[str, str]:
+    """A media file's name for a record: ``media``, always valid UTF-8; where the name is not, what is broken in it
+    reads as U+FFFD, and ``media_bytes`` holds the name itself in base64."""
+    raw = os.fsencode(path)
+    text = raw.decode(errors="replace")
+    return {"media": text} if text == path else {"media": text, "media_bytes": base64.b64encode(raw).decode()}
+
+
+def name_in(record: Mapping[str, Any]) -> Any:
+    """The name that :func:`named` put into a record, as the file system knows it.
+
+    Raises:
+        ValueError: ``media_bytes`` is none of ours.
+    """
+    if "media_bytes" not in record:
+        return record["media"]
+    if not isinstance(record["media_bytes"], str):
+        raise ValueError("no base64")
+    return os.fsdecode(base64.b64decode(record["media_bytes"], validate=True))
 
 
 def stated_bytes(path: Path, name: str) -> int | None:

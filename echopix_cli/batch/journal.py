@@ -19,7 +19,7 @@ from typing import Any
 
 from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import check_target, sync
+from echopix_cli.files import check_target, name_in, sync
 
 _BEGINNING = b'{"schema_version": '  # of every line
 Label = tuple[str, str, str | int | None]  # media, question and id of a task
@@ -224,7 +224,7 @@ class Journal:
         if "error" not in record:
             self._done[record["key"]].add(_label(record))
         if (file := record["file"]) is not None:
-            self._facts[record["media"], file["size"], file["mtime_ns"]] = file["sha256"]
+            self._facts[name_in(record), file["size"], file["mtime_ns"]] = file["sha256"]
 
     def _replace(self, content: bytes) -> None:
         """Put a shorter file in the place of this one; it carries the lock before it carries the name."""
@@ -265,7 +265,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not {"id", "key", "file", "media", "question"} <= record.keys():
         return None
-    texts = [record["media"], record["question"]]
+    try:
+        texts = [record["media"], name_in(record), record["question"]]
+    except ValueError:
+        return None
     if "error" not in record:
         texts.append(record["key"])
     numbers = []
@@ -292,4 +295,4 @@ def _may_be_torn(end: bytes) -> bool:
 
 
 def _label(record: dict[str, Any]) -> Label:
-    return record["media"], record["question"], record.get("id")
+    return name_in(record), record["question"], record.get("id")

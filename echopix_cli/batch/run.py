@@ -21,10 +21,11 @@ from echopix_cli.decoding.worker import Decoded, Worker
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.features import Slot
 from echopix_cli.errors import EchopixError, MediaError, described
-from echopix_cli.files import WHOLE, Look, look_at, whole_identity
+from echopix_cli.files import WHOLE, Look, look_at, sha256_of, whole_identity
 from echopix_cli.media import DecodePlan
 from echopix_cli.media.source import shown
 from echopix_cli.results import Answer
+from echopix_cli.weights.registry import is_commit
 
 _LOOK = 0.1  # seconds between looks at whether to stop, while a file is being decoded
 
@@ -217,7 +218,7 @@ class Batch:
                 )
                 return _Prepared(None, tuple((task, None) for task, _ in left), error=error)
             except EchopixError as raised:
-                return _Prepared(file, left, error=raised)
+                return _Prepared(file, left, error=_bare(raised))
 
         return prepare
 
@@ -271,8 +272,8 @@ class Batch:
                     if (answer := self._answer(encoded, task)) is None:
                         return
             except EchopixError as raised:
-                error = raised
-                failure = raised if encoded is None else None  # what one file cannot do, its other questions cannot
+                error = _bare(raised)
+                failure = error if encoded is None else None  # what one file cannot do, its other questions cannot
             self.answered += error is None
             self.failed += error is not None
             self.sink(Outcome(task, key, prepared.file, answer, error))
@@ -300,12 +301,12 @@ class Batch:
 
     def _settled_facts(self) -> dict[str, Any]:
         """What changes answers, of model and settings."""
-        facts, source = self.engine.facts, self.engine.source
+        facts = self.engine.facts
         plan = {
             name: value for name, value in asdict(self.settings.plan).items() if name not in ("start", "end", "limits")
         }
         return {
-            "model": [facts.name, source.revision or self.engine.loaded_from, facts.dtype, facts.quantization],
+            "model": [facts.name, _weights(self.engine), facts.dtype, facts.quantization],
             "plan": plan,
             "options": asdict(self.settings.options),
             "sieve": asdict(self.settings.sieve),
@@ -325,6 +326,27 @@ class Batch:
         }
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _weights(engine: Engine) -> str | None:
+    """What a model's answers come from: a commit, which never comes to mean other weights, or its files.
+
+    Those of the demonstration model are known by their content, for every installation puts them there anew; of others
+    that would take too long.
+    """
+    source = engine.source
+    if is_commit(source.revision):
+        return source.revision
+    if not source.demonstration:
+        return engine.loaded_from
+    content = [(file.name, sha256_of(file)) for file in sorted(source.folder.iterdir()) if file.is_file()]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _bare(error: EchopixError) -> EchopixError:
+    """An error without the frames that it came through: they hold on to what the failed item took."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
 
 
 def _groups(tasks: Iterable[Task]) -> Iterator[_Group]:

@@ -51,7 +51,7 @@ def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
     """The files that names stand for: a file is itself, a folder all media files in it and below, by name.
 
     Hidden files and folders are passed over, links to folders are not followed. A name that does not exist stays in
-    the list: asking it fails, and says so.
+    the list, and so does a folder below that cannot be read: asking it fails, and says so.
 
     Args:
         named: files and folders.
@@ -59,7 +59,7 @@ def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
             path within the folder.
 
     Raises:
-        MediaError: a folder cannot be read.
+        MediaError: a folder that was named cannot be read.
         UsageError: there is nothing in any of them.
     """
     found: list[str] = []
@@ -72,10 +72,13 @@ def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
 
 
 def _search(folder: str, pattern: str | None) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise MediaError(f"cannot read the folder {error.filename}: {error.strerror}", "check its permissions")
-
     found = []
+
+    def refuse(error: OSError) -> None:
+        if error.filename == folder:
+            raise MediaError(f"cannot read the folder {folder}: {error.strerror}", "check its permissions")
+        found.append(error.filename)
+
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):

@@ -16,6 +16,7 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
+from echopix_cli.files import named
 
 if TYPE_CHECKING:
     from echopix_cli.batch.journal import Journal
@@ -184,9 +185,9 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
         "file": None if outcome.file is None else asdict(outcome.file),
     }
     if outcome.answer is not None:
-        return head | answer_record(outcome.answer) | {"media": task.media}
+        return head | answer_record(outcome.answer)
     assert outcome.error is not None
-    return head | {"media": task.media, "question": task.question, "error": error_record(outcome.error)}
+    return head | named(task.media) | {"question": task.question, "error": error_record(outcome.error)}
 
 
 def error_record(error: EchopixError) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from echopix_cli.errors import EchopixError
+from echopix_cli.files import named
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -197,7 +198,7 @@ def answer_record(answer: Answer) -> dict[str, Any]:
         choice["probability"] = round(choice["probability"], 6)
     raw["choices"] = list(raw["choices"])
     order = (
-        "media question answer choices finish_reason audio tokens budget sieve question_layer prefilter cached "
+        "question answer choices finish_reason audio tokens budget sieve question_layer prefilter cached "
         "latency_s tokens_per_second peak_memory_bytes model sampling notices"
     )
-    return {"schema_version": SCHEMA_VERSION, **{name: raw[name] for name in order.split()}}
+    return {"schema_version": SCHEMA_VERSION, **named(raw["media"]), **{name: raw[name] for name in order.split()}}

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import gc
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from batch_files import asked, records_of
 
+from echopix_cli.batch.run import Batch, Settings
+from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import Output
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
+from echopix_cli.media import DecodePlan
 
 
 @pytest.fixture
@@ -196,6 +205,54 @@ def test_decoding_runs_ahead_of_the_model_within_bounds(ask, sounds: Path, monke
     assert max(ahead) == 2  # the one that is asked about, and the next
 
 
+def test_a_folder_that_cannot_be_read_is_one_error(
+    ask, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any disk's lost+found."""
+    lost, out = sounds / "lost+found", tmp_path / "out.jsonl"
+    lost.mkdir()
+    scan = os.scandir  # permissions do not bind the superuser, who may run this
+
+    def refuse(path: str) -> object:
+        if os.path.basename(path) == "lost+found":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    ran = ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out)
+    said = [line for line in ran.err.splitlines() if str(lost) in line]
+    assert ran.code == 1 and len(said) == 1, ran.err
+    assert ran.err.splitlines()[-1] == "note: 12 answered, 2 failed"
+    lost.rmdir()
+    (lost).with_suffix(".m4a").write_bytes((sounds / "0.m4a").read_bytes() + b"\0\0\0\x08free")
+    assert ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out).err == "note: 2 answered, 0 failed, 12 before\n"
+
+
+ODD_NAMES = (b"\xff\xfe.m4a", b"a\xffb.m4a", b"a\xfeb.m4a", "ä\u2028.m4a".encode(), b"plain.m4a")
+
+
+def test_names_that_are_no_text_make_json_that_every_parser_reads(ask, clips: dict[str, Path], tmp_path: Path) -> None:
+    folder, out = tmp_path / "media", tmp_path / "out.jsonl"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        os.link(clips["dark"], os.fsencode(folder) + b"/" + name)
+    bad = folder / os.fsdecode(b"bad\xff.mp4")
+    bad.write_text("no media")
+    ran = ask(folder, "What?", "-o", out)
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, "note: 5 answered, 1 failed")
+    names = {}
+    for record in [*records_of(out), *ask(folder, "What?").records, *ask(bad.with_name(os.fsdecode(ODD_NAMES[0])),
+                   "What?", "--json").records]:  # fmt: skip
+        json.dumps(record, ensure_ascii=False).encode()  # what strict parsers ask for: no half of a character
+        raw = base64.b64decode(record["media_bytes"]) if "media_bytes" in record else record["media"].encode()
+        assert record["media"] == raw.decode(errors="replace")
+        names[raw] = record["media"]
+    assert set(names) == {os.fsencode(folder) + b"/" + name for name in (*ODD_NAMES, b"bad\xff.mp4")}
+    assert len(set(names.values())) == len(names) - 1, "two read alike, and are told apart all the same"
+    again = ask(folder, "What?", "-o", out)
+    assert again.err.splitlines()[-1] == "note: 0 answered, 1 failed, 5 before"
+
+
 # --- what was done before
 
 
@@ -272,6 +329,69 @@ def test_another_model_asks_again(
     monkeypatch.setenv("ECHOPIX_MODEL", str(own))
     assert ask(sounds / "0.m4a", "What?", "-o", out).code == 0
     assert len({record["key"] for record in records_of(out)}) == 2
+
+
+def test_another_bundled_model_of_the_same_version_asks_again(tmp_path: Path) -> None:
+    """And the same one, installed anew elsewhere, does not."""
+    from safetensors.torch import load_file, save_file
+
+    engine, task = Engine.load("tiny", "cpu"), Task("a.mp4", "What?")
+    settings = Settings(engine.plan(DecodePlan()))
+
+    def key() -> str:
+        return Batch(engine, settings, lambda outcome: None)._key("ab" * 32, task)
+
+    assert engine.source.demonstration
+    first, copy = key(), tmp_path / "elsewhere"
+    shutil.copytree(engine.source.folder, copy)
+    engine.source = replace(engine.source, folder=copy)
+    assert key() == first
+    (weights,) = copy.glob("*.safetensors")
+    tensors = load_file(weights)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name] + 1}, weights)
+    assert key() != first
+
+
+def test_an_item_for_which_memory_does_not_suffice_holds_none_of_it(
+    clips: dict[str, Path], random_checkpoint: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the next one fails as well."""
+    engine = Engine.load(str(random_checkpoint), "cpu")
+    thinker, held = type(engine.model.thinker), []
+    original = {name: getattr(thinker, name) for name in ("encode_mel", "sieve")}
+
+    def failing(name: str, path: Path) -> Any:
+        def fail(self: Any, *arguments: Any, **options: Any) -> Any:
+            if failing_now[0] != path:
+                return original[name](self, *arguments, **options)
+            taken = torch.zeros(1000)
+            held.append(weakref.ref(taken))
+            held.extend(weakref.ref(value) for value in arguments if isinstance(value, torch.Tensor))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return fail
+
+    failing_now, alive, kept = [sounds / "0.m4a"], [], []
+    encode = Engine.encode
+
+    def encoding(self: Engine, clip: Any, *arguments: Any) -> Any:
+        failing_now[0] = Path(clip.path)
+        if clip.path.endswith(("0.m4a", "1.m4a")):
+            held.append(weakref.ref(clip.waveform))
+        else:
+            gc.collect()
+            alive.append([reference() is None for reference in held])
+        return encode(self, clip, *arguments)
+
+    monkeypatch.setattr(Engine, "encode", encoding)
+    monkeypatch.setattr(thinker, "encode_mel", failing("encode_mel", sounds / "0.m4a"))
+    monkeypatch.setattr(thinker, "sieve", failing("sieve", sounds / "1.m4a"))
+    batch = Batch(engine, Settings(engine.plan(DecodePlan())), kept.append)  # whoever reports keeps the errors
+    batch.run([Task(str(sounds / f"{number}.m4a"), "What?") for number in range(3)])
+    assert [type(outcome.error).__name__ for outcome in kept] == ["DeviceError", "DeviceError", "NoneType"]
+    assert len(held) >= 5
+    assert alive == [[True] * len(held)]
 
 
 def test_beginning_anew(ask, sounds: Path, tmp_path: Path) -> None:

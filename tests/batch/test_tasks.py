@@ -106,7 +106,9 @@ def test_a_folder_that_cannot_be_read(tree: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(MediaError, match=r"cannot read the folder .*deeper: Permission denied"):
-        find_media([str(tree)])
+        find_media([str(tree / "sub" / "deeper")])
+    expected = ["a.MKV", "b.mp4", "Ümlaut.mov", "folder.mp4/f.flac", "sub/c.wav", "sub/deeper"]
+    assert within(tree, find_media([str(tree)])) == expected, "asking it will say what is wrong with it"
 
 
 NAMES = st.text(st.sampled_from("ab.é-_ "), min_size=1, max_size=5).filter(lambda name: name not in (".", ".."))
