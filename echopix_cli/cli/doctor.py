@@ -108,9 +108,11 @@ def _device() -> Iterator[Finding]:
 
 
 def _bitsandbytes() -> Iterator[Finding]:
-    import bitsandbytes
     import torch
 
+    from echopix_cli.weights import packing
+
+    bitsandbytes = packing.bitsandbytes()
     where = "cuda" if torch.cuda.is_available() else "cpu"
     weights = torch.linspace(-1.0, 1.0, 4096, device=where).reshape(64, 64)
     packed, state = bitsandbytes.functional.quantize_4bit(weights, quant_type="nf4")

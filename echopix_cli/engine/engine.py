@@ -24,6 +24,7 @@ from echopix_cli.engine.streaming import TextStream
 from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError, described
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
+from echopix_cli.model.finite import require_finite
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
 from echopix_cli.model.values import Prompt, Sieved
@@ -374,7 +375,8 @@ class Engine:
             sift = self._sift(clock, encoded, posed(question, choices), budget, options, sieve)
             with clock.stage("prefill"), torch.inference_mode():
                 cache = DynamicCache(config=self.model.thinker.config.text_config)
-                logits = self.model.thinker.prefill(sift.sieved, cache)[0]
+                thinker = self.model.thinker
+                logits = require_finite(thinker, thinker.prefill(sift.sieved, cache), "logits")[0]
                 shares = logits[letters].double().softmax(dim=-1).tolist()
         scored = tuple(map(Choice, LETTERS, choices, shares))
         best = max(scored, key=lambda choice: choice.probability)
@@ -406,6 +408,7 @@ class Engine:
                 generator=torch.Generator().manual_seed(sieve.seed),
                 first_layers=choice.first_layers,
             )
+            require_finite(self.model.thinker, sieved.scores, "scores")
         return _Sift(fraction, choice, prompt, sieved)
 
     def ask(

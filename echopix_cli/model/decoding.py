@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from echopix_cli.model.finite import require_finite
 from echopix_cli.model.stepping import Stepper, picked
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import Sieved
@@ -76,7 +77,7 @@ def generate(
     """
     temperature = max(temperature, 0.0)
     cache = DynamicCache(config=thinker.config.text_config)
-    logits = thinker.prefill(sieved, cache)
+    logits = require_finite(thinker, thinker.prefill(sieved, cache), "logits")
     tokens = pick(logits, temperature, generator)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
     newest = _Arriving.of(tokens).wait()

@@ -5,9 +5,7 @@ Needs neither torchvision nor the base image processor: frames arrive resized, a
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,35 +16,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
+from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.positions import audio_block, grid_times_to_steps, interleave, video_block
+from echopix_cli.model.templates import FAMILY_TEMPLATE as FAMILY_TEMPLATE
+from echopix_cli.model.templates import Turns, turns_of
+from echopix_cli.model.tokenization import load_tokenizer
 from echopix_cli.model.values import audio_row_counts
 
 SAMPLE_RATE = 16_000
 DEFAULT_SYSTEM = "You are a helpful assistant."
 _TEXT_RESERVE = 1024  # positions kept for system prompt, question and answer
-
-# Stand-ins for the user's words while the chat template is rendered: private-use characters, which no
-# template contains and which are replaced before anything is tokenized.
-_SYSTEM_MARK, _QUESTION_MARK = "\ue000", "\ue001"
-
-# For checkpoints whose tokenizer brings no template of its own: the family's turns and borders.
-FAMILY_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{%- if message['content'] is string -%}{{ message['content'] }}"
-    "{%- else -%}{%- for part in message['content'] -%}"
-    "{%- if part['type'] == 'video' -%}{{ '<|vision_bos|><|VIDEO|><|vision_eos|>' }}"
-    "{%- elif part['type'] == 'audio' -%}{{ '<|audio_bos|><|AUDIO|><|audio_eos|>' }}"
-    "{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
-    "{%- endfor -%}{%- endif -%}{{ '<|im_end|>\n' }}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
-)
+_MOST_PIXELS = 2**24  # of a frame that a checkpoint may ask for
 
 
 @dataclass(frozen=True)
@@ -182,7 +167,11 @@ def hear(waveform: npt.NDArray[np.float32] | None) -> tuple[Tensor | None, int]:
 
 
 class Processor:
-    """The checkpoint's tokenizer, chat template and preprocessing rules."""
+    """The checkpoint's tokenizer, chat template and preprocessing rules.
+
+    Raises:
+        ModelError: the chat template cannot be used.
+    """
 
     def __init__(
         self,
@@ -195,24 +184,20 @@ class Processor:
         self.config = config
         self.rules = rules
         self.stop_ids = frozenset(stop_ids) | _turn_ends(tokenizer)
+        self._turns: dict[str | None, Turns] = turns_of(tokenizer.chat_template, tokenizer.special_tokens_map)
 
     @classmethod
     def load(cls, folder: Path, config: EchoingPixelsConfig) -> Processor:
         """Read tokenizer, ``preprocessor_config.json`` and ``generation_config.json`` from a checkpoint.
 
         Raises:
-            ModelError: the tokenizer is missing or unreadable.
+            ModelError: any of them is missing, unreadable or unlike the family's.
         """
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, ImportError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ModelError(f"cannot read the tokenizer of {folder}: {reason}") from None
-        stops = _read_json(folder / "generation_config.json").get("eos_token_id")
-        stop_ids = [] if stops is None else [int(stop) for stop in np.atleast_1d(stops)]
-        processor = cls(tokenizer, config, _read_rules(folder, config), stop_ids)
-        processor._turns()  # a template that cannot be used shall fail now, not at the first question
-        return processor
+        tokenizer = load_tokenizer(folder)
+        words, rows = len(tokenizer), config.text.vocab_size
+        if words > rows:
+            raise ModelError(f"the tokenizer of {folder} has {words} words, and the model {rows}")
+        return cls(tokenizer, config, _read_rules(folder, config), _read_stops(folder, rows))
 
     def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
         """A decode plan with this checkpoint's frame sizes and the longest sound its context can hold.
@@ -239,38 +224,30 @@ class Processor:
         family's own block form. The user's words are never read as special tokens.
 
         Raises:
-            UsageError: the question is empty.
+            UsageError: the question is empty, or longer than the model's context.
         """
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
         before, after = self.around_question(clip, system)
-        return torch.tensor([[*before, *self.question_ids(question), *after]])
+        asked = self.question_ids(question)
+        context = self.config.text.max_position_embeddings
+        words = len(before) + len(asked) + len(after) - clip.video_rows - clip.audio_rows
+        if words > context:
+            raise UsageError(
+                f"the question and what goes with it have {words} tokens, and this model's context holds {context}",
+                "ask something shorter",
+            )
+        return torch.tensor([[*before, *asked, *after]])
 
     def around_question(self, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> tuple[list[int], list[int]]:
         """Token ids of a prompt before its question, with the media block, and after it."""
-        head, middle, tail = self._turns("video" if clip.grid_thw is not None else "audio" if clip.audio_rows else None)
-        opening = [*self._encode(head), *self._encode(system.strip(), literal=True)]
-        return [*opening, *self._expand(self._encode(middle), clip)], self._encode(tail)
+        turns = self._turns["video" if clip.grid_thw is not None else "audio" if clip.audio_rows else None]
+        opening = [*self._encode(turns.before), *self._encode(system.strip(), literal=True)]
+        return [*opening, *self._expand(self._encode(turns.between), clip)], self._encode(turns.after)
 
     def question_ids(self, question: str) -> list[int]:
         """Token ids of a question alone; no word of it is read as a special token."""
         return self._encode(question.strip(), literal=True)
-
-    def _turns(self, media: str | None = None) -> tuple[str, str, str]:
-        """The chat template's own text: before the system prompt, between it and the question, and after."""
-        parts = [{"type": media}] if media else []
-        messages = [
-            {"role": "system", "content": [{"type": "text", "text": _SYSTEM_MARK}]},
-            {"role": "user", "content": [*parts, {"type": "text", "text": _QUESTION_MARK}]},
-        ]
-        template = self.tokenizer.chat_template or FAMILY_TEMPLATE
-        rendered = self.tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-        found = re.fullmatch(f"(.*){_SYSTEM_MARK}(.*){_QUESTION_MARK}(.*)", str(rendered), re.DOTALL)
-        if found is None:
-            raise ModelError("the chat template of this checkpoint has no place for a system prompt and a question")
-        return found[1], found[2], found[3]
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of an answer and the token that ends the turn, as training labels."""
@@ -321,12 +298,19 @@ def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def _read_json(path: Path) -> dict[str, Any]:
     """A small JSON object beside the weights; empty when the file is not there."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from None
-    return value if isinstance(value, dict) else {}
+
+
+def _read_stops(folder: Path, rows: int) -> list[int]:
+    """Ids that end an answer, as ``generation_config.json`` names them; of a vocabulary of so many rows."""
+    path = folder / "generation_config.json"
+    stated = _read_json(path).get("eos_token_id")
+    stops = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    if any(isinstance(stop, bool) or not isinstance(stop, int) or not 0 <= stop < rows for stop in stops):
+        raise ModelError(f"{path} names an eos_token_id that is no token: {str(stated)[:80]}")
+    return stops
 
 
 def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
@@ -336,14 +320,35 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
     our own ``video_min_pixels`` and ``video_max_pixels`` are taken as what a checkpoint was trained with.
     """
     vision: Any = config.thinker_config.vision_config  # type: ignore[union-attr]
-    raw = _read_json(folder / "preprocessor_config.json")
+    path = folder / "preprocessor_config.json"
+    raw = _read_json(path)
     default = PixelRules()
+    colours = {
+        name: raw.get(name, getattr(default, name.removeprefix("image_"))) for name in ("image_mean", "image_std")
+    }
+    for name, values in colours.items():
+        least = -10.0 if name == "image_mean" else 1e-3
+        if (
+            not isinstance(values, (list, tuple))
+            or len(values) != 3
+            or not all(_within(v, least, 10.0) for v in values)
+        ):
+            raise ModelError(f"{path}: {name} is not three numbers: {str(values)[:80]}")
+    bounds = {name: raw.get(name) for name in ("video_min_pixels", "video_max_pixels")}
+    for name, value in bounds.items():
+        if value is not None and not (isinstance(value, int) and _within(value, 1, _MOST_PIXELS)):
+            raise ModelError(f"{path}: {name} is no number of pixels: {str(value)[:80]}")
     return PixelRules(
         patch_size=vision.patch_size,
         temporal_patch_size=vision.temporal_patch_size,
         merge_size=vision.spatial_merge_size,
-        mean=tuple(raw.get("image_mean", default.mean)),
-        std=tuple(raw.get("image_std", default.std)),
-        min_pixels=raw.get("video_min_pixels"),
-        max_pixels=raw.get("video_max_pixels"),
+        mean=tuple(colours["image_mean"]),
+        std=tuple(colours["image_std"]),
+        min_pixels=bounds["video_min_pixels"],
+        max_pixels=bounds["video_max_pixels"],
     )
+
+
+def _within(value: object, least: float, most: float) -> bool:
+    """Whether something is a number of a range; NaN is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from echopix_cli.errors import UsageError
+from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.weights.packing import bitsandbytes
 
 _NAME = "default"
 
@@ -22,6 +24,8 @@ def add_adapters(model: EchoingPixelsForConditionalGeneration, rank: int) -> Non
     Raises:
         UsageError: peft is not installed.
     """
+    with suppress(EchopixError):  # not there: then peft does without it. There, it is not for peft to import it.
+        bitsandbytes()
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -67,12 +71,9 @@ def quantize_linears(module: nn.Module, dtype: torch.dtype) -> None:
     """Hold a module's linear layers in four bits (NF4), in place.
 
     Raises:
-        UsageError: bitsandbytes is not installed.
+        EchopixError: bitsandbytes is not installed.
     """
-    try:
-        import bitsandbytes as bnb
-    except ImportError:
-        raise UsageError("--quantize nf4 needs the package bitsandbytes", "pip install bitsandbytes") from None
+    bnb = bitsandbytes()
     for name, layer in list(module.named_modules()):
         if isinstance(layer, nn.Linear):
             small = bnb.nn.Linear4bit(

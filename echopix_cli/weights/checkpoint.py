@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.errors import ModelError
+from echopix_cli.documents import read_object
+from echopix_cli.errors import ModelError, described
 
 if TYPE_CHECKING:
     import torch
@@ -42,34 +43,38 @@ def read_config(folder: Path) -> EchoingPixelsConfig:
     Raises:
         ModelError: no such folder, no or unreadable ``config.json``, or another kind of model.
     """
+    from echopix_cli.model import bounds
     from echopix_cli.model.configuration import EchoingPixelsConfig
 
     path = folder / "config.json"
     if not folder.is_dir():
         raise ModelError(f"no model folder at {folder}", "give the path of a folder with config.json, or a model name")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_object(path)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} holds no config.json", "an EchoingPixels checkpoint has one beside its weights"
         ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from None
-    found = raw.get("model_type") if isinstance(raw, dict) else type(raw).__name__
+    found = raw.get("model_type")
     readers: dict[str, Callable[[dict[str, Any]], EchoingPixelsConfig]] = {
         MODEL_TYPE: lambda raw: EchoingPixelsConfig(**raw),  # from_dict is this and a description for the log
         STOCK_MODEL_TYPE: EchoingPixelsConfig.from_stock,
         STOCK_THINKER_TYPE: EchoingPixelsConfig.from_stock,
     }
-    if not isinstance(raw, dict) or found not in readers:
-        raise ModelError(f"{path} describes a model of type {found!r}, not {' or '.join(map(repr, readers))}")
+    if not isinstance(found, str) or found not in readers:
+        raise ModelError(f"{path} describes a model of type {str(found)[:60]!r}, not {' or '.join(map(repr, readers))}")
     raw.pop("quantization_config", None)  # says how the weights are stored, not what the model is
     try:
-        return readers[found](raw)
+        config = readers[found](raw)
+        wrong = next(bounds.faults(config), None)
     except KeyError as error:
         raise ModelError(f"{path} is not a valid configuration: it lacks {error}") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} is not a valid configuration: {error}") from None
+    except Exception as error:
+        # transformers raises what comes of it when it meets values that it does not foresee.
+        raise ModelError(f"{path} is not a valid configuration: {described(error)[:300]}") from None
+    if wrong is not None:
+        raise ModelError(f"{path} is not a valid configuration: {wrong}")
+    return config
 
 
 def read_quantization(folder: Path) -> dict[str, Any] | None:
@@ -79,10 +84,9 @@ def read_quantization(folder: Path) -> dict[str, Any] | None:
         ModelError: it was quantized by something that is not read here.
     """
     try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_object(folder / "config.json").get("quantization_config")
+    except (OSError, ModelError):
         return None  # which read_config explains
-    found = raw.get("quantization_config") if isinstance(raw, dict) else None
     if found is None:
         return None
     known = isinstance(found, dict) and found.get("quant_method") == "bitsandbytes"
@@ -108,24 +112,22 @@ def weight_files(folder: Path) -> dict[Path, list[str] | None]:
             raise ModelError(f"{folder} holds neither {_SINGLE} nor {_INDEX}", "only safetensors weights are read")
         return {single: None}
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map: dict[str, str] = read_object(index)["weight_map"]
         if alien := _alien(list(weight_map)):
             raise ModelError(f"{index} names unknown tensors: {', '.join(alien[:8])}")
         wanted = [(name, str(file)) for name, file in weight_map.items() if full_name(name)]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"cannot read {index}: {error}") from None
-    files: dict[Path, list[str] | None] = {}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} maps no weights: {error}") from None
+    shards: dict[str, list[str]] = {}
     for name, file in wanted:
         if Path(file).name != file or not file.endswith(".safetensors"):
             where = "outside its folder" if Path(file).name != file or file == ".." else "that is no safetensors file"
             raise ModelError(f"{index} names a shard {where}: {file!r}", "only safetensors beside the index are read")
-        shard = folder / file
-        if not shard.exists():
+        shards.setdefault(file, []).append(name)
+    for file in shards:
+        if not (folder / file).exists():
             raise ModelError(f"shard {file} of {folder} is missing", "download the checkpoint again")
-        names = files.setdefault(shard, [])
-        assert names is not None
-        names.append(name)
-    return files
+    return {folder / file: names for file, names in shards.items()}
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -144,7 +146,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
                 chosen = [name for name in present if full_name(name)] if names is None else names
                 if names is None and (alien := _alien(present)):
                     raise ModelError(f"{file} holds unknown tensors: {', '.join(alien[:8])}")
-                if unlisted := sorted(name for name in present if full_name(name) and name not in set(chosen)):
+                if unlisted := sorted(name for name in set(present) - set(chosen) if full_name(name)):
                     raise ModelError(f"{file} holds tensors its index does not name: {', '.join(unlisted[:8])}")
                 if absent := sorted(set(chosen) - set(present)):
                     raise ModelError(f"{file} lacks tensors its index names: {', '.join(absent[:8])}")
@@ -199,14 +201,16 @@ def load_model(
         text_overrides: fields of the text configuration to replace.
 
     Raises:
-        ModelError: anything missing, unknown, of the wrong shape or unreadable, by name.
+        ModelError: anything missing, unknown, of the wrong shape, not finite or unreadable, by name.
     """
     import torch
 
     from echopix_cli.model.configuration import EchoingPixelsTextConfig
+    from echopix_cli.model.finite import require_finite_weights
     from echopix_cli.weights.assembly import assemble
+    from echopix_cli.weights.headers import require_agreement
 
-    config = config or read_config(folder)
+    stated = config = config or read_config(folder)
     if text_overrides:
         config = copy.deepcopy(config)
         thinker: Any = config.thinker_config
@@ -216,14 +220,20 @@ def load_model(
         # At every layer of every pass it would say that int8 computes in half precision.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", "MatMul8bitLt", UserWarning)  # the same, before 0.50
-    tensors = read_tensors(folder) if tensors is None else tensors
+    given = tensors is not None
+    if tensors is None:
+        require_agreement(folder, stated)
+        tensors = read_tensors(folder)
     stored: torch.dtype | None = config.dtype or next(
         (tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None
     )
     try:
-        return assemble(config, tensors.items(), dtype or stored or torch.float32, torch.device(device), quantization)
+        model = assemble(config, tensors.items(), dtype or stored or torch.float32, torch.device(device), quantization)
     except ValueError as error:
         raise ModelError(f"{folder}: {error}") from None
+    if not given:
+        require_finite_weights(model, folder)
+    return model
 
 
 def save_model(

@@ -7,18 +7,18 @@ links, from a commit's folder to ``blobs`` beside it in the same repository's fo
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
 
 # What configuration, weights and tokenizer are read from, here and in transformers. Logs and notes may lie anywhere.
 _SUFFIXES = frozenset({".jinja", ".json", ".model", ".safetensors", ".txt"})
 _TEMPLATES = "additional_chat_templates"  # a folder that transformers reads all templates of
 _TOKENIZER = "tokenizer_config.json"
+_LARGEST = 64 * 2**20  # bytes of a file that is no weights; the family's largest has 11 MB
 # Of the tokenizer's configuration: what some release of transformers opens under the name that stands there.
 _NAMING = ("fast_tokenizer_files", "merges_file", "spm_file", "tokenizer_file", "vocab_file")
 
@@ -32,7 +32,8 @@ def require_contained(folder: Path) -> None:
         folder: may itself be a link, or a commit's folder in the hub's cache.
 
     Raises:
-        ModelError: a file is a link to somewhere else, or no regular file, or the tokenizer names a file elsewhere.
+        ModelError: a file is a link to somewhere else, no regular file, or larger than any of its kind, or the
+            tokenizer names a file elsewhere.
     """
     root = Path(os.path.realpath(folder))
     for path in _readable(root):
@@ -44,6 +45,8 @@ def require_contained(folder: Path) -> None:
             )
         if real.exists() and not real.is_file() and path.name != _TEMPLATES:
             raise ModelError(f"{shown} is a folder, pipe or device, not a file", "give a checkpoint's own folder")
+        if path.suffix != ".safetensors" and real.is_file() and real.stat().st_size > _LARGEST:
+            raise ModelError(f"{shown} is unusually large: {real.stat().st_size / 1e6:.0f} MB", "is it the right file?")
     for name in _named(root / _TOKENIZER):
         if Path(name).name != name or name == "..":
             raise ModelError(
@@ -70,9 +73,9 @@ def _is_blob(real: Path, root: Path) -> bool:
 def _named(path: Path) -> Iterator[str]:
     """Names of files that stand in a tokenizer's configuration."""
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        raw = read_object(path)
+    except (OSError, ModelError):
         return
-    for key in _NAMING if isinstance(raw, dict) else ():
+    for key in _NAMING:
         value = raw.get(key)
         yield from (name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str))

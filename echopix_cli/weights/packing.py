@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import EchopixError
@@ -90,15 +94,34 @@ def shrunk(
 
 
 def bitsandbytes() -> Any:
-    """The library.
+    """The library, without what it would fetch: on some processors its import asks the package ``kernels``, where that
+    is installed, for native code from the hub.
 
     Raises:
         EchopixError: it is not there or cannot be loaded.
     """
     try:
-        import bitsandbytes as library
+        with _nothing_fetched():
+            import bitsandbytes as library
     except (ImportError, OSError) as error:
         raise EchopixError(
             f"quantization needs the package bitsandbytes: {error}", "pip install bitsandbytes, or --quantize none"
         ) from None
     return library
+
+
+@contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """``kernels`` cannot be imported meanwhile, and bitsandbytes does not warn that it cannot."""
+    logger, absent = logging.getLogger("bitsandbytes"), object()
+    level, before = logger.level, sys.modules.get("kernels", absent)
+    logger.setLevel(logging.ERROR)
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if before is absent:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = before  # type: ignore[assignment]

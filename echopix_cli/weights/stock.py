@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.errors import ModelError
+from echopix_cli.documents import read_object
+from echopix_cli.errors import ModelError, described
 from echopix_cli.files import write_whole
 from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
 from echopix_cli.weights.checkpoint import (
@@ -35,10 +36,9 @@ _SYNC_SHARE = 18 / 64  # of half a head, for each of the first three axes (paper
 def is_stock(folder: Path) -> bool:
     """Whether a folder's ``config.json`` describes a Qwen2.5-Omni checkpoint without a sieve."""
     try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / "config.json").get("model_type") in (STOCK_MODEL_TYPE, STOCK_THINKER_TYPE)
+    except (OSError, ModelError):
         return False
-    return isinstance(raw, dict) and raw.get("model_type") in (STOCK_MODEL_TYPE, STOCK_THINKER_TYPE)
 
 
 def sync_sections(head_dim: int) -> list[int]:
@@ -55,12 +55,13 @@ def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
     """
     from echopix_cli.model.configuration import EchoingPixelsConfig
 
-    raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = read_object(folder / "config.json")
     try:
         sections = sync_sections(int(EchoingPixelsConfig.from_stock(raw).text.head_dim or 0))
         return EchoingPixelsConfig.from_stock(raw, av_refiner_layers=sieve_layers, sync_rope_section=sections)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {error}") from None
+    except Exception as error:
+        what = described(error)[:300]
+        raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {what}") from None
 
 
 def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:

@@ -157,6 +157,23 @@ def test_an_empty_question(processor: Processor, question: str) -> None:
         processor.prompt_ids(question, prepare_clip(clip(frames=2)))
 
 
+@pytest.mark.parametrize("where", ["question", "system"])
+def test_words_beyond_the_context_are_refused_with_both_numbers(processor: Processor, where: str) -> None:
+    """What fits to the token is taken; of one word more both numbers are said. The clip's rows are not counted."""
+    inputs = prepare_clip(clip(frames=4, seconds=400.0))
+    context = processor.config.text.max_position_embeddings
+    rows = inputs.video_rows + inputs.audio_rows
+    assert rows > context
+    given = {"question": "x", "system": "x"}
+    room = context - (processor.prompt_ids(given["question"], inputs, given["system"]).shape[1] - rows)
+    given[where] += " x" * (room // 2)
+    length = processor.prompt_ids(given["question"], inputs, given["system"]).shape[1] - rows
+    assert context - 1 <= length <= context
+    given[where] += " x" * 2
+    with pytest.raises(UsageError, match=rf"have {length + 4} tokens, and this model's context holds {context}"):
+        processor.prompt_ids(given["question"], inputs, given["system"])
+
+
 def test_any_writing_survives_the_tokenizer(processor: Processor) -> None:
     text = "Что слышно? 犬は? 🎻 \t'quoted'"
     assert processor.text(processor._encode(text, literal=True)) == text

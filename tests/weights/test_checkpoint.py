@@ -158,8 +158,8 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "cannot read"),
-        ("[]", "type 'list'"),
+        ("{", "config.json is not JSON"),
+        ("[]", "holds a list, not an object"),
         ('{"model_type": "llama"}', "type 'llama'"),
         ('{"model_type": "qwen2_5_omni_compress", "thinker_config": {"text_config": '
          '{"hidden_size": 128, "num_attention_heads": 2, "sync_rope_section": [1, 2]}}}', "half of head_dim"),

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +301,36 @@ def test_no_source_file_can_unpickle_or_trust_remote_code() -> None:
                 bad = []
             found += [f"{path.name}:{node.lineno}: {what}" for what in bad]
     assert found == []
+
+
+def test_no_source_file_imports_bitsandbytes_but_the_one_that_guards_it() -> None:
+    found = []
+    for path in sorted((ROOT / "echopix_cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                found += [path.name for name in names if name.split(".")[0] == "bitsandbytes"]
+    assert found == ["packing.py"]
+
+
+def test_quantizing_fetches_no_native_code(tmp_path: Path) -> None:
+    """On processors with bfloat16 instructions bitsandbytes asks ``kernels`` for code from the hub. Planted here is
+    what does the same on every processor."""
+    for name, text in {
+        "kernels": f"from pathlib import Path\nPath({str(tmp_path / 'asked')!r}).touch()\n",
+        "bitsandbytes": "import logging\ntry:\n    from kernels import get_kernel\n"
+        "except Exception as error:\n    logging.getLogger(__name__).warning('Failed to load: %s', error)\n",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    program = (
+        "import sys; from echopix_cli.weights.packing import bitsandbytes; library = bitsandbytes()\n"
+        f"assert library.__file__.startswith({str(tmp_path)!r}) and 'kernels' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "asked").exists()
 
 
 @pytest.mark.parametrize("name", ["hf:a/../b", "hf:../../etc", "hf:a/b@../../x", "hf:/etc/passwd", "hf:a\\b/c"])

@@ -1,0 +1,121 @@
+"""Chat templates: the text that a checkpoint puts around a system prompt, a clip and a question.
+
+A template depends on none of these three but on whether there is a picture or a sound, so it is rendered once, when the
+model is loaded, with stand-ins. One that is not the family's own is rendered by :mod:`.render` in a process that is
+bounded in time and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from echopix_cli.errors import ModelError
+from echopix_cli.model import render
+
+# Stand-ins for the user's words: private-use characters, which no template contains.
+_SYSTEM_MARK, _QUESTION_MARK = "\ue000", "\ue001"
+_MEDIA = (None, "video", "audio")
+_LARGEST = 2**20  # characters of a template; the family's has a thousandth of that
+_PATIENCE = 15 * render.SECONDS  # seconds, on a machine that is busy
+
+# For checkpoints whose tokenizer brings no template of its own: the family's turns and borders.
+FAMILY_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'video' -%}{{ '<|vision_bos|><|VIDEO|><|vision_eos|>' }}"
+    "{%- elif part['type'] == 'audio' -%}{{ '<|audio_bos|><|AUDIO|><|audio_eos|>' }}"
+    "{%- elif part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}{{ '<|im_end|>\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
+)
+_FAMILY_BLOCKS = {
+    None: "",
+    "video": "<|vision_bos|><|VIDEO|><|vision_eos|>",
+    "audio": "<|audio_bos|><|AUDIO|><|audio_eos|>",
+}
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A template's own text: ``before`` the system prompt, ``between`` it and the question with the media block's
+    placeholder, and ``after`` the question."""
+
+    before: str
+    between: str
+    after: str
+
+
+def turns_of(template: object, names: Mapping[str, Any]) -> dict[str | None, Turns]:
+    """The turns by kind of media block: None, ``video`` or ``audio``.
+
+    Args:
+        template: of the tokenizer; None stands for the family's own.
+        names: special tokens that it may print.
+
+    Raises:
+        ModelError: it cannot be rendered, takes too much time or memory, or has no place for the user's words.
+    """
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    if template is None or template == FAMILY_TEMPLATE:
+        return {
+            media: Turns("<|im_start|>system\n", f"<|im_end|>\n<|im_start|>user\n{block}",
+                         "<|im_end|>\n<|im_start|>assistant\n")
+            for media, block in _FAMILY_BLOCKS.items()
+        }  # fmt: skip
+    if not isinstance(template, str):
+        raise ModelError(f"the chat template of this checkpoint is a {type(template).__name__}, not a text")
+    if len(template) > _LARGEST:
+        raise ModelError(f"the chat template of this checkpoint is unusually large: {len(template)} characters")
+    texts = _rendered(template, {key: value for key, value in names.items() if isinstance(value, str)})
+    return {media: _split(text) for media, text in zip(_MEDIA, texts, strict=True)}
+
+
+def conversation(media: str | None) -> list[dict[str, Any]]:
+    """The messages that are rendered: a system prompt and a question, with a picture, a sound, or neither."""
+    block = [{"type": media}] if media else []
+    return [
+        {"role": "system", "content": [{"type": "text", "text": _SYSTEM_MARK}]},
+        {"role": "user", "content": [*block, {"type": "text", "text": _QUESTION_MARK}]},
+    ]
+
+
+def _split(text: str) -> Turns:
+    found = re.fullmatch(f"(.*){_SYSTEM_MARK}(.*){_QUESTION_MARK}(.*)", text, re.DOTALL)
+    if found is None:
+        raise ModelError("the chat template of this checkpoint has no place for a system prompt and a question")
+    return Turns(found[1], found[2], found[3])
+
+
+def _rendered(template: str, names: dict[str, str]) -> list[str]:
+    """A text for each kind of media block, from a process that may be killed.
+
+    Raises:
+        ModelError: none came.
+    """
+    wanted = {"template": template, "names": names, "conversations": [conversation(media) for media in _MEDIA]}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(Path(render.__file__))],
+            input=json.dumps(wanted).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_PATIENCE,
+        )
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # killed, by us or by its limits
+        what = f"it takes more than {render.SECONDS} s or {render.MEMORY >> 20} MiB"
+        raise ModelError(f"the chat template of this checkpoint cannot be rendered: {what}") from None
+    if "error" in answer:
+        raise ModelError(f"the chat template of this checkpoint cannot be rendered: {answer['error']}")
+    return list(answer["rendered"])

@@ -1,0 +1,117 @@
+"""A checkpoint's tokenizer, read only when it is one that cannot run away.
+
+A ``tokenizer.json`` is a small program: it may replace texts by longer ones, again and again, or split them by a
+pattern that never ends. The family's does neither. What it is made of is compared with what the family's tokenizers
+are made of before the library reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from echopix_cli.documents import read_object
+from echopix_cli.errors import ModelError, described
+
+_LARGEST = 64 * 2**20  # bytes of tokenizer.json; the family's has 11 MB
+_WORDS = 2**20  # of the vocabulary
+_LONGEST = 1000  # characters of an added token
+_DEEPEST = 8  # sequences in sequences
+# Of each section: what changes no text's length by more than a small factor, in time that grows with the text.
+_KNOWN = {
+    "normalizer": {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "ByteLevel", "Sequence"},
+    "pre_tokenizer": {"ByteLevel", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "Sequence"},
+    "post_processor": {"ByteLevel", "TemplateProcessing", "Sequence"},
+    "decoder": {"ByteLevel", "ByteFallback", "Fuse", "Sequence"},
+    "model": {"BPE"},
+}
+# Patterns that tokenizers of the family split texts by, in its older and its newer writing.
+_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_PATTERNS = {
+    _LETTERS + numbers + r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    for numbers in (r"\p{N}|", r"\p{N}{1,3}|")
+}
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Read a checkpoint's tokenizer.
+
+    Raises:
+        ModelError: it is missing, unreadable, or made of parts that the family's tokenizers are not made of.
+    """
+    try:
+        raw = read_object(folder / "tokenizer.json", _LARGEST)
+    except FileNotFoundError:
+        raw = {}  # made of vocab.json and merges.txt then
+    if fault := next(_faults(raw), None):
+        raise ModelError(f"{folder / 'tokenizer.json'} is no tokenizer of the family: {fault}")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer.model_max_length = 2**40  # what is too long is for whoever knows the model
+        return tokenizer
+    except MemoryError:
+        raise
+    except BaseException as error:
+        # Its native part reports what it did not foresee as a panic, which is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = next(iter(described(error).splitlines()), "")[:300]
+        raise ModelError(f"cannot read the tokenizer of {folder}: {reason}") from None
+
+
+def _faults(raw: dict[str, Any]) -> Iterator[str]:
+    """What makes a ``tokenizer.json`` unlike the family's."""
+    for section, known in _KNOWN.items():
+        yield from _unknown(section, raw.get(section), known, _DEEPEST)
+    if isinstance(raw.get("padding"), dict):
+        yield "it pads every text"
+    model = raw.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        if len(vocabulary) > _WORDS:
+            yield f"it has {len(vocabulary)} words"
+        if any(not isinstance(number, int) or not 0 <= number < _WORDS for number in vocabulary.values()):
+            yield "numbers of its words are no small numbers"
+    added = raw.get("added_tokens") or []
+    if not isinstance(added, list) or len(added) > _WORDS:
+        yield "its added tokens are no list of tokens"
+        return
+    for token in added:
+        number, content = (token.get("id"), token.get("content")) if isinstance(token, dict) else (None, None)
+        if not isinstance(number, int) or not 0 <= number < _WORDS or not isinstance(content, str) or not content:
+            yield "an added token has no small number or no text"
+        elif len(content) > _LONGEST:
+            yield f"an added token has {len(content)} characters"
+
+
+def _unknown(section: str, part: object, known: set[str], depth: int) -> Iterator[str]:
+    """Parts of a section that are not of the family's kinds."""
+    if part is None:
+        return
+    kind = part.get("type", "BPE" if section == "model" else None) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or kind not in known:
+        yield f"its {section} is a {str(kind or type(part).__name__)[:40]!r}"
+        return
+    if kind == "Split":
+        pattern = part.get("pattern")
+        written = pattern.get("Regex") if isinstance(pattern, dict) else None
+        if written is not None and written not in _PATTERNS:
+            yield f"it splits texts by another pattern: {str(written)[:80]!r}"
+    if kind == "TemplateProcessing":
+        for name in ("single", "pair"):
+            pieces = part.get(name)
+            if isinstance(pieces, list) and len(pieces) > 64:
+                yield f"it adds {len(pieces)} tokens to every text"
+    if kind == "Sequence":
+        inner = [value for value in part.values() if isinstance(value, list)]
+        if depth == 0 or any(len(value) > _DEEPEST for value in inner):
+            yield f"its {section} has too many parts"
+            return
+        for value in inner:
+            for item in value:
+                yield from _unknown(section, item, known, depth - 1)
