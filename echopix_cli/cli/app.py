@@ -1,6 +1,5 @@
 """The command line's door: commands, and the only map from exceptions to exit codes."""
 
-import os
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -15,8 +14,9 @@ from echopix_cli.cli.cache import cache
 from echopix_cli.cli.config import config
 from echopix_cli.cli.doctor import doctor
 from echopix_cli.cli.evaluate import evaluate
+from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
 from echopix_cli.cli.models import models
-from echopix_cli.cli.output import Output, ReaderGone
+from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
 from echopix_cli.cli.train import train
@@ -81,25 +81,25 @@ def _fail(error: EchopixError) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    interrupted = False
+    occupy_closed_streams()
+    code = int(ExitCode.OK)
     try:
-        app()
+        code = app(standalone_mode=False) or code  # typer hands back the code of typer.Exit; commands return nothing
     except EchopixError as error:
         _fail(error)
+    except WRONG_USE as error:
+        if (help := shown_help(error)) is not None:
+            Output().stderr.write(help + "\n")
+            sys.exit(ExitCode.USAGE)
+        _fail(explained(error))
     except KeyboardInterrupt:
-        interrupted = True
+        code = ExitCode.INTERRUPTED
     except ReaderGone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
-        sys.exit(ExitCode.PIPE_CLOSED)
-    except SystemExit as left:
-        interrupted = left.code == ExitCode.INTERRUPTED  # how typer passes Ctrl-C on
-        if not interrupted:
-            raise
+        code = ExitCode.PIPE_CLOSED
     except Exception as error:
         _fail(
             EchopixError(f"unexpected failure: {described(error)}", "run again with --debug and report what it prints")
         )
-    if interrupted:
+    if code == ExitCode.INTERRUPTED:
         Output().error(EchopixError("interrupted"))
-        sys.exit(ExitCode.INTERRUPTED)
-    sys.exit(ExitCode.OK)
+    sys.exit(code)

@@ -1,21 +1,18 @@
 """``echopix ask``: questions about media files, answered."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import answer_record
+from echopix_cli.cli.formats import wanted_format
 from echopix_cli.errors import UsageError
-from echopix_cli.media import require_file
-
-if TYPE_CHECKING:
-    from echopix_cli.engine import Encoded, Engine, SieveOptions
-    from echopix_cli.results import Answer
 
 _EXAMPLE = 'echopix ask clip.mp4 "What instrument is playing?"'
 
@@ -29,6 +26,8 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
         UsageError: no question, no media, or an empty question.
     """
     media, asked = list(arguments), list(questions)
+    if media == [demo.NAME] and not asked and not listed and demo.media_path(demo.NAME) != demo.NAME:
+        asked = [demo.QUESTION]
     if not asked and not listed:
         if not media:
             raise UsageError("no media and no question given", _EXAMPLE)
@@ -38,6 +37,7 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
             raise UsageError(f"no question given: the last argument, {last}, is a {what}", _EXAMPLE)
         if not media:
             raise UsageError(f"no media given: {last!r} is taken for the question", _EXAMPLE)
+        _require_quoted(media, last)
         asked = [last]
     if not media:
         raise UsageError("no media given", _EXAMPLE)
@@ -49,6 +49,24 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
     if any("\ud800" <= character <= "\udfff" for question in asked for character in question):
         raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
     return media, asked
+
+
+def _require_quoted(media: Sequence[str], last: str) -> None:
+    """Notice a question whose words came as arguments of their own.
+
+    Raises:
+        UsageError: words that are no files stand before the last one.
+    """
+    words = [last]
+    for name in reversed(media):
+        if name in ("-", demo.NAME) or os.sep in name or os.path.splitext(name)[1] or os.path.lexists(name):
+            break
+        words.insert(0, name)
+    if len(words) > 1 and not any(len(word.split()) > 1 for word in words):
+        files = list(media[: len(media) + 1 - len(words)])
+        question = " ".join(words)
+        whole = " ".join(["echopix ask", *map(shlex.quote, files or ["FILE"]), f'"{question}"'])
+        raise UsageError(f"quote the question: {question} came as {len(words)} arguments", whole)
 
 
 def _from_stdin() -> str:
@@ -89,6 +107,7 @@ def ask(
     fail_fast: Annotated[bool, opt.many("end at the first failure", "--fail-fast")] = False,
     timeout: opt.Timeout = None,
     json: opt.Json = False,
+    format: opt.Format = None,
     budget: opt.Budget = None,
     sieve: opt.Sieve = None,
     prefilter: opt.Prefilter = None,
@@ -119,25 +138,32 @@ def ask(
     """Ask about what is seen and heard in media files.
 
     Of one file, the answer goes to stdout and the table of kept tokens, latency and memory to stderr. MEDIA may
-    also be several files, folders, or - for paths on stdin: then every file and question becomes one JSON line.
+    also be several files, folders, or - for paths on stdin: then every file and question becomes one line, in a pipe
+    a JSON object. demo is a clip that comes with the program.
     """
     run = opt.Run.begin(locals())
+    form = wanted_format(format, json)
     arguments = [*(media or []), *([] if last is None else [last])]
     if tasks is not None:
         _refuse_beside_input(arguments, question, questions)
         files, asked = list[str](), list[str]()
     else:
         files, asked = split_arguments(arguments, question or [], questions is not None)
+    if files and all(demo.media_path(name) != name for name in files):
+        run = run.preferring("model", "tiny")  # which knows it, whatever the GPU would hold
+    files = [demo.media_path(name) for name in files]
     options = _split_choices(choices)
     if resume is not None and output is None:
         raise UsageError("there is no output file to resume or overwrite", "add --output FILE.jsonl")
     if _is_one(files) and not any((tasks, questions, output, shard)):
-        _ask_one(run, files[0], asked, options, json)
+        from echopix_cli.cli.ask_one import ask_one
+
+        ask_one(run, files[0], asked, options, form or "text")
         return
     from echopix_cli.cli.ask_many import Many, ask_many
 
     overwrite = resume is False
-    ask_many(run, Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, json))
+    ask_many(run, Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, form))
 
 
 def _split_choices(choices: str | None) -> tuple[str, ...]:
@@ -161,54 +187,3 @@ def _refuse_beside_input(arguments: Sequence[str], questions: Sequence[str] | No
 def _is_one(files: Sequence[str]) -> bool:
     """Whether one file is meant, whose answer a person waits for."""
     return len(files) == 1 and files[0] != "-" and not os.path.isdir(files[0])
-
-
-def _ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[str, ...], as_json: bool) -> None:
-    require_file(path)  # before the model is loaded for nothing
-    engine = run.engine([path])
-    run.keep_features(engine)
-    plan, wanted = run.plan(engine), run.sieve(engine)
-    with run.output.progress(f"reading {path}"):
-        encoded = engine.read(path, plan)
-    if run["verbose"]:
-        run.describe(path, encoded.info)
-    for text in questions:
-        if choices:
-            decided = engine.decide(encoded, text, choices, run["budget"], run.generation(), wanted)
-            _show(run, decided, as_json, decided.answer)
-        else:
-            _answer(run, engine, encoded, text, wanted, as_json)
-
-
-def _show(run: opt.Run, answer: "Answer", as_json: bool, text: str) -> None:
-    """One object, or what is yet to be said of the answer and the table."""
-    if as_json:
-        run.output.record(answer_record(answer))
-        return
-    from echopix_cli.cli.tables import answer_table
-
-    run.output.answer(text)
-    run.output.show(answer_table(answer))
-
-
-def _answer(
-    run: opt.Run, engine: "Engine", encoded: "Encoded", question: str, sieve: "SieveOptions", as_json: bool
-) -> None:
-    """Stream one answer: pieces to a terminal, one line or one object elsewhere, then the table."""
-    from echopix_cli.results import Answer
-
-    output = run.output
-    live = output.answers_on_terminal and not as_json
-    started = False
-    try:
-        for event in engine.stream(encoded, question, run["budget"], run.generation(), sieve):
-            if not isinstance(event, Answer):
-                if live:
-                    output.answer(event.text, end="")
-                    started = True
-            else:
-                said, started = started, False
-                _show(run, event, as_json, "" if said else event.answer)
-    finally:
-        if started:
-            output.answer("")  # an answer that broke off still ends its line

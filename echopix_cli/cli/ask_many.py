@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.ask_one import unkept
+from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from echopix_cli.batch.journal import Journal
     from echopix_cli.batch.run import Outcome
     from echopix_cli.batch.tasks import Task
+    from echopix_cli.results import Answer
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Many:
         overwrite: begin it anew.
         shard: ``I/N``.
         fail_fast: end at the first failure.
-        as_json: records on stdout even on a terminal.
+        form: of what is printed; None takes lines on a terminal, and in a pipe JSON or, beside an output file, nothing.
     """
 
     media: Sequence[str]
@@ -53,7 +56,7 @@ class Many:
     overwrite: bool
     shard: str | None
     fail_fast: bool
-    as_json: bool
+    form: str | None
 
 
 def tasks_of(many: Many) -> list[Task]:
@@ -89,7 +92,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
         UsageError: a list, option or output file that does not fit.
         Interrupted: by a signal; what was done is kept.
     """
-    tasks = tasks_of(many)
+    with run.output.progress("looking for files and questions"):
+        tasks = tasks_of(many)
     if many.overwrite:
         _keep_from_destroying(many, tasks)
     with ExitStack() as held:
@@ -97,7 +101,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
 
         journal = None
         if many.output is not None:
-            journal = Journal(many.output, tasks, many.overwrite)
+            with run.output.progress(f"reading {many.output}"):
+                journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
         engine = run.engine()
         run.keep_features(engine)
@@ -106,7 +111,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
         settings = Settings(run.plan(engine), run["budget"], run.generation(), run.sieve(engine))
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
-        report = _Report(run, many, tally, journal)
+        report = _Report(run, many, tasks, tally, journal)
         batch = Batch(
             engine,
             settings,
@@ -115,7 +120,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
             stop=lambda: bool(received),
             timeout=run["timeout"],
             fail_fast=many.fail_fast,
-            passed=tally.advance,
+            passed=tally.skip,
         )
         if journal is not None:
             journal.begin()
@@ -129,8 +134,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
         raise Interrupted(f"Interrupted; {done}, {again}", received[0])
     before = f", {summary.before} before" if summary.before else ""
     left = summary.tasks - summary.done
+    told = f"; notes on {report.told} of the files" if report.told else ""
     run.output.notice(
-        f"{summary.answered} answered, {summary.failed} failed{before}" + (f", {left} not tried" if left else "")
+        f"{summary.answered} answered, {summary.failed} failed{before}" + (f", {left} not tried" if left else "") + told
     )
     if summary.failed:
         raise typer.Exit(ExitCode.FAILURE)
@@ -154,10 +160,19 @@ def _keep_from_destroying(many: Many, tasks: Sequence[Task]) -> None:
 class _Report:
     """Where outcomes go: the output file or stdout, and what a person at a terminal sees of them."""
 
-    def __init__(self, run: opt.Run, many: Many, tally: Tally, journal: Journal | None) -> None:
+    def __init__(self, run: opt.Run, many: Many, tasks: Sequence[Task], tally: Tally, journal: Journal | None) -> None:
         self.output, self.tally, self.journal = run.output, tally, journal
-        self.readable = run.output.answers_on_terminal and not many.as_json
+        form = many.form or ("text" if run.output.answers_on_terminal else "jsonl" if journal is None else None)
+        self.records = None if form in ("text", None) else Records(run.output, form)
+        self.readable = form == "text"
+        self.names_question = len({task.question for task in tasks}) > 1
         self.shown: EchopixError | None = None
+        self.said: dict[str, set[str]] = {}  # notices by file
+
+    @property
+    def told(self) -> int:
+        """Files about which there was something to say."""
+        return len(self.said)
 
     def take(self, outcome: Outcome) -> None:
         """One outcome: kept first, then shown."""
@@ -165,14 +180,27 @@ class _Report:
         if self.journal is not None:
             self.journal.append(record)
         with self.tally.aside():
-            if self.readable and outcome.answer is not None:
-                self.output.answer(f"{one_line(outcome.task.media)}: {one_line(outcome.answer.answer)}")
-            elif self.journal is None and not self.readable:
-                self.output.record(record)
+            if self.records is not None:
+                self.records.write(record)
+            elif self.readable and outcome.answer is not None:
+                task = outcome.task
+                head = f"{one_line(task.media)}: " + (f"{one_line(task.question)} → " if self.names_question else "")
+                self.output.answer(head + one_line(outcome.answer.answer))
+            if outcome.answer is not None:
+                self._say_notices(outcome.task.media, outcome.answer)
             if outcome.error is not None and outcome.error is not self.shown:  # of a file's many questions once
                 self.output.error(outcome.error)
                 self.shown = outcome.error
         self.tally.advance()
+
+    def _say_notices(self, media: str, answer: Answer) -> None:
+        """What was not seen or heard of a file, whatever is shown of its answers; each once."""
+        from echopix_cli.engine.engine import DEMONSTRATION
+
+        for notice in (*answer.notices, *unkept(answer)):
+            if notice != DEMONSTRATION and notice not in self.said.get(media, ()):
+                self.said.setdefault(media, set()).add(notice)
+                self.output.warn(f"{media}: {notice}")
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ import typer
 from echopix_cli.cli.output import Output
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.settings import SETTINGS, Resolved, parse_budget, resolve
+from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine, GenerationOptions, SieveOptions, Workload
@@ -63,6 +64,17 @@ NoColor = Annotated[bool | None, _option("no_color", "--no-color/--color", panel
 Json = Annotated[
     bool, typer.Option("--json", help="print JSON objects instead of text", rich_help_panel=_SHOW, show_default=False)
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="text|jsonl|tsv|csv",
+        help="how answers are printed, the same on a terminal and in a pipe (default: text; of several files in a "
+        "pipe jsonl)",
+        rich_help_panel=_SHOW,
+        show_default=False,
+    ),
+]
 
 
 def many(help: str, *flags: str, metavar: str | None = None) -> Any:
@@ -102,6 +114,7 @@ class Run:
 
     settings: dict[str, Resolved]
     output: Output
+    _seen: dict[str, MediaInfo | None] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, flags: dict[str, Any]) -> Run:
@@ -117,6 +130,12 @@ class Run:
     def __getitem__(self, name: str) -> Any:
         return self.settings[name].value
 
+    def preferring(self, name: str, value: Any) -> Run:
+        """With another default of one setting."""
+        if self.settings[name].origin != "default":
+            return self
+        return replace(self, settings={**self.settings, name: Resolved(value, "default")})
+
     def engine(self, media: Sequence[str] = (), budget: float | None = None) -> Engine:
         """Load the model, unless it is known beforehand that it and its work do not fit.
 
@@ -124,6 +143,14 @@ class Run:
             media: files that will be asked about; without any, as much is expected as the plan allows.
             budget: the largest that will be used; None for the setting's.
         """
+        engine = self._engine(media, budget)
+        if engine.source.demonstration:
+            from echopix_cli.engine.engine import DEMONSTRATION
+
+            self.output.warn(DEMONSTRATION)
+        return engine
+
+    def _engine(self, media: Sequence[str], budget: float | None) -> Engine:
         with self.output.progress("loading the model") as say:
             from huggingface_hub import constants
 
@@ -167,10 +194,9 @@ class Run:
         most = self["max_frames"]
         frames, seconds = (0, 0.0) if media else (most, most / self["fps"])
         for path in media:
-            try:
-                info = probe(path, self.limits())
-            except EchopixError:
-                continue  # which reading it will explain
+            info = self.look(path)
+            if info is None:
+                continue
             span = math.inf if info.duration is None else info.duration
             span = max(0.0, min(span, self["end"] or math.inf) - (self["start"] or 0.0))
             if info.of_kind("video"):
@@ -185,6 +211,35 @@ class Run:
             budget=self["budget"] if budget is None else budget,
             new_tokens=self["max_new_tokens"],
         )
+
+    def look(self, path: str) -> MediaInfo | None:
+        """What a file's header says; None where it cannot be read, which reading all of it will explain."""
+        if path not in self._seen:
+            from echopix_cli.media import probe
+
+            try:
+                self._seen[path] = probe(path, self.limits())
+            except EchopixError:
+                self._seen[path] = None
+        return self._seen[path]
+
+    def sampling_words(self, path: str, plan: DecodePlan) -> str:
+        """What will be taken of a file that is longer than the plan reaches; nothing where all of it is."""
+        info = self.look(path)
+        if info is None or info.duration is None:
+            return ""
+        first = plan.from_time
+        span = (info.duration if plan.end is None else min(plan.end, info.duration)) - first
+        sparse = plan.video and info.of_kind("video") and span * plan.fps > plan.max_frames
+        heard = span if plan.max_audio_seconds is None else min(span, plan.max_audio_seconds)
+        cut = plan.audio and info.of_kind("audio") and heard < span
+        if not (sparse or cut):
+            return ""
+        taken = [f"1 frame every {clock(span / plan.max_frames)}"] if sparse else []
+        if plan.audio and info.of_kind("audio"):
+            taken.append(f"sound to {clock(first + heard)} only" if cut else "sound to the end")
+        whole = "" if plan.start is None and plan.end is None else f", {clock(first)} to {clock(first + span)}"
+        return f"{clock(info.duration)} long{whole}: {', '.join(taken)}"
 
     def limits(self) -> Limits:
         """How much of a hostile file to put up with."""
@@ -255,7 +310,7 @@ class Run:
 
     def describe(self, path: str, info: MediaInfo) -> None:
         """What was found in a file, for ``--verbose``."""
-        length = "unknown length" if info.duration is None else f"{info.duration:.2f} s"
+        length = "unknown length" if info.duration is None else f"{clock(info.duration)} long"
         self.output.notice(f"{path}: {info.format}, {length}")
         for track in info.tracks:
             facts = [

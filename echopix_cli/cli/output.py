@@ -9,12 +9,12 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from echopix_cli.errors import EchopixError
-from echopix_cli.files import named
+from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -51,20 +51,72 @@ class ReaderGone(Exception):
     """Whoever read stdout has closed it, as ``head`` does when it has seen enough."""
 
 
+def discard(descriptor: int) -> None:
+    """Send what is still to be written there nowhere, or the interpreter's last flush would fail once more."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def occupy_closed_streams() -> None:
+    """Put ``/dev/null`` in the place of closed standard streams, whose numbers the next opened file would take."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+class Aside:
+    """A stream beside the answers: what cannot be written there is lost, and the answers are not lost with it.
+
+    Args:
+        stream: None where it is closed.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115 - lives as long as this
+        self._lost = False
+
+    def write(self, text: str) -> int:
+        """Write; from the first failure on, nowhere."""
+        if not self._lost:
+            try:
+                return self._stream.write(text)
+            except (OSError, ValueError):
+                self._lose()
+        return len(text)
+
+    def flush(self) -> None:
+        """As of a file."""
+        if not self._lost:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._lose()
+
+    def _lose(self) -> None:
+        self._lost = True
+        with suppress(OSError, ValueError):
+            discard(self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Output:
     """Where a command writes. Streams are those of the moment it is made, so that tests can swap them.
 
     Args:
-        quiet: no tables, notices or progress; errors are always shown.
+        quiet: no tables, notices or progress; errors and warnings are always shown.
         color: None decides by the terminal and ``NO_COLOR``.
     """
 
     def __init__(self, quiet: bool = False, color: bool | None = None) -> None:
         self.quiet = quiet
         self.color = color
-        self.stdout: TextIO = sys.stdout
-        self.stderr: TextIO = sys.stderr
-        for stream in (self.stdout, self.stderr):
+        self.stdout: TextIO | None = sys.stdout  # None where it is closed, as the interpreter has it
+        self.stderr = cast(TextIO, Aside(sys.stderr))
+        for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its code
                 stream.reconfigure(errors="backslashreplace")
         self._console: Console | None = None
@@ -76,14 +128,17 @@ class Output:
             from rich.console import Console
 
             self._console = Console(
-                file=self.stderr, no_color=True if self.color is False else None, highlight=False, emoji=False
+                file=cast(IO[str], self.stderr),
+                no_color=True if self.color is False else None,
+                highlight=False,
+                emoji=False,
             )
         return self._console
 
     @property
     def answers_on_terminal(self) -> bool:
         """Whether stdout is a terminal, where an answer is shown as it comes."""
-        return self.stdout.isatty()
+        return self.stdout is not None and self.stdout.isatty()
 
     def answer(self, text: str, end: str = "\n") -> None:
         """Write answer text to stdout."""
@@ -94,22 +149,38 @@ class Output:
         self._write(json.dumps(value, ensure_ascii=True) + "\n")
 
     def _write(self, text: str) -> None:
+        """Write to stdout at once.
+
+        Raises:
+            ReaderGone: nobody reads it.
+            EchopixError: it cannot be written.
+        """
+        if self.stdout is None:
+            raise ReaderGone
         try:
             self.stdout.write(text)
             self.stdout.flush()
         except BrokenPipeError:
+            discard(self.stdout.fileno())
             raise ReaderGone from None  # of BrokenPipeError, typer would make exit code 1
+        except OSError as error:
+            discard(self.stdout.fileno())
+            reason = error.strerror or str(error)
+            raise EchopixError(f"cannot write to stdout: {reason}", "make room, or send it elsewhere") from None
 
     def show(self, renderable: RenderableType) -> None:
         """Show a table on stderr."""
         if not self.quiet:
-            self.stdout.flush()
             self.console.print(renderable)
 
     def notice(self, text: str) -> None:
         """Say something worth knowing on stderr."""
         if not self.quiet:
             self._line("note: ", text, "yellow")
+
+    def warn(self, text: str) -> None:
+        """Say on stderr what nobody may miss, under ``quiet`` too: what was lost, and what an answer is worth."""
+        self._line("note: ", text, "yellow")
 
     def error(self, error: EchopixError) -> None:
         """One line for what failed and why, one for what to do next."""
@@ -120,7 +191,6 @@ class Output:
     def _line(self, label: str, text: str, style: str) -> None:
         from rich.text import Text
 
-        self.stdout.flush()
         line = Text(label, style=style)
         line.append(one_line(text), style="default")
         self.console.print(line, soft_wrap=True)
@@ -135,27 +205,29 @@ class Output:
         if not self._shows_progress:
             yield Tally(None, total)
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (
             BarColumn(),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
             yield Tally(progress, total)
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """A spinner while something takes time; only on a terminal. Yields what changes its text."""
+        """A spinner and a clock while something takes time; only on a terminal. Yields what changes its text."""
         if not self._shows_progress:
             yield lambda text: None
             return
-        from rich.text import Text
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        with self.console.status(Text(one_line(text))) as status:
-            yield lambda text: status.update(Text(one_line(text)))
+        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(one_line(text), total=None)
+            yield lambda text: progress.update(task, description=one_line(text))
 
 
 class Tally:
@@ -166,13 +238,25 @@ class Tally:
         self._task = None if progress is None else progress.add_task("", total=total, rate="")
         self._began = time.monotonic()
         self._count = 0
+        self._left = total
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """So many more are done; the rate and the time left follow from these alone."""
         self._count += count
+        self._left -= count
+        rate = self._count / max(time.monotonic() - self._began, 1e-9)
+        self._draw(count, f"{60 * rate:.0f}/min" + (f", {clock(self._left / rate)} left" if self._left else ""))
+
+    def skip(self, count: int) -> None:
+        """So many were done before, in no time."""
+        self._left -= count
+        self._draw(count, None)
+
+    def _draw(self, count: int, rate: str | None) -> None:
         if self._progress is not None and self._task is not None:
-            rate = 60 * self._count / max(time.monotonic() - self._began, 1e-9)
-            self._progress.update(self._task, advance=count, rate=f"{rate:.0f}/min")
+            self._progress.update(self._task, advance=count)
+            if rate is not None:
+                self._progress.update(self._task, rate=rate)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -187,6 +271,8 @@ class Tally:
 
 def answer_record(answer: Answer) -> dict[str, Any]:
     """An answer as the JSON object of schema version 1."""
+    from echopix_cli.files import named
+
     raw = asdict(answer)
     raw["latency_s"] = {name: round(value, 6) for name, value in raw.pop("latency").items()}
     raw["peak_memory_bytes"] = raw.pop("peak_memory")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 from echopix_cli.errors import MediaError, UsageError
-
-_TIME = re.compile(r"(?:(?:(?P<hours>[0-9]+):)?(?P<minutes>[0-9]+):)?(?P<seconds>[0-9]+(?:\.[0-9]+)?)")
+from echopix_cli.times import parse_time as parse_time
 
 
 @dataclass(frozen=True)
@@ -82,19 +80,3 @@ class DecodePlan:
     def from_time(self) -> float:
         """Start of the span in seconds; 0 when none was asked for."""
         return self.start or 0.0
-
-
-def parse_time(text: str) -> float:
-    """Read ``12.5``, ``01:02`` or ``1:02:03.5`` as seconds.
-
-    Raises:
-        ValueError: anything else, including negative times and minutes or seconds above 59
-            where a larger unit stands before them.
-    """
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"not a time: {text!r} (use 12.5, 01:02 or 1:02:03.5)")
-    hours, minutes, seconds = match["hours"], match["minutes"], float(match["seconds"])
-    if (minutes is not None and seconds >= 60) or (hours is not None and int(minutes) >= 60):
-        raise ValueError(f"not a time: {text!r} (minutes and seconds go up to 59)")
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds

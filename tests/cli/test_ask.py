@@ -31,8 +31,13 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
     assert list(record) == [
         "schema_version", "media", "question", "answer", "choices", "finish_reason", "audio", "tokens", "budget",
         "sieve", "question_layer", "prefilter", "cached", "latency_s", "tokens_per_second", "peak_memory_bytes",
-        "model", "sampling", "notices",
+        "model", "sampling", "notices", "waited_s",
     ]  # fmt: skip
+    waited = record["waited_s"]
+    assert list(waited) == ["start_up", "load", "read", "answer", "total"]
+    assert waited["total"] == pytest.approx(sum(waited[name] for name in list(waited)[:-1]), abs=0.003)
+    assert waited["read"] >= record["latency_s"]["decode"]
+    assert waited["answer"] >= record["latency_s"]["sieve"] + record["latency_s"]["generate"]
     assert record["schema_version"] == 1
     assert record["media"] == str(clips["both"])
     tokens = record["tokens"]

@@ -1,0 +1,105 @@
+"""What stands below answers about one file. Every cell is plain text: nothing from a file is read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+
+from echopix_cli.cli.fitting import Fitted
+from echopix_cli.cli.tables import facts_grid, percent, precision, seconds, sieve_words, size
+from echopix_cli.cli.waiting import Waited
+from echopix_cli.results import Answer, ModalityTokens, PeakMemory
+from echopix_cli.times import clock
+
+
+def answers_table(answers: Sequence[Answer], waited: Waited) -> RenderableType:
+    """Tokens, latency, memory and provenance of all that was asked of a file.
+
+    Args:
+        answers: at least one, of one file.
+        waited: from the start of the process to the last of them.
+    """
+    if len(answers) == 1:
+        return Group(_tokens(answers[0]), _latency(answers[0]), facts_grid(_facts(answers, waited)))
+    return Group(_questions(answers), facts_grid(_facts(answers, waited)))
+
+
+def _tokens(answer: Answer) -> Fitted:
+    tokens = answer.tokens
+    pool = ModalityTokens(tokens.total, tokens.kept)
+    parts = (("video", tokens.video), ("audio", tokens.audio), ("pool", pool))
+    rows = [[name, str(part.total), str(part.kept), percent(part)] for name, part in parts]
+    rows += [["text", str(tokens.text), str(tokens.text), ""], ["generated", str(tokens.generated), "", ""]]
+    return Fitted(("tokens", "in", "kept", "kept %"), rows, bold=(2,))
+
+
+def _latency(answer: Answer) -> Fitted:
+    stages = ("decode", "vision", "audio", "sieve", "prefill", "generate", "total")
+    unneeded = ("vision", "audio") if answer.cached else ()
+    cells = ["cached" if name in unneeded else seconds(getattr(answer.latency, name)) for name in stages]
+    return Fitted(("latency", *stages), [["", *cells]])
+
+
+def _questions(answers: Sequence[Answer]) -> Fitted:
+    """A row a question, numbered as they were asked."""
+    columns = ("question", "video kept", "audio kept", "sieve", "prefill", "generate", "generated")
+    rows = []
+    for number, answer in enumerate(answers, 1):
+        tokens, times = answer.tokens, answer.latency
+        rows.append(
+            [
+                str(number),
+                f"{tokens.video.kept}/{tokens.video.total}",
+                f"{tokens.audio.kept}/{tokens.audio.total}",
+                *(seconds(value) for value in (times.sieve, times.prefill, times.generate)),
+                str(tokens.generated),
+            ]
+        )
+    return Fitted(columns, rows)
+
+
+def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:
+    answer = answers[-1]
+    model, sampling, times = answer.model, answer.sampling, answers[0].latency
+    kind = " (demonstration)" if model.demonstration else ""
+    taken = []
+    if sampling.frames:
+        rate = f" at {sampling.fps:.3g} fps" if sampling.fps and sampling.frames > 1 else ""
+        taken.append(f"{sampling.frames} frames{rate}, {sampling.width}×{sampling.height}")
+    if sampling.audio_seconds:
+        taken.append(f"{clock(sampling.audio_seconds)} of sound")
+    read = (
+        "features from the disk" if answer.cached else f"vision {seconds(times.vision)}, audio {seconds(times.audio)}"
+    )
+    rates = [each.tokens_per_second for each in answers if each.tokens_per_second]
+    speed = f"first token {seconds(times.first_token)} after reading began"
+    return [
+        ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {precision(model)}"),
+        *([("chosen", model.chosen)] if model.chosen and not model.demonstration else []),
+        ("sieve", f"{sieve_words(answer)}, budget {answer.budget:g}"),
+        *(
+            (choice.letter if len(answers) == 1 else f"{number} {choice.letter}",
+             f"{100 * choice.probability:5.1f} %  {choice.text}")
+            for number, each in enumerate(answers, 1)
+            for choice in each.choices
+        ),
+        ("audio", str(answer.audio)),
+        ("sampled", "; ".join(taken)),
+        *([("reading", f"decode {seconds(times.decode)}, {read}")] if len(answers) > 1 else []),
+        ("speed", speed + (f", then {min(rates):.1f} tokens/s" if rates else "")),
+        (
+            "waited",
+            f"{seconds(waited.total)}: start-up {seconds(waited.start_up)}, load {seconds(waited.load)}, "
+            f"read {seconds(waited.read)}, answer {seconds(waited.answer)}",
+        ),
+        ("peak memory", _memory(answer.peak_memory)),
+    ]  # fmt: skip
+
+
+def _memory(peak: PeakMemory) -> str:
+    parts = []
+    if peak.device_allocated is not None:
+        parts.append(f"device {size(peak.device_allocated)} allocated, {size(peak.device_reserved)} reserved")
+    parts.append(f"host {size(peak.host_resident)} resident")
+    return "; ".join(parts)

@@ -1,0 +1,130 @@
+"""The part of ``echopix ask`` that one file has to itself: a person waits for its answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from echopix_cli.cli import options as opt
+from echopix_cli.cli.formats import Records
+from echopix_cli.cli.output import answer_record, one_line
+from echopix_cli.cli.waiting import Waited, since_start
+from echopix_cli.media import require_file
+
+if TYPE_CHECKING:
+    from echopix_cli.engine import Encoded, Engine, SieveOptions
+    from echopix_cli.results import Answer
+
+
+def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[str, ...], form: str) -> None:
+    """Ask one file, and show answers as they come.
+
+    Args:
+        run: of the command.
+        path: of the file.
+        questions: asked one after the other.
+        choices: of every question; none for open ones.
+        form: ``text`` or one of :class:`Records`.
+
+    Raises:
+        MediaError: the file cannot be read.
+        ModelError: the model cannot be.
+        DeviceError: memory does not suffice.
+    """
+    require_file(path)  # before the model is loaded for nothing
+    engine = run.engine([path])
+    started = since_start()
+    run.keep_features(engine)
+    plan, wanted = run.plan(engine), run.sieve(engine)
+    if said := run.sampling_words(path, plan):
+        run.output.notice(f"{path}: {said}")
+    with run.output.progress(f"reading {path}"):
+        encoded = engine.read(path, plan)
+    waited = Waited(started - engine.load_seconds, engine.load_seconds, since_start() - started, 0.0)
+    if run["verbose"]:
+        run.describe(path, encoded.info)
+    for notice in encoded.notices:
+        run.output.warn(f"{path}: {notice}")
+    _Asking(run, engine, encoded, wanted, choices, form).ask(questions, waited)
+
+
+class _Asking:
+    """Questions about one file, and where their answers go."""
+
+    def __init__(
+        self,
+        run: opt.Run,
+        engine: Engine,
+        encoded: Encoded,
+        sieve: SieveOptions,
+        choices: tuple[str, ...],
+        form: str,
+    ) -> None:
+        self.run, self.engine, self.encoded, self.sieve, self.choices = run, engine, encoded, sieve, choices
+        self.records = None if form == "text" else Records(run.output, form)
+        self.live = self.records is None and run.output.answers_on_terminal
+
+    def ask(self, questions: Sequence[str], waited: Waited) -> None:
+        """Ask all; then one table."""
+        answers: list[Answer] = []
+        said: set[str] = set()
+        for question in questions:
+            began = time.perf_counter()
+            answer = self._answered(question, f"{one_line(question)} → " if len(questions) > 1 else "")
+            waited = replace(waited, answer=waited.answer + time.perf_counter() - began)
+            answers.append(answer)
+            if self.records is not None:
+                seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
+                self.records.write(answer_record(answer) | {"waited_s": seconds})
+            for notice in unkept(answer):
+                if notice not in said:
+                    self.run.output.warn(f"{answer.media}: {notice}")
+                    said.add(notice)
+        if self.records is None and not self.run["quiet"]:
+            from echopix_cli.cli.answer_tables import answers_table
+
+            self.run.output.show(answers_table(answers, waited))
+
+    def _answered(self, question: str, head: str) -> Answer:
+        """One answer; as text, it is on stdout when this returns: ``head`` first, then pieces as they come."""
+        from echopix_cli.results import Answer
+
+        output, run, engine = self.run.output, self.run, self.engine
+        first = None
+        with output.progress("answering"):
+            if self.choices:
+                answer = engine.decide(
+                    self.encoded, question, self.choices, run["budget"], run.generation(), self.sieve
+                )
+            else:
+                events = engine.stream(self.encoded, question, run["budget"], run.generation(), self.sieve)
+                if self.live:
+                    first = next(events)
+                else:
+                    *_, last = events
+                    assert isinstance(last, Answer)
+                    answer = last
+        if first is None:
+            if self.records is None:
+                output.answer(head + answer.answer)
+            return answer
+        output.answer(head, end="")
+        try:
+            while not isinstance(first, Answer):
+                output.answer(first.text, end="")
+                first = next(events)
+            return first
+        finally:
+            output.answer("")  # an answer that broke off still ends its line
+
+
+def unkept(answer: Answer) -> list[str]:
+    """A modality of which the sieve kept nothing, where it kept something of the other."""
+    tokens = answer.tokens
+    return [
+        f"nothing of the {name} was kept (0 of {part.total} tokens); a larger --budget keeps more"
+        for name, part in (("picture", tokens.video), ("sound", tokens.audio))
+        if part.total and not part.kept and tokens.kept
+    ]
