@@ -49,7 +49,7 @@ class Journal:
     Args:
         path: of the file; of a link, what it leads to is written.
         tasks: of this run.
-        overwrite: begin anew, whatever the file holds.
+        overwrite: begin anew, if the file holds such lines and nothing else.
 
     Raises:
         UsageError: another process writes it, it is no regular file, or it holds something else than such lines.
@@ -70,8 +70,10 @@ class Journal:
         self._file = self._open_locked()
         self._found = os.fstat(self._file).st_size  # bytes before begin() changes anything
         try:
-            if not overwrite:
-                self._recover()
+            self._recover()
+            if overwrite:
+                self._done.clear()
+                self._length, self._last, self._shorter = 0, b"", None
         except BaseException:
             self.close()
             raise
@@ -194,7 +196,9 @@ class Journal:
     def _recover(self) -> None:
         """Read what is there, and settle what of it stays."""
         with open(self._file, "rb", closefd=False) as reader:
-            content = reader.read()
+            if (first := reader.read(1)) not in (b"", b"{"):
+                raise self._foreign(1)  # before all of what may be a film is read
+            content = first + reader.read()
         whole = content[: content.rfind(b"\n") + 1]
         torn = content[len(whole) :]
         if whole:
@@ -217,7 +221,8 @@ class Journal:
 
     def _foreign(self, number: int) -> UsageError:
         return UsageError(
-            f"{self.path}, line {number}, is no record of a batch", "give another --output, or --overwrite the file"
+            f"{self.path}, line {number}, is no record of a batch, and only such are written over or added to",
+            "give another --output",
         )
 
     def _remember(self, record: dict[str, Any]) -> None:

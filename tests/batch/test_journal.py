@@ -153,12 +153,20 @@ FOREIGN = {
 def test_another_file_named_by_mistake_is_left_alone(tmp_path: Path, name: str) -> None:
     path = tmp_path / "precious"
     path.write_bytes(FOREIGN[name])
-    with pytest.raises(UsageError, match="is no record of a batch") as raised:
-        reopened(path, [Task("a.mp4", "q")])
-    assert f"{path}, line " in raised.value.message
-    assert path.read_bytes() == FOREIGN[name]
-    assert os.listdir(tmp_path) == ["precious"]
-    journal = reopened(path, overwrite=True)  # unless it is meant
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="is no record of a batch") as raised:
+            reopened(path, [Task("a.mp4", "q")], overwrite)
+        assert f"{path}, line " in raised.value.message
+        assert "--overwrite" not in raised.value.hint
+        assert path.read_bytes() == FOREIGN[name]
+        assert os.listdir(tmp_path) == ["precious"]
+
+
+def test_records_are_overwritten_where_that_is_meant(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(line(Task("b.mp4", "q"), "other") + line(Task("failed.mp4", "q"), None, True) + OURS[:40])
+    journal = reopened(path, [Task("a.mp4", "q")], overwrite=True)
+    assert not journal.claim("other", Task("b.mp4", "q"))
     journal.append(record(Task("a.mp4", "q"), "key"))
     journal.close()
     assert path.read_bytes() == OURS
