@@ -1,4 +1,4 @@
-"""Write the shell completions and the command reference from the command tree itself.
+"""Write the shell completions, the manual page and the command reference from the command tree itself.
 
 ``python completions/generate.py`` rewrites the files beside it; ``--check`` only says which are out of date
 and exits 1. The completions are static: pressing Tab starts no Python.
@@ -7,46 +7,32 @@ and exits 1. The completions are static: pressing Tab starts no Python.
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from echopix_cli.cli.app import app
+from echopix_cli.cli.app import EPILOG, app
+from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
+from echopix_cli.cli.parameters import Parameter, parameters_of
 from echopix_cli.scenes import FAMILIES, SPLITS
 from echopix_cli.settings import SIEVES
+from echopix_cli.weights.registry import AUTO, REGISTERED
 
 HERE = Path(__file__).parent
+NAMES = tuple(model.name for model in REGISTERED)
+# Values that stand in no metavar, because they are many, or are read elsewhere when the program runs.
 WORDS = {
-    "--device": ("auto", "cpu", "cuda"),
-    "--dtype": ("auto", "float32", "bfloat16", "float16"),
     "--family": FAMILIES,
     "--sieve": SIEVES,
-    "--sieve-view": ("whole", "causal", "no-question"),
     "--split": SPLITS,
-    "--stage": ("full", "sieve"),
-    "--teacher": ("none", "attention"),
+    "--model": (AUTO, *NAMES),
+    "--base": NAMES,
 }
-_SHELL_OWN = {"--install-completion", "--show-completion"}
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a command: its spellings, one line of help, and whether a value follows."""
-
-    names: tuple[str, ...]
-    help: str
-    takes_value: bool
-    metavar: str = ""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Values to offer; none means file names."""
-        named = tuple(self.metavar.split("|")) if "|" in self.metavar and self.metavar.islower() else ()
-        return next((WORDS[name] for name in self.names if name in WORDS), named)
 
 
 @dataclass(frozen=True)
@@ -54,10 +40,35 @@ class Command:
     """A subcommand (``"models pull"`` for one of a group), or the program itself under the name ``""``."""
 
     name: str
-    help: str
-    options: tuple[Option, ...]
-    arguments: tuple[str, ...] = ()
-    description: str = ""
+    part: Any
+
+    @property
+    def path(self) -> str:
+        """With the program's name."""
+        return f"echopix {self.name}".strip()
+
+    @property
+    def help(self) -> str:
+        """What it does, in a line."""
+        return summary_of(self.part)
+
+    @property
+    def options(self) -> list[Parameter]:
+        """Its options."""
+        return [own for own in parameters_of(self.part) if own.names]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What its arguments may be, where that can be listed; files otherwise."""
+        values = {own.value for own in parameters_of(self.part) if not own.names}
+        if self.name == "help":
+            return tuple(command.name for command in _top(command_tree()))
+        return NAMES if values == {"NAME"} and self.name.startswith("models ") else ()
+
+
+def words_of(option: Parameter) -> tuple[str, ...]:
+    """Values to offer for an option; none means file names."""
+    return next((WORDS[name] for name in option.names if name in WORDS), option.choices)
 
 
 def command_tree() -> tuple[Command, ...]:
@@ -67,17 +78,14 @@ def command_tree() -> tuple[Command, ...]:
     for name, part in sorted(root.commands.items()):
         found.append((name, part))
         found += [(f"{name} {inner}", below) for inner, below in sorted(getattr(part, "commands", {}).items())]
-    return tuple(
-        Command(name, _first_line(part.help), tuple(_options(part)), tuple(_arguments(part)), (part.help or "").strip())
-        for name, part in found
-    )
+    return tuple(Command(*each) for each in found)
 
 
-def _top(commands: tuple[Command, ...]) -> list[Command]:
+def _top(commands: Iterable[Command]) -> list[Command]:
     return [command for command in commands if command.name and " " not in command.name]
 
 
-def _below(commands: tuple[Command, ...], group: Command) -> list[Command]:
+def _below(commands: Iterable[Command], group: Command) -> list[Command]:
     """A group's commands; none for what is no group."""
     return [command for command in commands if command.name.startswith(f"{group.name} ")] if group.name else []
 
@@ -86,33 +94,8 @@ def _last(command: Command) -> str:
     return command.name.rpartition(" ")[2]
 
 
-def _arguments(part: Any) -> Iterator[str]:
-    for parameter in part.params:
-        if not any(name.startswith("-") for name in parameter.opts):
-            name = parameter.metavar or parameter.name
-            yield f"[{name}]..." if parameter.nargs == -1 else name
-
-
-def _options(part: Any) -> Iterator[Option]:
-    for parameter in part.params:
-        # A switch's other way round comes last: it takes back what a config file has set.
-        names = tuple(name for name in (*sorted(parameter.opts), *parameter.secondary_opts) if name.startswith("-"))
-        if names and not _SHELL_OWN & set(names):
-            yield Option(
-                names,
-                " ".join((parameter.help or "").split()),
-                not parameter.is_flag,
-                parameter.metavar or "",
-            )
-    yield Option(("--help", "-h"), "Show this message and exit.", False)
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().splitlines()[0] if text else ""
-
-
 def bash(commands: tuple[Command, ...]) -> str:
-    """Subcommands, then options of the one typed; file names everywhere else."""
+    """Subcommands, then options of the one typed and their values; file names everywhere else."""
     lines = [
         "# bash completion for echopix; written by completions/generate.py",
         "_echopix() {",
@@ -127,27 +110,38 @@ def bash(commands: tuple[Command, ...]) -> str:
         "            *) break;;",
         "        esac",
         "    done",
-        '    case "$previous" in',
-        *(f'        {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$current")); '
-          'compopt -o default; return;;' for name, words in WORDS.items()),
-        "    esac",
-        '    case "$command" in',
+        '    case "$command:$previous" in',
     ]  # fmt: skip
+    for words, patterns in _bash_values(commands).items():
+        offer = f'COMPREPLY=($(compgen -W "{words}" -- "$current")); compopt -o default; return'
+        lines.append(f"        {'|'.join(patterns)}) {offer};;")
+    lines += ["    esac", '    case "$command" in']
     for command in commands:
         names = " ".join(name for option in command.options for name in option.names)
-        inner = " ".join(map(_last, _below(commands, command)))
+        inner = " ".join([*map(_last, _below(commands, command)), *command.words])
         lines.append(f'        "{command.name}") words="{names}"' + (f'; commands="{inner}";;' if inner else ";;"))
     top = " ".join(command.name for command in _top(commands))
     lines += [
         "    esac",
         '    if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi',
         f'    if [[ -z "$command" ]]; then commands="{top}"; fi',
-        '    if [[ -n "$commands" ]]; then COMPREPLY=($(compgen -W "$commands" -- "$current")); return; fi',
-        "    compopt -o default; COMPREPLY=()",
+        "    compopt -o default",
+        '    COMPREPLY=($(compgen -W "$commands" -- "$current"))',
         "}",
         "complete -F _echopix echopix",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _bash_values(commands: tuple[Command, ...]) -> dict[str, list[str]]:
+    """Lists of values, and the ``command:option`` that each stands behind. Readline splits words at colons."""
+    found: dict[str, list[str]] = {}
+    for command in commands:
+        for option in command.options:
+            if words := " ".join(word for word in words_of(option) if ":" not in word):
+                patterns = [f'"{command.name}:{name}"' for name in option.names]
+                found.setdefault(words, []).extend(patterns)
+    return found
 
 
 def zsh(commands: tuple[Command, ...]) -> str:
@@ -156,11 +150,22 @@ def zsh(commands: tuple[Command, ...]) -> str:
     def escape(text: str) -> str:
         return text.replace("'", "'\\''").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
 
+    def offered(words: tuple[str, ...]) -> str:
+        return f"({' '.join(word.replace(':', chr(92) + ':') for word in words)})"
+
     def arguments(command: Command) -> Iterator[str]:
         for option in command.options:
-            value = f":value:({' '.join(option.words)})" if option.words else ":value:_files"
+            words = words_of(option)
+            value = f":value:{offered(words)}" if words else ":value:_files"
+            if "DIR" in option.value.split("|"):
+                value = f':value:{{_alternative "names:name:{offered(words)}" "files:folder:_files -/"}}'
             names = f"{{{','.join(option.names)}}}" if len(option.names) > 1 else option.names[0]
-            yield f"{names}'[{escape(option.help)}]{value if option.takes_value else ''}'"
+            repeated = "*" if option.repeats else ""
+            yield f"{repeated}{names}'[{escape(option.help)}]{value if option.value else ''}'"
+
+    def call(command: Command) -> str:
+        rest = f":name:{offered(command.words)}" if command.words else ":media:_files"
+        return f"_arguments {' '.join(arguments(command))} '*{rest}'"
 
     lines = [
         "#compdef echopix",
@@ -175,23 +180,20 @@ def zsh(commands: tuple[Command, ...]) -> str:
     for command in _top(commands):
         inner = _below(commands, command)
         if not inner:
-            found = " ".join(arguments(command))
-            lines.append(f"    {command.name}) shift words; (( CURRENT-- )); _arguments {found} '*:media:_files';;")
+            lines.append(f"    {command.name}) shift words; (( CURRENT-- )); {call(command)};;")
             continue
         lines += [f"    {command.name})", "      if (( CURRENT == 3 )); then", "        commands=("]
         lines += [f"          '{_last(c)}:{escape(c.help)}'" for c in inner]
         lines += ["        )", "        _describe command commands", "        return", "      fi"]
         lines.append("      case $words[3] in")
-        for c in inner:
-            found = " ".join(arguments(c))
-            lines.append(f"        {_last(c)}) shift 2 words; (( CURRENT -= 2 )); _arguments {found} '*:name:_files';;")
+        lines += [f"        {_last(c)}) shift 2 words; (( CURRENT -= 2 )); {call(c)};;" for c in inner]
         lines += ["      esac;;"]
     lines += ["  esac", "}", '_echopix "$@"']
     return "\n".join(lines) + "\n"
 
 
 def fish(commands: tuple[Command, ...]) -> str:
-    """One ``complete`` line for each command and option."""
+    """One ``complete`` line for each command, option and list of arguments."""
 
     def quote(text: str) -> str:
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -207,9 +209,13 @@ def fish(commands: tuple[Command, ...]) -> str:
     for command in commands:
         seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.name.split())
         when = quote(seen) if command.name else "__fish_use_subcommand"
+        if command.words:
+            lines.append(f"complete -c echopix -n {when} -f -a {quote(' '.join(command.words))}")
         for option in command.options:
             spelled = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names)
-            value = f" -x -a {quote(' '.join(option.words))}" if option.words else " -r" if option.takes_value else ""
+            words = words_of(option)
+            files = " -r" if "DIR" in option.value.split("|") else " -x"
+            value = f"{files} -a {quote(' '.join(words))}" if words else " -r" if option.value else ""
             lines.append(f"complete -c echopix -n {when} {spelled}{value} -d {quote(option.help)}")
     return "\n".join(lines) + "\n"
 
@@ -218,23 +224,53 @@ def reference(commands: tuple[Command, ...]) -> str:
     """Every command with its arguments and options, as Markdown."""
     parts = ["# Command reference\n\nWritten by `completions/generate.py` from the program itself.\n"]
     for command in commands:
-        usage = " ".join(
-            [
-                "echopix",
-                *([command.name] if command.name else []),
-                *(["COMMAND"] if not command.name or _below(commands, command) else []),
-                "[OPTIONS]",
-                *command.arguments,
-            ]
-        )
-        parts.append(f"## {usage}\n\n{command.description}\n")
-        parts.append("| option | meaning |\n| --- | --- |")
-        for option in command.options:
-            spelled = ", ".join(f"`{name}`" for name in option.names)
-            value = f" *{option.metavar}*".replace("|", "\\|") if option.takes_value else ""
-            parts.append(f"| {spelled}{value} | {option.help} |")
-        parts.append("")
+        parts.append(f"## {usage_of(command.part, command.path)}\n\n{inspect.cleandoc(command.part.help or '')}\n")
+        examples = examples_of(command.path)
+        if examples:
+            shown = "\n".join(f"# {what}\n{line}" for line, what in examples)
+            parts.append(f"```sh\n{shown}\n```\n")
+        for title, members in groups_of(command.part).items():
+            parts.append(f"| {title} | |\n| --- | --- |")
+            for own in members:
+                label, text = own.label.replace("|", "\\|"), own.text.replace("|", "\\|")
+                parts.append(f"| `{label}` | {text} |")
+            parts.append("")
     return "\n".join(parts)
+
+
+def manual(commands: tuple[Command, ...]) -> str:
+    """The manual page, as ``man`` reads it."""
+
+    def plain(text: str) -> str:
+        """Text that troff takes for nothing else."""
+        escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
+        return "\n".join(f"\\&{line}" if line[:1] in (".", "'") else line for line in escaped.split("\n"))
+
+    root = commands[0]
+    lines = [
+        '.\\" Written by completions/generate.py.',
+        '.TH ECHOPIX 1 "" "echopix" "User Commands"',
+        ".SH NAME",
+        f"echopix \\- {plain(root.help[:1].lower() + root.help[1:].rstrip('.'))}",
+        ".SH SYNOPSIS",
+        plain(usage_of(root.part, "echopix")),
+    ]
+    for command in commands:
+        lines.append(f".SH {command.name.upper()}" if command.name else ".SH DESCRIPTION")
+        if command.name:
+            lines += [".B " + plain(usage_of(command.part, command.path)), ".PP"]
+        for paragraph in inspect.cleandoc(command.part.help or "").split("\n\n"):
+            lines += [plain(" ".join(paragraph.split())), ".PP"]
+        for title, members in groups_of(command.part).items():
+            lines.append(f".SS {title}")
+            for own in members:
+                lines += [".TP", ".B " + plain(own.label), plain(own.text)]
+        if examples := examples_of(command.path):
+            lines.append(".SS Examples")
+            for line, what in examples:
+                lines += [".TP", ".B " + plain(line), plain(what)]
+    lines += [".SH EXIT STATUS", plain(EPILOG)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -247,6 +283,7 @@ def main() -> int:
         "echopix.bash": bash(commands),
         "_echopix": zsh(commands),
         "echopix.fish": fish(commands),
+        "echopix.1": manual(commands),
         "COMMANDS.md": reference(commands),
     }
     stale = [name for name, text in files.items() if not (HERE / name).exists() or (HERE / name).read_text() != text]

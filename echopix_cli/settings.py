@@ -10,11 +10,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from echopix_cli.errors import UsageError
 from echopix_cli.media.plan import Limits
+from echopix_cli.times import TIME_HELP, clock, parse_time
 
 ENVIRONMENT_PREFIX = "ECHOPIX_"
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
@@ -22,12 +24,16 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One named value: how to read it from text, what holds when nobody says (or finds that), and what it means."""
+    """One named value: how to read it from text, what holds when nobody says (or finds that), and what it means.
+
+    ``metavar`` stands for its value in help; of a closed list it holds all of it, as ``auto|none``.
+    """
 
     name: str
     parse: Callable[[str], Any]
     default: Any
     help: str
+    metavar: str = ""
 
     @property
     def variable(self) -> str:
@@ -51,7 +57,10 @@ def _boolean(text: str) -> bool:
 
 def _bounded(kind: Callable[[str], Any], low: float, what: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(what) from None
         if not low <= value < float("inf"):
             raise ValueError(what)
         return value
@@ -60,46 +69,53 @@ def _bounded(kind: Callable[[str], Any], low: float, what: str) -> Callable[[str
 
 
 def parse_budget(text: str) -> float:
-    """A fraction in (0, 1]; ValueError otherwise."""
-    value = float(text)
+    """A fraction in (0, 1], or a percentage such as ``10%``; ValueError otherwise."""
+    stripped = text.strip()
+    try:
+        value = float(stripped.removesuffix("%")) / (100 if stripped.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
     if not 0.0 < value <= 1.0:
-        raise ValueError("a budget is the fraction of audio-visual tokens kept, above 0 and at most 1")
+        raise ValueError("a budget is the share of audio-visual tokens kept: 0.1 or 10%, above 0 and at most 1")
     return value
 
 
-def _seconds(text: str) -> float:
-    from echopix_cli.media import parse_time
-
-    return parse_time(text)
-
-
 def _duration(text: str) -> float:
-    seconds = _seconds(text)
+    seconds = parse_time(text)
     if seconds <= 0:
-        raise ValueError("expected a time above 0, in seconds or hh:mm:ss")
+        raise ValueError(f"expected a time above 0: {TIME_HELP}")
     return seconds
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
-            raise ValueError(f"expected one of {', '.join(words)}")
+            near = get_close_matches(text, words, 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"expected one of {', '.join(words)}{meant}")
         return text
 
     return parse
 
 
-_SIZE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[kKMGT]?)(?P<binary>i?)B?")
+_SIZE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[kKmMgGtT]?)(?P<binary>i?)[bB]?")
 
 
 def _size(text: str) -> int:
     """Bytes from ``512MiB``, ``4 GB`` or a plain number; ``kB`` is a thousand, ``KiB`` 1024."""
     match = _SIZE.fullmatch(text)
     if match is None or (match["binary"] and not match["unit"]):
-        raise ValueError("expected a size such as 4GiB, 500MB, or 0")
+        raise ValueError("expected a number of bytes, or a size such as 8G, 4GiB or 500MB")
     base = 1024 if match["binary"] else 1000
     factor: int = base ** " KMGT".index(match["unit"].upper() or " ")
     return round(float(match["count"]) * factor)
+
+
+def _positive_size(text: str) -> int:
+    size = _size(text)
+    if not size:
+        raise ValueError("expected a size above 0, such as 8G")
+    return size
 
 
 def _user_cache() -> str:
@@ -118,6 +134,8 @@ def _device(text: str) -> str:
     raise ValueError("expected auto, cpu, cuda or cuda:N")
 
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICES = "auto|cpu|cuda|cuda:N"
 QUANTIZATIONS = ("auto", "none", "int8", "nf4")
 # A model has cs2 or question-attention, and all the controls.
 SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
@@ -138,8 +156,9 @@ SETTINGS: tuple[Setting, ...] = (
         "sieve",
         _one_of(*SIEVES),
         "auto",
-        "what chooses the tokens: auto (cs2 where the model has it, else question-attention), or a control: "
-        "per-modality, uniform, random, none",
+        "what chooses the tokens: auto takes cs2 where the model has it, else question-attention; per-modality, "
+        "uniform, random and none are controls",
+        "|".join(SIEVES),
     ),
     Setting(
         "prefilter",
@@ -153,14 +172,15 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "decoder layer at which question-attention chooses; without it a third of the layers",
     ),
-    Setting("device", _device, "auto", "auto, cpu, cuda or cuda:N"),
-    Setting("dtype", _one_of("auto", "float32", "bfloat16", "float16"), "auto", "precision of the weights"),
+    Setting("device", _device, "auto", "where the model runs; auto takes a GPU where there is one", _DEVICES),
+    Setting("dtype", _one_of(*DTYPES), "auto", "precision of the weights", "|".join(DTYPES)),
     Setting(
         "quantize",
         _one_of(*QUANTIZATIONS),
         "auto",
-        "hold the linear layers of decoder and CS2 in fewer bits, in a copy made once: none, int8 or nf4; auto takes "
-        "nf4 on a GPU for models of 2 GiB and more, else none",
+        "hold the linear layers of decoder and CS2 in fewer bits, in a copy made once; auto takes nf4 on a GPU for "
+        "models of 2 GiB and more, else none",
+        "|".join(QUANTIZATIONS),
     ),
     Setting(
         "keep_source",
@@ -174,10 +194,10 @@ SETTINGS: tuple[Setting, ...] = (
         "max_pixels",
         _bounded(int, 784, "expected a whole number of at least 784"),
         105_369,
-        "most pixels of a resized frame (105369, unless the model was trained with other frames)",
+        "most pixels of a resized frame, unless the model was trained with other frames",
     ),
-    Setting("start", _seconds, None, "begin here: seconds or hh:mm:ss"),
-    Setting("end", _seconds, None, "stop here: seconds or hh:mm:ss"),
+    Setting("start", parse_time, None, f"begin here: {TIME_HELP}"),
+    Setting("end", parse_time, None, f"stop here: {TIME_HELP}"),
     Setting("no_audio", _boolean, False, "leave the sound out"),
     Setting("no_video", _boolean, False, "leave the picture out"),
     Setting("audio_track", _bounded(int, 0, "expected a track number, from 0"), None, "which audio track, from 0"),
@@ -219,19 +239,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "limit_decoded_bytes",
-        _bounded(int, 1, _POSITIVE),
+        _positive_size,
         _LIMITS.max_decoded_bytes,
         "most bytes that the picture and sound of one file may expand to: 3 a pixel, 4 a sample",
     ),
     Setting(
         "limit_frame_bytes",
-        _bounded(int, 1, _POSITIVE),
+        _positive_size,
         _LIMITS.max_frame_bytes,
         "most bytes of one file's sampled frames, resized",
     ),
     Setting(
         "limit_memory",
-        _bounded(int, 1, _POSITIVE),
+        _positive_size,
         _LIMITS.max_memory,
         "most bytes of memory that reading one file may take",
     ),
@@ -239,19 +259,19 @@ SETTINGS: tuple[Setting, ...] = (
         "limit_picture_seconds",
         _duration,
         _LIMITS.max_picture_seconds,
-        "longest picture that is sampled at once: seconds or hh:mm:ss",
+        "longest picture that is sampled at once",
     ),
     Setting(
         "limit_sound_seconds",
         _duration,
         _LIMITS.max_sound_seconds,
-        "longest sound that is read at once: seconds or hh:mm:ss",
+        "longest sound that is read at once",
     ),
     Setting(
         "timeout",
-        _bounded(float, 1e-3, "expected a number of seconds above 0"),
+        _duration,
         600.0,
-        "seconds that reading one file of a batch may take",
+        "seconds that reading one file of a batch may take, or a time such as 10m",
     ),
     Setting("quiet", _boolean, False, "print the answer only"),
     Setting("verbose", _boolean, False, "print more about media and model"),
@@ -259,6 +279,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("no_color", _boolean, False, "no colours"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+_OTHER_VARIABLES = ("CONFIG", "REQUIRE_GPU")  # another config file; the tests' own
 _MODELS = "models"  # the table of the config file that holds names, not settings
 
 
@@ -281,9 +302,18 @@ def read_file(path: Path) -> dict[str, Any]:
     values = _read_toml(path)
     values.pop(_MODELS, None)
     if unknown := sorted(set(values) - set(_BY_NAME)):
-        known = ", ".join(_BY_NAME)
-        raise UsageError(f"{path} sets {', '.join(map(repr, unknown))}, which is no setting", f"settings are: {known}")
+        near = get_close_matches(unknown[0], _BY_NAME, 1)
+        hint = near[0] if near else f"settings are: {', '.join(_BY_NAME)}"
+        raise UsageError(f"{path} sets {', '.join(map(repr, unknown))}, which is no setting", hint)
     return values
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """``ECHOPIX_*`` variables that nothing reads, each with the nearest name that something does, or an empty text."""
+    known = [setting.variable for setting in SETTINGS] + [ENVIRONMENT_PREFIX + name for name in _OTHER_VARIABLES]
+    names = os.environ if environment is None else environment
+    unknown = sorted(name for name in names if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    return [(name, next(iter(get_close_matches(name, known, 1)), "")) for name in unknown]
 
 
 def read_models(path: Path | None = None) -> dict[str, str]:
@@ -362,7 +392,7 @@ def resolve(
     }
     start, end = resolved["start"].value, resolved["end"].value
     if start is not None and end is not None and end <= start:
-        raise UsageError(f"--end {end:g} s is not after --start {start:g} s", "give an end later than the start")
+        raise UsageError(f"--end {clock(end)} is not after --start {clock(start)}", "give an end later than the start")
     return resolved
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from difflib import get_close_matches
 from typing import Annotated, NoReturn
 
 import typer
@@ -11,16 +12,18 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.ask import ask
 from echopix_cli.cli.bench import bench
 from echopix_cli.cli.cache import cache
+from echopix_cli.cli.completion import SHELLS, current_shell, install, script
 from echopix_cli.cli.config import config
 from echopix_cli.cli.doctor import doctor
 from echopix_cli.cli.evaluate import evaluate
+from echopix_cli.cli.help import help_text
 from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
 from echopix_cli.cli.models import models
 from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
 from echopix_cli.cli.train import train
-from echopix_cli.errors import EchopixError, ExitCode, described
+from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
 from echopix_cli.settings import resolve
 
 EPILOG = (
@@ -47,19 +50,60 @@ app.command()(doctor)
 app.command()(config)
 
 
+@app.command("help")
+def help_command(
+    ctx: typer.Context,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="whose help; none for all", show_default=False)
+    ] = None,
+) -> None:
+    """Show the help of a command."""
+    assert ctx.parent is not None
+    shown, own = ctx.parent.command, ctx.parent
+    for name in command or []:
+        below = getattr(shown, "commands", {})
+        if name not in below:
+            near = get_close_matches(name, below, 1)
+            hint = " ".join([own.command_path, *(near or ["--help"])])
+            raise UsageError(f"{own.command_path} has no command {name!r}", hint)
+        shown = below[name]
+        own = typer.Context(shown, info_name=name, parent=own)
+    Output().answer(help_text(shown, own))
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         Output().answer(f"echopix {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version and exit")
     ] = False,
+    install_completion: Annotated[
+        bool, typer.Option("--install-completion", help="install the completion of your shell ($SHELL) and exit")
+    ] = False,
+    show_completion: Annotated[
+        str | None,
+        typer.Option(
+            "--show-completion", metavar="|".join(SHELLS), help="print a completion and exit", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Options before the command."""
+    if install_completion:
+        Output().notice(install(current_shell()))
+    elif show_completion is not None:
+        Output().answer(script(show_completion), end="")
+    elif ctx.invoked_subcommand is not None:
+        return
+    elif not sys.argv[1:]:
+        Output().stderr.write(help_text(ctx.command, ctx) + "\n")
+        raise typer.Exit(ExitCode.USAGE)
+    raise typer.Exit
 
 
 def _preference(name: str) -> bool:
@@ -84,7 +128,9 @@ def main() -> NoReturn:
     occupy_closed_streams()
     code = int(ExitCode.OK)
     try:
-        code = app(standalone_mode=False) or code  # typer hands back the code of typer.Exit; commands return nothing
+        code = (
+            app(prog_name="echopix", standalone_mode=False) or code
+        )  # typer hands back the code of typer.Exit; commands return nothing
     except EchopixError as error:
         _fail(error)
     except WRONG_USE as error:

@@ -85,7 +85,9 @@ def ask(
     ] = None,
     choices: Annotated[
         str | None,
-        typer.Option("--choices", metavar="A|B|…", help="answer with one of these", show_default=False),
+        typer.Option(
+            "--choices", metavar="A|B|…", help="answer with one of these", rich_help_panel=opt.MODEL, show_default=False
+        ),
     ] = None,
     question: opt.Questions = None,
     questions: Annotated[

@@ -77,4 +77,4 @@ def cells(record: dict[str, Any]) -> tuple[str, ...]:
         "notices": "; ".join(record.get("notices", ())),
         "error": None if error is None else error["message"],
     }
-    return tuple("" if own[name] is None else inert(str(own[name])).replace("\r", "") for name in COLUMNS)
+    return tuple("" if own[name] is None else inert(str(own[name]).replace("\r\n", "\n")) for name in COLUMNS)

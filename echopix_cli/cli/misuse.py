@@ -65,7 +65,8 @@ def _described(option: Parameter) -> str:
 def _wanted(raw: Any, message: str) -> str:
     """What fits, said of a value that does not; ``message`` is the library's word for it."""
     low, high = getattr(raw, "min", None), getattr(raw, "max", None)
-    kind = "a whole number" if "integer" in message or "int" in str(getattr(raw, "default", "")) else "a number"
+    whole = any(isinstance(value, int) for value in (low, high, raw.default)) or "integer" in message
+    kind = "a whole number" if whole else "a number"
     about_numbers = any(word in message for word in ("integer", "float", "number", "range", "greater", "less"))
     if not about_numbers:
         return message.rpartition(": ")[2].rstrip(".") or message

@@ -9,43 +9,45 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from echopix_cli.cli.help import Command, Group
 from echopix_cli.cli.output import Output
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.settings import SETTINGS, Resolved, parse_budget, resolve
+from echopix_cli.settings import SETTINGS, Resolved, parse_budget, resolve, unknown_variables
 from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine, GenerationOptions, SieveOptions, Workload
     from echopix_cli.media import DecodePlan, Limits, MediaInfo
 
-_HELP = {setting.name: setting.help for setting in SETTINGS}
+_SETTING = {setting.name: setting for setting in SETTINGS}
 
 
 def _option(name: str, *flags: str, metavar: str | None = None, panel: str | None = None) -> Any:
     """A shared option. Its default is None: who said what is settled in one place, ``settings``."""
     flags = flags or (f"--{name.replace('_', '-')}",)
-    return typer.Option(*flags, help=_HELP[name], metavar=metavar, rich_help_panel=panel, show_default=False)
+    metavar = metavar or _SETTING[name].metavar or None
+    return typer.Option(*flags, help=_SETTING[name].help, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
-_MEDIA, _MODEL, _SHOW = "What to take from the media", "Model and answer", "What to print"
+_MEDIA, MODEL, _SHOW = "What to take from the media", "Model and answer", "What to print"
 _MANY = "Many files and questions"
 
-Budget = Annotated[str | None, _option("budget", "--budget", "-b", metavar="FRACTION", panel=_MODEL)]
-Sieve = Annotated[str | None, _option("sieve", metavar="NAME", panel=_MODEL)]
-Prefilter = Annotated[bool | None, _option("prefilter", "--prefilter/--no-prefilter", panel=_MODEL)]
-QuestionLayer = Annotated[str | None, _option("question_layer", metavar="N", panel=_MODEL)]
-Model = Annotated[str | None, _option("model", "--model", "-m", metavar="NAME|DIR", panel=_MODEL)]
-Device = Annotated[str | None, _option("device", metavar="DEVICE", panel=_MODEL)]
-Dtype = Annotated[str | None, _option("dtype", metavar="DTYPE", panel=_MODEL)]
-Quantize = Annotated[str | None, _option("quantize", metavar="auto|none|int8|nf4", panel=_MODEL)]
-KeepSource = Annotated[bool | None, _option("keep_source", "--keep-source/--drop-source", panel=_MODEL)]
-System = Annotated[str | None, _option("system", metavar="TEXT", panel=_MODEL)]
-MaxNewTokens = Annotated[str | None, _option("max_new_tokens", metavar="N", panel=_MODEL)]
-Temperature = Annotated[str | None, _option("temperature", metavar="T", panel=_MODEL)]
+Budget = Annotated[str | None, _option("budget", "--budget", "-b", metavar="FRACTION", panel=MODEL)]
+Sieve = Annotated[str | None, _option("sieve", panel=MODEL)]
+Prefilter = Annotated[bool | None, _option("prefilter", "--prefilter/--no-prefilter", panel=MODEL)]
+QuestionLayer = Annotated[str | None, _option("question_layer", metavar="N", panel=MODEL)]
+Model = Annotated[str | None, _option("model", "--model", "-m", metavar="NAME|DIR", panel=MODEL)]
+Device = Annotated[str | None, _option("device", panel=MODEL)]
+Dtype = Annotated[str | None, _option("dtype", panel=MODEL)]
+Quantize = Annotated[str | None, _option("quantize", panel=MODEL)]
+KeepSource = Annotated[bool | None, _option("keep_source", "--keep-source/--drop-source", panel=MODEL)]
+System = Annotated[str | None, _option("system", metavar="TEXT", panel=MODEL)]
+MaxNewTokens = Annotated[str | None, _option("max_new_tokens", metavar="N", panel=MODEL)]
+Temperature = Annotated[str | None, _option("temperature", metavar="T", panel=MODEL)]
 Fps = Annotated[str | None, _option("fps", metavar="RATE", panel=_MEDIA)]
 MaxFrames = Annotated[str | None, _option("max_frames", metavar="N", panel=_MEDIA)]
 MaxPixels = Annotated[str | None, _option("max_pixels", metavar="N", panel=_MEDIA)]
@@ -56,7 +58,7 @@ NoVideo = Annotated[bool | None, _option("no_video", "--no-video/--video", panel
 AudioTrack = Annotated[str | None, _option("audio_track", metavar="N", panel=_MEDIA)]
 VideoTrack = Annotated[str | None, _option("video_track", metavar="N", panel=_MEDIA)]
 Cache = Annotated[bool | None, _option("cache", "--cache/--no-cache", panel=_MEDIA)]
-Timeout = Annotated[str | None, _option("timeout", metavar="SECONDS", panel=_MANY)]
+Timeout = Annotated[str | None, _option("timeout", metavar="TIME", panel=_MANY)]
 Quiet = Annotated[bool | None, _option("quiet", "--quiet", "-q", panel=_SHOW)]
 Verbose = Annotated[bool | None, _option("verbose", "--verbose", "-v", panel=_SHOW)]
 Debug = Annotated[bool | None, _option("debug", "--debug", panel=_SHOW)]
@@ -88,11 +90,29 @@ Questions = Annotated[
 ]
 
 
-def group(name: str, help: str, **more: Any) -> typer.Typer:
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Commands(typer.Typer):
+    """A group whose commands print our help."""
+
+    def command(self, name: str | None = None, **more: Any) -> Callable[[_Function], _Function]:
+        """As of ``typer.Typer``."""
+        return super().command(name, **{"cls": Command, **more})
+
+
+def group(name: str, help: str, **more: Any) -> Commands:
     """A command that consists of commands; ``more`` as of ``typer.Typer``."""
     context = {"help_option_names": ["-h", "--help"]}
-    return typer.Typer(
-        name=name, help=help, no_args_is_help=True, rich_markup_mode=None, context_settings=context, **more
+    return Commands(
+        name=name,
+        help=help,
+        cls=Group,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings=context,
+        **more,
     )
 
 
@@ -125,7 +145,10 @@ class Run:
         """
         settings = resolve({setting.name: flags.get(setting.name) for setting in SETTINGS})
         color = False if settings["no_color"].value else None
-        return cls(settings, Output(quiet=settings["quiet"].value, color=color))
+        output = Output(quiet=settings["quiet"].value, color=color)
+        for name, near in unknown_variables():
+            output.warn(f"{name} is set, and nothing reads it" + (f"; did you mean {near}?" if near else ""))
+        return cls(settings, output)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name].value

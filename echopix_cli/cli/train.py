@@ -1,5 +1,6 @@
 """``echopix train``: fit a sieve to a base model, or the bundled model from nothing."""
 
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import Interrupted, UsageError
+from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.training.loop import Progress, Trainer
@@ -62,7 +64,9 @@ def train(
     seconds: Annotated[float | None, _option("stop after this long; run again to go on", "S", _HOW)] = None,
     batch_size: Annotated[int | None, _option("clips in a batch", "N", _HOW, min=1)] = None,
     accumulate: Annotated[int | None, _option("batches in a step", "N", _HOW, min=1)] = None,
-    optimizer: Annotated[str | None, _option("adamw (default), or muon for the layers' matrices", "NAME", _HOW)] = None,
+    optimizer: Annotated[
+        str | None, _option("adamw (default), or muon for the layers' matrices", "adamw|muon", _HOW)
+    ] = None,
     learning_rate: Annotated[float | None, _option("at its highest", "RATE", _HOW, min=0)] = None,
     warmup: Annotated[int | None, _option("steps until the learning rate is at its highest", "N", _HOW, min=0)] = None,
     decay: Annotated[
@@ -76,7 +80,7 @@ def train(
     checkpoint_every: Annotated[int | None, _option("steps between checkpoints", "N", _HOW, min=1)] = None,
     validate_every: Annotated[int | None, _option("steps between validations (scenes)", "N", _HOW, min=1)] = None,
     validate_batches: Annotated[int | None, _option("batches of a validation; 0 for none", "N", _HOW, min=0)] = None,
-    seed: Annotated[int | None, _option("of everything random", "N", _HOW)] = None,
+    seed: Annotated[int | None, _option("of everything random", "N", _HOW, min=0)] = None,
     threads: Annotated[int | None, _option("CPU threads for the arithmetic", "N", _HOW, min=1)] = None,
     workers: Annotated[
         int | None,
@@ -99,11 +103,14 @@ def train(
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option("--export", metavar="DIR", help="train nothing; write the run's model there, in --dtype"),
+        typer.Option(
+            "--export", metavar="DIR", help="train nothing; write the run's model into a new folder, in --dtype"
+        ),
     ] = None,
     without_sieve: Annotated[
         bool, typer.Option("--without-sieve", help="with --export: as a stock checkpoint, for --rope-axes 3 runs")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace a picture that exists", show_default=False)] = False,
     json: opt.Json = False,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -125,12 +132,16 @@ def train(
     wanted |= {name: run[name] for name in _SETTLED if run.settings[name].origin != "default"}
     if family:
         wanted["families"] = tuple(family)
+    if export is not None:
+        _require_run(out, export)
     recipe = _recipe(run, out, wanted)
     if plot is not None:
         from echopix_cli.evaluation.plot import check_plot
 
         check_plot(plot)
         check_target(plot)
+        if plot.exists() and not force:
+            raise UsageError(f"{plot} exists", "add --force to replace it, or choose another name")
     import torch
 
     if threads:
@@ -144,8 +155,13 @@ def train(
     with memory_errors(where, "try --adapters 16, --checkpointing, a smaller --batch-size or --max-frames"):
         with run.output.progress("preparing the model"):
             trainer = Trainer(begin(recipe, where), recipe, out, workers=workers)
+        first = trainer.step
         if export is not None:
-            _export(trainer, export, run["dtype"], without_sieve)
+            if not first:
+                raise UsageError(f"the run in {out} has no checkpoint of a step", f"echopix train --out {out} goes on")
+            with run.output.progress(f"writing {export}"):
+                _export(trainer, export, run["dtype"], without_sieve)
+            run.output.notice(f"{export} holds the model after step {first} of {recipe.steps}")
             return
         with run.output.progress(f"training {out}") as say:
             trainer.watch = lambda progress: say(_line(progress))
@@ -155,13 +171,22 @@ def train(
         write_whole(plot, draw_curves(out, plot.suffix.lower()))
     if interrupted:
         done = f"Interrupted after step {trainer.step} of {recipe.steps}"
-        raise Interrupted(f"{done}; echopix train --out {out} goes on", interrupted[0])
+        raise Interrupted(f"{done}; echopix train --out {shlex.quote(str(out))} goes on", interrupted[0])
     if json:
         run.output.record(
             {"schema_version": SCHEMA_VERSION, "out": str(out), "step": trainer.step, "recipe": asdict(recipe)}
         )
-    done = "finished" if trainer.step >= recipe.steps else f"step {trainer.step} of {recipe.steps}"
-    run.output.notice(f"{done}; echopix ask --model {out} FILE QUESTION")
+    run.output.notice(_ending(out, first, trainer.step, recipe.steps, seconds))
+
+
+def _ending(out: Path, first: int, step: int, steps: int, seconds: float | None) -> str:
+    """Why a run ended, and what comes next."""
+    again, folder = f"echopix train --out {shlex.quote(str(out))}", shlex.quote(str(out))
+    if step < steps:
+        return f"stopped after {seconds:g} s (--seconds) at step {step} of {steps}; {again} goes on"
+    if first == step:
+        return f"all {steps} steps were taken before; {again} --steps N with a larger N goes on"
+    return f"finished after step {steps}; echopix ask --model {folder} FILE QUESTION"
 
 
 _SETTLED = ("fps", "max_frames", "max_pixels")  # these come as settings: flag, environment or file
@@ -213,6 +238,20 @@ def _recipe(run: opt.Run, out: Path, wanted: dict[str, Any]) -> "Recipe":
     return replace(Recipe(**fresh), **wanted)
 
 
+def _require_run(out: Path, export: Path) -> None:
+    """Refuse to write a model that nobody trained, or over something else.
+
+    Raises:
+        UsageError: there is no run, or the folder to be written holds something.
+    """
+    from echopix_cli.training.recipe import Recipe
+
+    if Recipe.load(out) is None:
+        raise UsageError(f"there is no run in {out}", "name a folder that echopix train --out has written")
+    if export.exists() and (not export.is_dir() or any(export.iterdir())):
+        raise UsageError(f"{export} exists and is not an empty folder", "give --export a new folder")
+
+
 def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -> None:
     import torch
 
@@ -231,9 +270,8 @@ def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -
 
 def _line(progress: "Progress") -> str:
     left = (progress.steps - progress.step) * progress.step_seconds
-    hours, minutes = divmod(round(left / 60), 60)
-    remaining = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+    name = "answer" if "answer" in progress.losses else "loss"
     return (
-        f"step {progress.step}/{progress.steps}, loss {progress.losses.get('answer', progress.losses['loss']):.3f}, "
-        f"{progress.step_seconds:.2f} s a step, {remaining} left"
+        f"step {progress.step}/{progress.steps}, {'answer loss' if name == 'answer' else 'sum of losses'} "
+        f"{progress.losses[name]:.3f}, {progress.step_seconds:.2f} s a step, {clock(left)} left"
     )

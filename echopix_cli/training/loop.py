@@ -32,7 +32,7 @@ METRICS = "metrics.jsonl"
 _STATE = "training_state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what the optimizers keep of a parameter
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
-_SCENES_OF_A_SEED = 10_000_000  # another seed trains on other scenes
+_SCENES_OF_A_SEED, _SEEDS = 10_000_000, 2**20  # another seed trains on other scenes; seed 0 on the last ones
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Trainer:
             pack=pack,
             questions=recipe.questions,
             sparse=recipe.stage == "towers",
-            first=(recipe.seed - 1) * _SCENES_OF_A_SEED if split == "train" else 0,
+            first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split == "train" else 0,
         )
 
     def update(self, batches: list[Batch | None]) -> dict[str, float]:

@@ -289,3 +289,47 @@ def test_data_of_which_nothing_can_be_read(
     ran = command("train", "--out", tmp_path / "run", *flags)
     assert ran.code == 4
     assert "none of a step's files could be decoded" in " ".join(ran.err.split())
+
+
+def test_nothing_is_exported_that_was_not_trained(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    ran = command("train", "--out", tmp_path / "typo", "--export", tmp_path / "model")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"there is no run in {tmp_path / 'typo'}" in ran.err
+    assert os.listdir(tmp_path) == []
+    flags = ["--out", tmp_path / "run", "--base", random_checkpoint, "--steps", 2, "--seed", 0, *QUICK]
+    assert command("train", *flags, "--seconds", 1e-9).code == 0  # seed 0 is a seed like any other
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "film.mp4").write_bytes(b"precious")
+    ran = command("train", "--out", tmp_path / "run", "--export", tmp_path / "taken")
+    assert (ran.code, os.listdir(tmp_path / "taken")) == (2, ["film.mp4"])
+    (tmp_path / "run" / "training_state.safetensors").unlink()
+    ran = command("train", "--out", tmp_path / "run", "--export", tmp_path / "model")
+    assert (ran.code, (tmp_path / "model").exists()) == (2, False)
+    assert "no checkpoint" in ran.err
+
+
+def test_a_run_says_why_it_stopped_and_how_it_goes_on(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    flags = ["--out", run, "--base", random_checkpoint, "--steps", 2, *QUICK]
+    said = command("train", *flags, "--seconds", 1e-9).err
+    assert f"stopped after 1e-09 s (--seconds) at step 1 of 2; echopix train --out '{run}' goes on" in said
+    assert f"finished after step 2; echopix ask --model '{run}' FILE QUESTION" in command("train", "--out", run).err
+    assert "all 2 steps were taken before" in command("train", "--out", run).err
+
+
+def test_a_picture_is_replaced_only_where_that_is_meant(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "photo.png"
+    picture.write_bytes(b"precious")
+    ran = command("train", "--out", tmp_path / "run", "--base", random_checkpoint, *QUICK, "--plot", picture)
+    assert (ran.code, picture.read_bytes()) == (2, b"precious")
+    assert "--force" in ran.err
+
+
+def test_the_loss_that_is_shown_is_named() -> None:
+    from echopix_cli.cli.train import _line
+    from echopix_cli.training.loop import Progress
+
+    assert _line(Progress(3, 63, {"answer": 0.5, "loss": 2.0}, 1.0)).startswith("step 3/63, answer loss 0.500, 1.00 s")
+    assert _line(Progress(3, 63, {"hearing": 0.5, "loss": 2.0}, 1.0)).endswith(
+        "sum of losses 2.000, 1.00 s a step, 1:00 left"
+    )

@@ -1,0 +1,66 @@
+"""Installing the shell completions that come with the program."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.files import write_whole
+
+SHELLS = ("bash", "zsh", "fish")
+_FILES = {"bash": "echopix.bash", "zsh": "_echopix", "fish": "echopix.fish"}
+_OURS = ("completions/generate.py", "_ECHOPIX_COMPLETE")  # what this program's scripts hold, this and older ones
+
+
+def script(shell: str) -> str:
+    """The completion of a shell, as text.
+
+    Raises:
+        UsageError: there is none for this shell.
+        EchopixError: it is not there.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"there is no completion for {shell or 'this shell'}", f"--install-completion {SHELLS[0]}")
+    package = Path(str(files("echopix_cli")))
+    for folder in (package / "completions", package.parent / "completions"):  # installed; in a checkout
+        if (folder / _FILES[shell]).is_file():
+            return (folder / _FILES[shell]).read_text(encoding="utf-8")
+    raise EchopixError("the completions are not beside the program", "install echopix again")
+
+
+def current_shell() -> str:
+    """The name of the shell that this person's account uses."""
+    return os.path.basename(os.environ.get("SHELL", ""))
+
+
+def target(shell: str) -> Path:
+    """Where a shell looks for completions of one person."""
+    home = Path.home()
+    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return {
+        "bash": data / "bash-completion" / "completions" / "echopix",
+        "zsh": home / ".zfunc" / "_echopix",
+        "fish": config / "fish" / "completions" / "echopix.fish",
+    }[shell]
+
+
+def install(shell: str) -> str:
+    """Put a completion where its shell looks for it; what is to be done then, in words.
+
+    Raises:
+        UsageError: there is none for this shell, or something else lies in its place.
+        EchopixError: the disk refuses.
+    """
+    text, path = script(shell), target(shell)
+    if path.exists() and not any(mark in path.read_text(errors="replace") for mark in _OURS):
+        raise UsageError(f"{path} is not of this program", f"echopix --show-completion {shell} > FILE")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EchopixError(f"cannot write to {path.parent}: {error.strerror}") from error
+    write_whole(path, text.encode())
+    zsh = "; where ~/.zshrc has no such line yet, add: fpath+=~/.zfunc; autoload -U compinit; compinit"
+    return f"{path} is written; it works in the next {shell}{zsh if shell == 'zsh' else ''}"

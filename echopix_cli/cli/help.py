@@ -1,0 +1,124 @@
+"""Help: options in named groups with what is allowed and what holds without them, and examples; as wide as the
+terminal."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from echopix_cli.cli.parameters import OTHER, Parameter, parameters_of
+
+_WIDEST_LABEL = 30  # characters; what is longer has its text below it
+_NARROW = 70  # columns, below which all texts stand below their labels
+
+
+class Command(TyperCommand):
+    """A command with our help."""
+
+    def get_help(self, ctx: Any) -> str:
+        """All of it."""
+        return help_text(self, ctx)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """``--help``, which writes as everything else is written."""
+        return _written(super().get_help_option(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands with our help."""
+
+    def get_help(self, ctx: Any) -> str:
+        """All of it."""
+        return help_text(self, ctx)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """``--help``, which writes as everything else is written."""
+        return _written(super().get_help_option(ctx))
+
+
+def _written(option: Any) -> Any:
+    def show(ctx: Any, param: Any, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            from echopix_cli.cli.output import Output
+
+            Output().answer(ctx.get_help())
+            ctx.exit()
+
+    option.callback = show
+    return option
+
+
+def help_text(command: Any, ctx: Any) -> str:
+    """A command's help."""
+    width = shutil.get_terminal_size().columns
+    return "\n".join(_lines(command, ctx.command_path, width))
+
+
+def usage_of(command: Any, path: str) -> str:
+    """How a command is called."""
+    words = [path, "[OPTIONS]"]
+    for own in parameters_of(command):
+        if not own.names:
+            word = own.value + ("…" if own.repeats else "")
+            words.append(word if own.required else f"[{word}]")
+    return " ".join([*words, *(["COMMAND …"] if hasattr(command, "commands") else [])])
+
+
+def summary_of(command: Any) -> str:
+    """The first line of what a command says of itself, which is a sentence."""
+    return inspect.cleandoc(command.help or "").partition("\n")[0]
+
+
+def examples_of(path: str) -> tuple[tuple[str, str], ...]:
+    """What to type and what it does; ``path`` is a command's, with the program's name before it."""
+    from echopix_cli.cli.examples import EXAMPLES
+
+    return EXAMPLES.get(path.partition(" ")[2], ())
+
+
+def groups_of(command: Any) -> dict[str, list[Parameter]]:
+    """Options and arguments by heading, in the order in which headings first appear; ``Other`` comes last."""
+    grouped: dict[str, list[Parameter]] = {}
+    for own in parameters_of(command):
+        grouped.setdefault(own.group, []).append(own)
+    last = grouped.pop(OTHER)
+    return {**grouped, OTHER: last}
+
+
+def _lines(command: Any, path: str, width: int) -> Iterator[str]:
+    yield from textwrap.wrap(f"Usage: {usage_of(command, path)}", width, subsequent_indent="       ")
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        yield ""
+        yield from textwrap.wrap(paragraph, width)
+    if examples := examples_of(path):
+        yield "\nExamples:"
+        for line, what in examples:
+            yield f"  {line}"
+            yield from textwrap.wrap(what, width, initial_indent="      ", subsequent_indent="      ")
+    for title, members in groups_of(command).items():
+        yield f"\n{title}:"
+        yield from _columns([(own.label, own.text) for own in members], width)
+    if hasattr(command, "commands"):
+        yield "\nCommands:"
+        yield from _columns([(name, summary_of(below)) for name, below in command.commands.items()], width)
+    if command.epilog:
+        yield ""
+        yield from textwrap.wrap(command.epilog, width)
+
+
+def _columns(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
+    """Labels on the left, texts beside them or, where that is too narrow, below."""
+    label_width = 2 if width < _NARROW else min(_WIDEST_LABEL, max(len(label) for label, _ in rows))
+    indent = " " * (label_width + 4)
+    for label, text in rows:
+        lines = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent) or [""]
+        if len(label) > label_width:
+            yield f"  {label}"
+        else:
+            lines[0] = f"  {label:{label_width}}  {lines[0][len(indent) :]}".rstrip()
+        yield from (line for line in lines if line)
