@@ -21,10 +21,10 @@ from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
 from echopix_cli.cli.parameters import Parameter, parameters_of
 from echopix_cli.scenes import FAMILIES, SPLITS
 from echopix_cli.settings import SIEVES
-from echopix_cli.weights.registry import AUTO, REGISTERED
+from echopix_cli.weights.registry import AUTO, BUNDLED, REGISTERED
 
 HERE = Path(__file__).parent
-NAMES = tuple(model.name for model in REGISTERED)
+NAMES = (BUNDLED, *(model.name for model in REGISTERED))
 # Values that stand in no metavar, because they are many, or are read elsewhere when the program runs.
 WORDS = {
     "--family": FAMILIES,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
+import echopix_cli
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import write_whole
 
 SHELLS = ("bash", "zsh", "fish")
 _FILES = {"bash": "echopix.bash", "zsh": "_echopix", "fish": "echopix.fish"}
@@ -23,7 +22,7 @@ def script(shell: str) -> str:
     """
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for {shell or 'this shell'}", f"--install-completion {SHELLS[0]}")
-    package = Path(str(files("echopix_cli")))
+    package = Path(echopix_cli.__file__).parent
     for folder in (package / "completions", package.parent / "completions"):  # installed; in a checkout
         if (folder / _FILES[shell]).is_file():
             return (folder / _FILES[shell]).read_text(encoding="utf-8")
@@ -54,6 +53,8 @@ def install(shell: str) -> str:
         UsageError: there is none for this shell, or something else lies in its place.
         EchopixError: the disk refuses.
     """
+    from echopix_cli.files import write_whole
+
     text, path = script(shell), target(shell)
     if path.exists() and not any(mark in path.read_text(errors="replace") for mark in _OURS):
         raise UsageError(f"{path} is not of this program", f"echopix --show-completion {shell} > FILE")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
 from pathlib import Path
+
+import echopix_cli
 
 NAME = "demo"
 QUESTION = "What instrument is playing?"
@@ -12,7 +13,7 @@ QUESTION = "What instrument is playing?"
 
 def demo_clip() -> Path:
     """The clip that comes with the program."""
-    return Path(str(files("echopix_cli") / "assets" / "demo.mp4"))
+    return Path(echopix_cli.__file__).parent / "assets" / "demo.mp4"
 
 
 def right_answer() -> str:

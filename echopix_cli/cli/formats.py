@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from echopix_cli.cli.output import Output, inert
@@ -55,6 +53,9 @@ class Records:
         if self._form == "tsv":
             self._output.answer("\t".join(value.translate(_TSV_ESCAPES) for value in values))
             return
+        import csv
+        import io
+
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(values)
         self._output.answer(line.getvalue())

@@ -44,7 +44,7 @@ def explained(error: Any) -> UsageError:
         return UsageError(f"{name}: {_wanted(raw, message)}", _described(own))
     if found := re.match(r"No such command '(.*?)'\.", message):
         return _no_command(found[1], command, context, more)
-    if found := re.match(r"Got unexpected extra arguments? \((.*)\)", message):
+    if found := re.match(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", message):
         return UsageError(f"{command} takes no argument {found[1]}", more)
     if message.startswith("Missing command"):
         return UsageError(f"{command} needs a command", more)
@@ -65,7 +65,8 @@ def _described(option: Parameter) -> str:
 def _wanted(raw: Any, message: str) -> str:
     """What fits, said of a value that does not; ``message`` is the library's word for it."""
     low, high = getattr(raw, "min", None), getattr(raw, "max", None)
-    whole = any(isinstance(value, int) for value in (low, high, raw.default)) or "integer" in message
+    annotation = getattr(getattr(raw, "type_descriptor", None), "annotation", None)
+    whole = annotation is int or "integer" in getattr(getattr(raw, "type", None), "name", "")  # of an older typer
     kind = "a whole number" if whole else "a number"
     about_numbers = any(word in message for word in ("integer", "float", "number", "range", "greater", "less"))
     if not about_numbers:

@@ -182,7 +182,8 @@ HEAVY = ("torch", "transformers", "av", "bitsandbytes", "soundfile", "numpy", "h
         (["models", "pull", "--help"], {}),
         (["--version"], {}),
         (["config"], {}),
-        ([], {"_ECHOPIX_COMPLETE": "complete_bash", "COMP_WORDS": "echopix ask --bud", "COMP_CWORD": "2"}),
+        (["help", "models", "pull"], {}),
+        (["--show-completion", "bash"], {}),
     ],
 )
 def test_nothing_heavy_is_imported_to_show_help(arguments: list[str], environment: dict[str, str]) -> None:

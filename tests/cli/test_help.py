@@ -1,0 +1,250 @@
+"""Help, the manual page, completions, and what a wrong command line is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from places import ROOT
+
+from echopix_cli.cli.completion import SHELLS, target
+from echopix_cli.cli.examples import EXAMPLES
+from echopix_cli.cli.parameters import Parameter, choices_in, parameters_of
+
+sys.path.insert(0, str(ROOT / "completions"))
+import generate
+
+TREE = {command.name: command for command in generate.command_tree()}
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+@pytest.mark.parametrize("name", TREE)
+def test_help_fits_and_names_everything(command: Any, monkeypatch: pytest.MonkeyPatch, name: str, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    asked = command("help", *name.split())
+    assert asked.code == 0
+    assert asked.out == command(*name.split(), "--help").out
+    examples = {f"  {line}" for line, _ in EXAMPLES[name]}
+    assert len(examples) == 3
+    lines = asked.out.splitlines()
+    assert examples <= set(lines)
+    assert all(len(line) <= columns for line in lines if line not in examples)
+    for python in ("INTEGER", "TEXT ", "list[", "<int>", "PATH ", "FLOAT", "None", "Optional"):
+        assert f" {python}" not in asked.out.replace("TEXT  ", "").replace(" TEXT ", " ") or python == "TEXT "
+    flat = " ".join(asked.out.split())
+    for own in parameters_of(TREE[name].part):
+        assert own.label in asked.out
+        assert own.text in flat or own.text.replace("- ", "-") in flat.replace("- ", "-")
+        if own.default:
+            assert f"[default: {own.default}]" in flat
+
+
+def test_help_says_defaults_and_allowed_values(command: Any) -> None:
+    shown = " ".join(command("ask", "--help").out.split())
+    assert "most frames sampled from one clip [default: 120]" in shown
+    assert "--quantize auto|none|int8|nf4" in shown
+    assert "[auto, float32, bfloat16, float16] [default: auto]" in shown
+
+
+def test_choices_are_those_that_the_program_takes() -> None:
+    """Whatever a metavar lists is what is read, and the other way round."""
+    from echopix_cli import settings
+    from echopix_cli.cli.bench import SHAPE_NAMES
+    from echopix_cli.cli.formats import FORMATS
+    from echopix_cli.training import recipe
+
+    def of(name: str, option: str) -> tuple[str, ...]:
+        return next(own.choices for own in TREE[name].options if option in own.names)
+
+    expected = {
+        ("train", "--stage"): recipe.STAGES,
+        ("train", "--teacher"): recipe.TEACHERS,
+        ("train", "--quantize"): recipe.QUANTIZATIONS,
+        ("train", "--optimizer"): recipe.OPTIMIZERS,
+        ("train", "--sieve-view"): recipe.VIEWS,
+        ("ask", "--quantize"): settings.QUANTIZATIONS,
+        ("ask", "--dtype"): settings.DTYPES,
+        ("ask", "--sieve"): settings.SIEVES,
+        ("ask", "--format"): FORMATS,
+        ("bench", "--shape"): SHAPE_NAMES,
+    }
+    assert {place: of(*place) for place in expected} == expected
+    for setting in settings.SETTINGS:
+        for word in choices_in(setting.metavar):
+            assert setting.parse(word) == word
+
+
+def offered(*words: str) -> list[str]:
+    """What bash offers for the last word."""
+    listing = " ".join(f"'{word}'" for word in words)
+    code = (
+        f"source '{ROOT / 'completions' / 'echopix.bash'}'; compopt() {{ :; }}; COMP_WORDS=({listing}); "
+        f'COMP_CWORD=$(({len(words)}-1)); _echopix; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+VALUES = [
+    (command.name, name, tuple(word for word in generate.words_of(own) if ":" not in word))
+    for command in TREE.values()
+    for own in command.options
+    for name in own.names
+    if own.value and generate.words_of(own)
+]
+
+
+def test_bash_offers_every_value_after_its_option() -> None:
+    code = [f"source '{ROOT / 'completions' / 'echopix.bash'}'; compopt() {{ :; }}"]
+    for name, option, _ in VALUES:
+        words = " ".join(f"'{word}'" for word in ["echopix", *name.split(), option, ""])
+        code.append(f"COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); COMPREPLY=(); _echopix")
+        code.append('echo "${COMPREPLY[*]}"')
+    done = subprocess.run(["bash", "-c", "\n".join(code)], capture_output=True, text=True, check=True)
+    found = [tuple(line.split()) for line in done.stdout.splitlines()]
+    assert found == [words for _, _, words in VALUES]
+    assert len(VALUES) > 40
+
+
+@pytest.mark.parametrize("name", ["_echopix", "echopix.fish"])
+def test_other_shells_hold_every_value(name: str) -> None:
+    script = (ROOT / "completions" / name).read_text().replace("\\:", ":")
+    for command in TREE.values():
+        for own in command.options:
+            if own.value and (words := generate.words_of(own)):
+                assert " ".join(words) in script
+        if command.words:
+            assert " ".join(command.words) in script
+
+
+def test_model_names_are_offered() -> None:
+    assert offered("echopix", "ask", "--model", "qwen") == ["qwen2.5-omni-3b", "qwen2.5-omni-7b"]
+    assert offered("echopix", "models", "info", "ti") == ["tiny"]
+    assert offered("echopix", "help", "mod") == ["models"]
+    assert offered("echopix", "train", "--stage", "") == ["towers", "full", "sieve"]
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not on this machine")
+def test_the_manual_page_is_one(tmp_path: Path) -> None:
+    page = ROOT / "completions" / "echopix.1"
+    done = subprocess.run(
+        ["man", "--warnings", "-l", str(page)], env={**os.environ, "MANWIDTH": "80", "LC_ALL": "C.UTF-8"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    shown = re.sub(r".\x08", "", done.stdout)
+    for name in TREE:
+        assert not name or re.search(rf"^{name.upper()}$", shown, re.MULTILINE)
+    assert 'echopix ask clip.mp4 "What instrument is playing?"' in " ".join(shown.split())
+    assert "warning" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completions_are_installed_where_the_shell_looks(
+    command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shell: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", f"/bin/{shell}")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    for _ in range(2):  # ours is replaced
+        assert command("--install-completion").code == 0
+        assert target(shell).read_text() == command("--show-completion", shell).out
+        assert "written by completions/generate.py" in target(shell).read_text()
+    target(shell).write_text("mine\n")
+    assert command("--install-completion").code == 2
+    assert target(shell).read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "next_word"),
+    [
+        (["aks", "demo"], "echopix has no command 'aks'", "echopix ask"),
+        (["models", "lst"], "echopix models has no command 'lst'", "echopix models list"),
+        (["help", "models", "pul"], "no command 'pul'", "echopix models pull"),
+        (["ask", "demo", "--budgte", "1"], "echopix ask has no option --budgte", "--budget"),
+        (["ask", "demo", "--budget"], "--budget needs a value", ""),
+        (["scene"], "OUT is missing", "echopix scene --help"),
+        (["scene", "o.mp4", "--size", "1"], "--size: expected a whole number from 32 to 2160", "default: 224"),
+        (["scene", "o.mp4", "--seed", "x"], "--seed: expected a whole number", "default: 0"),
+        (["train", "--out", "x", "--decay", "2"], "--decay: expected a number from 0 to 1", "share of the steps"),
+        (["train", "--out", "x", "--steps", "0"], "--steps: expected a whole number of at least 1", "optimizer steps"),
+        (["doctor", "now"], "echopix doctor takes no argument now", "echopix doctor --help"),
+        (["ask", "demo", "What?", "--dtype", "bfloat6"], "did you mean bfloat16?", "precision"),
+        (["ask", "demo", "What?", "--budget", "110%"], "0.1 or 10%", "budget"),
+        (["ask", "demo", "What?", "--max-frames", "many"], "expected a whole number of at least 1", "most frames"),
+        (["ask", "demo", "What?", "--start", "1x"], "1m20s", "begin here"),
+        (["--show-completion", "tcsh"], "there is no completion for tcsh", "bash"),
+    ],
+)
+def test_wrong_command_lines(command: Any, arguments: list[str], said: str, next_word: str) -> None:
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert next_word in ran.err.splitlines()[1]
+    assert len(ran.err.splitlines()) == 2
+    for python in ("invalid literal", "could not convert", "Input should", "is not a valid", "type="):
+        assert python not in ran.err
+
+
+def test_no_command_shows_the_help(command: Any) -> None:
+    for arguments in ([], ["models"]):
+        ran = command(*arguments)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == command(*arguments, "--help").out
+
+
+def test_a_file_in_the_place_of_a_command(command: Any, clips: dict[str, Path]) -> None:
+    ran = command(clips["dark"], "What?")
+    assert ran.code == 2
+    assert f"try: echopix ask {clips['dark']}" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("budget", "10%", 0.1), ("budget", " 5 %", 0.05), ("budget", "100%", 1.0), ("budget", "0.2", 0.2),
+        ("start", "1m20s", 80.0), ("start", "1h", 3600.0), ("start", "1h 2m 3.5s", 3723.5), ("start", "90s", 90.0),
+        ("start", "5min", 300.0), ("limit_memory", "8G", 8_000_000_000), ("limit_memory", "8GiB", 2**33),
+        ("limit_frame_bytes", "512m", 512_000_000), ("timeout", "10m", 600.0), ("timeout", "0.5", 0.5),
+    ],
+)  # fmt: skip
+def test_words_that_a_person_types(name: str, value: str, read: float) -> None:
+    from echopix_cli.settings import resolve
+
+    found = resolve({}, {f"ECHOPIX_{name.upper()}": value}, Path("/none"))[name]
+    assert found.value == pytest.approx(read, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["m", "", "1m80s", "h5", "1s2m", "1.5m", "1h90m", "-5s", "1:2m"])
+def test_what_is_no_time(text: str) -> None:
+    from echopix_cli.times import parse_time
+
+    with pytest.raises(ValueError, match="not a time"):
+        parse_time(text)
+
+
+def test_variables_that_nothing_reads_are_warned_about(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOPIX_BUGDET", "0.1")
+    ran = command("config", "--json")
+    assert json.loads(ran.out)["settings"]["budget"]["origin"] == "default"
+    assert "ECHOPIX_BUGDET is set, and nothing reads it; did you mean ECHOPIX_BUDGET?" in ran.err
+
+
+def test_parameters_say_what_typer_knows() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def one(name: str, count: int = typer.Option(3, "--count", "-n", min=1, metavar="N", help="how many")) -> None: ...
+
+    found = parameters_of(typer.main.get_command(app))
+    assert found[:2] == [
+        Parameter((), "NAME", "", "Arguments", required=True),
+        Parameter(("--count", "-n"), "N", "how many", "Other", default="3"),
+    ]
