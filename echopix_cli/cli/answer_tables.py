@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 
-from echopix_cli.cli.fitting import Fitted
+from echopix_cli.cli.sheets import Sheet, Sheets
 from echopix_cli.cli.tables import facts_grid, percent, precision, seconds, sieve_words, size
 from echopix_cli.cli.waiting import Waited
 from echopix_cli.results import Answer, ModalityTokens, PeakMemory
@@ -21,42 +21,44 @@ def answers_table(answers: Sequence[Answer], waited: Waited) -> RenderableType:
         waited: from the start of the process to the last of them.
     """
     if len(answers) == 1:
-        return Group(_tokens(answers[0]), _latency(answers[0]), facts_grid(_facts(answers, waited)))
-    return Group(_questions(answers), facts_grid(_facts(answers, waited)))
+        drawn = [Sheets([sheet]) for sheet in (_tokens(answers[0]), _latency(answers[0]))]
+    else:
+        drawn = [Sheets([_questions(answers)])]
+    return Group(*drawn, facts_grid(_facts(answers, waited)))
 
 
-def _tokens(answer: Answer) -> Fitted:
+def _tokens(answer: Answer) -> Sheet:
     tokens = answer.tokens
     pool = ModalityTokens(tokens.total, tokens.kept)
     parts = (("video", tokens.video), ("audio", tokens.audio), ("pool", pool))
-    rows = [[name, str(part.total), str(part.kept), percent(part)] for name, part in parts]
-    rows += [["text", str(tokens.text), str(tokens.text), ""], ["generated", str(tokens.generated), "", ""]]
-    return Fitted(("tokens", "in", "kept", "kept %"), rows, bold=(2,))
+    rows = [(name, str(part.total), str(part.kept), percent(part)) for name, part in parts]
+    rows += [("text", str(tokens.text), str(tokens.text), ""), ("generated", str(tokens.generated), "", "")]
+    return Sheet(("tokens", "in", "kept", "kept %"), tuple(rows))
 
 
-def _latency(answer: Answer) -> Fitted:
+def _latency(answer: Answer) -> Sheet:
     stages = ("decode", "vision", "audio", "sieve", "prefill", "generate", "total")
     unneeded = ("vision", "audio") if answer.cached else ()
     cells = ["cached" if name in unneeded else seconds(getattr(answer.latency, name)) for name in stages]
-    return Fitted(("latency", *stages), [["", *cells]])
+    return Sheet(("latency", *stages), (("", *cells),))
 
 
-def _questions(answers: Sequence[Answer]) -> Fitted:
+def _questions(answers: Sequence[Answer]) -> Sheet:
     """A row a question, numbered as they were asked."""
     columns = ("question", "video kept", "audio kept", "sieve", "prefill", "generate", "generated")
     rows = []
     for number, answer in enumerate(answers, 1):
         tokens, times = answer.tokens, answer.latency
         rows.append(
-            [
+            (
                 str(number),
                 f"{tokens.video.kept}/{tokens.video.total}",
                 f"{tokens.audio.kept}/{tokens.audio.total}",
                 *(seconds(value) for value in (times.sieve, times.prefill, times.generate)),
                 str(tokens.generated),
-            ]
+            )
         )
-    return Fitted(columns, rows)
+    return Sheet(columns, tuple(rows))
 
 
 def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:

@@ -57,8 +57,8 @@ class Records:
         import io
 
         line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(values)
-        self._output.answer(line.getvalue())
+        csv.writer(line, lineterminator="\n").writerow(values)
+        self._output.answer(line.getvalue(), end="")
 
 
 def cells(record: dict[str, Any]) -> tuple[str, ...]:

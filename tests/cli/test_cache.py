@@ -48,13 +48,13 @@ def test_the_second_question_finds_features(run, cached: Path, clips: dict[str, 
     ran = ask("Who?", "-v")
     assert ran.code == 0
     assert entry.stat().st_mtime > 1
-    assert "cached   cached" in ran.err
+    assert "cached cached" in " ".join(ran.err.split())
     assert "video track 0: h264, 160×120, 10.00 fps" in ran.err  # as without the cache
     assert "damaged" not in ran.err
 
     entry.write_bytes(b"torn")
     ran = ask("What?", "--json")
-    assert (ran.err, [record["cached"] for record in ran.records]) == ("", [False])
+    assert [record["cached"] for record in ran.records] == [False]
     entry.write_bytes(b"torn")
     ran = ask("What?", "-v")
     assert f"note: features kept of {clips['both']} are damaged and are made again" in ran.err
