@@ -1,8 +1,11 @@
 """``echopix doctor``: whether everything that answering needs is here and works, found out by using it."""
 
+import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,8 +14,10 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import SCHEMA_VERSION, one_line
-from echopix_cli.errors import EchopixError, ExitCode, described
+from echopix_cli.cli.demo import QUESTION, demo_clip, right_answer
+from echopix_cli.cli.output import SCHEMA_VERSION, Output
+from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
+from echopix_cli.settings import ENVIRONMENT_PREFIX
 
 _GIB = 2**30
 
@@ -37,36 +42,49 @@ def doctor(
 
     Exits with 1 when something needed is broken. The network is asked with --online only.
     """
-    run = opt.Run.begin({"debug": debug, "no_color": no_color})
+    output, findings = _begun({"debug": debug, "no_color": no_color})
     checks: list[Callable[[], Iterator[Finding]]] = [
         _versions, _device, _bitsandbytes, _video, _sound, _model, _disk, _fitting,
     ]  # fmt: skip
     if online:
         checks.append(_hub)
-    findings: list[Finding] = []
-    for check in checks:
-        with run.output.progress(f"trying: {check.__name__.strip('_')}"):
-            found = list(_safely(check))
-        findings += found
-        if not json:
-            for finding in found:
-                name = one_line(finding.name)
-                run.output.answer(f"{finding.state:6}  {name:15}  {one_line(finding.detail)}")
-                if finding.hint:
-                    run.output.answer(f"{'':8}try: {one_line(finding.hint)}")
+    shown = 0
+    for check in (None, *checks):
+        if check is not None:
+            with output.progress(f"trying: {check.__name__.strip('_')}"):
+                findings += _safely(check)
+        for finding in findings[shown:] if not json else ():
+            output.columns((finding.state, finding.name, finding.detail), (6, 15))
+            if finding.hint:
+                output.columns(("", f"try: {finding.hint}"), (6,))
+        shown = len(findings)
     broken = any(finding.state == "broken" for finding in findings)
     if json:
-        run.output.record(
+        output.record(
             {"schema_version": SCHEMA_VERSION, "healthy": not broken, "findings": [asdict(f) for f in findings]}
         )
     if broken:
         raise typer.Exit(ExitCode.FAILURE)
 
 
+def _begun(flags: dict[str, bool | None]) -> tuple[Output, list[Finding]]:
+    """Where to write; and of settings that do not fit, a finding: all else is tried as if there were no config file."""
+    try:
+        return opt.Run.begin(flags).output, []
+    except UsageError as error:
+        os.environ[f"{ENVIRONMENT_PREFIX}CONFIG"] = os.devnull
+        color = False if flags["no_color"] else None
+        return Output(color=color), [Finding("settings", "broken", error.message, error.hint)]
+
+
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """A check's findings; whatever it raises is a finding too, since finding that out is what it is for."""
     try:
-        yield from check()
+        # Libraries have much to say; what matters of it is a finding.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            found = list(check())
+        yield from found
     except EchopixError as error:
         yield Finding(check.__name__.strip("_"), "broken", error.message, error.hint or "")
     except Exception as error:
@@ -131,7 +149,7 @@ def _video() -> Iterator[Finding]:
 
     from echopix_cli.media import DecodePlan, load_clip
 
-    clip = load_clip(str(_demo()), DecodePlan(max_frames=4))
+    clip = load_clip(str(demo_clip()), DecodePlan(max_frames=4))
     assert clip.frames is not None
     yield Finding(
         "video",
@@ -163,20 +181,14 @@ def _model() -> Iterator[Finding]:
     from echopix_cli.media import DecodePlan
 
     engine = Engine.load("tiny", "cpu")
-    right = (_demo().parent / "demo.answer.txt").read_text(encoding="utf-8").strip()
-    answer = engine.ask(engine.read(str(_demo()), engine.plan(DecodePlan())), "What instrument is playing?").answer
+    right = right_answer()
+    answer = engine.ask(engine.read(str(demo_clip()), engine.plan(DecodePlan())), QUESTION).answer
     yield Finding(
         "tiny",
         "ok" if answer == right else "broken",
         f"the bundled model hears {answer!r} in the demo clip",
         "" if answer == right else f"it should be {right!r}: report this with the output of doctor --json",
     )
-
-
-def _demo() -> Path:
-    from importlib.resources import files
-
-    return Path(str(files("echopix_cli") / "assets" / "demo.mp4"))
 
 
 def _disk() -> Iterator[Finding]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from echopix_cli.results import Answer
 
 SCHEMA_VERSION = 1  # of JSON objects
+_ROOM_FOR_TEXT = 30  # columns that the last cell of a row needs beside the others
 _PLAIN_SPACE = {"\n", "\t"}
 # Characters that reorder or hide text on a terminal; category Cf also holds joiners that scripts need.
 _DIRECTION = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -144,6 +146,29 @@ class Output:
         """Write answer text to stdout."""
         self._write(inert(text) + end)
 
+    def columns(self, cells: Sequence[str], widths: Sequence[int]) -> None:
+        """Write a row to stdout: in one line, or on a terminal that is too narrow each further cell below, indented.
+
+        Args:
+            cells: plain text.
+            widths: of all cells but the last.
+        """
+        shown = [one_line(cell) for cell in cells]
+        row = "  ".join([*(f"{cell:{width}}" for cell, width in zip(shown, widths, strict=False)), shown[-1]]).rstrip()
+        room = shutil.get_terminal_size().columns if self.answers_on_terminal else None
+        if room is None or len(row) <= room:
+            self.answer(row)
+            return
+        import textwrap
+
+        head = "".join(f"{cell:{width}}  " for cell, width in zip(shown, widths, strict=False))
+        if len(head) + _ROOM_FOR_TEXT <= room and len(head) == sum(widths) + 2 * len(widths):
+            lines = textwrap.wrap(shown[-1], room, initial_indent=head, subsequent_indent=" " * len(head))
+        else:
+            lines = textwrap.wrap("  ".join(cell for cell in shown[:-1] if cell), room, subsequent_indent="  ")
+            lines += textwrap.wrap(shown[-1], room, initial_indent="    ", subsequent_indent="    ")
+        self.answer("\n".join(lines))
+
     def record(self, value: dict[str, Any]) -> None:
         """Write one JSON object on one line to stdout."""
         self._write(json.dumps(value, ensure_ascii=True) + "\n")
@@ -186,14 +211,15 @@ class Output:
         """One line for what failed and why, one for what to do next."""
         self._line("error: ", one_line(error.message), "bold red")
         if error.hint:
-            self._line("  try: ", one_line(error.hint), "cyan")
+            self._line("  try: ", one_line(error.hint), "cyan", whole=True)
 
-    def _line(self, label: str, text: str, style: str) -> None:
+    def _line(self, label: str, text: str, style: str, whole: bool = False) -> None:
+        """Words on stderr, wrapped where a terminal ends; ``whole`` in one piece, to be copied."""
         from rich.text import Text
 
         line = Text(label, style=style)
         line.append(one_line(text), style="default")
-        self.console.print(line, soft_wrap=True)
+        self.console.print(line, soft_wrap=whole or not self.console.is_terminal)
 
     @property
     def _shows_progress(self) -> bool:

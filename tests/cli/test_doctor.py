@@ -62,3 +62,58 @@ def test_the_hub_is_asked_only_when_wanted(command: Any, monkeypatch: pytest.Mon
     ran = command("doctor", "--online", "--json")
     assert ran.code == 0
     assert findings(ran)["hub"]["state"] == "note"
+
+
+def test_a_broken_config_file_is_a_finding_among_others(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text("budgte = 1\n")
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "config.toml"))
+    ran = command("doctor", "--json")
+    found = findings(ran)
+    assert ran.code == 1
+    assert {name for name, finding in found.items() if finding["state"] == "broken"} == {"settings"}
+    assert (found["settings"]["detail"], found["settings"]["hint"]) == (
+        f"{tmp_path / 'config.toml'} sets 'budgte', which is no setting",
+        "budget",
+    )
+    assert "hears 'piano'" in found["tiny"]["detail"]
+
+
+def test_libraries_say_nothing_in_between(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import warnings
+
+    from echopix_cli.cli import doctor
+
+    def chatter() -> Any:
+        warnings.warn("a library warns", stacklevel=1)
+        print("a library prints")
+        print("a library complains", file=sys.stderr)
+        yield doctor.Finding("chatter", "ok", "fine")
+
+    monkeypatch.setattr(doctor, "_versions", chatter)
+    for name in ("_device", "_bitsandbytes", "_video", "_sound", "_model", "_disk", "_fitting"):
+        monkeypatch.setattr(doctor, name, chatter)
+    ran = command("doctor")
+    assert ran.code == 0
+    assert (set(ran.out.splitlines()), ran.err) == ({"ok      chatter          fine"}, "")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_rows_on_a_terminal_lose_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    from echopix_cli.cli.output import Output
+
+    cells = ("limit_decoded_frames", "3000000", "default", "and a long text of many words " * 4)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Output().columns(cells, (22, 16, 7))
+    piped = capsys.readouterr().out
+    assert piped.count("\n") == 1
+    output = Output()
+    monkeypatch.setattr(type(output), "answers_on_terminal", True)
+    output.columns(cells, (22, 16, 7))
+    shown = capsys.readouterr().out
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert shown.split() == piped.split()

@@ -1,0 +1,149 @@
+"""Every example of the README and of the help: run as it is typed, or, where it needs a hub, a GPU or minutes, read
+by the program as far as its first step."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from places import ROOT
+
+from echopix_cli.cli.app import app
+from echopix_cli.cli.demo import QUESTION, demo_clip
+from echopix_cli.cli.examples import EXAMPLES
+from echopix_cli.settings import resolve
+
+SETTINGS = r"(?:[A-Z_]+=\S+ )*"
+# What takes a model hub, a GPU or minutes. All else runs.
+LONG = re.compile(
+    r"echopix (train|bench|eval|profile|models (pull|verify|rm|path|info) (qwen|hf:)|ask .*--model (runs|qwen))"
+)
+ANSWERS = {QUESTION: "piano", "What is on the left?": "car"}
+
+
+def readme_lines() -> Iterator[str]:
+    """Command lines of the README's shell blocks that call the program, comments left out."""
+    for block in re.findall(r"```(?:sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        for line in block.splitlines():
+            if re.search(r"\bechopix (?!echopix_cli)[a-z]", line) and not re.match(r"#|python3 -m venv|sbatch", line):
+                yield re.sub(r"\s+#.*", "", line.removeprefix("$ "))
+
+
+def helped_lines() -> Iterator[str]:
+    for command in EXAMPLES.values():
+        yield from (line for line, _ in command)
+
+
+LINES = list(dict.fromkeys([*helped_lines(), *readme_lines()]))
+SIMPLE = [line for line in LINES if re.match(rf"{SETTINGS}echopix ", line) and not re.search(r"[|>;&$]", line)]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that examples name, each with the bundled clip's picture and sound, or its sound."""
+    import soundfile
+
+    from echopix_cli.media import load_clip
+
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "clips").mkdir()
+    for name in ("clip.mp4", "film.mkv", "clips/a.mp4", "clips/take-1.mkv"):
+        shutil.copy(demo_clip(), folder / name)
+    sound = load_clip(demo_clip()).waveform
+    assert sound is not None
+    soundfile.write(folder / "song.flac", sound, 16_000)
+    (folder / "questions.txt").write_text("\n".join(ANSWERS))
+    task = {"id": 1, "media": "clip.mp4", "question": QUESTION}
+    (folder / "tasks.jsonl").write_text(json.dumps(task) + "\n")
+    (folder / "questions.jsonl").write_text(json.dumps({**task, "answer": "piano"}) + "\n")
+    return folder
+
+
+def test_there_are_examples() -> None:
+    assert len(SIMPLE) > 60
+    assert all(len(lines) == 3 for lines in EXAMPLES.values())
+    assert not [line for line in (ROOT / "README.md").read_text().splitlines() if "What plays?" in line]
+
+
+@pytest.mark.parametrize("line", [line for line in SIMPLE if not LONG.search(line)])
+def test_examples_run(command: Any, sandbox: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(sandbox)
+    monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
+    words = shlex.split(line.replace("--count 50", "--count 2").replace("--count 5", "--count 2"))
+    while "=" in words[0]:
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
+    for made in ("out.mp4", "scenes", "answers.jsonl", "elsewhere"):
+        shutil.rmtree(sandbox / made, ignore_errors=True)
+        (sandbox / made).unlink(missing_ok=True)
+    ran = command(*(name for word in words[1:] for name in (sorted(glob(word)) or [word])))
+    if "--online" in words:
+        assert ran.code in (0, 1)  # as the network has it
+        return
+    assert ran.code == 0, ran.err
+    if words[1] == "ask":
+        _check_answers(ran, sandbox / "answers.jsonl")
+
+
+def _check_answers(ran: Any, kept: Path) -> None:
+    """Every answer is the right one, wherever it went."""
+    lines = (kept.read_text() if kept.is_file() else ran.out).splitlines()
+    assert lines
+    for line in lines:
+        if line.startswith("{"):
+            record = json.loads(line)
+            assert record["answer"].removeprefix("a ") == ANSWERS[record["question"]]
+        else:
+            question, _, answer = line.rpartition(" → ")
+            assert answer.removeprefix("a ") in ([ANSWERS[question]] if question else ANSWERS.values())
+
+
+@pytest.mark.parametrize("line", [line for line in SIMPLE if LONG.search(line)])
+def test_long_examples_are_understood(line: str) -> None:
+    """Names, values and settings of the whole command line fit."""
+    words = shlex.split(line)
+    while "=" in words[0]:
+        words.pop(0)
+    own: Any = typer.main.get_command(app)
+    context = own.make_context("echopix", words[1:])
+    name, below, rest = own.resolve_command(context, [*context._protected_args, *context.args])
+    while hasattr(below, "commands"):
+        context = below.make_context(name, rest, parent=context)
+        name, below, rest = below.resolve_command(context, [*context._protected_args, *context.args])
+    flags = below.make_context(name, rest, parent=context).params
+    resolve({key: value for key, value in flags.items() if not isinstance(value, list)}, {}, Path("/none"))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line not in SIMPLE and not LONG.search(line)])
+def test_examples_of_the_shell_run(sandbox: Path, tmp_path: Path, line: str) -> None:
+    """Pipes, loops and redirections, by bash."""
+    shutil.copytree(sandbox, tmp_path / "sandbox")
+    os.utime(tmp_path / "sandbox" / "clips", (2, 2))
+    (tmp_path / "sandbox" / "last-run").touch()
+    os.utime(tmp_path / "sandbox" / "last-run", (1, 1))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "echopix").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m echopix_cli "$@"\n')
+    (tmp_path / "bin" / "echopix").chmod(0o755)
+    own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "ECHOPIX_MODEL": "tiny"}
+    slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", line], env={**os.environ, **own, **slurm},
+        cwd=tmp_path / "sandbox", capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "error:" not in done.stderr
+    if " ask " in line:
+        kept = [
+            path.read_text() for path in (tmp_path / "sandbox").glob("*.*") if path.name.startswith(("answers", "part"))
+        ]
+        assert "piano" in "".join([done.stdout, *kept])
