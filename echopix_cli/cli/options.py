@@ -258,7 +258,8 @@ class Run:
         cut = plan.audio and info.of_kind("audio") and heard < span
         if not (sparse or cut):
             return ""
-        taken = [f"1 frame every {clock(span / plan.max_frames)}"] if sparse else []
+        every = span / plan.max_frames
+        taken = [f"1 frame every {f'{every:.3g} s' if every < 60 else clock(every)}"] if sparse else []
         if plan.audio and info.of_kind("audio"):
             taken.append(f"sound to {clock(first + heard)} only" if cut else "sound to the end")
         whole = "" if plan.start is None and plan.end is None else f", {clock(first)} to {clock(first + span)}"

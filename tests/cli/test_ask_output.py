@@ -197,3 +197,73 @@ def test_broken_streams(tmp_path: Path, redirection: str, code: int, out: str, e
     assert "Exception ignored" not in done.stderr
     assert (done.returncode, done.stdout) == (code, out)
     assert err is None or err in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("duration", "kinds", "plan", "said"),
+    [
+        (60.0, ("video", "audio"), {}, ""),
+        (4200.0, ("video", "audio"), {}, "1:10:00 long: 1 frame every 35 s, sound to the end"),
+        (4200.0, ("video",), {}, "1:10:00 long: 1 frame every 35 s"),
+        (4200.0, ("video", "audio"), {"audio": False}, "1:10:00 long: 1 frame every 35 s"),
+        (36_000.0, ("video", "audio"), {"max_audio_seconds": 1300.0},
+         "10:00:00 long: 1 frame every 5:00, sound to 21:40 only"),
+        (4200.0, ("audio",), {"max_audio_seconds": 60.0, "start": 30.0},
+         "1:10:00 long, 0:30 to 1:10:00: sound to 1:30 only"),
+        (4200.0, ("video", "audio"), {"start": 600.0, "end": 1200.0},
+         "1:10:00 long, 10:00 to 20:00: 1 frame every 5 s, sound to the end"),
+        (4200.0, ("video", "audio"), {"start": 600.0, "end": 660.0}, ""),
+        (None, ("video", "audio"), {}, ""),
+    ],
+)  # fmt: skip
+def test_what_will_be_taken_of_a_long_file(
+    duration: float | None, kinds: tuple[str, ...], plan: dict[str, object], said: str
+) -> None:
+    from echopix_cli.cli.options import Run
+    from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
+
+    info = MediaInfo("matroska", duration, tuple(TrackInfo(kind, 0) for kind in kinds))
+    run = Run({}, Output(), {"film.mkv": info})
+    assert run.sampling_words("film.mkv", DecodePlan(**plan)) == said  # type: ignore[arg-type]
+
+
+def test_the_plan_is_said_before_a_long_file_is_read(run, tmp_path: Path) -> None:
+    from conftest import write_clip
+
+    film = write_clip(tmp_path / "film.mp4", seconds=70, fps=1)
+    ran = run("ask", film, "What?", "--max-frames", "4")
+    assert ran.code == 0
+    assert f"note: {film}: 1:10 long: 1 frame every 17.5 s, sound to the end" in ran.err.splitlines()
+    assert "1 frame every" not in run("ask", film, "What?", "--max-frames", "4", "-q").err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0:00"), (5, "0:05"), (5.25, "0:05.25"), (59.999, "1:00"), (60, "1:00"), (79.6, "1:20"),
+        (3599.7, "1:00:00"), (10_925, "3:02:05"), (360_000, "100:00:00"),
+    ],
+)  # fmt: skip
+def test_clocks(seconds: float, shown: str) -> None:
+    from echopix_cli.times import clock, parse_time
+
+    assert clock(seconds) == shown
+    if seconds == int(seconds):
+        assert parse_time(shown) == seconds
+
+
+def test_stages_show_themselves(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the start and the answer, something is always said on a terminal."""
+    shown: list[str] = []
+    progress = Output.progress
+
+    def watched(output: Output, text: str):  # type: ignore[no-untyped-def]
+        shown.append(text)
+        return progress(output, text)
+
+    monkeypatch.setattr(Output, "progress", watched)
+    assert run("ask", clips["both"], "What?").code == 0
+    assert shown == ["loading the model", f"reading {clips['both']}", "answering"]
+    shown.clear()
+    assert run("ask", clips["both"], clips["dark"], "What?").code == 0
+    assert shown == ["looking for files and questions", "loading the model"]
