@@ -9,7 +9,7 @@ complete -c echopix -n __fish_use_subcommand -f -a doctor -d 'Try everything tha
 complete -c echopix -n __fish_use_subcommand -f -a eval -d 'Measure how often answers are right, by family, budget and sieve.'
 complete -c echopix -n __fish_use_subcommand -f -a help -d 'Show the help of a command.'
 complete -c echopix -n __fish_use_subcommand -f -a models -d 'List, fetch, check and remove models.'
-complete -c echopix -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from info list path prune pull rm verify' -f -a info -d 'What is known about one model: licence, sizes, memory by quantization, files. Asks no hub.'
+complete -c echopix -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from info list path prune pull rm verify' -f -a info -d 'What is known about one model: licence, sizes, weights by quantization, files. Asks no hub.'
 complete -c echopix -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from info list path prune pull rm verify' -f -a list -d 'Every model\'s name, whether it is on this machine, its size and its licence.'
 complete -c echopix -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from info list path prune pull rm verify' -f -a path -d 'Print the folder that a model\'s files lie in. It has to be on this machine.'
 complete -c echopix -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from info list path prune pull rm verify' -f -a prune -d 'Remove what nothing can use: unfinished downloads, half-written copies, records of files that are gone.'

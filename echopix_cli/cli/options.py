@@ -211,7 +211,6 @@ class Run:
 
     def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
         """The most that the plan allows, or that the largest of some files holds."""
-        from echopix_cli.decoding.worker import probe
         from echopix_cli.engine import Workload
 
         most = self["max_frames"]
@@ -238,7 +237,7 @@ class Run:
     def look(self, path: str) -> MediaInfo | None:
         """What a file's header says; None where it cannot be read, which reading all of it will explain."""
         if path not in self._seen:
-            from echopix_cli.media import probe
+            from echopix_cli.decoding.worker import probe
 
             try:
                 self._seen[path] = probe(path, self.limits())
