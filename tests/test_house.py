@@ -10,7 +10,7 @@ import pytest
 from places import ROOT
 
 PACKAGE = ROOT / "echopix_cli"
-# A room may import itself, these, and the plain modules results, settings, errors, files, shelf and times.
+# A room may import itself, these, and the plain modules results, settings, errors, files, shelf, documents and times.
 MAY_IMPORT = {
     "media": set(),
     "decoding": {"media"},
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "assets": {"scenes", "media", "engine", "cli"},
     "cli": {"batch", "decoding", "engine", "evaluation", "model", "media", "scenes", "training", "weights"},
 }
-PLAIN = {"results", "settings", "errors", "files", "shelf", "times", ""}
+PLAIN = {"results", "settings", "errors", "files", "shelf", "documents", "times", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli", "assets"}, "typer": {"cli"}}
 
 
