@@ -18,7 +18,6 @@ from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
-from echopix_cli.files import named
 
 if TYPE_CHECKING:
     from echopix_cli.batch.journal import Journal
@@ -215,6 +214,8 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     if outcome.answer is not None:
         return head | answer_record(outcome.answer)
     assert outcome.error is not None
+    from echopix_cli.files import named
+
     return head | named(task.media) | {"question": task.question, "error": error_record(outcome.error)}
 
 
