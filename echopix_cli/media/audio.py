@@ -1,8 +1,4 @@
-"""The sound: decode a track in blocks, honour its timestamps, resample to 16 kHz mono.
-
-Channels are averaged, as the model family does (librosa's ``to_mono``). FFmpeg's own downmix to float
-does not normalise: sound that is equal in both channels would come out 1.41 times too loud.
-"""
+"""The sound: decode a track in blocks, honour its timestamps, resample to 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from echopix_cli.errors import MediaError
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
+from echopix_cli.media.downmix import Downmix
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.hearing import Hearing
 from echopix_cli.media.plan import DecodePlan
@@ -47,6 +44,7 @@ class Sound:
     begin: float | None  # time of the first sound in the span, kept or not; None if there is none
     end: float | None  # time of the end of the last readable sample
     damaged: bool
+    cancelled: bool = False  # whether channels cancelled each other out, and one of them was taken
 
 
 def is_plain(info: MediaInfo) -> bool:
@@ -65,7 +63,7 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
     """
     import soundfile
 
-    timeline, name = _timeline(plan), shown(path)
+    timeline, downmix, name = _timeline(plan), Downmix(), shown(path)
     with open_regular(path) as raw:
         try:
             with soundfile.SoundFile(MediaFile(raw)) as file:
@@ -79,8 +77,7 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
                     if not len(block):
                         break
                     meter.sound(*block.shape)
-                    with np.errstate(invalid="ignore", over="ignore"):
-                        stretch.push(block.mean(axis=1, dtype=np.float32))
+                    stretch.push(downmix.mix(np.ascontiguousarray(block.T)))
                     _check_length(timeline, plan, name)
                 stretch.close()
                 complete = timeline.full or first + stretch.pushed >= file.frames
@@ -88,7 +85,7 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
             return None
     if not complete:
         return None
-    return _sound(timeline, plan, decodable=True, end=stretch.end, damaged=False)
+    return _sound(timeline, plan, end=stretch.end, damaged=False, cancelled=downmix.cancelled)
 
 
 def _agree(frames: int, rate: int, channels: int, info: MediaInfo) -> bool:
@@ -168,7 +165,7 @@ def _read_track(
         return Sound(None, True, False, None, None, bool(damage)) if not seen and not seek else None
     if seek and hearing.begin > plan.from_time + _LATE:
         return None
-    return _sound(timeline, plan, decodable=True, end=hearing.end, damaged=bool(damage))
+    return _sound(timeline, plan, end=hearing.end, damaged=bool(damage), cancelled=hearing.downmix.cancelled)
 
 
 def _timeline(plan: DecodePlan) -> Timeline:
@@ -190,7 +187,7 @@ def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
         )
 
 
-def _sound(timeline: Timeline, plan: DecodePlan, *, decodable: bool, end: float, damaged: bool) -> Sound:
+def _sound(timeline: Timeline, plan: DecodePlan, *, end: float, damaged: bool, cancelled: bool) -> Sound:
     waveform: Samples | None = timeline.waveform() if timeline.length else None
     cut = False
     if plan.max_audio_seconds is not None:
@@ -199,4 +196,4 @@ def _sound(timeline: Timeline, plan: DecodePlan, *, decodable: bool, end: float,
         cut = timeline.limit > most and timeline.reached > most + _SLACK
         waveform = None if waveform is None else waveform[:most]
     begin = None if timeline.first is None else plan.from_time + timeline.first / SAMPLE_RATE
-    return Sound(waveform, decodable, cut, begin, end, damaged)
+    return Sound(waveform, True, cut, begin, end, damaged, cancelled)

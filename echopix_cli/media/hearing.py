@@ -1,4 +1,4 @@
-"""Decoded frames of sound, averaged to one channel and laid on a timeline in blocks.
+"""Decoded frames of sound, mixed to one channel and laid on a timeline in blocks.
 
 A frame of 21 ms takes as long to convert and to resample as a second does, so frames of one kind are put together
 first. What comes out is the same, sample for sample.
@@ -14,8 +14,9 @@ from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 
 from echopix_cli.media.demux import Damage
+from echopix_cli.media.downmix import Downmix, Planes
 from echopix_cli.media.source import READ_ERRORS
-from echopix_cli.media.timeline import Samples, Stretch, Timeline
+from echopix_cli.media.timeline import Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE
 
 _GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
@@ -25,6 +26,7 @@ _MARGIN = 1.0  # seconds before the timeline is full from which on frames are ta
 # PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
 # beyond the list, and crashes.
 _MANY_CHANNELS = 8
+_USUAL = {3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 class Hearing:
@@ -37,6 +39,7 @@ class Hearing:
 
     def __init__(self, timeline: Timeline, damage: Damage) -> None:
         self.begin: float | None = None  # seconds; time of the first sample
+        self.downmix = Downmix()
         self._timeline, self._damage = timeline, damage
         self._stretch: Stretch | None = None
         self._fifo = AudioFifo()
@@ -88,7 +91,7 @@ class Hearing:
         """Push a frame onto the stretch, or onto a new one where the sound is interrupted; whether that worked."""
         stretch = self._stretch
         try:
-            samples = mono(frame)
+            samples = self.downmix.mix(planes(frame), speakers(frame))
             if stretch is None:
                 stretch = Stretch(self._timeline, frame.sample_rate, 0.0 if time is None else time)
                 self.begin = stretch.begin
@@ -107,8 +110,17 @@ class Hearing:
         return True
 
 
-def mono(frame: AudioFrame) -> Samples:
-    """The mean of a frame's channels as float32 ``(n,)``, full scale at ±1."""
+def speakers(frame: AudioFrame) -> tuple[str, ...]:
+    """FFmpeg's names of the places that a frame's channels stand for; none if it does not know."""
+    names = tuple(channel.name for channel in frame.layout.channels)
+    usual = _USUAL.get(len(names))  # what FFmpeg takes where a file does not tell the places
+    if "NONE" in names and usual is not None:
+        names = tuple(channel.name for channel in av.AudioLayout(usual).channels)
+    return () if "NONE" in names else names
+
+
+def planes(frame: AudioFrame) -> Planes:
+    """A frame's channels as float32 ``(channels, n)``, full scale at ±1."""
     if frame.format.is_planar and frame.layout.nb_channels >= _MANY_CHANNELS:
         frame = _packed(frame)
     # Planar: (channels, n); packed: (1, n * channels).
@@ -119,9 +131,7 @@ def mono(frame: AudioFrame) -> Samples:
         block = (block.astype(np.float32) - 128.0) / 128.0
     elif np.issubdtype(block.dtype, np.integer):
         block = block.astype(np.float32) / -float(np.iinfo(block.dtype).min)
-    with np.errstate(invalid="ignore", over="ignore"):  # damaged float sound holds anything
-        samples: Samples = block.mean(axis=0, dtype=np.float32)
-    return samples
+    return block.astype(np.float32, copy=False)
 
 
 def _packed(frame: AudioFrame) -> AudioFrame:

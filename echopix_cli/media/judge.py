@@ -88,6 +88,8 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if sound.waveform is None and not sound.cut:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
     notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []
+    if sound.cancelled:
+        notices.append("the sound's channels cancel each other out; where they do, only the louder one was used")
     if not sound.cut:
         return AudioStatus.USED, notices
     used = plan.max_audio_seconds or 0.0

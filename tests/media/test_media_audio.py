@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from echopix_cli.media import Clip, DecodePlan, Limits, load_clip, probe
 from echopix_cli.media import audio as audio_room
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
-from echopix_cli.media.hearing import mono
+from echopix_cli.media.downmix import Downmix
+from echopix_cli.media.hearing import planes, speakers
 from echopix_cli.results import AudioStatus
 
 RATE = 16_000
@@ -69,8 +71,6 @@ def test_channels_are_averaged_not_summed(tmp_path: Path) -> None:
     same = np.concatenate([tone(1), tone(1)])
     mixed = heard(load_clip(write_clip(tmp_path / "s.mkv", sound=same)))
     np.testing.assert_allclose(mixed, tone(1)[0], atol=1e-3)
-    opposite = np.concatenate([tone(1), -tone(1)])
-    assert float(np.abs(heard(load_clip(write_clip(tmp_path / "o.mkv", sound=opposite)))).max()) < 1e-3
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav", "aiff"])
@@ -231,7 +231,7 @@ def test_many_planes_do_not_crash(channels: str) -> None:
     frame.sample_rate = RATE
     planar = av.AudioResampler(format="fltp", layout=channels, rate=RATE).resample(frame)[0]
     assert planar.format.is_planar
-    np.testing.assert_allclose(mono(planar), tone(0.1)[0], atol=1e-6)
+    np.testing.assert_allclose(Downmix().mix(planes(planar), speakers(planar)), tone(0.1)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mka"])
@@ -259,3 +259,46 @@ def test_too_long_a_sound_is_not_an_error_where_less_of_it_was_asked_for(tmp_pat
     assert load_clip(path, DecodePlan(max_audio_seconds=5.0, limits=limits)).audio_status is AudioStatus.TRUNCATED
     with pytest.raises(MediaError, match="the sound is longer than"):
         load_clip(path, DecodePlan(limits=limits))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mkv", "mp4"])
+@pytest.mark.parametrize("louder", [1.0, 0.95])
+def test_channels_in_opposite_phase_are_heard_and_it_is_said(tmp_path: Path, suffix: str, louder: float) -> None:
+    sound = tone(3)
+    both = np.concatenate((louder * sound, -sound))
+    codec = {"mp4": "aac"}.get(suffix, "pcm_s16le")
+    clip = load_clip(write_clip(tmp_path / f"a.{suffix}", sound=both, audio_codec=codec))
+    assert float(np.abs(heard(clip)[RATE : 2 * RATE]).max()) == pytest.approx(0.5, abs=0.02)
+    assert clip.notices == ("the sound's channels cancel each other out; where they do, only the louder one was used",)
+    steps = np.abs(np.diff(heard(clip)[RATE // 2 : -RATE // 2]))
+    assert steps.max() < 0.1, "it does not change from one channel to the other"
+
+
+def test_stereo_that_differs_is_averaged_as_before(tmp_path: Path) -> None:
+    left, right = tone(1), tone(1, pitch=550.0)
+    clip = load_clip(write_clip(tmp_path / "a.mkv", sound=np.concatenate((left, right))))
+    np.testing.assert_allclose(heard(clip), (left[0] + right[0]) / 2, atol=1e-4)
+    one = load_clip(write_clip(tmp_path / "b.mkv", sound=np.concatenate((left, 0 * left))))
+    np.testing.assert_allclose(heard(one), left[0] / 2, atol=1e-4)
+    assert clip.notices == one.notices == ()
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mkv"])
+def test_surround_sound_has_the_weights_of_ffmpegs_downmix(tmp_path: Path, suffix: str) -> None:
+    layout = "5.1"  # FL, FR, FC, LFE, BL, BR
+    for channel, weight in enumerate((0.5**0.5, 0.5**0.5, 1.0, 0.0, 0.5, 0.5)):
+        path = tmp_path / f"{channel}.{suffix}"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("pcm_s16le", rate=RATE, layout=layout)
+            block = np.zeros((6, RATE), np.int16)
+            block[channel] = np.round(tone(1)[0] * 32767)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(block.T.reshape(1, -1)), format="s16", layout=layout
+            )
+            frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 0
+            out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        expected = weight / (2 * 0.5**0.5 + 1 + 2 * 0.5)
+        waveform = load_clip(path).waveform
+        assert waveform is not None
+        assert float(np.abs(waveform).max()) == pytest.approx(0.5 * expected, abs=1e-3)
