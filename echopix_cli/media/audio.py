@@ -44,6 +44,7 @@ class Sound:
     begin: float | None  # time of the first sound in the span, kept or not; None if there is none
     end: float | None  # time of the end of the last readable sample
     damaged: bool
+    locked: bool = False  # whether all or some of it is encrypted
     cancelled: bool = False  # whether channels cancelled each other out, and one of them was taken
 
 
@@ -85,7 +86,7 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
             return None
     if not complete:
         return None
-    return _sound(timeline, plan, end=stretch.end, damaged=False, cancelled=downmix.cancelled)
+    return _sound(timeline, plan, end=stretch.end, damaged=False, locked=False, cancelled=downmix.cancelled)
 
 
 def _agree(frames: int, rate: int, channels: int, info: MediaInfo) -> bool:
@@ -160,12 +161,21 @@ def _read_track(
             if timeline.full:
                 break
     hearing.close()
+    if damage.locked and hearing.begin is None:
+        return Sound(None, False, False, None, None, False, locked=True)
     if hearing.begin is None or hearing.end is None:
         # A track without packets is silent, not broken; but after a seek this proves nothing.
         return Sound(None, True, False, None, None, bool(damage)) if not seen and not seek else None
     if seek and hearing.begin > plan.from_time + _LATE:
         return None
-    return _sound(timeline, plan, end=hearing.end, damaged=bool(damage), cancelled=hearing.downmix.cancelled)
+    return _sound(
+        timeline,
+        plan,
+        end=hearing.end,
+        damaged=bool(damage),
+        locked=bool(damage.locked),
+        cancelled=hearing.downmix.cancelled,
+    )
 
 
 def _timeline(plan: DecodePlan) -> Timeline:
@@ -187,7 +197,7 @@ def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
         )
 
 
-def _sound(timeline: Timeline, plan: DecodePlan, *, end: float, damaged: bool, cancelled: bool) -> Sound:
+def _sound(timeline: Timeline, plan: DecodePlan, *, end: float, damaged: bool, locked: bool, cancelled: bool) -> Sound:
     waveform: Samples | None = timeline.waveform() if timeline.length else None
     cut = False
     if plan.max_audio_seconds is not None:
@@ -196,4 +206,4 @@ def _sound(timeline: Timeline, plan: DecodePlan, *, end: float, damaged: bool, c
         cut = timeline.limit > most and timeline.reached > most + _SLACK
         waveform = None if waveform is None else waveform[:most]
     begin = None if timeline.first is None else plan.from_time + timeline.first / SAMPLE_RATE
-    return Sound(waveform, True, cut, begin, end, damaged, cancelled)
+    return Sound(waveform, True, cut, begin, end, damaged, locked, cancelled)

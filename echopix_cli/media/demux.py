@@ -38,13 +38,14 @@ class Damage:
 
     reads: int = 0  # places where the container itself was broken
     packets: int = 0  # packets that the decoder refused
+    locked: int = 0  # packets that are encrypted, and were left out
 
     def __bool__(self) -> bool:
         return bool(self.reads or self.packets)
 
 
 def packets(container: InputContainer, stream: _Track, damage: Damage, clock: Clock) -> Iterator[Packet[_Track]]:
-    """All packets of one stream that carry data, in file order. The final flush packet is left out."""
+    """All packets of one stream that carry readable data, in file order. The final flush packet is left out."""
     cut = False
     for packet in clock.straightened(stream, _packets(container, stream, damage)):
         damage.packets += cut  # the last packet is cut short wherever a header does not tell the size
@@ -56,10 +57,13 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Itera
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all  # indexed containers then skip its bytes altogether
+    locked = "enc_key_id" in stream.metadata  # as WebM says it
     while True:
         try:
             for packet in container.demux(stream):
-                if packet.size > 0:
+                if packet.size > 0 and (locked or packet.has_sidedata("encryption_info")):
+                    damage.locked += 1
+                elif packet.size > 0:
                     yield packet
             return
         except IndexError:

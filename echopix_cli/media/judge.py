@@ -52,6 +52,10 @@ def require_something(
             f"the span starts at {plan.from_time:g} s, but {name} ends at {last:.2f} s",
             "choose an earlier start",
         )
+    locked = [part is not None and part.locked for part in (picture, sound)]
+    if any(locked):
+        what = "picture and sound are" if all(locked) else "the picture is" if locked[0] else "the sound is"
+        raise MediaError(f"{name}: {what} encrypted", "decrypt it, or use a copy without protection")
     if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
         raise MediaError(f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player")
     if sound is not None and sound.cut:
@@ -67,7 +71,9 @@ def judge(
     notices = [*_choices(plan, layout)]
     if picture is not None:
         notices += picture.notices
-        if not picture.decodable:
+        if picture.locked:
+            notices.append("the picture is encrypted; only the sound was used")
+        elif not picture.decodable:
             codec = _codec(layout, "video", layout.video)
             notices.append(f"the picture could not be decoded ({codec}); only the sound was used")
         elif picture.frames is None:
@@ -82,12 +88,16 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         return AudioStatus.ABSENT, []
     if sound is None:
         return AudioStatus.DISABLED, []
+    if sound.locked and not sound.decodable:
+        return AudioStatus.UNDECODABLE, ["the sound is encrypted; only the picture was used"]
     if not sound.decodable:
         codec = _codec(layout, "audio", layout.audio)
         return AudioStatus.UNDECODABLE, [f"the sound could not be decoded ({codec}); only the picture was used"]
     if sound.waveform is None and not sound.cut:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
     notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []
+    if sound.locked:
+        notices.append("parts of the audio track are encrypted and were left out")
     if sound.cancelled:
         notices.append("the sound's channels cancel each other out; where they do, only the louder one was used")
     if not sound.cut:

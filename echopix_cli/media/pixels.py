@@ -85,11 +85,20 @@ def rgb(frame: VideoFrame) -> Pixels:
     if frame.color_trc in (_PQ, _HLG):
         return _tone_mapped(frame)
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
-        pixels = frame.to_ndarray(format="rgba")  # (H, W, 4)
-        alpha = pixels[..., 3:].astype(np.uint16)
-        if alpha.min() < 255:
-            return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        pixels = frame.to_ndarray(format="rgba").astype(np.uint8, copy=False)  # (H, W, 4)
+        if pixels[..., 3].min() < 255:
+            return _on_white(pixels)
+        del pixels
     return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+
+def _on_white(pixels: Pixels) -> Pixels:
+    """Uint8 ``(H, W, 4)`` RGBA over white, as uint8 ``(H, W, 3)``."""
+    shown = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for row, row_shown in zip(pixels, shown, strict=True):  # wider numbers for one row at a time
+        alpha = row[:, 3:].astype(np.uint32)
+        row_shown[:] = (row[:, :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return shown
 
 
 def _tone_mapped(frame: VideoFrame) -> Pixels:

@@ -144,8 +144,9 @@ def resize_frames(frames: Pixels, height: int, width: int) -> Pixels:
     from torch.nn.functional import interpolate
 
     resized = np.empty((len(frames), 3, height, width), np.uint8)
-    for number, frame in enumerate(frames):  # one at a time: float32 takes four times the memory
-        pixels = torch.from_numpy(np.ascontiguousarray(frame))[None].float()
+    # One channel of one frame at a time: float32 takes four times the memory, and the intermediate step as much again.
+    for number, channel in np.ndindex(len(frames), 3):
+        pixels = torch.from_numpy(np.ascontiguousarray(frames[number, channel]))[None, None].float()
         larger = interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
-        resized[number] = larger[0].clamp_(0, 255).round_().to(torch.uint8).numpy()
+        resized[number, channel] = larger[0, 0].clamp_(0, 255).round_().to(torch.uint8).numpy()
     return resized

@@ -36,7 +36,7 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,"
     "ogg,nut,mxf,dv,rm,mjpeg,yuv4mpegpipe,gif,apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
     "jpegxl_pipe,ppm_pipe,pgm_pipe,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,dts,truehd,"
-    "dsf,tak,voc,loas"
+    "dsf,tak,voc,loas,wtv,dhav"
 )
 
 # How files begin that name other files instead of holding media. Only for a clearer message.
@@ -51,6 +51,9 @@ _INDIRECT = (
     (b"<asx", "an asx playlist"),
 )
 _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|concatf?|subfile|crypto|cache|async):)")
+_MOST_STREAMS = 1000  # of any kind, fonts and data too
+# How files begin that hold media in containers which are not opened. Only for a clearer message.
+_NOT_OPENED = (b"BIKi", b"BIKf", b"BIKb", b"KB2", b"SMK2", b"SMK4", b"MLVI", b"NSVf", b"NSVs", b"FWS", b"CWS")
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 
 
@@ -102,36 +105,64 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
     """Open one local media file with the walls described above.
 
     Raises:
-        MediaError: it is not a media file, or it declares more tracks than ``limits`` allows.
+        MediaError: it is not a media file, or it declares more tracks of picture and sound than ``limits`` allows.
     """
     av.logging.set_level(None)  # FFmpeg's chatter would land in the user's terminal
     with open_regular(path) as file:
         head = file.read(4096) or b""
         file.seek(0)
         try:
-            container = av.open(
-                MediaFile(file),
-                "r",
-                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-                # Probing decodes a frame. Far too large ones are refused before that; those a little too
-                # large pass, because FFmpeg forgets the size of what it refuses, and we want to name it.
-                options={"max_pixels": str(4 * limits.max_area)},
-                metadata_errors="replace",
-                buffer_size=65_536,
-                io_open=_refuse,
-            )
-        except MemoryError:
-            raise  # among FFmpeg's own errors is one of this kind
+            container = _open(file, limits)
+        except MemoryError as error:  # that is how FFmpeg says that there are too many streams, too
+            if not _too_many(file, limits):
+                raise
+            raise MediaError(
+                f"{shown(path)} declares more than {_MOST_STREAMS} tracks and attachments",
+                "extract the tracks that matter into a new file",
+            ) from error
         except READ_ERRORS as error:
             raise _not_media(path, head) from error
         with container:
-            if len(container.streams) > limits.max_tracks:
-                declared = len(container.streams)
+            declared = len(container.streams.video) + len(container.streams.audio)
+            if declared > limits.max_tracks:
                 raise MediaError(
                     f"{shown(path)} declares {declared} tracks; at most {limits.max_tracks} are read",
                     "extract the tracks that matter into a new file, or raise the setting limit_tracks",
                 )
             yield container
+
+
+def _open(file: io.FileIO, limits: Limits) -> InputContainer:
+    return av.open(
+        MediaFile(file),
+        "r",
+        container_options={
+            "format_whitelist": _FORMATS,
+            "protocol_whitelist": "file",
+            "max_streams": str(_MOST_STREAMS),
+        },
+        # Probing decodes a frame. Far too large ones are refused before that; those a little too large pass, because
+        # FFmpeg forgets the size of what it refuses, and we want to name it.
+        options={"max_pixels": str(4 * limits.max_area)},
+        metadata_errors="replace",
+        buffer_size=65_536,
+        io_open=_refuse,
+    )
+
+
+def _too_many(file: io.FileIO, limits: Limits) -> bool:
+    """Whether a file cannot be opened because of its number of streams, which only FFmpeg's log tells."""
+    with av.logging.Capture(local=False) as logs:
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            _open(file, limits).close()
+        except READ_ERRORS:
+            pass
+        except MemoryError:
+            pass
+        finally:
+            av.logging.set_level(None)
+        return any("max_streams" in message for _, _, message in logs)
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
@@ -146,6 +177,8 @@ def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
             return MediaError(f"{name} is {what}: it names other files, which are not opened", "give those instead")
     if head[4:8] == b"ftyp":
         return MediaError(f"{name} is damaged: the index of the MP4 is missing or broken", "copy it again")
+    if head.startswith(_NOT_OPENED):
+        return MediaError(f"{name} is not among the containers that are opened", "convert it to MP4")
     return MediaError(f"{name} is not a media file that can be read", "check that it plays in a video player")
 
 
@@ -181,6 +214,8 @@ def pick_track(
     if index is not None or not tracks:
         return index
     best = container.streams.best("video" if kind == "video" else "audio", related=related)
+    if best is None and related is not None:
+        return None  # its programme has none
     places = [stream.index for stream in tracks]
     return places.index(best.index) if best is not None and best.index in places else 0
 

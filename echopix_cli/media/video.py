@@ -39,6 +39,7 @@ class Picture:
     fps: float | None = None  # of the source, within the span
     size: tuple[int, int] | None = None  # (height, width) as displayed, before resizing
     rotation: int | None = None
+    locked: bool = False  # whether nothing came out because it is encrypted
     decodable: bool = True  # False: there are frames in the span, or should be, and none came out
     end: float | None = None  # when the last readable frame leaves the screen
     reached: float | None = None  # the same, with frames that an edit list hides
@@ -67,7 +68,7 @@ def read_picture(
     damage = Damage()
     scan = scan_track(path, track, plan, clock, meter, damage)
     if scan is None:
-        return Picture(decodable=False)
+        return Picture(decodable=False, locked=bool(damage.locked))
     ticks = candidates(scan, plan.from_time, plan.end)
     if not len(ticks):
         return Picture(end=scan.end, reached=scan.reached)
@@ -104,9 +105,11 @@ def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Pic
         notices = (f"{slots.lost} of {asked} sampled frames could not be decoded and were left out",)
     elif damage:
         notices = ("parts of the video track are damaged and were skipped",)
+    if damage.locked:
+        notices = (*notices, "parts of the video track are encrypted and were left out")
     times = scan.seconds(slots.ticks[slots.filled])
     frames = slots.frames if slots.filled.all() else slots.frames[slots.filled]
-    return Picture(frames, times, fps, slots.size, slots.rotation, True, scan.end, scan.reached, notices)
+    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, scan.end, scan.reached, notices)
 
 
 def _decode(
