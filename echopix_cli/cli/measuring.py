@@ -19,6 +19,6 @@ def wait_passively() -> None:
 
 
 def warn_of_doubt(output: Output, doubt: str | None) -> None:
-    """Say so where the ratios do not hold."""
+    """Say so where the ratios do not hold, also under ``--quiet``."""
     if doubt is not None:
-        output.notice(f"nothing can be concluded from these speed-ups: {doubt}; measure again on a quiet machine")
+        output.warn(f"nothing can be concluded from these speed-ups: {doubt}; measure again on a quiet machine")

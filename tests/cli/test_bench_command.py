@@ -27,7 +27,7 @@ QUICK = ("--shape", "tiny", "--seconds", "2", "--trials", "1", "--warmup", "0", 
 
 
 def test_the_record_holds_what_the_table_shows(command: Command) -> None:
-    ran = command("bench", *QUICK, "-b", "0.1", "--json")
+    ran = command("bench", *QUICK, "-b", "0.1", "--json", "--quiet")
     assert ran.code == 0
     (record,) = ran.records
     assert (record["shape"], record["trials"], record["warmup"], record["new_tokens"]) == ("tiny", 1, 0, 2)

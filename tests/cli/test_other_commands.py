@@ -95,7 +95,7 @@ def test_a_still_picture_is_forecast_as_one(codec: str, pixels: str, tmp_path: P
     packets = [*encoder.encode(av.VideoFrame(64, 48, pixels)), *encoder.encode(None)]
     picture = tmp_path / "picture"
     picture.write_bytes(b"".join(map(bytes, packets)))
-    work = Run.begin({})._workload([str(picture)], 1.0)
+    work = Run.begin({}).workload([str(picture)], 1.0)
     assert (work.frames, work.audio_seconds) == (1, 0.0)
 
 
