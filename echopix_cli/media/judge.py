@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from echopix_cli.errors import MediaError
 from echopix_cli.media.audio import Sound
 from echopix_cli.media.clock import Clock
+from echopix_cli.media.heif import Still
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.values import MediaInfo
 from echopix_cli.media.video import Picture
@@ -27,6 +28,7 @@ class Layout:
     audio: int | None
     video_end: float | None  # where the header says that the track ends
     audio_end: float | None
+    still: Still | None = None  # of a picture that is put together from several
     promise: float | None = None  # how many times as much as there is the header promises; None: it cannot be told
 
 

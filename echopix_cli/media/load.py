@@ -12,11 +12,13 @@ from typing import ParamSpec
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
+from echopix_cli.errors import MediaError
 from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
 from echopix_cli.media.clock import Clock, read_clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
 from echopix_cli.media.extent import riff_promise
+from echopix_cli.media.heif import describe_still, read_still
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
@@ -33,7 +35,7 @@ from echopix_cli.media.source import (
 )
 from echopix_cli.media.timeline import Samples
 from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
-from echopix_cli.media.video import Picture, read_picture
+from echopix_cli.media.video import Picture, read_picture, read_still_picture
 
 Heard = Callable[[Samples], None]
 _Arguments = ParamSpec("_Arguments")
@@ -47,7 +49,10 @@ def probe(path: str | os.PathLike[str], limits: Limits) -> MediaInfo:
         MediaError: the file cannot be opened as media.
     """
     with bounded_memory(shown(path), limits.max_memory):
+        still = read_still(path)
         with opened(path, limits) as container:
+            if still is not None:
+                return describe_still(container, still)
             info = describe(container)
         tracks = tuple(
             dataclasses.replace(track, rotation=_rotation(path, track, limits)) if track.kind == "video" else track
@@ -115,7 +120,10 @@ def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, a
             heard(sound.waveform)
     picture = None
     if layout.video is not None and plan.video:
-        picture = read_picture(path, layout.video, plan, layout.clock, meter, arrived)
+        if layout.still is None:
+            picture = read_picture(path, layout.video, plan, layout.clock, meter, arrived)
+        else:
+            picture = read_still_picture(path, layout.still, plan, meter, arrived)
     require_something(shown(path), plan, layout, picture, sound)
     status, notices = judge(plan, layout, picture, sound)
     ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
@@ -140,6 +148,13 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
     """Read the header and choose the tracks."""
     with open_regular(path) as file:
         promise = riff_promise(file)
+    still = read_still(path)
+    if still is not None:
+        if plan.video_track not in (None, 0):
+            raise MediaError(f"{shown(path)} has no video track {plan.video_track}; it has: 0", "choose one of those")
+        with opened(path, plan.limits) as container:
+            info = describe_still(container, still)
+        return Layout(info=info, clock=Clock(), video=0, audio=None, video_end=None, audio_end=None, still=still)
     with opened(path, plan.limits) as container:
         video = pick_track(container, "video", plan.video_track if plan.video else None, path)
         seen = None if video is None else video_tracks(container)[video]

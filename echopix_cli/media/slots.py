@@ -84,8 +84,19 @@ class Slots:
             return
         width, height = max(1, round(frame.width * pixel_aspect)), frame.height  # as stored
         size = (width, height) if turned else (height, width)
+        self.put(slot, tick, pixels, size, -frame.rotation % 360)
+
+    def put(self, slot: int, tick: int, pixels: Pixels, size: tuple[int, int], rotation: int) -> None:
+        """Fill one slot.
+
+        Args:
+            tick: when the frame is shown, in the track's units.
+            pixels: uint8 ``(3, H, W)``, upright.
+            size: its height and width as displayed.
+            rotation: degrees clockwise by which it was turned.
+        """
         if self.frames is None or self.size is None:
-            self.size, self.rotation = size, -frame.rotation % 360
+            self.size, self.rotation = size, rotation
             self.frames = self._allocate(*size)
         self.frames[slot] = _fit(pixels, size, self.size, (self.frames.shape[2], self.frames.shape[3]))
         self.ticks[slot], self.filled[slot] = tick, True

@@ -123,7 +123,7 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
         except READ_ERRORS as error:
             raise _not_media(path, head) from error
         with container:
-            declared = len(container.streams.video) + len(container.streams.audio)
+            declared = len(video_tracks(container)) + len(audio_tracks(container))
             if declared > limits.max_tracks:
                 raise MediaError(
                     f"{shown(path)} declares {declared} tracks; at most {limits.max_tracks} are read",

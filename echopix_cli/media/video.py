@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -20,6 +21,7 @@ from echopix_cli.errors import MediaError
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, omit_unreferenced, video_frames
+from echopix_cli.media.heif import Still, decode_still
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.sampling import Floats, Pixels, choose_frames
 from echopix_cli.media.scan import Flags, Scan, candidates, decoding_ranges, holding, needed, scan_track, whole
@@ -27,6 +29,7 @@ from echopix_cli.media.slots import Arrived, Slots, check_size
 from echopix_cli.media.source import shown
 from echopix_cli.media.walk import Walk
 
+_STILL_FPS = 25.0  # FFmpeg's guess for pictures: how long they are shown
 _CREDIBLE_ASPECT = 10.0  # a pixel wider or narrower than this is a broken header, not a lens
 
 
@@ -94,6 +97,25 @@ def read_picture(
             if slots.frames is None:
                 raise
     return _picture(slots, scan, fps, damage)
+
+
+def read_still_picture(
+    path: str | os.PathLike[str], still: Still, plan: DecodePlan, meter: Meter, arrived: Arrived | None = None
+) -> Picture:
+    """The one frame of a still picture, as of :func:`read_picture`."""
+    end = 1.0 / _STILL_FPS
+    if plan.from_time >= end:
+        return Picture(end=end, reached=end)
+    if still.size is not None:
+        check_size(shown(path), still.size[1], still.size[0], plan.limits)
+    pixels = decode_still(path, still, plan.limits, meter)
+    if pixels is None:
+        return Picture(end=end, reached=end, decodable=False)
+    size = (pixels.shape[0], pixels.shape[1])
+    check_size(shown(path), size[1], size[0], plan.limits)
+    slots = Slots(np.zeros(1, np.int64), shown(path), plan, meter, arrived)
+    slots.put(0, 0, pixels.transpose(2, 0, 1), size, still.rotation)
+    return Picture(slots.frames, np.zeros(1), None, size, slots.rotation, end=end, reached=end)
 
 
 def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Picture:
