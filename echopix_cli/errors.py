@@ -78,3 +78,9 @@ class Interrupted(EchopixError):
 def described(error: BaseException) -> str:
     """An error that nobody foresaw, on one line: its type, and what it says if it says anything."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def bare(error: EchopixError) -> EchopixError:
+    """An error without the frames that it came through: they hold on to what the failed item took."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error

@@ -34,6 +34,14 @@ class FileFacts:
     mtime_ns: int
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """How errors put it: what the lines are records of, and the option that names the file."""
+
+    what: str = "a batch"
+    option: str = "--output"
+
+
 def label_of(task: Task) -> Label:
     """What tells a task from the others in a list."""
     return task.media, task.question, task.id
@@ -50,14 +58,26 @@ class Journal:
         path: of the file; of a link, what it leads to is written.
         tasks: of this run.
         overwrite: begin anew, if the file holds such lines and nothing else.
+        spelling: of errors.
+        keep: hold the whole records of what was answered, too: ``kept``, by their keys.
 
     Raises:
         UsageError: another process writes it, it is no regular file, or it holds something else than such lines.
         EchopixError: it cannot be written.
     """
 
-    def __init__(self, path: Path, tasks: Iterable[Task] = (), overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tasks: Iterable[Task] = (),
+        overwrite: bool = False,
+        *,
+        spelling: Spelling = Spelling(),
+        keep: bool = False,
+    ) -> None:
         self.path = path
+        self.kept: dict[str, dict[str, Any]] = {}
+        self._spelling, self._keeps = spelling, keep
         self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
         check_target(self._target)
         self._lock = threading.Lock()
@@ -73,6 +93,7 @@ class Journal:
             self._recover()
             if overwrite:
                 self._done.clear()
+                self.kept.clear()
                 self._length, self._last, self._shorter = 0, b"", None
         except BaseException:
             self.close()
@@ -161,7 +182,7 @@ class Journal:
     def _lost(self, what: str) -> EchopixError:
         return EchopixError(
             f"{self.path} was changed by somebody else while it was written: {what}",
-            "see to it that only this batch writes it, and run again",
+            "see to it that nothing else writes it, and run again",
         )
 
     def _open_locked(self) -> int:
@@ -173,7 +194,7 @@ class Journal:
                 raise self._refused(error) from error
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):
-                    raise UsageError(f"{self.path} is a pipe or device", "leave --output out: records go to stdout")
+                    raise UsageError(f"{self.path} is a pipe or device", f"name a file with {self._spelling.option}")
                 self._take(file)
                 # Whoever held the lock may have put another file in its place.
                 if os.path.exists(self._target) and os.path.samestat(os.fstat(file), os.stat(self._target)):
@@ -188,7 +209,8 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"another process writes {self.path}", "wait for it, or give this one an --output of its own"
+                f"another process writes {self.path}",
+                f"wait for it, or give this one an {self._spelling.option} of its own",
             ) from None
         except OSError as error:
             raise self._refused(error) from error
@@ -221,13 +243,16 @@ class Journal:
 
     def _foreign(self, number: int) -> UsageError:
         return UsageError(
-            f"{self.path}, line {number}, is no record of a batch, and only such are written over or added to",
-            "give another --output",
+            f"{self.path}, line {number}, is no record of {self._spelling.what}, and only such are written over or "
+            "added to",
+            f"give another {self._spelling.option}",
         )
 
     def _remember(self, record: dict[str, Any]) -> None:
         if "error" not in record:
             self._done[record["key"]].add(_label(record))
+            if self._keeps:
+                self.kept[record["key"]] = record
         if (file := record["file"]) is not None:
             self._facts[name_in(record), file["size"], file["mtime_ns"]] = file["sha256"]
 
@@ -258,7 +283,8 @@ class Journal:
 
     def _refused(self, error: OSError) -> EchopixError:
         return EchopixError(
-            f"cannot write {self.path}: {error.strerror or error}", "make room or name another --output, and run again"
+            f"cannot write {self.path}: {error.strerror or error}",
+            f"make room or name another {self._spelling.option}, and run again",
         )
 
 

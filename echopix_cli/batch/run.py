@@ -20,7 +20,7 @@ from echopix_cli.batch.workers import Workers
 from echopix_cli.decoding.worker import Decoded, Worker
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.features import Slot
-from echopix_cli.errors import EchopixError, MediaError, described
+from echopix_cli.errors import EchopixError, MediaError, bare, described
 from echopix_cli.files import WHOLE, Look, look_at, sha256_of, whole_identity
 from echopix_cli.media import DecodePlan
 from echopix_cli.media.source import shown
@@ -218,7 +218,7 @@ class Batch:
                 )
                 return _Prepared(None, tuple((task, None) for task, _ in left), error=error)
             except EchopixError as raised:
-                return _Prepared(file, left, error=_bare(raised))
+                return _Prepared(file, left, error=bare(raised))
 
         return prepare
 
@@ -272,7 +272,7 @@ class Batch:
                     if (answer := self._answer(encoded, task)) is None:
                         return
             except EchopixError as raised:
-                error = _bare(raised)
+                error = bare(raised)
                 failure = error if encoded is None else None  # what one file cannot do, its other questions cannot
             self.answered += error is None
             self.failed += error is not None
@@ -306,7 +306,7 @@ class Batch:
             name: value for name, value in asdict(self.settings.plan).items() if name not in ("start", "end", "limits")
         }
         return {
-            "model": [facts.name, _weights(self.engine), facts.dtype, facts.quantization],
+            "model": [facts.name, weights_of(self.engine), facts.dtype, facts.quantization],
             "plan": plan,
             "options": asdict(self.settings.options),
             "sieve": asdict(self.settings.sieve),
@@ -328,7 +328,7 @@ class Batch:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _weights(engine: Engine) -> str | None:
+def weights_of(engine: Engine) -> str | None:
     """What a model's answers come from: a commit, which never comes to mean other weights, or its files.
 
     Those of the demonstration model are known by their content, for every installation puts them there anew; of others
@@ -341,12 +341,6 @@ def _weights(engine: Engine) -> str | None:
         return engine.loaded_from
     content = [(file.name, sha256_of(file)) for file in sorted(source.folder.iterdir()) if file.is_file()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _bare(error: EchopixError) -> EchopixError:
-    """An error without the frames that it came through: they hold on to what the failed item took."""
-    error.__cause__ = error.__context__ = error.__traceback__ = None
-    return error
 
 
 def _groups(tasks: Iterable[Task]) -> Iterator[_Group]:

@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,14 @@ import typer
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION
-from echopix_cli.errors import ExitCode, UsageError
+from echopix_cli.cli.signals import stopping
+from echopix_cli.errors import ExitCode, Interrupted, UsageError
 from echopix_cli.settings import SIEVES as NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from echopix_cli.cli.eval_items import Items
     from echopix_cli.engine import Engine
     from echopix_cli.evaluation.intervals import Interval
     from echopix_cli.evaluation.questions import Question
@@ -95,7 +98,10 @@ def evaluate(
     items: Annotated[
         Path | None,
         typer.Option(
-            "--items", metavar="FILE", help="write every question with its answers here, as JSONL", show_default=False
+            "--items",
+            metavar="FILE",
+            help="write every question with its answers here, as JSONL, and go on there after an interruption",
+            show_default=False,
         ),
     ] = None,
     plot: Annotated[
@@ -104,6 +110,9 @@ def evaluate(
             "--plot", metavar="FILE", help="draw accuracy against budget here, as PNG or SVG", show_default=False
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace files that something else has written", show_default=False)
+    ] = False,
     json: opt.Json = False,
     model: opt.Model = None,
     device: opt.Device = None,
@@ -130,7 +139,7 @@ def evaluate(
     flags["budget"] = flags["sieve"] = None
     budgets = [opt.read_budget(value) for value in budget or []]
     run = opt.Run.begin(flags)
-    _check(run, sieve or [], json, output, items, plot)
+    _check(run, sieve or [], json, output, items, plot, force)
     if not budgets:
         # A budget from the environment or the config file is measured beside keeping everything.
         budgets = [1.0, run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS)
@@ -143,39 +152,47 @@ def evaluate(
         names = sieve or ("auto", *CONTROLS)
         settings_of(names, budgets, around_sieve)  # nothing to measure is nothing to load a model for
         questions = load_questions(data, count, seed, family or ())
-    engine = run.engine(budget=max(budgets))
-    asking = _asking(run, engine, seed)
-    settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve)
-    began = time.perf_counter()
-    results = _measure(run, engine, questions, settings, asking)
-    seconds = time.perf_counter() - began
+    with ExitStack() as held:
+        kept = None
+        if items is not None:
+            from echopix_cli.cli.eval_items import Items
+
+            kept = Items(items, questions, force)
+            held.callback(kept.close)
+        engine = run.engine(budget=max(budgets))
+        asking = _asking(run, engine, seed)
+        settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve)
+        before = kept.begin(engine, settings, asking) if kept is not None else {}
+        began = time.perf_counter()
+        results = _measure(run, engine, questions, settings, asking, kept, before)
+        seconds = time.perf_counter() - began
+    if before:
+        run.output.notice(f"{len(before)} of {len(questions)} questions were answered before")
     report = make_report(_facts(engine, data, questions, asking), results, settings, seconds)
-    _write(report, results, output, items, plot)
+    _write(report, output, plot)
     _show(run, report, json)
     if report.failures:
         raise typer.Exit(ExitCode.FAILURE)
 
 
 def _check(
-    run: opt.Run, sieves: Sequence[str], json: bool, output: Path | None, items: Path | None, plot: Path | None
+    run: opt.Run,
+    sieves: Sequence[str],
+    json: bool,
+    output: Path | None,
+    items: Path | None,
+    plot: Path | None,
+    force: bool,
 ) -> None:
     """Refuse what cannot end well before a model is loaded."""
-    from echopix_cli.files import check_target
+    from echopix_cli.cli.eval_targets import check_targets
 
     if unknown := [name for name in sieves if name not in NAMES]:
         raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(NAMES)}")
     run.require_output(json or output or items or plot, "--json or --output FILE")
     if run["no_audio"] and run["no_video"]:
         raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
-    targets = [path for path in (output, items, plot) if path is not None]
-    for path in targets:
-        check_target(path)
-    if len({path.resolve() for path in targets}) < len(targets):
-        raise UsageError("--output, --items and --plot name one file twice", "give each a name of its own")
-    if plot is not None:
-        from echopix_cli.evaluation.plot import check_plot
-
-        check_plot(plot)
+    check_targets(output, items, plot, force)
 
 
 def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
@@ -197,12 +214,37 @@ def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
 
 
 def _measure(
-    run: opt.Run, engine: "Engine", questions: "Sequence[Question]", settings: "Sequence[Setting]", asking: "Asking"
+    run: opt.Run,
+    engine: "Engine",
+    questions: "Sequence[Question]",
+    settings: "Sequence[Setting]",
+    asking: "Asking",
+    kept: "Items | None",
+    before: "dict[int, ItemResult]",
 ) -> "list[ItemResult]":
+    """All results, each kept as soon as it is there.
+
+    Raises:
+        Interrupted: by a signal, after the question that was being answered.
+        EchopixError: they cannot be kept.
+    """
     from echopix_cli.evaluation.run import evaluate as answer_all
 
-    with run.output.progress(f"0 of {len(questions)} questions") as say:
-        return list(answer_all(engine, questions, settings, asking, _watch(say, len(questions), settings[0])))
+    results: list[ItemResult] = []
+    with stopping() as received, run.output.progress(f"0 of {len(questions)} questions") as say:
+        watch = _watch(say, len(questions), settings[0])
+        for question, result in zip(
+            questions, answer_all(engine, questions, settings, asking, watch, before), strict=True
+        ):
+            results.append(result)
+            if kept is not None and question.index not in before:
+                kept.add(question, result)
+            if received and len(results) < len(questions):
+                again = "run again to resume" if kept is not None else "with --items FILE, the next run would go on"
+                raise Interrupted(f"Interrupted; {len(results)} of {len(questions)} done, {again}", received[0])
+    if kept is not None:
+        kept.confirm()
+    return results
 
 
 def _watch(say: "Callable[[str], None]", count: int, setting: "Setting") -> "Callable[[ItemResult], None]":
@@ -253,16 +295,12 @@ def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking:
     )
 
 
-def _write(
-    report: "Report", results: "Sequence[ItemResult]", output: Path | None, items: Path | None, plot: Path | None
-) -> None:
+def _write(report: "Report", output: Path | None, plot: Path | None) -> None:
     """The files that were asked for, each whole or not at all."""
     from echopix_cli.files import write_whole
 
     if output is not None:
         write_whole(output, (jsonlib.dumps(report_record(report), indent=2) + "\n").encode())
-    if items is not None:
-        write_whole(items, "".join(jsonlib.dumps(item_record(item)) + "\n" for item in results).encode())
     if plot is not None:
         from echopix_cli.evaluation.plot import draw
 
@@ -349,24 +387,3 @@ def _ends(interval: "Interval") -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
-
-
-def item_record(item: "ItemResult") -> dict[str, Any]:
-    """One question with its answers by setting, for ``--items``."""
-    return {
-        "id": item.id,
-        "media": item.media,
-        "family": item.family,
-        "question": item.question,
-        "answer": item.answer,
-        "rows": {"pool": item.pool, "evidence": item.evidence},
-        "settings": {
-            setting.name: {
-                "answer": outcome.answer,
-                "right": outcome.right,
-                "kept": None if outcome.rows is None else asdict(outcome.rows),
-                "failure": outcome.failure or None,
-            }
-            for setting, outcome in item.outcomes.items()
-        },
-    }

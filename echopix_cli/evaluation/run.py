@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from echopix_cli.engine import Encoded, Engine, SieveOptions
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
 from echopix_cli.engine.sieves import AUTO
-from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.errors import EchopixError, UsageError, bare
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, OWN, ItemResult, Outcome, Rows, Setting
@@ -90,6 +91,7 @@ def evaluate(
     settings: Sequence[Setting],
     asking: Asking,
     watch: Callable[[ItemResult], None] = lambda result: None,
+    before: Mapping[int, ItemResult] = MappingProxyType({}),
 ) -> Iterator[ItemResult]:
     """Answer questions one by one, in their order; consecutive ones about a file share its features.
 
@@ -97,9 +99,14 @@ def evaluate(
 
     Args:
         watch: called with each result, as soon as it is there.
+        before: results that are known, by their question's index; they are handed out again.
     """
     media, encoded = "", cast(Encoded | EchopixError | None, None)
     for question in questions:
+        if question.index in before:
+            watch(before[question.index])
+            yield before[question.index]
+            continue
         if question.media != media:
             encoded = None  # or these features would take up room beside the next clip's
             media, encoded = question.media, _encoded(engine, question, asking)
@@ -124,7 +131,7 @@ def _encoded(engine: Engine, question: Question, asking: Asking) -> Encoded | Ec
         times = sample_times(question.script.duration)
         return engine.encode(scene_clip(question.script, asking.side, times, without))
     except EchopixError as error:
-        return error
+        return bare(error)
 
 
 def _failed(question: Question, settings: Sequence[Setting], reason: str) -> ItemResult:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -140,6 +146,9 @@ def test_failed_items_are_reported_and_change_the_exit_code(run, clips: dict[str
         (("--output", "no/such/folder.json"), "does not exist"),
         (("--plot", "a.pdf"), "neither"),
         (("--plot", "a.png", "-o", "./a.png"), "one file twice"),
+        (("--output", "precious.txt"), "precious.txt exists and is no report of an evaluation"),
+        (("--items", "precious.txt"), "precious.txt, line 1, is no record of an evaluation"),
+        (("--plot", "precious.png"), "precious.png exists and is no plot of an evaluation"),
         (("--no-audio", "--no-video"), "nothing is left to ask about"),
         (("--count", "0"), "--count"),
     ],
@@ -149,10 +158,14 @@ def test_refusals_come_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ECHOPIX_MODEL", "/no/such/model")
+    precious = [tmp_path / "precious.txt", tmp_path / "precious.png"]
+    for path in precious:
+        path.write_text("Dear diary\n")
     ran = run("eval", *arguments)
     assert ran.code == 2
     assert said in ran.err
     assert ran.out == ""
+    assert {path.read_text() for path in precious} == {"Dear diary\n"}
 
 
 def test_the_unseen_font_says_how_to_get_it(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +173,108 @@ def test_the_unseen_font_says_how_to_get_it(run, tmp_path: Path, monkeypatch: py
     ran = run("eval", "--data", "scenes:unseen-font")
     assert ran.code == 1
     assert "build_assets --unseen-font" in ran.err
+
+
+# --- what is written as it goes
+
+
+def items_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """A report without what differs from run to run."""
+    settings = [{**setting, "median_seconds": None} for setting in record["settings"]]
+    return {**record, "date": "", "command": "", "seconds": 0.0, "settings": settings}
+
+
+def test_own_files_are_replaced_and_others_with_force(run, tmp_path: Path) -> None:
+    output, items, plot = tmp_path / "r.json", tmp_path / "i.jsonl", tmp_path / "p.png"
+    files = ("-o", output, "--items", items, "--plot", plot)
+    one = ("--count", "1", "-b", "0.1", "--sieve", "cs2")
+    for path in (output, plot):
+        path.write_bytes(b"")
+    assert run("eval", *one, *files).code == 0
+    again = run("eval", *one, *files)
+    assert (again.code, "note: 1 of 1 questions were answered before" in again.err) == (0, True)
+    other = run("eval", *one, *files, "--max-new-tokens", "3")
+    assert other.code == 2
+    assert f"{items} holds answers of another evaluation" in other.err and "--force" in other.err
+    assert len(items_of(items)) == 1
+    for path in (output, plot):
+        path.write_text("Dear diary\n")
+    assert run("eval", *one, *files, "--max-new-tokens", "3", "--force").code == 0
+    assert len(items_of(items)) == 1 and json.loads(output.read_text())["count"] == 1
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_goes_on_where_it_was_killed(run, tmp_path: Path, random_checkpoint: Path, clips: dict[str, Path]) -> None:
+    """By a signal that says when to end and by one that does not; in the end all is as if nothing had happened."""
+    data, items, output = tmp_path / "data.jsonl", tmp_path / "i.jsonl", tmp_path / "r.json"
+    lines = [
+        {"media": str(clips[("both", "dark", "silent")[number % 3]]), "question": f"What? {number}", "answer": "dog"}
+        for number in range(40)
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ["eval", "--data", data, "-b", "0.1", "--sieve", "cs2", "--sieve", "random", "--device", "cpu"]
+    environment = {**os.environ, "ECHOPIX_MODEL": str(random_checkpoint), "ECHOPIX_MAX_NEW_TOKENS": "4"}
+    done = 0
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with subprocess.Popen(
+            [sys.executable, "-m", "echopix_cli", *map(str, arguments), "--items", str(items), "-o", str(output)],
+            env=environment, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            end = time.monotonic() + 120
+            while not items.exists() or items.read_bytes().count(b"\n") < done + 2:
+                assert time.monotonic() < end and process.poll() is None
+                time.sleep(0.005)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == code
+        done = items.read_bytes().count(b"\n")
+        if number == signal.SIGKILL:
+            with open(items, "ab") as file:
+                file.write(items.read_bytes()[:60])  # a line that it did not end
+        else:
+            assert said == f"error: Interrupted; {done} of 40 done, run again to resume\n"
+        assert not output.exists()
+    assert 6 <= done < 40
+    ran = run(*arguments, "--items", items, "--json")
+    assert ran.code == 0 and f"note: {done} of 40 questions were answered before" in ran.err
+    assert [item["id"] for item in items_of(items)] == [str(number) for number in range(1, 41)]
+    whole = run(*arguments, "--json")
+    assert without_times(ran.records[0]) == without_times(whole.records[0])
+
+
+def test_what_failed_is_tried_again(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    data, items = tmp_path / "data.jsonl", tmp_path / "i.jsonl"
+    lines = [{"media": str(path), "question": "What?", "answer": "dog"} for path in (clips["both"], tmp_path / "a.m4a")]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ("eval", "--data", data, "-b", "0.1", "--sieve", "cs2", "--items", items)
+    assert run(*arguments).code == 1
+    first, failed = items_of(items)
+    assert "error" not in first and "does not exist" in failed["error"]["message"]
+    os.link(clips["dark"], tmp_path / "a.m4a")
+    ran = run(*arguments)
+    assert (ran.code, "note: 1 of 2 questions were answered before" in ran.err) == (0, True)
+    again, mended = items_of(items)
+    assert again == first and "error" not in mended
+    os.remove(tmp_path / "a.m4a")
+    os.link(clips["silent"], tmp_path / "a.m4a")
+    ran = run(*arguments)
+    assert ran.code == 2 and "holds answers of another evaluation" in ran.err
+
+
+def test_items_that_somebody_removes_end_it(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from echopix_cli.batch.journal import Journal
+
+    items, append = tmp_path / "i.jsonl", Journal.append
+
+    def appending(self: Journal, record: dict[str, Any]) -> None:
+        append(self, record)
+        items.unlink()
+
+    monkeypatch.setattr(Journal, "append", appending)
+    ran = run("eval", *FEW, "--items", items, "-o", tmp_path / "r.json")
+    assert ran.code == 1 and f"{items} was changed by somebody else" in ran.err
+    assert not (tmp_path / "r.json").exists()

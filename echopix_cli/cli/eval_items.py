@@ -1,0 +1,166 @@
+"""Results of an evaluation's questions in a file: written as they come, found again by the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echopix_cli import __version__
+from echopix_cli.batch.journal import Journal, Spelling
+from echopix_cli.batch.tasks import Task
+from echopix_cli.cli.output import SCHEMA_VERSION
+from echopix_cli.errors import UsageError
+from echopix_cli.evaluation.values import ItemResult, Outcome, Rows
+from echopix_cli.files import identity_of, named
+
+if TYPE_CHECKING:
+    from echopix_cli.engine import Engine
+    from echopix_cli.evaluation.questions import Question
+    from echopix_cli.evaluation.run import Asking
+    from echopix_cli.evaluation.values import Setting
+
+_SPELLING = Spelling("an evaluation", "--items")
+_REPLACE = "give another --items, or replace the file with --force"
+
+
+class Items:
+    """The open file of one evaluation's items. A line is whole or absent, whatever ends the process.
+
+    Opening it changes nothing; :meth:`begin` does, and says what is known already.
+
+    Args:
+        path: of the file.
+        questions: of this evaluation.
+        anew: answers that the file holds are replaced.
+
+    Raises:
+        UsageError: another process writes it, or it holds something else.
+        EchopixError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, questions: Sequence[Question], anew: bool) -> None:
+        self._path, self._questions = path, questions
+        self._keys: dict[int, str] = {}
+        self._journal = Journal(path, map(_task, questions), anew, spelling=_SPELLING, keep=True)
+
+    def begin(self, engine: Engine, settings: Sequence[Setting], asking: Asking) -> dict[int, ItemResult]:
+        """Results that are there, by their question's index; what failed is to be tried again.
+
+        Raises:
+            UsageError: the file is that of another evaluation.
+            EchopixError: the disk refuses.
+        """
+        self._keys = dict(_keys(engine, self._questions, settings, asking))
+        kept = self._journal.kept
+        if kept.keys() - set(self._keys.values()):
+            raise UsageError(
+                f"{self._path} holds answers of another evaluation: another model, other questions, options or media",
+                _REPLACE,
+            )
+        before = {}
+        for question in self._questions:
+            key = self._keys[question.index]
+            if self._journal.claim(key, _task(question)):
+                try:
+                    before[question.index] = _result(kept[key], question, settings)
+                except (KeyError, TypeError):
+                    raise UsageError(f"{self._path}: the answers to {question.id!r} are incomplete", _REPLACE) from None
+        self._journal.begin()
+        return before
+
+    def add(self, question: Question, result: ItemResult) -> None:
+        """Write a result, and wait until it is on the disk.
+
+        Raises:
+            EchopixError: the disk refuses, or somebody else changed the file.
+        """
+        self._journal.append(item_record(result, self._keys[question.index]))
+
+    def confirm(self) -> None:
+        """See that everything is there.
+
+        Raises:
+            EchopixError: somebody else changed the file.
+        """
+        self._journal.confirm()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._journal.close()
+
+
+def item_record(item: ItemResult, key: str) -> dict[str, Any]:
+    """One question with its answers by setting, for ``--items``; with ``error`` where one of them failed."""
+    failures = [outcome.failure for outcome in item.outcomes.values() if outcome.failure]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": item.id,
+        "key": key,
+        "file": None,
+        **named(item.media),
+        "family": item.family,
+        "question": item.question,
+        "answer": item.answer,
+        "rows": {"pool": item.pool, "evidence": item.evidence},
+        "settings": {
+            setting.name: {
+                "answer": outcome.answer,
+                "right": outcome.right,
+                "kept": None if outcome.rows is None else asdict(outcome.rows),
+                "seconds": outcome.seconds,
+                "failure": outcome.failure or None,
+            }
+            for setting, outcome in item.outcomes.items()
+        },
+        **({"error": {"message": failures[0]}} if failures else {}),
+    }
+
+
+def _result(record: dict[str, Any], question: Question, settings: Sequence[Setting]) -> ItemResult:
+    """What :func:`item_record` was made of, where nothing failed."""
+    outcomes = {}
+    for setting in settings:
+        one = record["settings"][setting.name]
+        outcomes[setting] = Outcome(one["answer"], one["right"], Rows(**one["kept"]), one["seconds"])
+    rows = record["rows"]
+    return ItemResult(
+        question.id, question.media, question.family, question.question, question.answer,
+        rows["pool"], rows["evidence"], outcomes,
+    )  # fmt: skip
+
+
+def _task(question: Question) -> Task:
+    return Task(question.media, question.question, question.id)
+
+
+def _keys(
+    engine: Engine, questions: Sequence[Question], settings: Sequence[Setting], asking: Asking
+) -> Iterable[tuple[int, str]]:
+    """What each question's answers depend on, in 32 hexadecimal digits; by the question's index."""
+    from echopix_cli.batch.run import weights_of
+
+    plan = {name: value for name, value in asdict(asking.plan).items() if name != "limits"}
+    shared = {
+        "version": __version__,
+        "model": [engine.facts.name, weights_of(engine), engine.facts.dtype, engine.facts.quantization],
+        "asking": {**asdict(asking), "plan": plan},
+        "settings": [setting.name for setting in settings],
+    }
+    identities: dict[str, str | None] = {}
+    for question in questions:
+        if question.script is None and question.media not in identities:
+            identities[question.media] = None
+            with suppress(OSError, ValueError):
+                if os.path.isfile(question.media):
+                    identities[question.media] = identity_of(question.media)
+        # A script's whole content is in how it reads.
+        media = identities.get(question.media) if question.script is None else repr(question.script)
+        own = [question.index, question.id, question.family, question.prompt, question.answer, question.choices]
+        text = json.dumps([shared, own, media], sort_keys=True, default=str)
+        yield question.index, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
