@@ -108,6 +108,16 @@ def stock_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     return folder
 
 
+@pytest.fixture(scope="session")
+def family_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the family's real vocabulary."""
+    from family import write_tokenizer
+
+    folder = tmp_path_factory.mktemp("family-tokenizer")
+    write_tokenizer(folder)
+    return folder
+
+
 def write_clip(path: Path, seconds: float = 3.0, fps: int = 10, sound: bool = True, picture: bool = True) -> Path:
     """A small H.264 + AAC mp4 (or either alone): a moving bright square and a 440 Hz tone."""
     import av
