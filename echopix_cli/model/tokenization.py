@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, described
@@ -49,10 +49,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if fault := next(_faults(raw), None):
         raise ModelError(f"{folder / 'tokenizer.json'} is no tokenizer of the family: {fault}")
     try:
-        # Given no configuration it reads the folder's, talker and all, and warns of every token id in it. This one says
-        # whose tokenizer it is where the folder does not.
+        # Given no configuration it reads the folder's, talker and all, and warns of every token id in it.
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, config=Qwen2Config(), local_files_only=True, trust_remote_code=False
+            folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
         )
         tokenizer.model_max_length = 2**40  # what is too long is for whoever knows the model
         return tokenizer
