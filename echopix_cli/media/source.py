@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import av
 from av.audio.stream import AudioStream
@@ -213,9 +213,10 @@ def pick_track(
         raise MediaError(f"{shown(path)} has no {kind} track {index}; it has: {listed}", "choose one of those")
     if index is not None or not tracks:
         return index
-    best = container.streams.best("video" if kind == "video" else "audio", related=related)
-    if best is None and related is not None:
-        return None  # its programme has none
+    kinds: Literal["video", "audio"] = "video" if kind == "video" else "audio"
+    best = container.streams.best(kinds, related=related)
+    if best is None and container.streams.best(kinds) is not None:
+        return None  # the programme has none, others do
     places = [stream.index for stream in tracks]
     return places.index(best.index) if best is not None and best.index in places else 0
 

@@ -81,6 +81,19 @@ def test_a_programme_without_sound_does_not_borrow_any(tmp_path: Path) -> None:
     assert asked.waveform is not None, "whoever names a track gets it"
 
 
+def test_sound_that_tells_nothing_of_itself_is_not_called_absent(tmp_path: Path) -> None:
+    """Without rate and channels no track is the best one, and still there is one."""
+    path = write_clip(tmp_path / "a.mkv", greys(10), sound=tone(1, 48_000), sound_rate=48_000, audio_codec="libopus")
+    data = bytearray(path.read_bytes())
+    track = data.index(b"A_OPUS")
+    data[track : track + 6] = b"A_XXXX"
+    rate = data.index(b"\xb5\x88", track) + 2
+    data[rate : rate + 8] = bytes(8)
+    path.write_bytes(bytes(data))
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.audio_status is AudioStatus.UNDECODABLE and len(clip.notices) == 1
+
+
 def test_attachments_are_no_tracks(tmp_path: Path) -> None:
     path = tmp_path / "fonts.mkv"
     source = write_clip(tmp_path / "a.mkv", greys(10), sound=tone(1))
