@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from echopix_cli.engine.encoding import MEL_FRAMES, STEPS
+from echopix_cli.engine.encoding import slice_mel_frames, slice_steps
 from echopix_cli.errors import DeviceError
 from echopix_cli.files import stated_bytes
 from echopix_cli.model.attention import takes_grouped_keys
@@ -256,7 +256,7 @@ def _count(
         sieve = rows * (2 * width * itemsize + cache_row + repeated) + block * itemsize * (3 * inner + 2 * width)
     else:  # the first layers' keys and values are held for every row
         sieve = rows * (row + scoring_layer(text.num_hidden_layers, None) * cache_row)
-    steps = min(math.ceil(workload.frames / 2), STEPS)  # what a slice of the tower takes
+    steps = min(math.ceil(workload.frames / 2), slice_steps(device))  # what a slice of the tower takes
     patches = steps * math.ceil(workload.frame_pixels / _CELL) * _PATCHES
     v_width, v_inner = vision.hidden_size, vision.intermediate_size
     # Rotary positions are applied to queries and keys in single precision, twice over.
@@ -265,7 +265,7 @@ def _count(
         + itemsize * 4 * v_width
         + max(itemsize * 3 * v_width + 16 * v_width, itemsize * 3 * v_inner)
     )
-    mel = min(math.ceil(workload.audio_seconds * _MEL_RATE), MEL_FRAMES)
+    mel = min(math.ceil(workload.audio_seconds * _MEL_RATE), slice_mel_frames(device))
     a_width, a_inner = audio.d_model, audio.encoder_ffn_dim
     sound = mel * (128 * (4 + itemsize) + 3 * a_width * itemsize) + mel // 2 * itemsize * (4 * a_width + 2 * a_inner)
     largest = width * inner  # of the layers

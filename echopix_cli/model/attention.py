@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb
+
+from echopix_cli.model.layers import normalised, turned
 
 # What transformers is told to call: torch's scaled dot product attention, in the kernels below.
 IMPLEMENTATION = "sdpa-chosen"
@@ -132,28 +133,19 @@ def attention_of(
         The block's places in ``rows``, and its weights (B, heads, block, L), float32.
     """
     attention = cast(Any, layer).self_attn
-    normed = cast(Any, layer).input_layernorm(hidden)
+    normed = normalised(cast(Any, layer).input_layernorm, hidden)
     places = torch.arange(hidden.shape[1], device=hidden.device)
     prompts = torch.arange(len(hidden), device=hidden.device)[:, None]
-    key = turned(split_heads(attention.k_proj(normed), attention.head_dim), rotary).float()
+    size = (-1, attention.head_dim)
+    key = turned(attention.k_proj(normed).unflatten(-1, size), rotary).transpose(1, 2).float()
     for begin in range(0, rows.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         own = rows[:, block]
-        query = split_heads(attention.q_proj(normed[prompts, own]), attention.head_dim)
-        query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own])).float() * attention.scaling
+        query = attention.q_proj(normed[prompts, own]).unflatten(-1, size)
+        query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own])).transpose(1, 2)
+        query = query.float() * attention.scaling
         # Query heads that share a key head, one below the other.
         scores = query.reshape(*key.shape[:2], -1, key.shape[3]) @ key.transpose(2, 3)
         scores = scores.view(*query.shape[:3], -1)
         seen = (places <= own[..., None]) & visible[:, None]
         yield block, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
-
-
-def split_heads(projected: Tensor, head_dim: int) -> Tensor:
-    """(B, n, heads · head_dim) → (B, heads, n, head_dim)."""
-    return projected.view(*projected.shape[:2], -1, head_dim).transpose(1, 2)
-
-
-def turned(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries or keys (B, heads, n, head_dim) turned to their rows' positions, cosine and sine (B, n, head_dim)."""
-    # The library turns a pair of tensors; the other one has no heads.
-    return cast(Tensor, cast(Any, apply_rotary_pos_emb)(heads, heads[:, :0], *rotary)[0])

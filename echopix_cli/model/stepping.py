@@ -11,20 +11,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import DynamicCache
 
+from echopix_cli.model.layers import completed, normalised, projected, turned_together
 from echopix_cli.model.positions import frequencies
 from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.values import Sieved
 
 _GRAIN = 8  # the cache's length is a multiple of this: what matrix units take without a remainder
-
-
-def normalised(norm: nn.Module, hidden: Tensor) -> Tensor:
-    """A layer's RMS norm in two kernels instead of six; rounded where transformers rounds."""
-    weight, eps = cast(Tensor, norm.weight), float(cast(Any, norm).variance_epsilon)
-    return weight * F.rms_norm(hidden, weight.shape, eps=eps)
 
 
 def scores_of(query: Tensor, key: Tensor, bias: Tensor, scaling: float) -> Tensor:
@@ -144,16 +138,12 @@ class Stepper:
         batch = len(hidden)
         self._bias.index_fill_(1, self._place, 0.0)
         angles = self._positions.float() * self._frequencies  # (B, head_dim / 2): every axis has the same position
-        cosine, sine = (turn.repeat(1, 2)[:, None].to(hidden.dtype) for turn in (angles.cos(), angles.sin()))
+        turns = (angles.cos().repeat(1, 2).to(hidden.dtype), angles.sin().repeat(1, 2).to(hidden.dtype))
         bias: Tensor | None = None
         for layer, (keys, values) in zip(cast(Sequence[Any], model.layers), self._layers, strict=True):
             attention = layer.self_attn
-            normed = normalised(layer.input_layernorm, hidden)
-            parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-            query, key, value = (part(normed).view(batch, -1, attention.head_dim) for part in parts)
-            both = torch.cat((query, key), dim=1)
-            both = both * cosine + _half_turned(both) * sine
-            query, key = both.tensor_split((query.shape[1],), dim=1)
+            query, key, value = projected(attention, normalised(layer.input_layernorm, hidden))
+            query, key = turned_together(query, key, turns)
             keys.index_copy_(2, self._place, key[:, :, None])
             values.index_copy_(2, self._place, value[:, :, None])
             heads = key.shape[1]
@@ -162,8 +152,7 @@ class Stepper:
                 bias = self._bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, grouped.shape[1], -1)
             weights = scores_of(grouped, keys.flatten(0, 1), bias, attention.scaling).softmax(dim=-1)
             mixed = torch.bmm(weights.to(values.dtype), values.flatten(0, 1))
-            hidden = hidden + attention.o_proj(mixed.view(batch, -1))
-            hidden = hidden + layer.mlp(normalised(layer.post_attention_layernorm, hidden))
+            hidden = completed(layer, hidden, mixed.view(batch, -1))
         logits = self._head(normalised(model.norm, hidden)).float()
         self.tokens.copy_(picked(logits, self._temperature, self.noise))
         self._positions += 1
@@ -175,9 +164,3 @@ def _grown(states: Tensor, size: int) -> Tensor:
     grown = states.new_zeros(*states.shape[:2], size, states.shape[3])
     grown[:, :, : states.shape[2]] = states
     return grown
-
-
-def _half_turned(heads: Tensor) -> Tensor:
-    """(…, head_dim) with its halves swapped and the new first one negated."""
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)

@@ -19,8 +19,9 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniRMSNorm,
 )
 
-from echopix_cli.model.attention import IMPLEMENTATION, attend, split_heads, turned
+from echopix_cli.model.attention import IMPLEMENTATION, attend
 from echopix_cli.model.configuration import EchoingPixelsTextConfig
+from echopix_cli.model.layers import Rotary, completed, normalised, projected, turned, turned_together
 from echopix_cli.model.positions import rotary_embedding
 
 # What transformers calls a cache that is handed to it; 5.24 renamed it and warns of the older name.
@@ -50,7 +51,8 @@ class TokenCompressor(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, d) → scores (B, L)."""
         spans = block_spans(hidden)
-        return torch.cat([cast(Tensor, self.score_head(self.ln(hidden[:, span]))).squeeze(-1) for span in spans], dim=1)
+        scores = [self.score_head(normalised(self.ln, hidden[:, span])).squeeze(-1) for span in spans]
+        return torch.cat(scores, dim=1)
 
 
 class BidirectionalEncoder(nn.Module):
@@ -104,25 +106,49 @@ def run_in_blocks(
         key_mask: as in :meth:`BidirectionalEncoder.forward`.
     """
     parts = cast(Any, layer)
-    attention, size = parts.self_attn, parts.self_attn.head_dim
+    attention, size = parts.self_attn, (-1, parts.self_attn.head_dim)
     spans = block_spans(hidden)
 
-    def turns(span: slice) -> tuple[Tensor, Tensor]:
+    def turns(span: slice) -> Rotary:
         return rotary[0][:, span], rotary[1][:, span]
 
     keys, values = [], []
     for span in spans:
-        normed = parts.input_layernorm(hidden[:, span])
-        keys.append(turned(split_heads(attention.k_proj(normed), size), turns(span)))
-        values.append(split_heads(attention.v_proj(normed), size))
+        normed = normalised(parts.input_layernorm, hidden[:, span])
+        keys.append(turned(attention.k_proj(normed).unflatten(-1, size), turns(span)).transpose(1, 2))
+        values.append(attention.v_proj(normed).unflatten(-1, size).transpose(1, 2))
     key, value = torch.cat(keys, dim=2), torch.cat(values, dim=2)
     del keys, values
     for span in spans:
-        query = turned(split_heads(attention.q_proj(parts.input_layernorm(hidden[:, span])), size), turns(span))
+        normed = normalised(parts.input_layernorm, hidden[:, span])
+        query = turned(attention.q_proj(normed).unflatten(-1, size), turns(span)).transpose(1, 2)
         mask = key_mask if key_mask is None or key_mask.shape[2] == 1 else key_mask[:, :, span]
         mixed, _ = attend(attention, query, key, value, mask, scaling=attention.scaling, is_causal=False)
-        rows = hidden[:, span] + attention.o_proj(mixed.flatten(2))
-        hidden[:, span] = rows + parts.mlp(parts.post_attention_layernorm(rows))
+        hidden[:, span] = completed(parts, hidden[:, span], mixed.flatten(2))
+
+
+def run_causal(
+    layer: nn.Module, hidden: Tensor, rotary: Rotary, mask: Tensor | None, cache: Any, number: int
+) -> Tensor:
+    """Run a decoder layer over rows (B, K, d) that follow those in the cache.
+
+    Args:
+        layer: of the decoder.
+        hidden: (B, K, d).
+        rotary: cosine and sine (B, K, head_dim).
+        mask: as :func:`attend` takes it; None where nothing is padded.
+        cache: with ``update(key, value, number)``, which gives all keys and values; or None.
+        number: of the layer in the cache.
+    """
+    parts = cast(Any, layer)
+    attention = parts.self_attn
+    query, key, value = projected(attention, normalised(parts.input_layernorm, hidden))
+    query, key = turned_together(query, key, rotary)
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    if cache is not None:
+        key, value = cache.update(key, value, number)
+    mixed, _ = attend(attention, query, key, value, mask, scaling=attention.scaling)
+    return completed(parts, hidden, mixed.flatten(2))
 
 
 class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
@@ -179,6 +205,10 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
             **kept,
         )
         rotary = self.rotary(positions, hidden.dtype)
+        if not torch.is_grad_enabled():
+            for number, layer in enumerate(self.layers[begin:end], start=begin):
+                hidden = run_causal(layer, hidden, rotary, mask, cache, number)
+            return hidden
         for layer in self.layers[begin:end]:
             hidden = layer(
                 hidden,
@@ -198,4 +228,4 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
         start: int = 0,
     ) -> Tensor:
         """As :meth:`run_layers` from layer ``start`` to the last, with the final norm."""
-        return cast(Tensor, self.norm(self.run_layers(hidden, positions, attention_mask, cache, start)))
+        return normalised(self.norm, self.run_layers(hidden, positions, attention_mask, cache, start))

@@ -107,17 +107,20 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
         embeds = self.model.embed_tokens(input_ids)
+        rows, width = embeds.flatten(0, 1), embeds.shape[-1]
+        flat = input_ids.cpu().flatten()  # looked at on the host: each look at a GPU's would wait for it
         for token, features in (
             (self.special.video, video_features),
             (self.special.image, image_features),
             (self.special.audio, audio_features),
         ):
-            where = input_ids == token
-            rows = 0 if features is None else features.shape[0]
-            if int(where.sum()) != rows:
-                raise ValueError(f"{int(where.sum())} placeholders with id {token} for {rows} feature rows")
+            where = (flat == token).nonzero().squeeze(-1)
+            count = 0 if features is None else features.shape[0]
+            if len(where) != count:
+                raise ValueError(f"{len(where)} placeholders with id {token} for {count} feature rows")
             if features is not None:
-                embeds = embeds.masked_scatter(where.unsqueeze(-1), features.to(embeds.dtype))
+                rows = rows.index_copy(0, where.to(rows.device), features.to(rows.dtype).view(-1, width))
+        embeds = rows.view_as(embeds)
         if positions is None:
             positions = position_ids(
                 input_ids,

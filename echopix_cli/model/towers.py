@@ -7,8 +7,10 @@ that it amounts to. Parameters and their names stay transformers' own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,9 +24,26 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     apply_rotary_pos_emb_vision,
 )
 
+from echopix_cli.model.attention import chosen_kernels
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Windows sorted by length.
+
+    Attributes:
+        groups: how many windows there are of each length, as (length, count).
+        order: (n,) rows so that windows of a length follow one another; None where they do already.
+        back: (n,) where each row stands in ``order``.
+    """
+
+    groups: list[tuple[int, int]]
+    order: Tensor | None = None
+    back: Tensor | None = None
+
 
 def attend_windows(query: Tensor, key: Tensor, value: Tensor, borders: Tensor) -> Tensor:
-    """Unmasked attention within windows.
+    """Unmasked attention within windows, one call for all windows of a length.
 
     Args:
         query, key, value: (n, heads, head_dim).
@@ -33,30 +52,38 @@ def attend_windows(query: Tensor, key: Tensor, value: Tensor, borders: Tensor) -
     Returns:
         (n, heads * head_dim).
     """
-    lengths = _lengths(borders)
+    windows = _windows(borders)
+    if windows.order is not None:
+        query, key, value = (part[windows.order] for part in (query, key, value))
     pieces: list[Tensor] = []
-    begin = row = 0
-    while begin < len(lengths):
-        end = begin
-        while end < len(lengths) and lengths[end] == lengths[begin]:
-            end += 1
-        rows = slice(row, row + (end - begin) * lengths[begin])
-        q, k, v = (
-            x[rows].reshape(end - begin, lengths[begin], *x.shape[1:]).transpose(1, 2) for x in (query, key, value)
-        )
-        pieces.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
-        begin, row = end, rows.stop
-    return torch.cat(pieces).flatten(1)
+    row = 0
+    with chosen_kernels(query.device):
+        for length, count in windows.groups:
+            rows = slice(row, row + count * length)
+            q, k, v = (x[rows].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
+            pieces.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
+            row = rows.stop
+    mixed = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return (mixed if windows.back is None else mixed[windows.back]).flatten(1)
 
 
-_KNOWN_LENGTHS: Any = WeakTensorKeyDictionary()
+_KNOWN: Any = WeakTensorKeyDictionary()
 
 
-def _lengths(borders: Tensor) -> list[int]:
-    """Rows of each window. Every layer of a tower asks for the same ones, and reading them off a GPU waits for it."""
-    if borders not in _KNOWN_LENGTHS:
-        _KNOWN_LENGTHS[borders] = (borders[1:] - borders[:-1]).tolist()
-    return cast(list[int], _KNOWN_LENGTHS[borders])
+def _windows(borders: Tensor) -> _Windows:
+    """Every layer of a tower asks for the same windows, and reading them off a GPU waits for it."""
+    if borders not in _KNOWN:
+        edges = borders.tolist()
+        lengths = np.diff(edges)
+        sizes, counts = np.unique(lengths, return_counts=True)
+        groups = [(int(size), int(count)) for size, count in zip(sizes, counts, strict=True) if size]
+        if (np.diff(lengths) >= 0).all():
+            _KNOWN[borders] = _Windows(groups)
+        else:
+            of_row = np.repeat(lengths, lengths)
+            order = torch.from_numpy(np.argsort(of_row, kind="stable"))
+            _KNOWN[borders] = _Windows(groups, order.to(borders.device), order.argsort().to(borders.device))
+    return cast(_Windows, _KNOWN[borders])
 
 
 class VisionAttention(Qwen2_5OmniVisionAttention):

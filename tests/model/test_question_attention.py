@@ -73,11 +73,13 @@ def test_scores_are_the_attention_that_transformers_would_show(
     eager.set_attn_implementation("eager")
     maps: list[Tensor] = []
     hook = eager.thinker.model.layers[layer].self_attn.register_forward_hook(lambda *call: maps.append(call[2][1]))
+    eager.thinker.model.decode(
+        prompt.embeds.clone(), prompt.position_ids.clone()
+    )  # with gradients: transformers' layers
     with torch.inference_mode():
-        eager.thinker.model.decode(prompt.embeds, prompt.position_ids)
         scored = model.thinker.score(prompt, first_layers=FirstLayers(layer))
     hook.remove()
-    expected = maps[0][0, :, -9:].mean(dim=(0, 1))
+    expected = maps[0][0, :, -9:].detach().mean(dim=(0, 1))
     assert torch.allclose(scored.scores[0], expected, atol=1e-6)
     assert scored.scores.sum() == pytest.approx(1.0, abs=1e-5)
 
