@@ -144,8 +144,9 @@ def attention_of(
         query = attention.q_proj(normed[prompts, own]).unflatten(-1, size)
         query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own])).transpose(1, 2)
         query = query.float() * attention.scaling
-        # Query heads that share a key head, one below the other.
-        scores = query.reshape(*key.shape[:2], -1, key.shape[3]) @ key.transpose(2, 3)
+        with torch.autocast(query.device.type, enabled=False):
+            # Query heads that share a key head, one below the other.
+            scores = query.reshape(*key.shape[:2], -1, key.shape[3]) @ key.transpose(2, 3)
         scores = scores.view(*query.shape[:3], -1)
         seen = (places <= own[..., None]) & visible[:, None]
         yield block, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)

@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from echopix_cli.model.finite import require_finite
-from echopix_cli.model.stepping import Stepper, picked
+from echopix_cli.model.stepping import FixedCache, Stepper, picked
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import Sieved
 
@@ -76,7 +75,7 @@ def generate(
         graphs: on CUDA, record a step and replay it. The tokens are the same.
     """
     temperature = max(temperature, 0.0)
-    cache = DynamicCache(config=thinker.config.text_config)
+    cache = FixedCache(thinker.model, sieved, max_new_tokens - 1)
     logits = require_finite(thinker, thinker.prefill(sieved, cache), "logits")
     tokens = pick(logits, temperature, generator)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
@@ -85,10 +84,8 @@ def generate(
     yield newest
     if max_new_tokens < 2 or bool(done.all()):
         return
-    steps = Stepper(
-        thinker.model, thinker.lm_head, cache, sieved, tokens, max_new_tokens - 1, temperature, graphs=graphs
-    )
-    del cache, logits
+    del logits
+    steps = Stepper(thinker.model, thinker.lm_head, cache, sieved, tokens, temperature, graphs=graphs)
 
     def step() -> _Arriving:
         if steps.noise is not None:

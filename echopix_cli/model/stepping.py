@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from echopix_cli.model.layers import completed, normalised, projected, turned_together
 from echopix_cli.model.positions import frequencies
@@ -19,6 +18,34 @@ from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.values import Sieved
 
 _GRAIN = 8  # the cache's length is a multiple of this: what matrix units take without a remainder
+
+
+class FixedCache:
+    """Keys and values of a prompt, with room for tokens behind it.
+
+    Args:
+        model: the decoder.
+        sieved: whose prefill fills it.
+        steps: tokens there is room for.
+
+    Attributes:
+        layers: keys and values (B, key heads, size, head_dim) of each layer, zero where nothing was written.
+        rows: of the prompt.
+    """
+
+    def __init__(self, model: EchoingPixelsTextModel, sieved: Sieved, steps: int) -> None:
+        attention: Any = cast(Any, model.layers[0]).self_attn
+        batch, self.rows = sieved.hidden.shape[:2]
+        size = -(-(self.rows + steps) // _GRAIN) * _GRAIN
+        heads = model.config.num_key_value_heads
+        shape = (2, batch, int(heads), size, int(attention.head_dim))
+        self.layers = [tuple(sieved.hidden.new_zeros(shape)) for _ in model.layers]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Write a layer's keys and values of the prompt, and give them back."""
+        for kept, new in zip(self.layers[layer], (keys, values), strict=True):
+            kept[:, :, : self.rows] = new
+        return keys, values
 
 
 def scores_of(query: Tensor, key: Tensor, bias: Tensor, scaling: float) -> Tensor:
@@ -48,10 +75,9 @@ class Stepper:
     Args:
         model: embeddings and decoder.
         head: the output layer.
-        cache: filled by the prefill, the same length in every layer; emptied.
+        cache: filled by the prefill; it has room for as many steps as will be taken.
         sieved: whose prefill it was.
         tokens: (B,) that the prefill gave.
-        steps: the most that will be taken.
         temperature: 0 takes the likeliest token.
         graphs: whether steps on CUDA may be recorded; what cannot be recorded is run as it is.
 
@@ -68,22 +94,15 @@ class Stepper:
         self,
         model: EchoingPixelsTextModel,
         head: nn.Module,
-        cache: DynamicCache,
+        cache: FixedCache,
         sieved: Sieved,
         tokens: Tensor,
-        steps: int,
         temperature: float = 0.0,
         graphs: bool = True,
     ) -> None:
         self._model, self._head, self._temperature = model, head, temperature
-        batch, rows = sieved.hidden.shape[:2]
-        size = -(-(rows + steps) // _GRAIN) * _GRAIN
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        for layer in cast(Sequence[Any], cache.layers):
-            self._layers.append((_grown(layer.keys, size), _grown(layer.values, size)))
-            layer.keys = layer.values = None  # or the whole cache would be there twice
-        device = tokens.device
-        self._bias = torch.full((batch, size), -torch.inf, device=device)
+        self._layers, rows, device = cache.layers, cache.rows, tokens.device
+        self._bias = torch.full((len(tokens), cache.layers[0][0].shape[2]), -torch.inf, device=device)
         self._bias[:, :rows] = 0.0
         if sieved.attention_mask is not None:
             self._bias[:, :rows].masked_fill_(sieved.attention_mask == 0, -torch.inf)
@@ -91,7 +110,9 @@ class Stepper:
         self._positions = sieved.next_position.clone()
         self.tokens = tokens.clone()
         self.noise = (
-            torch.ones(batch, cast(Any, head).out_features, dtype=torch.float64, device=device) if temperature else None
+            torch.ones(len(tokens), cast(Any, head).out_features, dtype=torch.float64, device=device)
+            if temperature
+            else None
         )
         theta = float(model.config.rope_parameters["rope_theta"])
         self._frequencies = frequencies(sum(model.config.sync_rope_section), theta, device)
@@ -157,10 +178,3 @@ class Stepper:
         self.tokens.copy_(picked(logits, self._temperature, self.noise))
         self._positions += 1
         self._place += 1
-
-
-def _grown(states: Tensor, size: int) -> Tensor:
-    """(B, heads, n, head_dim) → (B, heads, size, head_dim), zeros behind."""
-    grown = states.new_zeros(*states.shape[:2], size, states.shape[3])
-    grown[:, :, : states.shape[2]] = states
-    return grown

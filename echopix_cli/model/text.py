@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
     Qwen2_5OmniDecoderLayer,
@@ -184,39 +183,36 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
         hidden: Tensor,
         positions: Tensor,
         attention_mask: Tensor | None = None,
-        cache: DynamicCache | None = None,
+        cache: Any = None,
         begin: int = 0,
         end: int | None = None,
     ) -> Tensor:
         """Causal layers ``begin`` up to ``end`` (all of them): (B, K, d) rows at (4, B, K) positions → (B, K, d).
 
-        ``attention_mask`` (B, cached + K) covers cached and new rows; None when nothing is padded. ``cache`` is
-        filled by the layers that run.
+        ``attention_mask`` (B, cached + K) covers cached and new rows; None when nothing is padded; (B, 1, K, K) says
+        for each row what it sees. ``cache`` is filled by the layers that run.
         """
-        kept: dict[str, Any] = {_CACHE: cache}
-        padded = attention_mask is not None and attention_mask.ndim == 2
-        if padded and cache is None and self.config._attn_implementation in ("sdpa", IMPLEMENTATION):
-            attention_mask = causal_mask(cast(Tensor, attention_mask).bool())
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden,
-            attention_mask=attention_mask,
-            position_ids=None,  # gaps in time are no sequence borders
-            **kept,
-        )
         rotary = self.rotary(positions, hidden.dtype)
         if not torch.is_grad_enabled():
+            # Gaps in time are no sequence borders; rows see themselves and what comes before them.
+            mask = attention_mask
+            if mask is not None and mask.ndim == 2:
+                mask = causal_mask(mask.bool())[:, :, -hidden.shape[1] :]
             for number, layer in enumerate(self.layers[begin:end], start=begin):
                 hidden = run_causal(layer, hidden, rotary, mask, cache, number)
             return hidden
+        kept: dict[str, Any] = {_CACHE: cache}
+        if (
+            attention_mask is not None
+            and cache is None
+            and self.config._attn_implementation in ("sdpa", IMPLEMENTATION)
+        ):
+            attention_mask = causal_mask(attention_mask.bool())
+        mask = create_causal_mask(
+            config=self.config, inputs_embeds=hidden, attention_mask=attention_mask, position_ids=None, **kept
+        )
         for layer in self.layers[begin:end]:
-            hidden = layer(
-                hidden,
-                attention_mask=mask,
-                position_embeddings=rotary,
-                use_cache=cache is not None,
-                **kept,
-            )
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, use_cache=cache is not None, **kept)
         return hidden
 
     def decode(
@@ -224,7 +220,7 @@ class EchoingPixelsTextModel(Qwen2_5OmniPreTrainedModel):
         hidden: Tensor,
         positions: Tensor,
         attention_mask: Tensor | None = None,
-        cache: DynamicCache | None = None,
+        cache: Any = None,
         start: int = 0,
     ) -> Tensor:
         """As :meth:`run_layers` from layer ``start`` to the last, with the final norm."""

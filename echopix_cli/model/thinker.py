@@ -10,13 +10,12 @@ Source: paper sections on CS2 and Sync-RoPE; ``forward pass`` of the reference R
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniPreTrainedModel
 
 from echopix_cli.model.configuration import EchoingPixelsThinkerConfig
@@ -281,10 +280,11 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
 
     # 4. Decoder.
 
-    def prefill(self, sieved: Sieved, cache: DynamicCache) -> Tensor:
+    def prefill(self, sieved: Sieved, cache: Any) -> Tensor:
         """Kept rows through the decoder's layers from ``start`` on → logits (B, V) of each prompt's last row.
 
-        ``cache`` is filled to the same length in every layer.
+        ``cache`` is filled to the same length in every layer: a :class:`~.stepping.FixedCache`, or anything with
+        ``update(keys, values, layer)``.
         """
         hidden = self.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask, cache, sieved.start)
         # Only now: were the first layers filled before, their rows would count as ones that came earlier.

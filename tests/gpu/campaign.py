@@ -8,14 +8,17 @@ in the true shapes of the 3B and the 7B. ``--device cpu --shape tiny`` goes the 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +88,6 @@ def machine(device: str) -> dict[str, Any]:
 
 def run_part(name: str, given: Given) -> None:
     """One part in this process."""
-    sys.path[:0] = [str(HERE), str(HERE.parent)]
     import campaign_parts
 
     findings = Findings(given.out / f"{name}.json")
@@ -93,6 +95,35 @@ def run_part(name: str, given: Given) -> None:
     began = time.perf_counter()
     getattr(campaign_parts, name.split("-")[0])(name, given, findings)
     findings.add(finished=True, seconds=round(time.perf_counter() - began, 1))
+
+
+def run_apart(name: str, given: Given, seconds: float) -> str:
+    """One part in a process of its own, forked from this one, which has imported everything and touched no device."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setsid()  # what it starts is ended with it
+            log = os.open(given.out / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            run_part(name, given)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return "ok" if code == 0 else f"exit {code}"
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return f"stopped after {seconds:.0f} s"
 
 
 def film(given: Given) -> subprocess.Popen[bytes]:
@@ -109,16 +140,23 @@ def unpack(site: Path, work: Path) -> None:
     target = work / "site"
     with tarfile.open(site) as archive:
         archive.extractall(target, filter="data")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(target), os.environ.get("PYTHONPATH"))))
+    reach(target)
+
+
+def reach(*folders: Path) -> None:
+    """Let this process and its children import from folders, before all others."""
+    names = [str(folder) for folder in folders]
+    sys.path[:0] = names
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (*names, os.environ.get("PYTHONPATH"))))
 
 
 def campaign(given: Given, parts: list[str], seconds: float) -> dict[str, str]:
     """Run parts within ``seconds`` in all; how each ended."""
     end, ended = time.monotonic() + seconds, dict[str, str]()
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     os.environ["ECHOPIX_CACHE_DIR"] = str(given.work / "cache")
     writer = film(given)
     try:
+        importlib.import_module("campaign_parts")  # once, for all parts
         for name in parts:
             slack = 1 if given.device == "cuda" else 10  # a CPU starts slowly where other work is at hand
             left = min(PARTS[name] * slack, end - time.monotonic())
@@ -126,14 +164,7 @@ def campaign(given: Given, parts: list[str], seconds: float) -> dict[str, str]:
                 ended[name] = "no time left"
                 continue
             began = time.monotonic()
-            command = [sys.executable, __file__, str(given.out), "--part", name, "--work", str(given.work)]
-            command += ["--device", given.device, *(["--shape", given.shape] if given.shape else [])]
-            with open(given.out / f"{name}.log", "wb") as log:
-                try:
-                    code = subprocess.run(command, stdout=log, stderr=log, timeout=left).returncode
-                    ended[name] = "ok" if code == 0 else f"exit {code}"
-                except subprocess.TimeoutExpired:
-                    ended[name] = f"stopped after {left:.0f} s"
+            ended[name] = run_apart(name, given, left)
             last = (given.out / f"{name}.log").read_text(errors="replace").strip().splitlines()[-3:]
             print(f"{name}: {ended[name]} ({time.monotonic() - began:.0f} s)", *last, sep="\n  ", flush=True)
             (given.out / "ended.json").write_text(json.dumps(ended, indent=1))
@@ -151,18 +182,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540.0, help="for all of them")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--shape", help="in place of the 3B and the 7B")
-    parser.add_argument("--part", choices=list(PARTS), help="run this one here, without a limit")
     parser.add_argument("--work", type=Path, help="for large files; a temporary folder that is removed otherwise")
     said = parser.parse_args()
     said.out.mkdir(parents=True, exist_ok=True)
     work = said.work or Path(tempfile.mkdtemp(prefix="campaign-"))
     given = Given(said.out.resolve(), work, said.device, said.shape)
     try:
-        if said.part:
-            run_part(said.part, given)
-            return
         if said.site:
             unpack(said.site, work)
+        reach(ROOT, HERE, HERE.parent)
         ended = campaign(given, said.parts.split(","), said.seconds)
     finally:
         if not said.work:

@@ -88,7 +88,6 @@ def correct(name: str, given: Given, findings: Findings) -> None:
         steps = generate(engine.model.thinker, sieved, max_new_tokens=64, graphs=graphs)
         told[f"graphs {graphs}"] = [int(token) for token in steps]
     findings.add(graphs_equal=told["graphs True"] == told["graphs False"], tokens=told["graphs True"][:16])
-    findings.add(recorded=recorded(engine, sieved), synchronisations=synchronisations(given, engine, sieved))
     findings.add(kernels=kernels(given, engine, encoded))
     del engine, encoded, sieved
     findings.add(nf4=nf4_both_ways(given))
@@ -156,46 +155,13 @@ def unsieved(engine: Engine, ids: Tensor) -> Sieved:
     return Sieved(prompt.embeds, prompt.position_ids, None, kept, scores, prompt.embeds, None, after)
 
 
-@torch.inference_mode()
-def recorded(engine: Engine, sieved: Sieved) -> bool:
-    """Whether a step is replayed as a graph."""
-    from transformers import DynamicCache
-
-    from echopix_cli.model.stepping import Stepper
-
-    thinker, cache = engine.model.thinker, DynamicCache(config=engine.model.config.text)
-    tokens = thinker.prefill(sieved, cache).argmax(-1)
-    steps = Stepper(thinker.model, thinker.lm_head, cache, sieved, tokens, 8)
-    for _ in range(4):
-        steps.advance()
-    return steps.recorded
-
-
-def synchronisations(given: Given, engine: Engine, sieved: Sieved) -> str:
-    """What torch says when a step may not wait for the device."""
-    if not on_gpu(given):
-        return "no CUDA"
-    for graphs in (True, False):
-        tokens = generate(engine.model.thinker, sieved, max_new_tokens=8, graphs=graphs)
-        next(tokens), next(tokens)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            for _ in tokens:
-                pass
-        except RuntimeError as error:
-            return f"graphs {graphs}: {error}"
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return "none"
-
-
 def kernels(given: Given, engine: Engine, encoded: Any) -> dict[str, Any]:
     """Attention kernels of towers, sieve and prefill by name, and launches of one generated token."""
     from torch.profiler import ProfilerActivity, profile
 
     if not on_gpu(given):
         return {}
-    words = ("flash", "fmha", "attention", "cudnn")
+    words = ("flash", "fmha", "sdpa")
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         engine.encode(synthetic_clip(4.0, engine.plan(DecodePlan())))
         engine.ask(encoded, QUESTION, 0.1, GenerationOptions(1))
@@ -209,7 +175,7 @@ def kernels(given: Given, engine: Engine, encoded: Any) -> dict[str, Any]:
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         next(tokens)
         torch.cuda.synchronize()
-    step = sum(event.count for event in seen.key_averages())
+    step = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in seen.events())
     return {"attention": found, "kernels_of_a_step": step}
 
 
@@ -283,7 +249,7 @@ def tokens(name: str, given: Given, findings: Findings) -> None:
             calls[f"ours {count}"] = lambda count=count: ours(count, True)
             calls[f"ours {count} without graphs"] = lambda count=count: ours(count, False)
             calls[f"transformers {count}"] = lambda count=count: library(count)
-        found = timed(given, calls, trials=4 if on_gpu(given) else 1)
+        found = timed(given, calls, trials=3 if on_gpu(given) else 1)
         rates = {}
         for who in ("ours {}", "ours {} without graphs", "transformers {}"):
             one, many = (found[who.format(count)]["median"] for count in (1, new))

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-PACKAGES = ("bitsandbytes", "av>=15,<19", "soundfile", "typer==0.26.*", "rich", "platformdirs")
+PACKAGES = ("bitsandbytes", "av>=15,<19", "soundfile", "cffi", "typer==0.26.*", "rich", "platformdirs")
 GLIBC = (39, 34, 31, 28, 27, 24, 17)  # pip matches a platform's name to the letter
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from echopix_cli.engine import Engine, GenerationOptions, SieveOptions
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.values import FirstLayers
+from echopix_cli.model.stepping import FixedCache, Stepper
 from echopix_cli.training import tiny
 from echopix_cli.training.loop import Trainer
 from echopix_cli.training.recipe import Recipe
@@ -79,27 +80,58 @@ def test_sampling_draws_on_the_gpu(random_checkpoint: Path, clips: dict[str, Pat
     assert engine.ask(encoded, "What?", 0.5, options).answer == engine.ask(encoded, "What?", 0.5, options).answer
 
 
-def test_the_sieve_takes_the_flash_kernel(random_checkpoint: Path, clips: dict[str, Path]) -> None:
-    """With every other SDPA kernel switched off, CS2 and decoder still run in bfloat16."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+def attention_kernels(call: Callable[[], object]) -> set[str]:
+    """Names of the attention kernels that a call runs, and of softmax's, which the L × L way takes."""
+    from torch.profiler import ProfilerActivity, profile
 
-    engine = Engine.load(str(random_checkpoint), "cuda")
-    encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        assert engine.ask(encoded, "What?", 0.1, GenerationOptions(2)).tokens.kept == 12
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        call()
+        torch.cuda.synchronize()
+    words = ("flash", "fmha", "sdpa", "softmax")
+    return {event.key for event in seen.key_averages() if any(word in event.key.lower() for word in words)}
 
 
-@pytest.mark.parametrize(("budget", "kept"), [(0.1, 12), (1.0, 113)])
-def test_the_first_layers_take_the_flash_kernel(
-    stock_checkpoint: Path, clips: dict[str, Path], budget: float, kept: int
+@pytest.mark.parametrize("checkpoint", ["random_checkpoint", "stock_checkpoint"])
+def test_towers_sieve_and_prefill_take_the_flash_kernels(
+    request: pytest.FixtureRequest, clips: dict[str, Path], checkpoint: str
 ) -> None:
-    """Scores come from queries and keys alone, so no kernel is asked for its map."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    """torch's own, from compute capability 8.0 on: neither cuDNN's, which plans for each length, nor the L × L way."""
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this card has no flash kernel in torch")
+    engine = Engine.load(str(request.getfixturevalue(checkpoint)), "cuda", "bfloat16")
+    plan = engine.plan(DecodePlan())
+    towers = attention_kernels(lambda: engine.read(str(clips["both"]), plan))
+    encoded = engine.read(str(clips["both"]), plan)
+    asked = attention_kernels(lambda: engine.ask(encoded, "What?", 1.0, GenerationOptions(1)))
+    for found in (towers, asked):
+        assert any("flash" in name for name in found)
+        assert not any("cudnn" in name for name in found)
+    assert not any("softmax" in name.lower() for name in towers)
 
-    engine = Engine.load(str(stock_checkpoint), "cuda")
+
+def test_steps_are_recorded_wait_for_nothing_and_say_the_same(random_checkpoint: Path, clips: dict[str, Path]) -> None:
+    """A step replayed as a graph; the device is asked nothing; tokens as without graphs."""
+    engine = Engine.load(str(random_checkpoint), "cuda", "bfloat16")
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        assert engine.ask(encoded, "What?", budget, GenerationOptions(3)).tokens.kept == kept
+    thinker, told = engine.model.thinker, []
+    with torch.inference_mode():
+        sieved = thinker.sieve(engine.place(encoded, "What?"), 0.5)
+        cache = FixedCache(thinker.model, sieved, 6)
+        steps = Stepper(thinker.model, thinker.lm_head, cache, sieved, thinker.prefill(sieved, cache).argmax(-1))
+    for _ in range(4):
+        steps.advance()
+    assert steps.recorded
+    for graphs in (True, False):
+        tokens = generate(thinker, sieved, max_new_tokens=24, graphs=graphs)
+        said = [int(next(tokens)), int(next(tokens))]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            said += [int(token) for token in tokens]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        told.append(said)
+    assert told[0] == told[1]
+    assert len(told[0]) == 24
 
 
 @pytest.mark.parametrize("name", ["question-attention", "per-modality", "uniform", "random", "none"])
@@ -109,23 +141,6 @@ def test_every_sieve_of_stock_weights(stock_checkpoint: Path, clips: dict[str, P
     first, second = (engine.ask(encoded, "What?", 0.2, GenerationOptions(3), SieveOptions(name)) for _ in range(2))
     assert (first.answer, first.tokens) == (second.answer, second.tokens)
     assert first.sieve == name
-
-
-def test_flash_attention_2_keeps_the_same_rows(stock_checkpoint: Path, device: torch.device) -> None:
-    pytest.importorskip("flash_attn")
-    kept, tokens = [], []
-    for implementation in ("sdpa", "flash_attention_2"):
-        model = load_model(stock_checkpoint, dtype=torch.bfloat16, device=device)
-        model.set_attn_implementation(implementation)
-        inputs = {name: value.to(device) for name, value in inputs_of(model, Media((4, 2, 3), 0.96, 400)).items()}
-        with torch.inference_mode():
-            # Layer 0 scores embeddings, which no attention has touched: the choice must be the very same.
-            sieved = model.thinker.sieve(model.prompt(**inputs), 0.2, first_layers=FirstLayers(0, 0.5))
-            kept.append(sieved.kept[0])
-            deeper = model.thinker.sieve(model.prompt(**inputs), 0.2, first_layers=FirstLayers(2, 0.5))
-            tokens.append(len(list(generate(model.thinker, deeper, max_new_tokens=3))))
-    assert torch.equal(*kept)
-    assert tokens == [3, 3]
 
 
 def test_device_memory_grows_with_the_prompts_length(stock_checkpoint: Path, device: torch.device) -> None:

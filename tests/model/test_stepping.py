@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.stepping import Stepper
+from echopix_cli.model.stepping import FixedCache, Stepper
 from echopix_cli.weights.checkpoint import load_model
 
 
@@ -31,10 +31,10 @@ def test_a_step_is_the_layers_over_a_growing_cache(
     try:
         with torch.inference_mode():
             sieved = thinker.sieve(model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
-            growing, fixed = (DynamicCache(config=thinker.config.text_config) for _ in range(2))
+            growing, fixed = DynamicCache(config=thinker.config.text_config), FixedCache(thinker.model, sieved, 5)
             tokens = thinker.prefill(sieved, growing).argmax(-1)
             thinker.prefill(sieved, fixed)
-            steps = Stepper(thinker.model, thinker.lm_head, fixed, sieved, tokens, 5)
+            steps = Stepper(thinker.model, thinker.lm_head, fixed, sieved, tokens)
             hook = thinker.lm_head.register_forward_hook(lambda module, given, found: logits.append(found.float()))
             for number in range(5):
                 steps.advance()
@@ -48,17 +48,6 @@ def test_a_step_is_the_layers_over_a_growing_cache(
             hook.remove()
     finally:
         model.float()
-
-
-def test_the_cache_is_there_once(model: EchoingPixelsForConditionalGeneration) -> None:
-    """What the prefill filled is let go of layer by layer."""
-    thinker = model.thinker
-    with torch.inference_mode():
-        sieved = thinker.sieve(model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
-        cache = DynamicCache(config=thinker.config.text_config)
-        tokens = thinker.prefill(sieved, cache).argmax(-1)
-        Stepper(thinker.model, thinker.lm_head, cache, sieved, tokens, 3)
-    assert all(layer.keys is None and layer.values is None for layer in cache.layers)
 
 
 def test_a_seed_draws_the_same_and_tokens_arrive_on_the_host(model: EchoingPixelsForConditionalGeneration) -> None:

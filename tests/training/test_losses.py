@@ -259,8 +259,9 @@ def test_the_teacher_measures_attention_without_the_map(processor: Processor) ->
         maps: list[Any] = []
         for layer in text.layers:
             layer.self_attn.register_forward_hook(lambda _, __, output: maps.append(output[1]))
-        text.decode(prompt.embeds, prompt.position_ids, prompt.attention_mask)
+    # With gradients, or it would not be transformers' layers that run.
+    text.decode(prompt.embeds.clone(), prompt.position_ids.clone(), prompt.attention_mask.clone())
     for row in range(len(pool)):
         after = torch.arange(pool.shape[1]) > int(pool[row].nonzero().max())
-        expected = sum(layer_map[row][:, after].mean(dim=(0, 1)) for layer_map in maps)
+        expected = sum(layer_map[row].detach()[:, after].mean(dim=(0, 1)) for layer_map in maps)
         assert torch.allclose(target[row], expected, atol=1e-5)
