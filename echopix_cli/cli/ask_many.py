@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -133,9 +134,11 @@ def ask_many(run: opt.Run, many: Many) -> None:
         raise Interrupted(f"Interrupted; {done}, {again}", received[0])
     before = f", {summary.before} before" if summary.before else ""
     left = summary.tasks - summary.done
-    told = f"; notes on {report.told} of the files" if report.told else ""
     run.output.notice(
-        f"{summary.answered} answered, {summary.failed} failed{before}" + (f", {left} not tried" if left else "") + told
+        f"{summary.answered} answered, {summary.failed} failed{before}"
+        + (f", {left} not tried" if left else "")
+        + (f"; notes on {len(report.said)} of the files" if report.said else "")
+        + "".join(f"; nothing of the {name} kept in {count}" for name, count in report.unkept.items())
     )
     if summary.failed:
         raise typer.Exit(ExitCode.FAILURE)
@@ -167,11 +170,7 @@ class _Report:
         self.names_question = len({task.question for task in tasks}) > 1
         self.shown: EchopixError | None = None
         self.said: dict[str, set[str]] = {}  # notices by file
-
-    @property
-    def told(self) -> int:
-        """Files about which there was something to say."""
-        return len(self.said)
+        self.unkept: Counter[str] = Counter()  # answers by the modality of which nothing was kept
 
     def take(self, outcome: Outcome) -> None:
         """One outcome: kept first, then shown."""
@@ -196,7 +195,8 @@ class _Report:
         """What was not seen or heard of a file, whatever is shown of its answers; each once."""
         from echopix_cli.engine.engine import DEMONSTRATION
 
-        for notice in (*answer.notices, *unkept(answer)):
+        self.unkept.update(name for name, _ in unkept(answer))
+        for notice in answer.notices:
             if notice != DEMONSTRATION and notice not in self.said.get(media, ()):
                 self.said.setdefault(media, set()).add(notice)
                 self.output.warn(f"{media}: {notice}")

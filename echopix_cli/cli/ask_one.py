@@ -78,10 +78,11 @@ class _Asking:
             if self.records is not None:
                 seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
                 self.records.write(answer_record(answer) | {"waited_s": seconds})
-            for notice in unkept(answer):
-                if notice not in said:
-                    self.run.output.warn(f"{answer.media}: {notice}")
-                    said.add(notice)
+            for name, total in unkept(answer):
+                if name not in said:
+                    of = f"nothing of the {name} was kept (0 of {total} tokens)"
+                    self.run.output.notice(f"{answer.media}: {of}; a larger --budget keeps more")
+                    said.add(name)
         if self.records is None and not self.run["quiet"]:
             from echopix_cli.cli.answer_tables import answers_table
 
@@ -120,11 +121,11 @@ class _Asking:
             output.answer("")  # an answer that broke off still ends its line
 
 
-def unkept(answer: Answer) -> list[str]:
-    """A modality of which the sieve kept nothing, where it kept something of the other."""
+def unkept(answer: Answer) -> list[tuple[str, int]]:
+    """The modality of which the sieve kept nothing, and its tokens, where it kept something of the other."""
     tokens = answer.tokens
     return [
-        f"nothing of the {name} was kept (0 of {part.total} tokens); a larger --budget keeps more"
+        (name, part.total)
         for name, part in (("picture", tokens.video), ("sound", tokens.audio))
         if part.total and not part.kept and tokens.kept
     ]

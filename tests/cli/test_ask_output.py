@@ -49,6 +49,7 @@ def test_a_batch_says_it_once_a_file_and_counts_it(
     assert ran.code == 0
     assert ran.err.count(f"{cut_off}: read 1.0 s of 10.0 s") == 1
     assert ("4 answered, 0 failed; notes on 1 of the files" in ran.err) == ("-q" not in how)
+    assert "nothing of the" not in ran.err
 
 
 def test_several_questions_are_pairs_and_one_table(run, clips: dict[str, Path], tmp_path: Path) -> None:
@@ -121,6 +122,16 @@ def test_the_bundled_clip_answers_from_anywhere(
     assert "tiny is the demonstration model" in quiet.err
     (tmp_path / "demo").write_bytes(b"not media\n" * 10)
     assert command("ask", "demo", QUESTION).code == 4  # a file of that name comes first
+
+
+def test_a_modality_of_which_nothing_was_kept_is_said(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a tenth the bundled model keeps none of the picture for a question about the sound."""
+    said = "nothing of the picture was kept (0 of 128 tokens); a larger --budget keeps more"
+    assert said in " ".join(command("ask", "demo", QUESTION).err.split())
+    assert "nothing of" not in command("ask", "demo", QUESTION, "--budget", "1").err
+    monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
+    ran = command("ask", "demo", str(ROOT / "echopix_cli" / "assets" / "demo.mp4"), QUESTION)
+    assert "1 answered, 0 failed; nothing of the picture kept in 1" in ran.err
 
 
 @pytest.mark.parametrize(
