@@ -50,7 +50,7 @@ SIMPLE = [line for line in LINES if re.match(rf"{SETTINGS}echopix ", line) and n
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that examples name, each with the bundled clip's picture and sound, or its sound."""
     import soundfile
 
@@ -70,6 +70,15 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def sandbox(example_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own that holds those files, and is the current one."""
+    folder = tmp_path / "sandbox"
+    shutil.copytree(example_files, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
 def test_there_are_examples() -> None:
     assert len(SIMPLE) > 60
     assert all(len(lines) == 3 for lines in EXAMPLES.values())
@@ -78,14 +87,10 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("line", [line for line in SIMPLE if not LONG.search(line)])
 def test_examples_run(command: Any, sandbox: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    monkeypatch.chdir(sandbox)
     monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
     words = shlex.split(line.replace("--count 50", "--count 2").replace("--count 5", "--count 2"))
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
-    for made in ("out.mp4", "scenes", "answers.jsonl", "elsewhere"):
-        shutil.rmtree(sandbox / made, ignore_errors=True)
-        (sandbox / made).unlink(missing_ok=True)
     ran = command(*(name for word in words[1:] for name in (sorted(glob(word)) or [word])))
     if "--online" in words:
         assert ran.code in (0, 1)  # as the network has it
@@ -121,16 +126,15 @@ def test_long_examples_are_understood(line: str) -> None:
         context = below.make_context(name, rest, parent=context)
         name, below, rest = below.resolve_command(context, [*context._protected_args, *context.args])
     flags = below.make_context(name, rest, parent=context).params
-    resolve({key: value for key, value in flags.items() if not isinstance(value, list)}, {}, Path("/none"))
+    resolve({key: value for key, value in flags.items() if not isinstance(value, (list, tuple))}, {}, Path("/none"))
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line not in SIMPLE and not LONG.search(line)])
 def test_examples_of_the_shell_run(sandbox: Path, tmp_path: Path, line: str) -> None:
     """Pipes, loops and redirections, by bash."""
-    shutil.copytree(sandbox, tmp_path / "sandbox")
-    os.utime(tmp_path / "sandbox" / "clips", (2, 2))
-    (tmp_path / "sandbox" / "last-run").touch()
-    os.utime(tmp_path / "sandbox" / "last-run", (1, 1))
+    os.utime(sandbox / "clips", (1, 1))
+    (sandbox / "last-run").touch()
+    os.utime(sandbox / "last-run", (2, 2))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "echopix").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m echopix_cli "$@"\n')
     (tmp_path / "bin" / "echopix").chmod(0o755)
@@ -138,12 +142,10 @@ def test_examples_of_the_shell_run(sandbox: Path, tmp_path: Path, line: str) -> 
     slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", line], env={**os.environ, **own, **slurm},
-        cwd=tmp_path / "sandbox", capture_output=True, text=True, timeout=600,
+        cwd=sandbox, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "error:" not in done.stderr
     if " ask " in line:
-        kept = [
-            path.read_text() for path in (tmp_path / "sandbox").glob("*.*") if path.name.startswith(("answers", "part"))
-        ]
+        kept = [path.read_text() for path in sandbox.glob("*.*") if path.name.startswith(("answers", "part"))]
         assert "piano" in "".join([done.stdout, *kept])
