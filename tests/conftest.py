@@ -50,6 +50,12 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("ECHOPIX_CACHE", "false")  # or features that one test made would be found by another
 
 
+@pytest.fixture(autouse=True)
+def slow_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test's precision depends on what this machine's CPU is fast in."""
+    monkeypatch.setattr("echopix_cli.engine.precision.bfloat16_gain", lambda: 0.5)
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The shipped part of the authors' vectors."""

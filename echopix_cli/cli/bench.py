@@ -85,7 +85,8 @@ def bench(
         require_file(media)
     wait_passively()
     from echopix_cli.engine import bench as room
-    from echopix_cli.engine.loading import choose_device, memory_errors, precision_of
+    from echopix_cli.engine.loading import choose_device, memory_errors
+    from echopix_cli.engine.precision import precision_of
     from echopix_cli.model.shapes import SHAPES
 
     where = choose_device(run["device"])

@@ -132,7 +132,7 @@ class Engine:
         Args:
             model: name, path or ``auto``.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            dtype: of all that is not quantized; ``auto`` is float32 on a CPU, bfloat16 elsewhere.
+            dtype: of all that is not quantized; ``auto`` is told in :func:`~.precision.precision_of`.
             quantize: ``auto``, ``none``, ``int8`` or ``nf4``, for the linear layers of decoder and CS2. A copy of the
                 quantized model is made once and kept; ``auto`` is told in :func:`~.loading.locate`.
             keep_source: whether a full-precision download stays once a copy of it is there.

@@ -19,6 +19,7 @@ from echopix_cli.engine.forecast import (
     require_room,
     usual_workload,
 )
+from echopix_cli.engine.precision import precision_of
 from echopix_cli.errors import DeviceError, EchopixError, ModelError
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.weights import copies, packing, quantize
@@ -34,7 +35,6 @@ from echopix_cli.weights.registry import (
     find_model,
 )
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
 LARGE = 2 * 2**30  # bytes of full-precision weights
 ADVICE = (
@@ -43,7 +43,6 @@ ADVICE = (
 )
 # How torch's allocators and libraries say it where they raise a plain RuntimeError.
 _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "out_of_memory", "alloc_failed")
-_BFLOAT16 = (8, 0)  # compute capability from which there is arithmetic in it
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def locate(
     Args:
         name: of a model, ``auto``, or a folder's path.
         device: that will hold it.
-        dtype: a torch dtype's name, or ``auto``: see :func:`precision_of`.
+        dtype: a torch dtype's name, or ``auto``: see :func:`~.precision.precision_of`.
         quantization: ``auto``, ``none``, ``int8`` or ``nf4``. ``auto``: nf4 on CUDA for weights of 2 GiB and more,
             none otherwise; of a model whose download was dropped, the copy that is there.
         keep_source: whether a download stays once a copy of it is there.
@@ -93,7 +92,7 @@ def locate(
         ModelError: no such model, not on this machine, or its files are damaged.
         DeviceError: it does not fit.
     """
-    precision = precision_of(dtype, device)
+    precision = precision_of(dtype, device, bundled=name in (AUTO, BUNDLED))  # on a CPU, auto is the bundled one
     chosen, free = None, free_memory(device)
     expected = config = None
     if name == AUTO:
@@ -218,26 +217,6 @@ def foresee_registered(
 
 def _registered_method(model: Model, quantization: str, device: torch.device) -> str:
     return _quantization(quantization, device, model.shape.weights(packing.NONE) if model.shape else 0)
-
-
-def capability_of(device: torch.device) -> tuple[int, int] | None:
-    """A CUDA device's compute capability; None of others, and where no driver is there to ask."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return None
-    return torch.cuda.get_device_capability(device)
-
-
-def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """A dtype by its name; ``auto`` is float32 on a CPU, elsewhere bfloat16, or float16 where there is none.
-
-    CUDA devices below compute capability 8.0 have no arithmetic in bfloat16: it is emulated, in no less memory.
-    """
-    if name in _DTYPES:
-        return _DTYPES[name]
-    if device.type == "cpu":
-        return torch.float32
-    capability = capability_of(device)
-    return torch.bfloat16 if capability is None or capability >= _BFLOAT16 else torch.float16
 
 
 def choose_device(name: str) -> torch.device:

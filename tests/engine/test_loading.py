@@ -22,8 +22,8 @@ from echopix_cli.engine.loading import (
     is_out_of_memory,
     locate,
     memory_errors,
-    precision_of,
 )
+from echopix_cli.engine.precision import precision_of
 from echopix_cli.errors import DeviceError
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.configuration import EchoingPixelsConfig
