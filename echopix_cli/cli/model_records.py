@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
@@ -29,6 +31,7 @@ def all_models(store: Any) -> list[Model]:
 def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     """A model as a JSON object."""
     from echopix_cli.weights.copies import of_model
+    from echopix_cli.weights.headers import shape_of
     from echopix_cli.weights.hub import hub_cache, parts
     from echopix_cli.weights.packing import METHODS
     from echopix_cli.weights.registry import recognise, resolve_model
@@ -46,7 +49,7 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     made = of_model(model, store)
     if made and state == "not here":
         state = "copy only"
-    shape = model.shape
+    shape = model.shape or (shape_of(folder) if folder else None)
     found: dict[str, Any] = {
         "name": model.name,
         "key": model.key if model.repository is not None else None,
@@ -132,22 +135,45 @@ def pulled_record(model: Model, done: Pulled) -> dict[str, Any]:
     }
 
 
-def columns(output: Output, rows: list[list[str]]) -> None:
-    """In columns on a terminal, between tabs elsewhere."""
+def columns(output: Output, rows: list[list[str]], headings: Sequence[str] = ()) -> None:
+    """In columns on a terminal, or where they do not fit, a value to a line; between tabs elsewhere.
+
+    Args:
+        output: to write to.
+        rows: of equally many cells.
+        headings: of the columns, for a terminal.
+    """
+    from rich.cells import cell_len
+
     cells = [[one_line(str(cell)) for cell in row] for row in rows]
-    if output.answers_on_terminal and cells:
-        widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-        cells = [
-            ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()] for row in cells
-        ]
-    for row in cells:
-        output.answer("\t".join(row))
+    if not output.answers_on_terminal:
+        for row in cells:
+            output.answer("\t".join(row))
+        return
+    shown = [list(headings), *cells] if headings else cells
+    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+    if headings and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        label = max(map(cell_len, headings))
+        for row in cells:
+            output.answer(row[0])
+            for heading, cell in zip(headings[1:], row[1:], strict=True):
+                output.answer(f"  {heading:{label}}  {cell}")
+        return
+    for row in shown:
+        output.answer(
+            "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def size_cell(record: dict[str, Any]) -> str:
     if record["bytes"] is not None:
         return size(record["bytes"])
     return f"about {size(record['about_bytes'])}" if record["about_bytes"] else "–"
+
+
+def count_cell(number: int) -> str:
+    """Parameters, in the unit that fits."""
+    return f"{number / 1e9:.1f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"
 
 
 def size(count: int) -> str:

@@ -11,6 +11,7 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.model_records import (
     all_models,
     columns,
+    count_cell,
     describe,
     entry_record,
     plan_record,
@@ -57,9 +58,18 @@ def list_models(
             }
         )
         return
-    rows = [[r["name"], r["state"], size_cell(r), r["licence"] or "–", r["source"]] for r in records]
+    rows = [
+        [
+            r["name"],
+            r["state"],
+            size_cell(r),
+            r["licence"] or "–",
+            "echopix" if r["origin"] == "bundled" else r["source"],
+        ]
+        for r in records
+    ]
     rows += [[o["key"], o["state"], size(o["bytes"]), o["kind"], o["source"]] for o in others]
-    columns(run.output, rows)
+    columns(run.output, rows, ("model", "state", "size", "licence", "source"))
 
 
 @models.command("info")
@@ -72,6 +82,7 @@ def info(
 ) -> None:
     """What is known about one model: licence, sizes, weights by quantization, files. Asks no hub."""
     run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    from echopix_cli.cli.tables import size as binary
     from echopix_cli.weights.registry import find_model
     from echopix_cli.weights.store import Store
 
@@ -89,9 +100,9 @@ def info(
         ["state", record["state"]],
         ["folder", record["folder"] or "–"],
         ["size", size_cell(record)],
-        ["parameters", f"about {record['parameters'] / 1e9:.1f} billion" if record["parameters"] else "–"],
+        ["parameters", count_cell(record["parameters"]) if record["parameters"] else "–"],
         ["context", f"{record['context']} tokens" if record["context"] else "–"],
-        ["weights", ", ".join(f"{k} {v / 2**30:.1f} GiB" for k, v in weights.items()) if weights else "–"],
+        ["weights", ", ".join(f"{k} {binary(v)}" for k, v in weights.items()) if weights else "–"],
         *(
             ["copy", f"{copy['quantize']}, {copy['dtype']}, {copy['state']}, {size(copy['bytes'])}: {copy['folder']}"]
             for copy in record["copies"]
@@ -351,21 +362,23 @@ def _remove(output: Output, removals: "list[Removal]", yes: bool, dry_run: bool,
 
 
 def _structure(folder: Any) -> list[str]:
-    """What is wrong with a folder that has no checksums: headers and lengths of its weights."""
+    """What is wrong with a folder that has no checksums: its configuration, headers and lengths of its weights."""
     from safetensors import SafetensorError, safe_open
 
-    from echopix_cli.weights.checkpoint import weight_files
-    from echopix_cli.weights.registry import LAYOUTS, recognise
+    from echopix_cli.weights.checkpoint import read_config, weight_files
+    from echopix_cli.weights.headers import require_agreement
 
-    if recognise(folder) is None:
-        return [f"its config.json describes none of {', '.join(LAYOUTS.values())}"]
     faults = []
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except (SafetensorError, OSError) as error:
-            faults.append(f"{file.name}: {error}")
+    try:
+        require_agreement(folder, read_config(folder))
+        for file in weight_files(folder):
+            try:
+                with safe_open(file, framework="np"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                faults.append(f"{file.name}: {error}")
+    except ModelError as error:
+        return [error.message]
     return faults
 
 

@@ -6,16 +6,18 @@ tensors, bounded in size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.documents import parse_object
+from echopix_cli.documents import parse_object, read_object
 from echopix_cli.errors import ModelError
 
 if TYPE_CHECKING:
     from echopix_cli.model.configuration import EchoingPixelsConfig
+    from echopix_cli.weights.registry import Shape
 
 LARGEST = 32 * 2**20  # bytes of a header; the family's largest has a hundredth of that
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -106,3 +108,31 @@ def _faults(stated: dict[str, Stated], config: EchoingPixelsConfig, packed: bool
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
+
+
+def shape_of(folder: Path) -> Shape | None:
+    """Counts of a full-precision checkpoint, from its headers and ``config.json``; None of what is not one.
+
+    Loads neither weights nor libraries.
+    """
+    from echopix_cli.weights.checkpoint import full_name, read_quantization, weight_files
+    from echopix_cli.weights.packing import is_quantized_name
+    from echopix_cli.weights.registry import Shape
+
+    try:
+        if read_quantization(folder) is not None:
+            return None
+        raw = read_object(folder / "config.json")
+        context = raw.get("thinker_config", raw)["text_config"]["max_position_embeddings"]
+        shapes = {
+            full: tensor.shape
+            for file in weight_files(folder)
+            for name, tensor in read_header(file).items()
+            if (full := full_name(name))
+        }
+        packable = [shape for name, shape in shapes.items() if is_quantized_name(name)]
+        linear = sum(map(math.prod, packable))
+        everything = sum(map(math.prod, shapes.values()))
+        return Shape(linear, sum(shape[0] for shape in packable), len(packable), everything - linear, int(context))
+    except (ModelError, OSError, LookupError, TypeError, ValueError, AttributeError):
+        return None

@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from echopix_cli.documents import read_object
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of, sync
 from echopix_cli.settings import cache_dir
@@ -295,15 +296,17 @@ class Store:
 
     def _read(self, home: Path) -> Entry:
         try:
-            raw = json.loads((home / MANIFEST).read_text(encoding="utf-8"))
+            raw = read_object(home / MANIFEST)
             if raw.pop("schema_version") != _SCHEMA:
                 raise ValueError("written by another version")
             raw["files"] = {str(name): FileFact(**fact) for name, fact in raw["files"].items()}
             manifest = Manifest(**raw)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             why = f"its {MANIFEST} cannot be read: {error}"
             return Entry(home.name, home, Manifest("unknown", "", None), (why,))
         entry = Entry(home.name, home, manifest)
+        if not manifest.files:
+            return Entry(home.name, home, manifest, (f"its {MANIFEST} lists no files",))
         faults = [fault for name, fact in manifest.files.items() if (fault := _fault(entry.folder, name, fact))]
         return Entry(home.name, home, manifest, tuple(faults))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -64,6 +65,46 @@ def test_list_before_and_after(command, server: HubServer, tmp_path: Path) -> No
     assert record["others"][0]["key"] == "nf4-omni"
 
 
+class Terminal(io.StringIO):
+    """A stdout that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_list_loses_nothing_on_a_narrow_terminal(
+    command, server: HubServer, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One table with headings where it fits; elsewhere a value to a line, and no line is cut or broken."""
+    plain = [line.split("\t") for line in command("models", "list").out.splitlines()]
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("COLUMNS", str(width))
+    from echopix_cli.cli.model_records import columns
+    from echopix_cli.cli.output import Output
+
+    columns(Output(), plain, ("model", "state", "size", "licence", "source"))
+    lines = shown.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert [cell in shown.getvalue() for row in plain for cell in row] == [True] * 15
+    assert len(lines) == (4 if width == 120 else 15)
+
+
+def test_a_record_of_no_files_is_not_whole(command, server: HubServer, tmp_path: Path) -> None:
+    command("models", "pull", NAME)
+    (manifest,) = (tmp_path / "echopix" / "entries").glob("*/manifest.json")
+    raw = json.loads(manifest.read_text())
+    raw["files"] = {}
+    manifest.write_text(json.dumps(raw))
+    ran = command("models", "verify", NAME, "--json")
+    assert ran.code == 3 and ran.records[0]["whole"] is False
+    assert "its manifest.json lists no files" in ran.err
+    assert command("models", "path", NAME).code == 3
+    assert command("models", "pull", NAME).code == 0
+    assert command("models", "verify", NAME).code == 0
+
+
 def test_pull_says_what_it_is_about_to_do(command, server: HubServer, repository: Repository, folder: Path) -> None:
     """Before the first large file: licence, sizes, destination, free disk. Text from the hub is inert."""
     ran = command("models", "pull", NAME)
@@ -102,7 +143,9 @@ def test_path_and_info(command, server: HubServer, folder: Path) -> None:
     assert (record["layout"], record["revision"], record["state"]) == ("Qwen2.5-Omni", COMMIT, "ready")
     text = command("models", "info", "qwen2.5-omni-7b").out
     assert "context\t32768 tokens" in text and "Apache-2.0" in text and "nf4 7.9 GiB" in text
-    assert command("models", "info", "tiny").code == 0
+    rows = dict(line.split("\t", 1) for line in command("models", "info", "tiny").out.splitlines())
+    assert (rows["parameters"], rows["context"]) == ("7.8 million", "8192 tokens")
+    assert rows["weights"].startswith("none 14.8 MiB, int8 ")
     wrong = command("models", "info", "quen")
     assert wrong.code == 3
     assert "qwen2.5-omni-3b" in wrong.err
