@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from echopix_cli.documents import parse_object, read_object
 from echopix_cli.errors import ModelError
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from echopix_cli.model.configuration import EchoingPixelsConfig
     from echopix_cli.weights.registry import Shape
 
-LARGEST = 32 * 2**20  # bytes of a header; the family's largest has a hundredth of that
+LARGEST = 8 * 2**20  # bytes of a header; the family's largest has a twentieth of that
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-_MANY = 100_000  # tensors in a file
+_MANY = 20_000  # tensors in a file; the family's largest has 3,000
 # Stacks of equal layers: how their names begin, which part of the thinker's configuration counts them, and where.
 _STACKS = (
     ("thinker.model.layers.", "text_config", "num_hidden_layers"),
@@ -33,10 +33,16 @@ _STACKS = (
 
 @dataclass(frozen=True)
 class Stated:
-    """A tensor as its file states it: safetensors' name of its precision, and its shape."""
+    """A tensor as its file states it: safetensors' name of its precision, its shape, and its bytes on the disk."""
 
     precision: str
     shape: tuple[int, ...]
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Its elements."""
+        return math.prod(self.shape)
 
 
 def read_header(file: Path) -> dict[str, Stated]:
@@ -56,10 +62,11 @@ def read_header(file: Path) -> dict[str, Stated]:
         raise ModelError(f"{file} states {len(raw)} tensors, more than any model has")
     found = {}
     for name, entry in raw.items():
-        precision, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(precision, str) or not isinstance(shape, list) or not all(map(_is_size, shape)):
-            raise ModelError(f"cannot read {file}: its header states no precision and shape of {name[:80]}")
-        found[name] = Stated(precision, tuple(shape))
+        entry = entry if isinstance(entry, dict) else {}
+        precision, shape, places = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+        if not isinstance(precision, str) or not _are_sizes(shape) or not _are_sizes(places) or len(places) != 2:
+            raise ModelError(f"cannot read {file}: its header states no precision, shape and place of {name[:80]}")
+        found[name] = Stated(precision, tuple(shape), places[1] - places[0])
     return found
 
 
@@ -106,8 +113,8 @@ def _faults(stated: dict[str, Stated], config: EchoingPixelsConfig, packed: bool
             yield f"{name} is stored as {tensor.precision}, and weights are floating-point numbers"
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
+def _are_sizes(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
 
 
 def shape_of(folder: Path) -> Shape | None:

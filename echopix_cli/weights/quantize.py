@@ -14,16 +14,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import full_name, load_model, read_config, unreadable, weight_files
+from echopix_cli.weights.headers import Stated, read_header
 from echopix_cli.weights.hub import SMALL
 from echopix_cli.weights.packing import (
     BESIDE,
@@ -47,20 +47,7 @@ _LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the sys
 _INDEX = "model.safetensors.index.json"
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A tensor as a file's header describes it: its shape, and its bytes on the disk."""
-
-    shape: tuple[int, ...]
-    size: int
-
-    @property
-    def count(self) -> int:
-        """Its elements."""
-        return math.prod(self.shape)
-
-
-def stored_tensors(folder: Path) -> dict[str, Stored]:
+def stored_tensors(folder: Path) -> dict[str, Stated]:
     """Every thinker tensor by full name, from the files' headers alone.
 
     Raises:
@@ -68,15 +55,14 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     """
     from safetensors import SafetensorError
 
-    found: dict[str, Stored] = {}
+    found: dict[str, Stated] = {}
     for file, names in weight_files(folder).items():
         try:
             header = _header(file)
             for name in header if names is None else names:
                 full = full_name(name)
                 if full and name in header:
-                    begin, end = header[name]["data_offsets"]
-                    found[full] = Stored(tuple(header[name]["shape"]), end - begin)
+                    found[full] = header[name]
         except (SafetensorError, OSError, ValueError) as error:
             raise unreadable(file, error) from None
     return found
@@ -95,7 +81,7 @@ class WeightBytes:
         return self.linear + self.other
 
 
-def weight_bytes(tensors: Mapping[str, Stored], method: str, itemsize: int) -> WeightBytes:
+def weight_bytes(tensors: Mapping[str, Stated], method: str, itemsize: int) -> WeightBytes:
     """What a checkpoint's weights take once loaded.
 
     Args:
@@ -318,15 +304,18 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """What a safetensors file says of its tensors: dtype, shape and place of each."""
+def _header(file: Path) -> dict[str, Stated]:
+    """What a safetensors file says of its tensors.
+
+    Raises:
+        ModelError: more than any model's does, or not what it has to say.
+        SafetensorError: lengths and places do not add up.
+    """
     from safetensors import safe_open
 
-    with safe_open(file, framework="np") as handle:  # the library looks whether lengths and places add up
-        names = list(handle.keys())
-    with open(file, "rb") as raw:
-        header: dict[str, Any] = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
-    return {name: header[name] for name in names}
+    header = read_header(file)
+    with safe_open(file, framework="np"):
+        return header
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -32,6 +32,7 @@ from echopix_cli.model.shapes import SHAPES
 from echopix_cli.weights import quantize
 from echopix_cli.weights.assembly import outline
 from echopix_cli.weights.checkpoint import load_model, read_config
+from echopix_cli.weights.headers import Stated
 from echopix_cli.weights.packing import is_quantized_name, settings_of
 from echopix_cli.weights.registry import REGISTERED, Model, NotHere
 from echopix_cli.weights.store import Store
@@ -122,7 +123,7 @@ def test_foreseen_is_what_the_files_will_say(
     """A forecast by name alone, to the byte that of the downloaded checkpoint, and of its copy but for the making."""
     config = stock_shape(random_checkpoint, model.name)
     tensors = {
-        name: quantize.Stored(tuple(p.shape), 2 * p.numel())
+        name: Stated("BF16", tuple(p.shape), 2 * p.numel())
         for name, p in outline(config, torch.bfloat16).named_parameters()
     }
     monkeypatch.setattr(quantize, "stored_tensors", lambda folder: tensors)

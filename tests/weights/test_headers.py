@@ -100,8 +100,8 @@ def test_integers_are_no_weights(folder: Path) -> None:
         ((2**40).to_bytes(8, "little"), "unusually large"),
         ((9).to_bytes(8, "little") + b"[" * 9, "its header is not JSON"),
         ((10**5).to_bytes(8, "little") + b"[" * 10**5, "nested too deeply"),
-        ((9).to_bytes(8, "little") + b'{"a": 71}', "no precision and shape of a"),
-        ((31).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":7}}', "no precision and shape of a"),
+        ((9).to_bytes(8, "little") + b'{"a": 71}', "no precision, shape and place of a"),
+        ((31).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":7}}', "no precision, shape and place of a"),
     ],
 )
 def test_headers_that_are_none(tmp_path: Path, data: bytes, said: str) -> None:
@@ -113,7 +113,7 @@ def test_headers_that_are_none(tmp_path: Path, data: bytes, said: str) -> None:
 def test_a_header_is_read_without_its_tensors(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'
     (tmp_path / FILE).write_bytes(len(header).to_bytes(8, "little") + header)
-    assert read_header(tmp_path / FILE) == {"a": Stated("F32", (2, 3))}
+    assert read_header(tmp_path / FILE) == {"a": Stated("F32", (2, 3), 24)}
 
 
 @pytest.mark.parametrize(
