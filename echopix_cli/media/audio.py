@@ -141,7 +141,7 @@ def _read_track(
         stream = audio_tracks(container)[track]
         if stream.codec_context is None or stream.time_base is None:
             return None
-        if seek and not seek_before(container, stream, plan.from_time + clock.origin - _RUN_IN):
+        if seek and not seek_before(container, stream, clock, plan.from_time - _RUN_IN):
             return None
         numerator, denominator = stream.time_base.as_integer_ratio()
         joins = clock.joins(stream)

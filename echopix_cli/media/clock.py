@@ -7,6 +7,7 @@ at, in file order and by their decoding times, before anything is decoded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from echopix_cli.media.source import READ_ERRORS, origin_of
 _LONGEST_GAP = {"mpegts": 10.0, "mpeg": 10.0, "flv": 600.0, "ogg": 600.0}
 _SLIDE = 600.0  # seconds that a picture without sound may stand, whatever the container
 _BACK = 0.1  # seconds that the times of one track may go back by without meaning anything
+_REORDERED = 1.0  # the same for presentation times, where there are no others: frames are stored in another order
 _APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
 _OVERLAP = 0.25  # seconds of sound that may stand over the end of the picture where two recordings meet
 _SEAM = 3  # packets beside a join that carry pieces of both recordings' counts
@@ -80,15 +82,18 @@ class Clock:
         return [run.start - self.origin for run in self.runs.get(stream.index, ())[1:]]
 
 
-def read_clock(container: InputContainer, tracks: Sequence[VideoStream | AudioStream], most: int) -> Clock:
+def read_clock(
+    container: InputContainer, tracks: Sequence[VideoStream | AudioStream], most: int, *, joined: bool = False
+) -> Clock:
     """The clock of a file that was just opened; all its packets are read if it may hold more than one.
 
     Args:
+        joined: whether it is Matroska, and known to do so.
         tracks: those that will be read, the picture first.
         most: packets to look at.
     """
     origin = origin_of(container)
-    gap = _LONGEST_GAP.get(container.format.name)
+    gap = math.inf if joined else _LONGEST_GAP.get(container.format.name)
     timed = [track for track in tracks if track.time_base is not None]
     if gap is None or not timed:
         return Clock(origin)
@@ -98,7 +103,7 @@ def read_clock(container: InputContainer, tracks: Sequence[VideoStream | AudioSt
             stream.discard = Discard.all
     if all(isinstance(track, VideoStream) for track in timed):
         gap = max(gap, _SLIDE)
-    record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap)
+    record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
     try:
         for packet in container.demux(*timed):
             if packet.size > 0:
@@ -127,15 +132,18 @@ class _Record:
     Args:
         units: seconds per time unit, by stream index, the picture's first.
         gap: seconds without any picture or sound that are no jump.
+        matroska: whether the decoding times are FFmpeg's guesses.
     """
 
-    def __init__(self, units: Mapping[int, float], gap: float) -> None:
-        self._units, self._gap = units, gap
+    def __init__(self, units: Mapping[int, float], gap: float, *, matroska: bool = False) -> None:
+        self._units, self._gap, self._matroska = units, gap, matroska
         self._shifts: list[float] = []  # of each clock, as far as is known while reading
         self._parts: dict[tuple[int, int], _Part] = {}  # by stream index and clock
         self._current: dict[int, int] = {}  # the clock that each track is in
         self._ends: dict[int, float] = {}  # the continuous time up to which each track was read
         self._steps: dict[int, float] = {}  # usual distance of packets
+        self._decoding: dict[int, bool] = {}  # whether the last packet told its decoding time
+        self._untimed: dict[int, int] = {}  # packets since the last one that told a time
         self._count: dict[int, int] = {}
         self._runs: dict[int, list[tuple[int, int, float]]] = {}  # first packet, clock, its time as stored
 
@@ -143,16 +151,25 @@ class _Record:
         """Take the next packet of the file."""
         index = packet.stream.index
         number = self._count[index] = self._count.get(index, -1) + 1
-        unit, ticks = self._units[index], packet.pts if packet.dts is None else packet.dts
+        decoding = packet.dts is not None and not self._matroska
+        unit, ticks = self._units[index], packet.dts if decoding else packet.pts
         if ticks is None:
+            self._go_on(index)
             return
         time, shown = ticks * unit, (ticks if packet.pts is None else packet.pts) * unit
-        clock = self._clock_of(index, time)
+        clock = self._clock_of(index, time, _BACK if decoding and self._decoding.get(index, True) else _REORDERED)
+        self._decoding[index] = decoding
         part = self._parts.get((index, clock))
-        if part is not None and clock == self._current.get(index) and time > part.last:
-            # A running mean that one long distance moves little.
-            step = self._steps.get(index, time - part.last)
-            self._steps[index] = step + min(time - part.last - step, step) / 8
+        if part is not None and clock == self._current.get(index):
+            if time == part.last:
+                self._go_on(index)
+                return
+            if time > part.last:
+                # A running mean that one long distance moves little.
+                passed = (time - part.last) / (1 + self._untimed.get(index, 0))
+                step = self._steps.get(index, passed)
+                self._steps[index] = step + min(passed - step, step) / 8
+        self._untimed[index] = 0
         length = packet.duration * unit if packet.duration else self._steps.get(index, 0.0)
         if clock != self._current.get(index):
             self._runs.setdefault(index, []).append((number, clock, shown))
@@ -165,7 +182,14 @@ class _Record:
         self._current[index] = clock
         self._ends[index] = max(self._ends.get(index, time), time + self._shifts[clock] + length)
 
-    def _clock_of(self, index: int, time: float) -> int:
+    def _go_on(self, index: int) -> None:
+        """Take a packet that follows the one before it in its track, and tells no time of its own."""
+        self._untimed[index] = self._untimed.get(index, 0) + 1
+        if index in self._current:
+            self._parts[index, self._current[index]].end += self._steps.get(index, 0.0)
+            self._ends[index] += self._steps.get(index, 0.0)
+
+    def _clock_of(self, index: int, time: float, back: float) -> int:
         """The clock of a packet that comes next in the file, which may be a new one."""
         if not self._shifts:
             self._shifts.append(0.0)
@@ -179,7 +203,7 @@ class _Record:
             if part is not None:
                 # Its own track tells best, and only the clock that it is in may have stood still.
                 near = time - part.last <= _APART or (clock == current and forth)
-                if time >= part.last - _BACK and near:
+                if time >= part.last - back and near:
                     return clock
             elif clock == newest and forth and place >= (lead if current is None else self._ends[index]) - _APART:
                 return clock

@@ -93,14 +93,17 @@ def fill_times(ticks: list[int | None], tick: float, step: float) -> Floats:
     """Seconds ``(T,)`` of all frames: between known times evenly spaced, before and after them by ``step``.
 
     Args:
-        ticks: known presentation times, in units of ``tick`` seconds. One that is not later than those before it
-            counts as unknown.
+        ticks: known presentation times, in units of ``tick`` seconds. One that is earlier than one before it
+            counts as unknown, and of equal ones the first.
         step: seconds from frame to frame, where fewer than two times are known.
     """
     known: list[tuple[int, float]] = []
     for place, value in enumerate(ticks):
-        if value is not None and (not known or value * tick > known[-1][1]):
-            known.append((place, value * tick))
+        if value is None or (known and value * tick < known[-1][1]):
+            continue
+        if known and value * tick == known[-1][1]:
+            known.pop()  # a frame that began in the packet before it may carry the time of the next
+        known.append((place, value * tick))
     places = np.arange(len(ticks), dtype=np.float64)
     if not known:
         return places * step

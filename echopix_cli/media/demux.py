@@ -74,20 +74,20 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Itera
                 return
 
 
-def indexed(container: InputContainer) -> bool:
+def indexed(container: InputContainer, clock: Clock) -> bool:
     """Whether this container finds a time reliably."""
-    return container.format.name.startswith(_SEEKABLE)
+    return container.format.name.startswith(_SEEKABLE) and not clock.jumps
 
 
-def seek_before(container: InputContainer, stream: VideoStream | AudioStream, seconds: float) -> bool:
-    """Move to the keyframe before a container time; False if this container cannot do so reliably."""
-    return stream.time_base is not None and seek_to(container, stream, int(seconds / stream.time_base))
+def seek_before(container: InputContainer, stream: VideoStream | AudioStream, clock: Clock, seconds: float) -> bool:
+    """Move to the keyframe before a time of the media; False if this container cannot do so reliably."""
+    if stream.time_base is None or not indexed(container, clock):
+        return False
+    return seek_to(container, stream, int((seconds + clock.origin) / stream.time_base))
 
 
 def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks: int) -> bool:
-    """Move to the keyframe at a time in the stream's units, or before; False as of :func:`seek_before`."""
-    if not indexed(container):
-        return False
+    """Move to the keyframe at a time in the stream's units, or before; False if that fails."""
     try:
         container.seek(ticks, stream=stream)
     except READ_ERRORS:

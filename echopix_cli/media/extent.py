@@ -76,6 +76,19 @@ def _at(file: io.FileIO, place: int, count: int) -> bytes:
     return file.read(count) or b""
 
 
+def holds_several(file: io.FileIO) -> bool:
+    """Whether a Matroska file is followed by another one: two that were joined."""
+    size, at = os.fstat(file.fileno()).st_size, 0
+    for identity in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # the header, and the segment behind it
+        head = _at(file, at, 12)
+        if head[:4] != identity or not head[4]:
+            return False
+        width = 9 - head[4].bit_length()
+        length = int.from_bytes(head[4 : 4 + width], "big") - (1 << 7 * width)
+        at += 4 + width + length
+    return at + 8 <= size and _at(file, at, 4) == b"\x1a\x45\xdf\xa3"
+
+
 def riff_promise(file: io.FileIO) -> float | None:
     """How many times as much a RIFF file's header promises as it holds: 1 if it is whole; None for other files.
 

@@ -17,7 +17,7 @@ from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
 from echopix_cli.media.clock import Clock, read_clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
-from echopix_cli.media.extent import riff_promise
+from echopix_cli.media.extent import holds_several, riff_promise
 from echopix_cli.media.heif import describe_still, read_still
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
@@ -147,7 +147,7 @@ def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, a
 def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
     """Read the header and choose the tracks."""
     with open_regular(path) as file:
-        promise = riff_promise(file)
+        promise, joined = riff_promise(file), holds_several(file)
     still = read_still(path)
     if still is not None:
         if plan.video_track not in (None, 0):
@@ -161,7 +161,8 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
         audio = pick_track(container, "audio", plan.audio_track if plan.audio else None, path, related=seen)
         heard = None if audio is None else audio_tracks(container)[audio]
         info = describe(container)
-        clock = read_clock(container, [track for track in (seen, heard) if track is not None], plan.limits.max_packets)
+        tracks = [track for track in (seen, heard) if track is not None]
+        clock = read_clock(container, tracks, plan.limits.max_packets, joined=joined)
         return Layout(
             info=info,
             clock=clock,

@@ -94,7 +94,7 @@ def _scan(
     with opened(path, plan.limits) as container:
         stream = video_tracks(container)[track]
         tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
-        sought = seek and seek_before(container, stream, plan.from_time + clock.origin)
+        sought = seek and seek_before(container, stream, clock, plan.from_time)
         for packet in packets(container, stream, damage, clock):
             if len(ticks) >= plan.limits.max_packets:
                 most = plan.limits.max_packets
@@ -113,7 +113,7 @@ def _scan(
                 decoding.append(packet.dts)
                 if plan.end is not None and packet.dts * tick - clock.origin > plan.end:
                     break  # nothing is shown before it is decoded: whatever follows is later still
-        findable = indexed(container) and not timeless and damage.reads == before
+        findable = indexed(container, clock) and not timeless and damage.reads == before
         omits = tick > 0 and can_omit(stream)
     if not ticks:
         return None

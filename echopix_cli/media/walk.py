@@ -90,7 +90,7 @@ class Walk:
         self.stream = video_tracks(container)[self._track]
         self.decoder = open_decoder(self.stream, self._plan.limits.max_area, strict=self._strict)
         if self._scan.sought:
-            seek_before(container, self.stream, self._plan.from_time + self._clock.origin)
+            seek_before(container, self.stream, self._clock, self._plan.from_time)
         self._packets = packets(
             container, self.stream, Damage(), self._clock
         )  # the scan has counted these places already
