@@ -30,7 +30,8 @@ from mutate import ROOT, Mutant, mutant, originals
 
 QUESTION = "What instrument is playing?"
 ANSWERED, REFUSED = "answered", "refused"
-GOOD = (ANSWERED, REFUSED)
+CONTAINED = "refused, for it crashed its decoder"  # which is a process of its own: good, and worth knowing
+GOOD = (ANSWERED, REFUSED, CONTAINED)
 _START = 120.0  # seconds that loading the model may take
 _LIFETIME = 250  # files after which a worker is replaced, so that a slow leak of one run does not blame a file
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -164,8 +165,7 @@ class Worker:
         peak = 0
         while True:
             readable, _, _ = select.select([process.stdout], [], [], 0.02)
-            with contextlib.suppress(OSError, IndexError):
-                peak = max(peak, int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * _PAGE)
+            peak = max(peak, *map(_resident, _family(process.pid)))
             if readable:
                 line = process.stdout.readline()
                 if line:
@@ -178,6 +178,23 @@ class Worker:
                 return "hung", peak
 
 
+def _family(pid: int) -> Iterator[int]:
+    """A process and all that it has started: files are decoded in one of those."""
+    yield pid
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                yield from _family(int(child))
+
+
+def _resident(pid: int) -> int:
+    """Bytes; 0 of a process that has ended meanwhile."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
 def judged(reply: dict[str, Any], refusal: int = 4) -> str:
     """The outcome of a command that came to an end by itself: streams and exit code have to agree.
 
@@ -186,19 +203,22 @@ def judged(reply: dict[str, Any], refusal: int = 4) -> str:
         refusal: the exit code of a refusal.
     """
     code, out, err = reply["code"], reply["out"], reply["err"]
+    told = [line for line in err.splitlines() if not line.startswith("note: ")]  # those stand beside either
     if "Traceback" in out + err:
         return "traceback"
     if code == 0:
         try:
             (record,) = [json.loads(line) for line in out.splitlines()]
             clean = record["schema_version"] == 1 and isinstance(record.get("answer", record.get("name")), str)
-            clean = clean and not err
+            clean = clean and not told
         except (ValueError, KeyError, TypeError):
             clean = False
         return ANSWERED if clean else "unclean answer"
     if code == refusal:
-        clean = not out and 1 <= len(err.splitlines()) <= 3 and err.startswith("error:")
-        return REFUSED if clean else "unclean refusal"
+        clean = not out and 1 <= len(told) <= 3 and told[0].startswith("error:")
+        if not clean:
+            return "unclean refusal"
+        return CONTAINED if "the decoder crashed" in err else REFUSED
     return f"exit code {code}"
 
 
@@ -283,6 +303,9 @@ def _command(loaded: bool) -> Callable[[], object]:
         loaded: whether one model is loaded once and for all.
     """
     from echopix_cli.cli.app import main
+    from echopix_cli.decoding.nursery import warm_up
+
+    warm_up()  # as the command does; or the first file would be charged for it
     from echopix_cli.engine import Engine
 
     if loaded:
