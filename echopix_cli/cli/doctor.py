@@ -16,7 +16,7 @@ from echopix_cli import __version__
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.demo import QUESTION, demo_clip, right_answer
 from echopix_cli.cli.output import SCHEMA_VERSION, Output
-from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
+from echopix_cli.errors import EchopixError, ExitCode, ModelError, UsageError, described
 from echopix_cli.settings import ENVIRONMENT_PREFIX
 
 _GIB = 2**30
@@ -241,18 +241,18 @@ def _fitting() -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub import constants
 
     from echopix_cli.weights.registry import REGISTERED
+    from echopix_cli.weights.web import Web
 
-    repository = next(model.repository for model in REGISTERED if model.repository)
-    try:
-        HfApi().model_info(repository, timeout=10)
-        yield Finding("hub", "ok", f"{constants.ENDPOINT} answers")
-    except OfflineModeIsEnabled:
+    if constants.HF_HUB_OFFLINE:
         yield Finding("hub", "note", "HF_HUB_OFFLINE is set: nothing is asked of the hub")
-    except Exception as error:  # which HTTP library raises differs between the hub client's versions
-        what = next(iter(str(error).splitlines()), type(error).__name__)
+        return
+    model = next(model for model in REGISTERED if model.repository)
+    try:
+        Web(model.name, str(model.repository), None).metadata()
+        yield Finding("hub", "ok", f"{constants.ENDPOINT} answers")
+    except ModelError as error:
         hint = "check the network, HF_ENDPOINT and HF_TOKEN"
-        yield Finding("hub", "broken", f"{constants.ENDPOINT} does not answer: {what}", hint)
+        yield Finding("hub", "broken", f"{constants.ENDPOINT} does not answer: {error.message}", hint)

@@ -193,11 +193,8 @@ class Processor:
         Raises:
             ModelError: any of them is missing, unreadable or unlike the family's.
         """
-        tokenizer = load_tokenizer(folder)
-        words, rows = len(tokenizer), config.text.vocab_size
-        if words > rows:
-            raise ModelError(f"the tokenizer of {folder} has {words} words, and the model {rows}")
-        return cls(tokenizer, config, _read_rules(folder, config), _read_stops(folder, rows))
+        rows = config.text.vocab_size
+        return cls(load_tokenizer(folder, rows), config, _read_rules(folder, config), _read_stops(folder, rows))
 
     def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
         """A decode plan with this checkpoint's frame sizes and the longest sound its context can hold.

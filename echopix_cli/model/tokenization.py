@@ -17,7 +17,6 @@ from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, described
 
 _LARGEST = 64 * 2**20  # bytes of tokenizer.json; the family's has 11 MB
-_WORDS = 2**20  # of the vocabulary
 _LONGEST = 1000  # characters of an added token
 _DEEPEST = 8  # sequences in sequences
 # Of each section: what changes no text's length by more than a small factor, in time that grows with the text.
@@ -36,8 +35,12 @@ _PATTERNS = {
 }
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
     """Read a checkpoint's tokenizer.
+
+    Args:
+        folder: of the checkpoint.
+        rows: of the model's embeddings; each word's number is one of them.
 
     Raises:
         ModelError: it is missing, unreadable, or made of parts that the family's tokenizers are not made of.
@@ -46,7 +49,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raw = read_object(folder / "tokenizer.json", _LARGEST)
     except FileNotFoundError:
         raw = {}  # made of vocab.json and merges.txt then
-    if fault := next(_faults(raw), None):
+    if fault := next(faults(raw, rows), None):
         raise ModelError(f"{folder / 'tokenizer.json'} is no tokenizer of the family: {fault}")
     try:
         # Given no configuration it reads the folder's, talker and all, and warns of every token id in it.
@@ -54,7 +57,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
         )
         tokenizer.model_max_length = 2**40  # what is too long is for whoever knows the model
-        return tokenizer
+        words = len(tokenizer)
     except MemoryError:
         raise
     except BaseException as error:
@@ -63,29 +66,30 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             raise
         reason = next(iter(described(error).splitlines()), "")[:300]
         raise ModelError(f"cannot read the tokenizer of {folder}: {reason}") from None
+    if words > rows:
+        raise ModelError(f"the tokenizer of {folder} has {words} words, and the model {rows}")
+    return tokenizer
 
 
-def _faults(raw: dict[str, Any]) -> Iterator[str]:
-    """What makes a ``tokenizer.json`` unlike the family's."""
+def faults(raw: dict[str, Any], rows: int) -> Iterator[str]:
+    """What makes a ``tokenizer.json`` unlike those of the family, for a model with so many rows of embeddings."""
     for section, known in _KNOWN.items():
         yield from _unknown(section, raw.get(section), known, _DEEPEST)
     if isinstance(raw.get("padding"), dict):
         yield "it pads every text"
     model = raw.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, dict):
-        if len(vocabulary) > _WORDS:
-            yield f"it has {len(vocabulary)} words"
-        if any(not isinstance(number, int) or not 0 <= number < _WORDS for number in vocabulary.values()):
-            yield "numbers of its words are no small numbers"
+    numbers = vocabulary.values() if isinstance(vocabulary, dict) else ()
+    if not all(isinstance(number, int) and 0 <= number < rows for number in numbers):
+        yield f"its words are numbered beyond the model's {rows}"
     added = raw.get("added_tokens") or []
-    if not isinstance(added, list) or len(added) > _WORDS:
+    if not isinstance(added, list) or len(added) > rows:
         yield "its added tokens are no list of tokens"
         return
     for token in added:
         number, content = (token.get("id"), token.get("content")) if isinstance(token, dict) else (None, None)
-        if not isinstance(number, int) or not 0 <= number < _WORDS or not isinstance(content, str) or not content:
-            yield "an added token has no small number or no text"
+        if not isinstance(number, int) or not 0 <= number < rows or not isinstance(content, str) or not content:
+            yield f"an added token has no text, or a number beyond the model's {rows}"
         elif len(content) > _LONGEST:
             yield f"an added token has {len(content)} characters"
 
