@@ -86,7 +86,9 @@ def assemble(
     told = {"lacks": missing, "holds unknown": unknown, "has the wrong shape for": misshapen}
     if complaints := [f"{what} {', '.join(sorted(names)[:_NAMED])}" for what, names in told.items() if names]:
         raise ValueError(f"this checkpoint {'; '.join(complaints)}")
-    model.to(device)  # what is computed rather than stored: tables of frequencies
+    for module in model.modules():  # what is computed rather than stored: tables of frequencies
+        for name, table in module.named_buffers(recurse=False):
+            setattr(module, name, table.to(device))
     return model.eval()
 
 
