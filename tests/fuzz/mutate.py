@@ -22,6 +22,7 @@ import av
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "echopix_cli" / "assets" / "demo.mp4"
+TILES = Path(__file__).parent / "tiles.heic"
 Originals = dict[str, bytes]  # file name → content
 
 # Container → codecs. "": no such track.
@@ -35,6 +36,7 @@ _CONTAINERS = {
     "h264.flv": ("libx264", "yuv420p", "aac"),
     "picture.gif": ("gif", "rgb8", ""),
     "picture.png": ("png", "rgb24", ""),
+    "picture.jpg": ("mjpeg", "yuvj420p", ""),
     "sound.wav": ("", "", "pcm_s16le"),
     "sound.mp3": ("", "", "libmp3lame"),
     "sound.ogg": ("", "", "libopus"),
@@ -63,6 +65,9 @@ def originals(extra: Path | None = None) -> Originals:
         sound = list(islice(source.decode(audio=0), 16))  # 1024 samples each
     for name, codecs in _CONTAINERS.items():
         made[name] = _encoded(name, codecs, pictures, sound)
+    made["joined.ts"] = made["h264.ts"] * 2
+    made["sounds.ogg"] = made["sound.ogg"] * 2
+    made["picture.heic"] = TILES.read_bytes()  # four tiles, a gain map and a preview, turned and mirrored
     if extra is not None:
         made |= {path.name: path.read_bytes() for path in sorted(extra.iterdir()) if path.suffix != ".md"}
     return made
@@ -79,7 +84,7 @@ class _Memory:
 def _encoded(name: str, codecs: tuple[str, str, str], pictures: list[Any], sound: list[Any]) -> bytes:
     video, pix_fmt, audio = codecs
     memory = _Memory(name)
-    single = name.endswith(".png")
+    single = name.endswith((".png", ".jpg"))
     # bitexact: or the muxers would write times and random identities.
     with av.open(memory, "w", format="image2pipe" if single else None, container_options={"fflags": "bitexact"}) as out:
         if video:
@@ -106,7 +111,7 @@ def _encoded(name: str, codecs: tuple[str, str, str], pictures: list[Any], sound
         if video:
             out.mux(stream.encode(None))
     data = memory.buffer.getvalue()
-    return _with_profile(data) if single else data
+    return _with_profile(data) if name.endswith(".png") else _with_exif(data) if single else data
 
 
 def _with_profile(png: bytes) -> bytes:
@@ -124,6 +129,12 @@ def _with_profile(png: bytes) -> bytes:
             + png[33:]
         )
     return png
+
+
+def _with_exif(jpeg: bytes) -> bytes:
+    """A JPEG that is to be turned by a quarter, as cameras write them."""
+    body = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
 def mutant(seed: int, index: int, files: Originals) -> Mutant:

@@ -32,8 +32,8 @@ def coded(folder: Path, picture: Any, codec: str) -> tuple[bytes, bytes]:
     encoder, _, config, _ = CODECS[codec]
     path = folder / "one.mp4"
     with av.open(str(path), "w") as out:
-        options = {"x265-params": "log-level=none:keyint=1", "preset": "8", "crf": "10", "svtav1-params": "avif=0"}
-        stream = out.add_stream(encoder, rate=1, options=options if codec == "hevc" else {"preset": "10", "crf": "10"})
+        options = {"x265-params": "log-level=none:info=0"} if codec == "hevc" else {"preset": "10"}
+        stream = out.add_stream(encoder, rate=1, options={**options, "crf": "10"})
         stream.height, stream.width = picture.shape[:2]
         stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
