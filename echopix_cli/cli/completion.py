@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import site
+import sys
 from pathlib import Path
 
 import echopix_cli
 from echopix_cli.errors import EchopixError, UsageError
 
 SHELLS = ("bash", "zsh", "fish")
-_FILES = {"bash": "echopix.bash", "zsh": "_echopix", "fish": "echopix.fish"}
+_FILES = {"bash": "echopix.bash", "zsh": "_echopix", "fish": "echopix.fish"}  # in a checkout
+_INSTALLED = {  # below the prefix that the wheel was installed to
+    "bash": "share/bash-completion/completions/echopix",
+    "zsh": "share/zsh/site-functions/_echopix",
+    "fish": "share/fish/vendor_completions.d/echopix.fish",
+}
 _OURS = ("completions/generate.py", "_ECHOPIX_COMPLETE")  # what this program's scripts hold, this and older ones
 
 
@@ -22,10 +29,10 @@ def script(shell: str) -> str:
     """
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for {shell or 'this shell'}", f"--install-completion {SHELLS[0]}")
-    package = Path(echopix_cli.__file__).parent
-    for folder in (package / "completions", package.parent / "completions"):  # installed; in a checkout
-        if (folder / _FILES[shell]).is_file():
-            return (folder / _FILES[shell]).read_text(encoding="utf-8")
+    beside = Path(echopix_cli.__file__).parent.parent / "completions" / _FILES[shell]
+    for path in (beside, *(Path(prefix) / _INSTALLED[shell] for prefix in (sys.prefix, site.getuserbase()))):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
     raise EchopixError("the completions are not beside the program", "install echopix again")
 
 
