@@ -76,7 +76,7 @@ def parse_budget(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0.0 < value <= 1.0:
-        raise ValueError("a budget is the share of audio-visual tokens kept: 0.1 or 10%, above 0 and at most 1")
+        raise ValueError(f"not a budget: {text!r} (a fraction of tokens kept: 0.1 or 10%, above 0 and at most 1)")
     return value
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import parse_time
 from echopix_cli.settings import parse_budget
+from echopix_cli.times import clock
 
 # What a folder is searched for. A file that is named outright may be called anything.
 EXTENSIONS = frozenset(
@@ -186,7 +187,9 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from None
     if task.end is not None and task.end <= (task.start or 0.0):
-        raise UsageError(f"{where}: it ends at {task.end:g} s, not after its start", "give an end later than the start")
+        raise UsageError(
+            f"{where}: it ends at {clock(task.end)}, not after its start", "give an end later than the start"
+        )
     return task
 
 

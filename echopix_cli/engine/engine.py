@@ -37,6 +37,7 @@ from echopix_cli.results import (
     StageTimes,
     TokenCounts,
 )
+from echopix_cli.times import clock
 from echopix_cli.weights.checkpoint import load_model, read_config
 from echopix_cli.weights.copies import Watcher, folder_revision
 from echopix_cli.weights.quantize import check_modules, parameter_count
@@ -275,8 +276,8 @@ class Engine:
         if not len(times) or times[-1] <= context:
             return encoded
         notice = (
-            f"the picture spans {times[-1]:.0f} s, but this model can tell times apart up to "
-            f"{context:.0f} s only; ask about a part with --start and --end"
+            f"the picture spans {clock(round(float(times[-1])))}, but this model can tell times apart up to "
+            f"{clock(round(context))} only; ask about a part with --start and --end"
         )
         return replace(encoded, notices=(*encoded.notices, notice))
 

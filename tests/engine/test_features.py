@@ -161,7 +161,7 @@ def test_a_long_picture_is_mentioned_from_the_cache_too(
     monkeypatch.setattr(engine.model.config.text, "max_position_embeddings", 30)
     found = engine.read(str(clips["silent"]), plan)
     assert found.cached
-    assert found.notices[-1].startswith("the picture spans 2 s, but this model can tell times apart up to 1 s")
+    assert found.notices[-1].startswith("the picture spans 0:02, but this model can tell times apart up to 0:01 only")
 
 
 def test_another_name_finds_the_same_and_keeps_its_own(engine: Engine, clips: dict[str, Path], tmp_path: Path) -> None:
