@@ -32,10 +32,11 @@ def coded(folder: Path, picture: Any, codec: str) -> tuple[bytes, bytes]:
     encoder, _, config, _ = CODECS[codec]
     path = folder / "one.mp4"
     with av.open(str(path), "w") as out:
-        options = {"x265-params": "log-level=none:info=0"} if codec == "hevc" else {"preset": "10"}
+        options = {"x265-params": "log-level=none:info=0:keyint=1:bframes=0"} if codec == "hevc" else {"preset": "10"}
         stream = out.add_stream(encoder, rate=1, options={**options, "crf": "10"})
         stream.height, stream.width = picture.shape[:2]
         stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+        stream.codec_context.time_base = Fraction(1, 1)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts, frame.time_base = 0, Fraction(1, 1)
         out.mux(stream.encode(frame))
