@@ -28,7 +28,7 @@ from mutate import DEMO, ROOT  # noqa: E402
 BASE = ROOT / "echopix_cli" / "assets" / "tiny"
 MEMORY = 2 * 2**30  # bytes resident; the model and its libraries take a quarter of it
 LIMIT = 60.0  # seconds
-MARK = "/tmp/echopix-folder-was-here"
+MARK = str(Path(tempfile.gettempdir()) / "echopix-folder-was-here")
 Spoil = Callable[[Path], object]
 
 

@@ -141,7 +141,7 @@ def _redirect(target: str, status: int = 302) -> Callable[[BaseHTTPRequestHandle
     return lambda request: _send(request, status, Location=target)
 
 
-_OUT = "/tmp/echopix-hub-was-here"
+_OUT = str(Path(tempfile.gettempdir()) / "echopix-hub-was-here")
 _NAMES = {"absolute": _OUT, "relative": "../" * 12 + _OUT[1:], "nul": "a\0b", "long": "a" * 5000, "dots": "..", "": ""}
 _VALUES: dict[str, object] = {"null": None, "number": 7, "list": [], "negative": -1, "text": "x", "object": {}}
 
