@@ -143,6 +143,7 @@ class _Record:
         self._ends: dict[int, float] = {}  # the continuous time up to which each track was read
         self._steps: dict[int, float] = {}  # usual distance of packets
         self._decoding: dict[int, bool] = {}  # whether the last packet told its decoding time
+        self._behind: set[int] = set()  # tracks that began far behind the others, and have one clock so far
         self._untimed: dict[int, int] = {}  # packets since the last one that told a time
         self._count: dict[int, int] = {}
         self._runs: dict[int, list[tuple[int, int, float]]] = {}  # first packet, clock, its time as stored
@@ -175,6 +176,8 @@ class _Record:
             self._runs.setdefault(index, []).append((number, clock, shown))
         if part is None:
             old = self._current.get(index)
+            if old is not None:
+                self._behind.discard(index)
             before = None if old is None else (old, self._parts[index, old].end)
             part = self._parts[index, clock] = _Part(shown, time, shown + length, before)
         part.first, part.last = min(part.first, shown), max(part.last, time)
@@ -196,8 +199,13 @@ class _Record:
             return 0
         lead, newest = max(self._ends.values()), len(self._shifts) - 1
         current = self._current.get(index)
+        if current is None:
+            # Its place in the file says little: some write seconds of picture before any sound.
+            if time + self._shifts[newest] < lead - _APART:
+                self._behind.add(index)
+            return newest
         clocks = [clock for clock in range(newest, max(-1, newest - _REMEMBERED), -1) if clock != current]
-        for clock in clocks if current is None else [current, *clocks]:
+        for clock in [current, *clocks]:
             place, part = time + self._shifts[clock], self._parts.get((index, clock))
             forth = place - lead <= self._gap
             if part is not None:
@@ -205,10 +213,20 @@ class _Record:
                 near = time - part.last <= _APART or (clock == current and forth)
                 if time >= part.last - back and near:
                     return clock
-            elif clock == newest and forth and place >= (lead if current is None else self._ends[index]) - _APART:
+            elif clock == newest and forth and place >= self._ends[index] - _APART:
                 return clock
         self._shifts.append(lead - time)
+        for other in [other for other in self._behind if abs(self._parts[other, newest].last - time) <= _APART]:
+            self._move(other, newest, newest + 1)
         return newest + 1
+
+    def _move(self, index: int, old: int, new: int) -> None:
+        """Let a track begin in a clock that was not known yet when its first packets came."""
+        self._behind.discard(index)
+        part = self._parts[index, new] = self._parts.pop((index, old))
+        self._current[index] = new
+        self._runs[index] = [(number, new, shown) for number, _, shown in self._runs[index]]
+        self._ends[index] = part.end + self._shifts[new]
 
     def runs(self) -> dict[int, list[Run]]:
         """The runs of each track; none where there is one clock only."""

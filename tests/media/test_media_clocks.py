@@ -252,3 +252,23 @@ def test_joined_programme_streams_with_a_time_for_each_packet_of_many_frames(tmp
     path = tmp_path / "joined.mpg"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     right(load_clip(path, DecodePlan(**SMALL)), list(range(7)), slack=0.2)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_sound_far_behind_its_picture_in_the_file(tmp_path: Path, parts: int) -> None:
+    """All of the picture is written before any sound."""
+    made = []
+    for first in range(0, 6 * parts, 6):
+        source = write_coded(tmp_path / f"{first}.mp4", first, first + 6)
+        path = tmp_path / f"{first}.ts"
+        options = {"max_interleave_delta": "1", "flush_packets": "1"}
+        with av.open(str(source)) as container, av.open(str(path), "w", container_options=options) as out:
+            streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
+            packets = [p for p in container.demux() if p.size and p.dts is not None]
+            for packet in sorted(packets, key=lambda packet: packet.stream.type != "video"):
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+        made.append(path.read_bytes())
+    path = tmp_path / "late.ts"
+    path.write_bytes(b"".join(made))
+    right(load_clip(path, DecodePlan(**SMALL)), list(range(6 * parts)), slack=0.13)
