@@ -16,7 +16,7 @@ import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
 SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
+_MAPPED = 16 * 2**20  # bytes of a file that are mapped at a time
 _LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the system at once
 _INDEX = "model.safetensors.index.json"
 
@@ -170,17 +171,16 @@ def write_copy(
 def stream(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Thinker tensors by full name, one at a time, each in memory of its own.
 
-    The file is opened anew for each: the pages of a mapping count as this process's until it is closed.
-
     Raises:
         ModelError: files missing or damaged, or a tensor there twice.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     seen: set[str] = set()
     for file, names in weight_files(folder).items():
         try:
             wanted = list(_header(file)) if names is None else names
+            chosen: dict[str, str] = {}
             for name in wanted:
                 full = full_name(name)
                 if full is None:
@@ -188,9 +188,9 @@ def stream(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 if full in seen:
                     raise ModelError(f"{file} holds {full} a second time, under another name")
                 seen.add(full)
-                with safe_open(file, framework="pt") as handle:
-                    value = handle.get_tensor(name).clone()
-                yield full, value
+                chosen[name] = full
+            for name, value in _mapped(file, chosen):
+                yield chosen[name], value.clone()
         except (SafetensorError, OSError, ValueError) as error:
             raise unreadable(file, error) from None
 
@@ -325,16 +325,34 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         ModelError: it reads back otherwise.
     """
     import torch
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
     save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"})
     path.chmod(0o666 & ~_umask())  # the library writes for the owner alone
-    for name, value in tensors.items():
-        with safe_open(path, framework="pt") as handle:
-            again = handle.get_tensor(name)
-            if again.dtype != value.dtype or not torch.equal(again, value.cpu()):
-                raise ModelError(f"{path} does not read back as it was written", "the disk may be failing")
+    for name, again in _mapped(path, tensors):
+        if again.dtype != tensors[name].dtype or not torch.equal(again, tensors[name].cpu()):
+            raise ModelError(f"{path} does not read back as it was written", "the disk may be failing")
+
+
+def _mapped(path: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors of a file, mapped and not to be kept.
+
+    It is opened anew after every few megabytes: the pages of a mapping count as this process's until it is closed.
+    """
+    from safetensors import safe_open
+
+    with contextlib.ExitStack() as opened:
+        read = 0
+        for name in names:
+            if not read:
+                handle = opened.enter_context(safe_open(path, framework="pt"))
+            value = handle.get_tensor(name)
+            read += max(value.nbytes, 1)
+            yield name, value
+            del value
+            if read >= _MAPPED:
+                opened.close()
+                read = 0
 
 
 def _umask() -> int:
