@@ -138,7 +138,7 @@ def main() -> NoReturn:
             Output().stderr.write(help + "\n")
             sys.exit(ExitCode.USAGE)
         _fail(explained(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # the latter, where a question is broken off
         code = ExitCode.INTERRUPTED
     except ReaderGone:
         code = ExitCode.PIPE_CLOSED

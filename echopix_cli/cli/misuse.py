@@ -64,9 +64,10 @@ def _described(option: Parameter) -> str:
 
 def _wanted(raw: Any, message: str) -> str:
     """What fits, said of a value that does not; ``message`` is the library's word for it."""
-    low, high = getattr(raw, "min", None), getattr(raw, "max", None)
+    older = getattr(raw, "type", None)  # where an older typer keeps all of this
+    low, high = (getattr(older if hasattr(older, end) else raw, end, None) for end in ("min", "max"))
     annotation = getattr(getattr(raw, "type_descriptor", None), "annotation", None)
-    whole = annotation is int or "integer" in getattr(getattr(raw, "type", None), "name", "")  # of an older typer
+    whole = annotation is int or "integer" in getattr(older, "name", "")
     kind = "a whole number" if whole else "a number"
     about_numbers = any(word in message for word in ("integer", "float", "number", "range", "greater", "less"))
     if not about_numbers:

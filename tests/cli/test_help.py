@@ -193,6 +193,15 @@ def test_wrong_command_lines(command: Any, arguments: list[str], said: str, next
         assert python not in ran.err
 
 
+def test_a_question_that_is_broken_off_is_an_interruption(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_off() -> Path:
+        raise typer.Abort
+
+    monkeypatch.setattr("echopix_cli.cli.config.config_path", broken_off)
+    ran = command("config")
+    assert (ran.code, ran.err) == (130, "error: interrupted\n")
+
+
 def test_no_command_shows_the_help(command: Any) -> None:
     for arguments in ([], ["models"]):
         ran = command(*arguments)
