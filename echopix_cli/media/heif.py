@@ -7,6 +7,7 @@ decodes each of them as a track of its own, whose id is the picture's number; th
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import struct
@@ -23,7 +24,7 @@ from av.video.stream import VideoStream
 from echopix_cli.errors import MediaError
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, video_frames
-from echopix_cli.media.pixels import rgb
+from echopix_cli.media.pixels import on_white, rgb
 from echopix_cli.media.plan import Limits
 from echopix_cli.media.sampling import Pixels
 from echopix_cli.media.source import open_regular, opened, shown
@@ -32,6 +33,7 @@ from echopix_cli.media.values import MediaInfo, TrackInfo
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif", b"mif3", b"jpeg", b"j2ki")
 _LARGEST_HEADER = 16 * 2**20  # bytes; those of real photos take a few thousand
 _MOST_TILES = 4096
+_ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _DERIVED = (b"grid", b"iovl", b"iden", b"tmap")
 
 
@@ -42,7 +44,8 @@ class Still:
     tiles: tuple[int, ...]  # numbers of the pictures that make it up, row by row
     columns: int
     size: tuple[int, int] | None  # (height, width) of a grid; None for a single picture: its own
-    changes: tuple[tuple[bytes, bytes], ...]  # cropping, turning and mirroring, in this order
+    changes: tuple[tuple[bytes, bytes], ...] = ()  # cropping, turning and mirroring, in this order
+    alpha: Still | None = None  # how opaque it is, of the same size
 
     @property
     def rotation(self) -> int:
@@ -57,6 +60,7 @@ class _Header:
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
     parts: dict[int, list[int]] = field(default_factory=dict)
+    auxiliary: dict[int, list[int]] = field(default_factory=dict)  # pictures that tell more of this one
     places: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # method, offset, length
     properties: list[tuple[bytes, bytes]] = field(default_factory=list)
     associated: dict[int, list[int]] = field(default_factory=dict)
@@ -146,10 +150,16 @@ def _header(meta: bytes) -> _Header:
 def _read_references(header: _Header, data: bytes, number: str) -> None:
     step = struct.calcsize(number)
     for kind, body in _boxes(data):
+        if kind not in (b"dimg", b"auxl"):
+            continue
+        (owner,) = struct.unpack_from(number, body)
+        (count,) = struct.unpack_from(">H", body, step)
+        others = [struct.unpack_from(number, body, step + 2 + part * step)[0] for part in range(count)]
         if kind == b"dimg":
-            (owner,) = struct.unpack_from(number, body)
-            (count,) = struct.unpack_from(">H", body, step)
-            header.parts[owner] = [struct.unpack_from(number, body, step + 2 + part * step)[0] for part in range(count)]
+            header.parts[owner] = others
+        else:
+            for other in others:
+                header.auxiliary.setdefault(other, []).append(owner)
 
 
 def _read_places(header: _Header, body: bytes) -> None:
@@ -196,9 +206,21 @@ def _still(header: _Header, file: io.FileIO, name: str) -> Still:
     while header.kinds.get(number) == b"iden" and number in header.parts and len(changes) < 64:
         (number,) = header.parts[number][:1]  # the same picture, changed once more
         changes = _changes(header, number) + changes
+    alpha = next((other for other in header.auxiliary.get(number, ()) if _is_alpha(header, other)), None)
+    opacity = None if alpha is None else _made_of(header, alpha, file, name)
+    return dataclasses.replace(_made_of(header, number, file, name), changes=changes, alpha=opacity)
+
+
+def _is_alpha(header: _Header, number: int) -> bool:
+    found = [header.properties[index - 1] for index in header.associated.get(number, ()) if index > 0]
+    return any(kind == b"auxC" and body[4:].partition(b"\0")[0] in _ALPHA for kind, body in found)
+
+
+def _made_of(header: _Header, number: int, file: io.FileIO, name: str) -> Still:
+    """The tiles of a picture that is one or a grid of others."""
     kind = header.kinds.get(number, b"")
     if kind not in _DERIVED:
-        return Still((number,), 1, None, changes)
+        return Still((number,), 1, None)
     if kind != b"grid":
         what = "overlaid" if kind == b"iovl" else "derived"
         raise MediaError(f"{name}: its picture is {what} from others, which is not supported", "convert it to JPEG")
@@ -213,7 +235,7 @@ def _still(header: _Header, file: io.FileIO, name: str) -> Still:
     tiles = tuple(header.parts.get(number, ()))
     if len(tiles) != rows * columns or len(tiles) > _MOST_TILES:
         raise IndexError
-    return Still(tiles, columns, (height, width), changes)
+    return Still(tiles, columns, (height, width))
 
 
 def _changes(header: _Header, number: int) -> tuple[tuple[bytes, bytes], ...]:
@@ -237,7 +259,7 @@ def decode_still(path: str | os.PathLike[str], still: Still, limits: Limits, met
         MediaError: it exceeds a limit.
     """
     tiles: dict[int, Pixels] = {}
-    wanted = set(still.tiles)
+    wanted = {*still.tiles, *(still.alpha.tiles if still.alpha else ())}
     with opened(path, limits) as container:
         streams = {stream.index: stream for stream in container.streams.video if stream.id in wanted}
         decoders = {index: open_decoder(stream, limits.max_area) for index, stream in streams.items()}
@@ -252,7 +274,9 @@ def decode_still(path: str | os.PathLike[str], still: Still, limits: Limits, met
                 tiles[stream.id] = rgb(frame)
     if wanted - set(tiles):
         return None
-    pixels = tiles[still.tiles[0]] if still.size is None else _assembled(still, still.size, tiles)
+    pixels = _assembled(still, tiles)
+    if still.alpha is not None and (alpha := _assembled(still.alpha, tiles)).shape == pixels.shape:
+        pixels = on_white(np.concatenate((pixels, alpha[..., :1]), axis=2))
     for kind, body in still.changes:
         if kind == b"clap":
             pixels = _cropped(pixels, body)
@@ -263,9 +287,11 @@ def decode_still(path: str | os.PathLike[str], still: Still, limits: Limits, met
     return pixels
 
 
-def _assembled(still: Still, size: tuple[int, int], tiles: dict[int, Pixels]) -> Pixels:
+def _assembled(still: Still, tiles: dict[int, Pixels]) -> Pixels:
     """The tiles side by side; what stands over at the right and below is cut off."""
-    photo = np.zeros((*size, 3), np.uint8)
+    if still.size is None:
+        return tiles[still.tiles[0]]
+    photo = np.zeros((*still.size, 3), np.uint8)
     tall, wide = tiles[still.tiles[0]].shape[:2]
     for place, number in enumerate(still.tiles):
         row, column = divmod(place, still.columns)

@@ -87,12 +87,12 @@ def rgb(frame: VideoFrame) -> Pixels:
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
         pixels = frame.to_ndarray(format="rgba").astype(np.uint8, copy=False)  # (H, W, 4)
         if pixels[..., 3].min() < 255:
-            return _on_white(pixels)
+            return on_white(pixels)
         del pixels
     return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 
-def _on_white(pixels: Pixels) -> Pixels:
+def on_white(pixels: Pixels) -> Pixels:
     """Uint8 ``(H, W, 4)`` RGBA over white, as uint8 ``(H, W, 3)``."""
     shown = np.empty((*pixels.shape[:2], 3), np.uint8)
     for row, row_shown in zip(pixels, shown, strict=True):  # wider numbers for one row at a time

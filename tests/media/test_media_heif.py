@@ -58,6 +58,7 @@ def write_heif(
     others: tuple[tuple[bytes, Any], ...] = (),
     codec: str = "hevc",
     kind: bytes = b"grid",
+    auxiliary: bytes = b"urn:com:apple:photo:2020:aux:hdrgainmap",
 ) -> Path:
     """A file whose photo is made of tiles, or is the only one, beside ``others``: (``thmb`` or ``auxl``, picture)."""
     pictures = [*tiles, *(picture for _, picture in others)]
@@ -73,8 +74,7 @@ def write_heif(
     first = len(properties) + 1
     properties += changes
     associated[grid - 1][1].extend(range(first, len(properties) + 1))
-    auxiliary = box(b"auxC", bytes(4), b"urn:com:apple:photo:2020:aux:hdrgainmap\0")
-    properties.append(auxiliary)
+    properties.append(box(b"auxC", bytes(4), auxiliary + b"\0"))
     for place, (relation, _) in enumerate(others):
         if relation == b"auxl":
             associated[len(tiles) + place][1].append(len(properties))
@@ -188,6 +188,18 @@ def test_it_is_cropped_and_turned_in_order(
     assert places[corner] > 240 and sum(value > 100 for value in places.values()) == 1
     turns = sum(change[8] for change in changes if change in IROT)
     assert clip.info.tracks[0].rotation == -90 * turns % 360
+
+
+@pytest.mark.parametrize("urn", [b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"])
+def test_a_transparent_photo_stands_on_white(tmp_path: Path, urn: bytes) -> None:
+    alpha = np.zeros((96, 128, 3), np.uint8)
+    alpha[:, :64] = 255
+    path = write_heif(tmp_path / "a.avif", greys(40, height=96, width=128), others=((b"auxl", alpha),), codec="av1",
+                      changes=(LEFT_RIGHT,), auxiliary=urn)  # fmt: skip
+    clip = load_clip(path, DecodePlan(**{**SMALL, "size_factor": 8}))
+    assert clip.frames is not None
+    assert clip.frames[0, :, :, 80:].mean() == pytest.approx(40, abs=4)
+    assert clip.frames[0, :, :, :48].mean() == pytest.approx(255, abs=4)
 
 
 def test_what_cannot_be_put_together_is_refused(tmp_path: Path) -> None:
