@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from harness import GOOD, Ending, Worker  # noqa: E402
-from weights.hub_server import HubServer, Repository, environment  # noqa: E402
+from weights.hub_server import COMMIT, HubServer, Repository, environment  # noqa: E402
 
 NAME = "hf:someone/omni"
 SHARD = "model.safetensors"
@@ -150,6 +150,7 @@ def _modes() -> Iterator[tuple[str, Mode]]:
     for name, odd in _NAMES.items():
         head = odd.replace("\0", "%00")
         yield f"header etag {name}", _headers(ETag=f'"{head}"', X_Linked_Etag=f'"{head}"', X_Repo_Commit=head)
+        yield f"header etag alone {name}", _headers(ETag=f'"{head}"', X_Repo_Commit=COMMIT)
         yield f"commit {name}", _json(lambda stated, odd=odd: stated.update(sha=odd))
         yield f"blob {name}", _json(lambda stated, odd=odd: stated["siblings"][0].update(blobId=odd))
         yield f"sha256 {name}", _json(lambda stated, odd=odd: stated["siblings"][2]["lfs"].update(sha256=odd))
@@ -263,7 +264,9 @@ def attack(names: list[str], folder: Path) -> dict[str, Ending]:
                 # A revision of its own for each mode: nothing of one is there for the next.
                 server.repositories["someone/omni"] = server.repositories[f"someone/m{number}"] = repository()
                 ending = worker.ask(["models", "pull", f"hf:someone/m{number}", "--json", "-q"])
-                strange = Path(_OUT).exists() or [path for path in folder.iterdir() if path != cache]
+                out = Path(_OUT).exists()
+                Path(_OUT).unlink(missing_ok=True)
+                strange = out or [path for path in folder.iterdir() if path != cache]
                 left = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file() and not path.is_symlink())
                 if strange or left > 10_000_000 * (number + 1):
                     ending = Ending("wrote outside" if strange else "wrote too much", ending.said, 0.0, ending.peak)
