@@ -18,6 +18,9 @@ from echopix_cli.media.sampling import Pixels
 # Decoders whose colour profiles have a name. PyAV frees that name twice when a frame's side data was looked at, and
 # the process crashes: most PNGs that are screenshots are of this kind.
 _NAMED_PROFILES = ("png", "apng")
+# Of each conversion. The default is one for each processor, kept as long as the frame is not collected: on a machine
+# of sixteen, a minute of film held two thousand threads and their stacks.
+_THREADS = 1
 _PQ, _HLG, _BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer functions of HDR, and of their primaries
 _WHITE = 203.0  # nits; how bright HDR shows what is white paper in SDR (ITU-R BT.2408)
 _HLG_PEAK = 1000.0  # nits; of the screen that HLG is graded for
@@ -85,11 +88,11 @@ def rgb(frame: VideoFrame) -> Pixels:
     if frame.color_trc in (_PQ, _HLG):
         return _tone_mapped(frame)
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
-        pixels = frame.to_ndarray(format="rgba").astype(np.uint8, copy=False)  # (H, W, 4)
+        pixels = frame.to_ndarray(format="rgba", threads=_THREADS).astype(np.uint8, copy=False)  # (H, W, 4)
         if pixels[..., 3].min() < 255:
             return on_white(pixels)
         del pixels
-    return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    return frame.to_ndarray(format="rgb24", threads=_THREADS).astype(np.uint8, copy=False)
 
 
 def on_white(pixels: Pixels) -> Pixels:
@@ -109,7 +112,9 @@ def _tone_mapped(frame: VideoFrame) -> Pixels:
     """
     shrink = min(1.0, (_ENOUGH / (frame.width * frame.height)) ** 0.5)
     width, height = (max(1, round(edge * shrink)) for edge in (frame.width, frame.height))
-    stored = frame.reformat(width, height, "rgb48le", interpolation="AREA").to_ndarray()  # (H, W, 3) uint16
+    stored = frame.reformat(
+        width, height, "rgb48le", interpolation="AREA", threads=_THREADS
+    ).to_ndarray()  # (H, W, 3) uint16
     light = _light(frame.color_trc)[stored]
     if frame.color_trc == _HLG:  # the screen's own gamma, which depends on the luminance
         light *= (light @ _LUMINANCE)[..., None] ** 0.2 * (_HLG_PEAK / _WHITE)

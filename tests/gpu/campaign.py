@@ -152,11 +152,12 @@ def reach(*folders: Path) -> None:
 
 def campaign(given: Given, parts: list[str], seconds: float) -> dict[str, str]:
     """Run parts within ``seconds`` in all; how each ended."""
-    end, ended = time.monotonic() + seconds, dict[str, str]()
+    ended = dict[str, str]()
     os.environ["ECHOPIX_CACHE_DIR"] = str(given.work / "cache")
     writer = film(given)
     try:
         importlib.import_module("campaign_parts")  # once, for all parts
+        end = time.monotonic() + seconds
         for name in parts:
             slack = 1 if given.device == "cuda" else 10  # a CPU starts slowly where other work is at hand
             left = min(PARTS[name] * slack, end - time.monotonic())
@@ -169,6 +170,7 @@ def campaign(given: Given, parts: list[str], seconds: float) -> dict[str, str]:
             print(f"{name}: {ended[name]} ({time.monotonic() - began:.0f} s)", *last, sep="\n  ", flush=True)
             (given.out / "ended.json").write_text(json.dumps(ended, indent=1))
     finally:
+        (given.out / "ended.json").write_text(json.dumps(ended, indent=1))
         writer.kill()
         writer.wait()
     return ended
