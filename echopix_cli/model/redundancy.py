@@ -123,8 +123,10 @@ def novelty(features: Tensor, pool: Pool) -> Tensor:
     picture = ~pool.is_audio
     value[pool.is_audio] = standing(temporal[pool.is_audio])
     frame = pool.frame[picture]
-    mean = torch.zeros(int(frame.max()) + 1 if len(frame) else 0, unit.shape[1], device=unit.device)
-    mean = F.normalize(mean.index_add(0, frame, unit[picture]), dim=-1)
+    # A frame's rows follow one another and are summed in that order; index_add's differs from run to run on CUDA.
+    lengths = frame.bincount()
+    sums = torch.segment_reduce(unit[picture], "sum", lengths=lengths) if len(frame) else unit[:0]
+    mean = F.normalize(sums, dim=-1)
     spatial = ((1 - (unit[picture] * mean[frame]).sum(-1)) * _GRAIN).round()
     value[picture] = standing(standing(temporal[picture]) + standing(spatial))
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,3 +163,21 @@ def test_equals_stand_alike(values: list[int]) -> None:
     for value, rank in zip(values, ranks.tolist(), strict=True):
         below, same = sum(v < value for v in values), values.count(value)
         assert rank == pytest.approx((below + (same + 1) / 2) / len(values))
+
+
+def test_no_sum_depends_on_the_order_of_threads(model: EchoingPixelsForConditionalGeneration) -> None:
+    """Adding rows at indices is done by atomics on CUDA, in another order each time, and near-equals change places."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    unordered = {"index_add", "index_add_", "scatter_add", "scatter_add_", "index_put", "index_put_", "histc"}
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name, floats = func._overloadpacket.__name__, isinstance(args[0], Tensor) and args[0].is_floating_point()
+            accumulates = name not in ("index_put", "index_put_") or (len(args) > 3 and args[3])
+            assert not (name in unordered and floats and accumulates), f"{name} adds in no fixed order on CUDA"
+            return func(*args, **(kwargs or {}))
+
+    prompt = placed(model, Media((4, 2, 3), 0.96, 400), 1)
+    with torch.no_grad(), Watched():
+        assert len(left(model, prompt, 0.5))
