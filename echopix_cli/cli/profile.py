@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.bench import interval
 from echopix_cli.cli.measuring import wait_passively, warn_of_doubt
@@ -70,6 +71,7 @@ def profile(
     flags = dict(locals())
     flags["budget"] = None
     budgets = [opt.read_budget(value) for value in budget or []]
+    media = demo.media_path(media)
     run = opt.Run.begin(flags)
     run.require_output(json)
     # A budget from the environment or the config file stands in for the flag.

@@ -12,6 +12,7 @@ from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.values import MediaInfo
 from echopix_cli.media.video import Picture
 from echopix_cli.results import AudioStatus
+from echopix_cli.times import clock
 
 _SHORTFALL = 0.5  # seconds that may be missing at the end; headers round generously
 # Formats whose header states the duration. Others have it estimated from the bit rate.
@@ -51,7 +52,7 @@ def require_something(
     last = max(ends, default=None)
     if last is not None and plan.from_time >= last:
         raise MediaError(
-            f"the span starts at {plan.from_time:g} s, but {name} ends at {last:.2f} s",
+            f"the span starts at {clock(plan.from_time)}, but {name} ends at {clock(last)}",
             "choose an earlier start",
         )
     locked = [part is not None and part.locked for part in (picture, sound)]
@@ -79,7 +80,7 @@ def judge(
             codec = _codec(layout, "video", layout.video)
             notices.append(f"the picture could not be decoded ({codec}); only the sound was used")
         elif picture.frames is None:
-            notices.append(f"the picture ends at {picture.end or 0:.2f} s, before the span; only sound was used")
+            notices.append(f"the picture ends at {clock(picture.end or 0)}, before the span; only sound was used")
     notices += of_sound
     notices += _shortfall(plan, layout, picture, sound)
     return status, tuple(notices)
@@ -109,17 +110,15 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if plan.end is not None:
         until = min(plan.end, until or plan.end)
     left = 0.0 if until is None else until - plan.from_time - used
-    rest = f"{left:.1f} s were" if left > 0 else "the rest was"
+    rest = f"{clock(left)} were" if left > 0 else "the rest was"
     if sound.waveform is None:
         return AudioStatus.TRUNCATED, [*notices, f"{_beyond(plan, sound)}; it was left out"]
-    return AudioStatus.TRUNCATED, [*notices, f"only the first {used:g} s of sound were used; {rest} left out"]
+    return AudioStatus.TRUNCATED, [*notices, f"only the first {clock(used)} of sound were used; {rest} left out"]
 
 
 def _beyond(plan: DecodePlan, sound: Sound) -> str:
     """That all sound of the span lies beyond the limit."""
-    return (
-        f"the sound begins at {sound.begin or 0:.1f} s, after the {plan.max_audio_seconds or 0:g} s that are used of it"
-    )
+    return f"the sound begins at {clock(sound.begin or 0)}, after the {clock(plan.max_audio_seconds or 0)} used of it"
 
 
 def _choices(plan: DecodePlan, layout: Layout) -> list[str]:
@@ -153,7 +152,7 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
         # Some count a duration from 0, others from the first picture or sound.
         reached = read + max(0.0, layout.clock.origin)
         if promised is not None and reached < min(promised, plan.end or promised) - _SHORTFALL:
-            return [f"read {read:.1f} s of {promised:.1f} s; the rest is missing or damaged"]
+            return [f"read {clock(read)} of {clock(promised)}; the rest is missing or damaged"]
     return []
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from echopix_cli.errors import MediaError, UsageError
+from echopix_cli.times import clock
 from echopix_cli.times import parse_time as parse_time
 
 
@@ -72,7 +73,7 @@ class DecodePlan:
                 raise MediaError(f"the {name} of the span must be 0 s or later, not {value}")
         if self.end is not None and self.end <= self.from_time:
             raise MediaError(
-                f"the span ends at {self.end:g} s, which is not after its start at {self.from_time:g} s",
+                f"the span ends at {clock(self.end)}, which is not after its start at {clock(self.from_time)}",
                 "give an end later than the start",
             )
 

@@ -37,7 +37,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_not_heard_is_said_whatever_is_printed(run, cut_off: Path, how: list[str]) -> None:
     ran = run("ask", cut_off, "-Q", "What?", "-Q", "Who?", *how)
     assert ran.code == 0
-    assert ran.err.count(f"note: {cut_off}: read 1.0 s of 10.0 s; the rest is missing or damaged") == 1
+    assert ran.err.count(f"note: {cut_off}: read 0:01 of 0:10; the rest is missing or damaged") == 1
 
 
 @pytest.mark.parametrize("how", [[], ["-q"], ["--format", "text"], ["--format", "csv", "-q"], ["-o", "OUT"]])

@@ -135,7 +135,7 @@ def test_a_span_after_the_picture_ends_has_sound_only_and_says_so(tmp_path: Path
     path = write_clip(tmp_path / "a.mkv", greys(10), sound=tone(4))
     clip = load_clip(path, DecodePlan(start=2, end=3))
     assert clip.frames is None and heard(clip).size == RATE
-    assert clip.notices == ("the picture ends at 1.00 s, before the span; only sound was used",)
+    assert clip.notices == ("the picture ends at 0:01, before the span; only sound was used",)
 
 
 def test_a_span_after_the_sound_ends_has_the_picture_only_and_says_so(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_too_much_sound_is_cut_and_counted(tmp_path: Path, plain: bool) -> None:
         path = write_clip(tmp_path / "a.mkv", greys(50), sound=tone(5))
     clip = load_clip(path, DecodePlan(max_audio_seconds=2.0))
     assert heard(clip).size == 2 * RATE and clip.audio_status is AudioStatus.TRUNCATED
-    assert clip.notices == ("only the first 2 s of sound were used; 3.0 s were left out",)
+    assert clip.notices == ("only the first 0:02 of sound were used; 0:03 were left out",)
     exact = load_clip(path, DecodePlan(max_audio_seconds=5.0))
     assert exact.audio_status is AudioStatus.USED and exact.notices == ()
     within = load_clip(path, DecodePlan(start=1, end=2, max_audio_seconds=2.0))
@@ -239,15 +239,15 @@ def test_sound_beyond_a_gap_is_cut_by_where_it_lies_and_said(tmp_path: Path, suf
     path = write_stretches(tmp_path / f"a.{suffix}", [(0.0, tone(2)), (50.0, tone(2))])
     short = load_clip(path, DecodePlan(max_audio_seconds=10.0))
     assert heard(short).size == 2 * RATE and short.audio_status is AudioStatus.TRUNCATED
-    assert short.notices == ("only the first 10 s of sound were used; 42.0 s were left out",)
+    assert short.notices == ("only the first 0:10 of sound were used; 0:42 were left out",)
     whole = load_clip(path, DecodePlan(max_audio_seconds=60.0))
     assert heard(whole).size == pytest.approx(52 * RATE, abs=20) and whole.notices == ()
-    with pytest.raises(MediaError, match=r"the sound begins at 50\.0 s, after the 10 s that are used of it"):
+    with pytest.raises(MediaError, match="the sound begins at 0:50, after the 0:10 used of it"):
         load_clip(path, DecodePlan(start=20, max_audio_seconds=10.0))
     silent = write_clip(tmp_path / "v.mkv", greys(100), fps=2, sound=tone(2), sound_start=40.0)
     late = load_clip(silent, DecodePlan(max_audio_seconds=10.0))
     assert late.waveform is None and late.audio_status is AudioStatus.TRUNCATED
-    assert late.notices == ("the sound begins at 40.0 s, after the 10 s that are used of it; it was left out",)
+    assert late.notices == ("the sound begins at 0:40, after the 0:10 used of it; it was left out",)
     before = load_clip(silent, DecodePlan(end=10.0, max_audio_seconds=10.0))
     assert before.waveform is None and before.audio_status is AudioStatus.ABSENT
     assert before.notices == ("the audio track is silent throughout the span",)

@@ -12,6 +12,7 @@ from makers import greys, numbers, tone, write_clip
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, load_clip
 from echopix_cli.results import AudioStatus
+from echopix_cli.times import clock
 
 SMALL = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
 
@@ -34,7 +35,7 @@ def test_a_truncated_clip_is_read_up_to_there(tmp_path: Path, suffix: str) -> No
     assert 1.0 < clip.frame_times[-1] < 4.0
     found = numbers(clip.frames)
     assert found == sorted(found) and found[0] == 0
-    assert clip.notices[-1] == f"read {clip.end:.1f} s of 8.0 s; the rest is missing or damaged"
+    assert clip.notices[-1] == f"read {clock(clip.end)} of 0:08; the rest is missing or damaged"
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mov"])
@@ -104,7 +105,7 @@ def test_truncated_plain_audio(tmp_path: Path, suffix: str) -> None:
     assert clip.waveform is not None
     assert clip.waveform.size == pytest.approx(80_000, rel=0.05)
     np.testing.assert_allclose(clip.waveform[:70_000], sound[:70_000], atol=1e-3)
-    assert clip.notices[-1:] == (f"read {clip.end:.1f} s of 10.0 s; the rest is missing or damaged",)
+    assert clip.notices[-1:] == (f"read {clock(clip.end)} of 0:10; the rest is missing or damaged",)
 
 
 @pytest.mark.parametrize("seed", range(8))
