@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 
 from echopix_cli.decoding.channel import Channel
 from echopix_cli.errors import EchopixError
@@ -32,25 +33,47 @@ def warm_up() -> None:
         _channel()
 
 
-def ask_nursery(what: str, argument: int | None, *descriptors: int) -> int:
-    """Ask the nursery for a worker (``fork``) or for how one ended (``bury``).
+def fork_worker(descriptor: int) -> int:
+    """Have the nursery fork a worker.
+
+    Args:
+        descriptor: of the worker's end of its channel.
+
+    Returns:
+        the worker's process id.
 
     Raises:
-        EchopixError: there is none, and none can be started.
+        EchopixError: there is no nursery, and none can be started.
     """
     with _asking:
         for _ in range(2):
-            channel = _channel()
-            try:
-                channel.send((what, argument), *descriptors)
-                answer: int = channel.receive(time.monotonic() + _PATIENCE)[0]
-                return answer
-            except (EOFError, OSError):
-                _drop()
-            except BaseException:  # Ctrl-C: its answer would be taken for that to the next question
-                _drop()
-                raise
+            with suppress(EOFError, OSError):
+                pid = _ask(_channel(), "fork", None, descriptor)
+                assert pid is not None
+                return pid
     raise _not_started()
+
+
+def bury(pid: int) -> int | None:
+    """The exit code of a worker that was killed or has died, as subprocess counts; None where nobody knows it, as when
+    the nursery is gone. No other one is started for that."""
+    with _asking:
+        if _control is None:
+            return None
+        try:
+            return _ask(_control, "bury", pid)
+        except (EOFError, OSError):
+            return None
+
+
+def _ask(channel: Channel, what: str, argument: int | None, *descriptors: int) -> int | None:
+    try:
+        channel.send((what, argument), *descriptors)
+        answer: int | None = channel.receive(time.monotonic() + _PATIENCE)[0]
+        return answer
+    except BaseException:  # Ctrl-C too: its answer would be taken for that to the next question
+        _drop()
+        raise
 
 
 def _channel() -> Channel:
@@ -98,15 +121,17 @@ def _afresh(descriptor: int) -> subprocess.Popen[bytes]:
 def _drop() -> None:
     """Have no nursery; the next question starts another."""
     global _control, _started
-    if _control is not None:
-        _control.close()
-    if isinstance(_started, subprocess.Popen):
-        _started.kill()
-        _started.wait()
-    elif _started is not None:
-        os.kill(_started, signal.SIGKILL)
-        os.waitpid(_started, 0)
+    control, started = _control, _started
     _control = _started = None
+    if control is not None:
+        control.close()
+    if isinstance(started, subprocess.Popen):
+        started.kill()
+        started.wait()
+    elif started is not None:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(started, signal.SIGKILL)
+            os.waitpid(started, 0)
 
 
 def _not_started() -> EchopixError:

@@ -8,12 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.decoding.channel import Array, Channel, mapped
-from echopix_cli.decoding.nursery import ask_nursery
+from echopix_cli.decoding.nursery import bury, fork_worker
 from echopix_cli.errors import EchopixError, MediaError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Worker:
         self._closed = True
         with self._lock:
             if self._pid is not None:
-                os.kill(self._pid, signal.SIGKILL)
+                _kill(self._pid)
 
     def close(self) -> None:
         """End the process, while no request is under way."""
@@ -190,7 +190,7 @@ class Worker:
             if self._channel is None:
                 ours, theirs = Channel.pair()
                 try:
-                    self._pid = ask_nursery("fork", None, theirs.fileno())
+                    self._pid = fork_worker(theirs.fileno())
                 except BaseException:
                     ours.close()
                     raise
@@ -202,11 +202,12 @@ class Worker:
     def _end(self) -> int | None:
         """End the process, if there is one; the next request starts another. How it ended, where that is known."""
         with self._lock:
-            if self._pid is not None and self._channel is not None:
-                os.kill(self._pid, signal.SIGKILL)
-                self._channel.close()
-                self._channel, pid, self._pid = None, self._pid, None
-                self._exit = ask_nursery("bury", pid)
+            pid, channel = self._pid, self._channel
+            if pid is not None and channel is not None:
+                self._pid = self._channel = self._exit = None
+                _kill(pid)
+                channel.close()
+                self._exit = bury(pid)
             return self._exit
 
     def _overdue(self, path: str) -> MediaError:
@@ -223,6 +224,11 @@ class Worker:
         code = self._end()
         cause = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
         return MediaError(f"{shown(path)}: the decoder crashed{cause}", "copy or download it again")
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # gone, and buried by init, where the process it came from has ended too
+        os.kill(pid, signal.SIGKILL)
 
 
 # --- workers that whoever reads a file in between may take

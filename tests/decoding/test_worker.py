@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -283,6 +284,44 @@ def test_the_process_that_workers_come_from_may_die(worker: Worker, clips: dict[
     assert gone(first)
     assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
     assert nursery_pid() != forking
+
+
+@pytest.fixture
+def parent_of_orphans() -> Iterator[None]:
+    """Workers whose nursery has died become this process's children, so that it is certain when they are reaped."""
+    subreaper = 36  # PR_SET_CHILD_SUBREAPER
+    assert ctypes.CDLL(None).prctl(subreaper, 1, 0, 0, 0) == 0
+    yield
+    ctypes.CDLL(None).prctl(subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("parent_of_orphans")
+@pytest.mark.parametrize("ending", ["close", "kill", "ask"])
+def test_all_of_them_may_be_gone_and_buried(worker: Worker, clips: dict[str, Path], ending: str) -> None:
+    """As after a signal to the process group. Only another request begins a nursery, which takes seconds."""
+    worker.fingerprint(str(clips["dark"]))
+    first, forking = pid_of(worker), nursery_pid()
+    for pid in (forking, first):
+        os.kill(pid, signal.SIGKILL)
+        assert gone(pid)
+    os.waitpid(first, 0)
+    assert not os.path.exists(f"/proc/{first}")
+    if ending == "ask":
+        assert worker.fingerprint(str(clips["dark"])) == sha256_of(clips["dark"])
+        assert nursery_pid() != forking
+    elif ending == "kill":
+        worker.kill()
+    else:
+        worker.close()
+        assert worker._pid is None and nursery._control is None
+
+
+def test_a_nursery_that_was_reaped_elsewhere_is_dropped(worker: Worker, clips: dict[str, Path]) -> None:
+    worker.fingerprint(str(clips["dark"]))
+    os.kill(nursery_pid(), signal.SIGKILL)
+    os.waitpid(nursery_pid(), 0)
+    worker.close()
+    assert nursery._control is nursery._started is None
 
 
 def test_timeouts_may_be_longer_than_clocks_count(clips: dict[str, Path]) -> None:
