@@ -170,7 +170,10 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
     choices = [] if raw.get("choices") is None else raw["choices"]
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise UsageError(f"{where}: 'choices' is not a list of texts", 'write {"choices": ["yes", "no"]}')
-    if any("\ud800" <= character <= "\udfff" for text in (raw["question"], *choices) for character in text):
+    texts = (raw["question"], *choices)
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text) or not _is_name(
+        raw.get("media", "")
+    ):
         raise UsageError(f"{where}: half of a character is missing (a lone surrogate)", "write it whole")
     try:
         task = Task(
@@ -191,6 +194,15 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
             f"{where}: it ends at {clock(task.end)}, not after its start", "give an end later than the start"
         )
     return task
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file can be called so; U+DC80 to U+DCFF stand for bytes of names that are not UTF-8."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cleaned(choices: list[str]) -> tuple[str, ...]:
