@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import full_name, load_model, read_config, unreadable, weight_files
 from echopix_cli.weights.headers import Stated, read_header
@@ -127,10 +128,10 @@ def write_copy(
         ModelError: the checkpoint is unusable, quantized already, or the written files read back otherwise.
         OSError: the disk refuses.
     """
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    read_config(folder)  # says what is wrong with it
+    raw = read_object(folder / "config.json")
     if "quantization_config" in raw:
         raise ModelError(f"{folder} is quantized already", "leave --quantize out")
-    read_config(folder)
     total = sum(tensor.size for tensor in stored_tensors(folder).values())
     kept: dict[str, torch.Tensor] = {}
     written: dict[str, str] = {}

@@ -228,8 +228,10 @@ class Transfer:
             if size != file.size:
                 return False
             digest = sha256_of(path)
-            if file.sha256 is None:  # a small file: git's hash is of a header and the bytes
-                found = hashlib.sha1(b"blob %d\0" % size + path.read_bytes(), usedforsecurity=False).hexdigest()
+            if file.sha256 is None:  # git's hash is of a header and the bytes, however many they are
+                begun = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+                with open(path, "rb") as content:
+                    found = hashlib.file_digest(content, lambda: begun).hexdigest()
             else:
                 found = digest
         self.facts[file.path] = FileFact(size, digest)

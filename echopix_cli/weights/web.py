@@ -185,10 +185,10 @@ class Web:
     def _explain(self, error: Exception, watch: _Watch) -> ModelError | None:
         from huggingface_hub.errors import OfflineModeIsEnabled
 
+        if isinstance(error, OfflineModeIsEnabled):  # an OSError
+            return not_here(self.name)
         if isinstance(error, (EchopixError, OSError)):  # of our own, or of the disk
             return None
-        if isinstance(error, OfflineModeIsEnabled):
-            return not_here(self.name)
         if watch.cut:
             return ModelError(f"{self.endpoint} sends next to nothing: given up", self._again)
         if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "h11"):

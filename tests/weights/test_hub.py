@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from echopix_cli.errors import ModelError
 from echopix_cli.weights import hub
 from echopix_cli.weights.registry import find_model, resolve_model
 from echopix_cli.weights.store import Store
-from echopix_cli.weights.transfer import PART, RemoteFile
+from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher
+from echopix_cli.weights.web import Web
 
 BIG, SECOND, TALKER = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
 CUT = 12_000_000  # bytes after which a connection ends in these tests
@@ -132,6 +135,16 @@ def test_offline_and_not_here(cache: Path, server: HubServer, monkeypatch: pytes
         resolve_model(NAME)
     assert failed.value.hint == f"echopix models pull {NAME}"
     assert server.requests == []
+
+
+def test_a_client_that_finds_itself_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own client refuses each request, too, with what is an OSError."""
+    from huggingface_hub import constants
+
+    web = Web(NAME, "someone/omni", None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
+        web.metadata()
 
 
 def test_offline_the_hubs_own_cache_is_checked_and_taken(
@@ -261,6 +274,22 @@ def test_bytes_that_stay_wrong_are_never_used(cache: Path, server: HubServer, na
     assert Store().all() == []
     assert not list(cache.glob(f"**/snapshots/*/{name}"))
     assert hub.parts(cache) == []
+
+
+def test_files_with_a_hash_of_gits_are_read_in_blocks(tmp_path: Path) -> None:
+    """Weights may be such files, too."""
+    size, path = 64 * 2**20, tmp_path / "large"
+    with open(path, "wb") as made:
+        made.truncate(size)
+    etag = hashlib.sha1(b"blob %d\0" % size + bytes(size)).hexdigest()
+    transfer = Transfer(NAME, "someone/omni", None, Watcher())
+    tracemalloc.start()
+    try:
+        assert transfer._matches(RemoteFile("large", size, etag, None), path)
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+        assert not transfer._matches(RemoteFile("large", size, "0" * 40, None), path)
+    finally:
+        tracemalloc.stop()
 
 
 def test_damage_on_the_disk_is_mended_by_the_next_pull(cache: Path, server: HubServer) -> None:

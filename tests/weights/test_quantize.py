@@ -149,6 +149,22 @@ def test_the_copy_stands_alone_and_says_what_it_is(folder: Path, store: Store) -
     assert all(torch.isfinite(part).all() for part in quantize.probe(model))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><html></html>", "is a web page, not JSON"),
+        (b'{"a": ' + b"[" * 100_000, "is nested too deeply"),
+        (b'{"model_type": "\xff"}', "it is not UTF-8"),
+        (b"[]", "holds a list"),
+    ],
+    ids=["page", "deep", "latin", "list"],
+)
+def test_a_configuration_that_is_none(folder: Path, store: Store, content: bytes, said: str) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        locate(str(folder), CPU, quantization="nf4")
+
+
 def test_written_before_any_forward_pass(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     write, forward = quantize._write, nn.Module.__call__
