@@ -249,7 +249,7 @@ def _count(
     row = itemsize * (3 * inner + 4 * width)
     cache_row = 2 * text.num_key_value_heads * text.head_dim * itemsize
     # Where no kernel takes fewer key than query heads, a layer's keys and values are repeated while it attends.
-    grouped = device.type != "cuda" or not torch.cuda.is_available() or takes_grouped_keys(device)
+    grouped = device.type != "cuda" or not torch.cuda.is_available() or takes_grouped_keys(device, itemsize)
     repeated = 0 if grouped else 2 * text.num_attention_heads * text.head_dim * itemsize
     if text.sieve == "cs2":  # of every row the prompt's state, its own, keys and values; the rest of a block at a time
         block = min(rows, block_rows(device))

@@ -23,9 +23,12 @@ _GROUPED = (8, 0)  # compute capability from which a kernel other than the L × 
 _BLOCK = 32  # asking rows taken at a time: what bounds the memory when all of a long prompt asks
 
 
-def takes_grouped_keys(device: torch.device) -> bool:
-    """Whether a device has a kernel, other than that which holds the L × L map, for fewer key than query heads."""
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= _GROUPED
+def takes_grouped_keys(device: torch.device, itemsize: int) -> bool:
+    """Whether a device has a kernel, other than that which holds the L × L map, for fewer key than query heads.
+
+    On CUDA that is the flash kernel, for numbers of half precision (``itemsize`` 2) from capability 8.0 on.
+    """
+    return device.type != "cuda" or (itemsize == 2 and torch.cuda.get_device_capability(device) >= _GROUPED)
 
 
 def chosen_kernels(device: torch.device) -> AbstractContextManager[Any]:
@@ -60,7 +63,7 @@ def attend(
         (B, n, heads, head_dim), and None in place of weights.
     """
     groups = query.shape[1] // key.shape[1]
-    grouped = groups > 1 and attention_mask is None and takes_grouped_keys(query.device)
+    grouped = groups > 1 and attention_mask is None and takes_grouped_keys(query.device, query.element_size())
     if groups > 1 and not grouped:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     causal = cast(Any, module).is_causal if is_causal is None else is_causal

@@ -29,7 +29,7 @@ class _Arriving:
         host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
         host.copy_(tokens, non_blocking=True)
         event = cast(Any, torch.cuda.Event)()
-        event.record()
+        event.record(torch.cuda.current_stream(tokens.device))  # not the current device's: there may be several
         return cls(host, event)
 
     def wait(self) -> Tensor:

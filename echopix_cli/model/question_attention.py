@@ -51,8 +51,7 @@ def score_by_question(
 ) -> Scored:
     """The redundancy stage, the first layers over what it left, and each row's attention from the question.
 
-    Memory grows with the prompt's length: attention runs in whatever implementation the model is set to, which
-    is never asked for its weights.
+    Memory grows with the prompt's length: no attention is asked for its weights.
 
     Args:
         model: embeddings and decoder of a checkpoint without a sieve.

@@ -7,6 +7,7 @@ replayed: what its hundreds of launches cost the host is paid once an answer ins
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,22 @@ from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.values import Sieved
 
 _GRAIN = 8  # the cache's length is a multiple of this: what matrix units take without a remainder
+
+
+# The newest graph of each device. The next one takes its memory over: each begins with memory of its own otherwise, and
+# a batch would hold more with every answer. What a graph keeps between replays lies outside of that memory.
+_newest: dict[torch.device, Any] = {}
+
+
+@cache
+def _capture_stream(device: torch.device) -> Any:
+    """One stream for all recordings on a device: libraries keep a workspace for each that they have seen."""
+    return cast(Any, torch.cuda.Stream)(device)
+
+
+def _recordable(model: nn.Module) -> bool:
+    """Whether no layer waits for the device, which spoils a recording: bitsandbytes' int8 looks for outliers."""
+    return not any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
 
 
 class FixedCache:
@@ -117,7 +134,7 @@ class Stepper:
         theta = float(model.config.rope_parameters["rope_theta"])
         self._frequencies = frequencies(sum(model.config.sync_rope_section), theta, device)
         self._graph: Any = None
-        self._graphs = graphs and device.type == "cuda"
+        self._graphs = graphs and device.type == "cuda" and _recordable(model)
         self._taken = 0
 
     @property
@@ -137,11 +154,13 @@ class Stepper:
 
     def _record(self) -> None:
         """Record a step, which takes none; where that fails, steps are run as they are from then on."""
-        graph, stream = torch.cuda.CUDAGraph(), cast(Any, torch.cuda.Stream)()
-        stream.wait_stream(torch.cuda.current_stream())
+        device = self.tokens.device
+        stream, before = _capture_stream(device), torch.cuda.current_stream(device)
+        graph, previous = torch.cuda.CUDAGraph(), _newest.get(device)
+        stream.wait_stream(before)
         try:
-            with torch.cuda.stream(stream):
-                graph.capture_begin(capture_error_mode="thread_local")
+            with torch.cuda.device(device), torch.cuda.stream(stream):
+                graph.capture_begin(None if previous is None else previous.pool(), "thread_local")
                 try:
                     self._step()
                 finally:
@@ -149,8 +168,8 @@ class Stepper:
         except RuntimeError:  # of layers that wait for the device, or for want of memory
             self._graphs = False
             return
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = graph
+        before.wait_stream(stream)
+        self._graph = _newest[device] = graph
 
     def _step(self) -> None:
         """Logits of :attr:`tokens`, and the next ones in their place."""

@@ -168,8 +168,9 @@ def one_core() -> Iterator[None]:
 
 
 def test_another_process_on_the_same_core_is_noticed(one_core: None) -> None:
-    """A real one, which spins until it is ended."""
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    """A real one, which spins until it is ended, or for ten seconds."""
+    spinning = "import time; end = time.monotonic() + 10\nwhile time.monotonic() < end: pass"
+    other = subprocess.Popen([sys.executable, "-c", spinning])
     try:
         watching = Disturbance()
         until = time.process_time() + 0.5

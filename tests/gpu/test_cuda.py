@@ -134,6 +134,17 @@ def test_steps_are_recorded_wait_for_nothing_and_say_the_same(random_checkpoint:
     assert len(told[0]) == 24
 
 
+def test_a_batch_of_answers_holds_no_more_than_the_first(random_checkpoint: Path, clips: dict[str, Path]) -> None:
+    """Each answer's recording takes over the memory of the one before."""
+    engine = Engine.load(str(random_checkpoint), "cuda", "bfloat16")
+    encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+    held = []
+    for _ in range(12):
+        engine.ask(encoded, "What?", 0.5, GenerationOptions(12))
+        held.append(torch.cuda.memory_reserved())
+    assert held[-1] == held[3]
+
+
 @pytest.mark.parametrize("name", ["question-attention", "per-modality", "uniform", "random", "none"])
 def test_every_sieve_of_stock_weights(stock_checkpoint: Path, clips: dict[str, Path], name: str) -> None:
     engine = Engine.load(str(stock_checkpoint), "cuda")

@@ -35,7 +35,7 @@ def test_keys_are_repeated_where_no_fast_kernel_takes_fewer(
     monkeypatch.setattr(F, "scaled_dot_product_attention", spied)
     layer: Any = SimpleNamespace(is_causal=causal)
     expected, _ = attend(layer, *tensors, None)
-    monkeypatch.setattr(attention, "takes_grouped_keys", lambda device: False)
+    monkeypatch.setattr(attention, "takes_grouped_keys", lambda device, itemsize: False)
     found, _ = attend(layer, *tensors, None)
     assert seen == [(2, True), (6, False)]
     torch.testing.assert_close(found, expected)
@@ -43,10 +43,11 @@ def test_keys_are_repeated_where_no_fast_kernel_takes_fewer(
 
 def test_the_capability_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert not attention.takes_grouped_keys(torch.device("cuda"))
+    assert not attention.takes_grouped_keys(torch.device("cuda"), 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert attention.takes_grouped_keys(torch.device("cuda"))
-    assert attention.takes_grouped_keys(torch.device("cpu"))
+    assert attention.takes_grouped_keys(torch.device("cuda"), 2)
+    assert not attention.takes_grouped_keys(torch.device("cuda"), 4), "flash takes half precision only"
+    assert attention.takes_grouped_keys(torch.device("cpu"), 4)
 
 
 def test_cudnn_is_not_among_the_kernels_and_the_process_keeps_its_choice() -> None:

@@ -9,6 +9,7 @@ import torch
 from prompts import Media, inputs_of
 from transformers import DynamicCache
 
+from echopix_cli.model import stepping
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.stepping import FixedCache, Stepper
@@ -62,3 +63,13 @@ def test_a_seed_draws_the_same_and_tokens_arrive_on_the_host(model: EchoingPixel
 
     assert drawn(3) == drawn(3)
     assert len({tuple(drawn(seed)) for seed in range(6)}) > 1
+
+
+def test_layers_that_wait_for_the_device_are_not_recorded(model: EchoingPixelsForConditionalGeneration) -> None:
+    """An attempt would spoil the process's allocator: bitsandbytes' int8 asks the device whether there are outliers."""
+
+    class Linear8bitLt(torch.nn.Linear):
+        pass
+
+    assert stepping._recordable(model.thinker.model)
+    assert not stepping._recordable(torch.nn.Sequential(torch.nn.Linear(2, 2), Linear8bitLt(2, 2)))
