@@ -18,6 +18,7 @@ import typer
 
 from echopix_cli.cli.app import EPILOG, app
 from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
+from echopix_cli.cli.manual import topics
 from echopix_cli.cli.parameters import Parameter, parameters_of
 from echopix_cli.scenes import FAMILIES, SPLITS
 from echopix_cli.settings import SIEVES
@@ -62,7 +63,7 @@ class Command:
         """What its arguments may be, where that can be listed; files otherwise."""
         values = {own.value for own in parameters_of(self.part) if not own.names}
         if self.name == "help":
-            return tuple(command.name for command in _top(command_tree()))
+            return (*(command.name for command in _top(command_tree())), *topics())
         return NAMES if values == {"NAME"} and self.name.startswith("models ") else ()
 
 

@@ -17,6 +17,7 @@ from echopix_cli.cli.config import config
 from echopix_cli.cli.doctor import doctor
 from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.help import help_text
+from echopix_cli.cli.manual import page, topics
 from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
 from echopix_cli.cli.models import models
 from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
@@ -54,21 +55,41 @@ app.command()(config)
 def help_command(
     ctx: typer.Context,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="whose help; none for all", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="COMMAND|TOPIC", help="whose help, or a page of the manual", show_default=False),
     ] = None,
 ) -> None:
-    """Show the help of a command."""
+    """Show the help of a command, or a page of the manual; without either, what there is."""
     assert ctx.parent is not None
     shown, own = ctx.parent.command, ctx.parent
     for name in command or []:
         below = getattr(shown, "commands", {})
         if name not in below:
+            if own is ctx.parent:
+                _page(command or [], list(below))
+                return
             near = get_close_matches(name, below, 1)
             hint = " ".join([own.command_path, *(near or ["--help"])])
             raise UsageError(f"{own.command_path} has no command {name!r}", hint)
         shown = below[name]
         own = typer.Context(shown, info_name=name, parent=own)
     Output().answer(help_text(shown, own))
+
+
+def _page(words: list[str], commands: list[str]) -> None:
+    """Show the page of the manual that is named.
+
+    Raises:
+        UsageError: there is none of this name, with the nearest one.
+    """
+    topic, *more = words
+    if topic in (pages := topics()):
+        if more:
+            raise UsageError(f"the page {topic} has no parts to choose from", f"echopix help {topic}")
+        Output(color=False if _preference("no_color") else None).page(page(topic))
+        return
+    near = get_close_matches(topic.lower(), [*commands, *pages], 1)
+    raise UsageError(f"there is no command and no topic {topic!r}", " ".join(["echopix help", *near]))
 
 
 def _version(wanted: bool) -> None:

@@ -106,7 +106,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "help": (
         ("echopix help ask", "as echopix ask --help"),
-        ("echopix help models pull", "a command of a group"),
-        ("echopix help", "all commands"),
+        ("echopix help media", "a page of the manual"),
+        ("echopix help", "all commands and pages"),
     ),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from echopix_cli.cli.manual import MORE, topics
 from echopix_cli.cli.parameters import OTHER, Parameter, parameters_of
 
 _WIDEST_LABEL = 30  # characters; what is longer has its text below it
@@ -106,6 +107,13 @@ def _lines(command: Any, path: str, width: int) -> Iterator[str]:
     if hasattr(command, "commands"):
         yield "\nCommands:"
         yield from _columns([(name, summary_of(below)) for name, below in command.commands.items()], width)
+    name = path.partition(" ")[2]
+    if not name:
+        yield "\nTopics (echopix help TOPIC):"
+        yield from _columns(list(topics().items()), width)
+    elif name in MORE:
+        yield ""
+        yield from textwrap.wrap("More: " + ", ".join(f"echopix help {topic}" for topic in MORE[name]), width)
     if command.epilog:
         yield ""
         yield from textwrap.wrap(command.epilog, width)

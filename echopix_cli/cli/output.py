@@ -146,6 +146,15 @@ class Output:
         """Write answer text to stdout."""
         self._write(inert(text) + end)
 
+    def page(self, markdown: str) -> None:
+        """Write a page to stdout: laid out for the width of a terminal, as it stands anywhere else."""
+        if not self.answers_on_terminal:
+            self.answer(markdown, end="")
+            return
+        from echopix_cli.cli.pages import laid_out
+
+        self._write(laid_out(inert(markdown), shutil.get_terminal_size().columns, self.color))
+
     def columns(self, cells: Sequence[str], widths: Sequence[int]) -> None:
         """Write a row to stdout: in one line, or on a terminal that is too narrow each further cell below, indented.
 

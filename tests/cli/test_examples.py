@@ -1,5 +1,5 @@
-"""Every example of the README and of the help: run as it is typed, or, where it needs a hub, a GPU or minutes, read
-by the program as far as its first step."""
+"""Every example of the README, of the manual and of the help: run as it is typed, or, where it needs a hub, a GPU or
+minutes, read by the program as far as its first step."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from echopix_cli.cli.demo import QUESTION, demo_clip
 from echopix_cli.cli.examples import EXAMPLES
 from echopix_cli.settings import resolve
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "echopix_cli" / "manual").glob("*.md"))]
 SETTINGS = r"(?:[A-Z_]+=\S+ )*"
 # What takes a model hub, a GPU or minutes. All else runs.
 LONG = re.compile(
@@ -32,12 +33,19 @@ LONG = re.compile(
 ANSWERS = {QUESTION: "piano", "What is on the left?": "car"}
 
 
-def readme_lines() -> Iterator[str]:
-    """Command lines of the README's shell blocks that call the program, comments left out."""
-    for block in re.findall(r"```(?:sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        for line in block.splitlines():
-            if re.search(r"\bechopix (?!echopix_cli)[a-z]", line) and not re.match(r"#|python3 -m venv|sbatch", line):
+def page_lines() -> Iterator[str]:
+    """Command lines of the shell blocks of the README and the manual, comments left out."""
+    for page in PAGES:
+        for kind, block in re.findall(r"```(sh|console)\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.splitlines():
+                if line.startswith(("#", "python3 -m venv")) or (kind == "console" and not line.startswith("$ ")):
+                    continue  # the two that install are run by .ci/run
                 yield re.sub(r"\s+#.*", "", line.removeprefix("$ "))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Blocks of code in a language on a page."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def helped_lines() -> Iterator[str]:
@@ -45,7 +53,7 @@ def helped_lines() -> Iterator[str]:
         yield from (line for line, _ in command)
 
 
-LINES = list(dict.fromkeys([*helped_lines(), *readme_lines()]))
+LINES = list(dict.fromkeys([*helped_lines(), *page_lines()]))
 SIMPLE = [line for line in LINES if re.match(rf"{SETTINGS}echopix ", line) and not re.search(r"[|>;&$]", line)]
 
 
@@ -82,7 +90,34 @@ def sandbox(example_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_there_are_examples() -> None:
     assert len(SIMPLE) > 60
     assert all(len(lines) == 3 for lines in EXAMPLES.values())
-    assert not [line for line in (ROOT / "README.md").read_text().splitlines() if "What plays?" in line]
+    assert len(PAGES) > 10
+    assert not [page for page in PAGES if "What plays?" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", ["README.md", "echopix_cli/manual/python.md"])
+def test_python_examples_run(page: str) -> None:
+    """All of a page's, one after the other."""
+    program = "\n".join(blocks(ROOT / page, "python"))
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "piano"
+
+
+def test_python_examples_are_on_the_pages_that_are_run() -> None:
+    assert [page.name for page in PAGES if blocks(page, "python")] == ["README.md", "python.md"]
+
+
+def test_the_record_that_is_shown_is_one(command: Any, sandbox: Path) -> None:
+    """Names and, one level down, names: those of a real record; what the page leaves out is empty."""
+    shown = [json.loads(text) for page in PAGES for text in blocks(page, "json")]
+    record = next(one for one in shown if "schema_version" in one)
+    real = json.loads(command("ask", "clip.mp4", QUESTION, "--model", "tiny", "--json").out)
+    for ours, theirs in (
+        (record, real),
+        *((record[name], real[name]) for name in record if isinstance(record[name], dict)),
+    ):
+        assert not set(ours) - set(theirs)
+        assert not [name for name in set(theirs) - set(ours) if theirs[name]]
 
 
 @pytest.mark.parametrize("line", [line for line in SIMPLE if not LONG.search(line)])
@@ -130,8 +165,15 @@ def test_long_examples_are_understood(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line not in SIMPLE and not LONG.search(line)])
-def test_examples_of_the_shell_run(sandbox: Path, tmp_path: Path, line: str) -> None:
-    """Pipes, loops and redirections, by bash."""
+def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, line: str) -> None:
+    """Pipes, loops and redirections, by bash; and what reads a batch's records."""
+    if shutil.which(line.split()[0]) is None and line.startswith("jq"):
+        pytest.skip("jq is not on this machine")
+    if "echopix" not in line:
+        (sandbox / "clips" / "broken.mp4").write_text("no film")
+        ask = ("ask", "clips", QUESTION, "--choices", "a piano|a violin", "--model", "tiny", "-o", "answers.jsonl")
+        assert command(*ask).code == 1
+        shutil.copy(sandbox / "answers.jsonl", sandbox / "part-1.jsonl")
     os.utime(sandbox / "clips", (1, 1))
     (sandbox / "last-run").touch()
     os.utime(sandbox / "last-run", (2, 2))
@@ -146,6 +188,8 @@ def test_examples_of_the_shell_run(sandbox: Path, tmp_path: Path, line: str) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "error:" not in done.stderr
-    if " ask " in line:
+    if "select(.error)" in line:
+        assert [row.split("\t")[0] for row in done.stdout.splitlines()] == ["clips/broken.mp4"]
+    elif " ask " in line or "echopix" not in line:
         kept = [path.read_text() for path in sandbox.glob("*.*") if path.name.startswith(("answers", "part"))]
         assert "piano" in "".join([done.stdout, *kept])
