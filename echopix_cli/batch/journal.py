@@ -36,10 +36,12 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How errors put it: what the lines are records of, and the option that names the file."""
+    """What the lines are records of and the option that names the file, as errors put it; and whether a line holds
+    answers by setting (``settings``), as those of an evaluation do and those of a batch do not."""
 
     what: str = "a batch"
     option: str = "--output"
+    by_setting: bool = False
 
 
 def label_of(task: Task) -> Label:
@@ -87,6 +89,7 @@ class Journal:
         self._length = 0  # bytes that stay
         self._last = b""  # the last line of those
         self._shorter: bytes | None = None  # what stays, where lines in the middle go
+        self._unended = False  # the last line that stays has no newline yet
         self._file = self._open_locked()
         self._found = os.fstat(self._file).st_size  # bytes before begin() changes anything
         try:
@@ -94,14 +97,14 @@ class Journal:
             if overwrite:
                 self._done.clear()
                 self.kept.clear()
-                self._length, self._last, self._shorter = 0, b"", None
+                self._length, self._last, self._shorter, self._unended = 0, b"", None, False
         except BaseException:
             self.close()
             raise
 
     def begin(self) -> None:
         """Drop what is to go: a torn last line, and the failures of this run's tasks, which are to be tried again;
-        or, to overwrite, everything.
+        or, to overwrite, everything. End the last line, where only its newline is missing.
 
         Raises:
             EchopixError: the disk refuses, or the file is not the one that was opened; it is as it was.
@@ -109,9 +112,12 @@ class Journal:
         self._require(self._found)
         if self._shorter is not None:
             self._replace(self._shorter)
-            self._shorter = None
+            self._shorter, self._unended = None, False
         try:
-            os.ftruncate(self._file, self._length)
+            os.ftruncate(self._file, self._length - self._unended)
+            if self._unended:
+                os.write(self._file, b"\n")
+                self._unended = False
         except OSError as error:
             raise self._refused(error) from error
 
@@ -228,8 +234,14 @@ class Journal:
         lines, kept = whole.splitlines(keepends=True), []
         while len(lines) > 1 and not lines[-1].strip():
             lines.pop()  # a blank line that an editor left at the end
+        scattered = False  # something in the middle goes
+        if self._record(torn) is not None:  # a power cut or an editor took its newline and nothing else
+            scattered = sum(map(len, lines)) < len(whole)
+            self._unended = True
+            lines.append(torn + b"\n")
+            torn = b""
         for number, line in enumerate(lines, 1):
-            record = _record(line)
+            record = self._record(line)
             if record is None:
                 raise self._foreign(number)
             if "error" not in record or _label(record) not in self._labels:
@@ -238,8 +250,12 @@ class Journal:
         if not _may_be_torn(torn):
             raise self._foreign(len(lines) + 1)
         self._length, self._last = sum(map(len, kept)), kept[-1] if kept else b""
-        if len(kept) < len(lines):
+        if scattered or len(kept) < len(lines):
             self._shorter = b"".join(kept)
+
+    def _record(self, line: bytes) -> dict[str, Any] | None:
+        record = _record(line)
+        return record if record is not None and ("settings" in record) == self._spelling.by_setting else None
 
     def _foreign(self, number: int) -> UsageError:
         return UsageError(
@@ -313,7 +329,8 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _may_be_torn(end: bytes) -> bool:
-    """Whether a last line that has no end may be one of ours, and not of some other file that was named by mistake."""
+    """Whether a last line that is no record may be the beginning of one of ours, and not of some other file that was
+    named by mistake."""
     if end[: len(_BEGINNING)] != _BEGINNING[: len(end)]:
         return False
     try:
@@ -321,8 +338,8 @@ def _may_be_torn(end: bytes) -> bool:
     except ValueError:
         return True
     except RecursionError:
-        return False
-    return _record(end) is not None  # all of it, but for the newline
+        pass
+    return False
 
 
 def _label(record: dict[str, Any]) -> Label:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from echopix_cli.evaluation.run import Asking
     from echopix_cli.evaluation.values import Setting
 
-_SPELLING = Spelling("an evaluation", "--items")
+_SPELLING = Spelling("an evaluation", "--items", by_setting=True)
 _REPLACE = "give another --items, or replace the file with --force"
 
 

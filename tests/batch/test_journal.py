@@ -18,9 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from echopix_cli.batch.journal import FileFacts, Journal
+from echopix_cli.batch.journal import FileFacts, Journal, Spelling
 from echopix_cli.batch.tasks import Task
+from echopix_cli.cli.eval_items import item_record
 from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.evaluation.values import ItemResult
 
 FILE = {"sha256": "ab" * 32, "size": 10, "mtime_ns": 20}
 
@@ -68,7 +70,7 @@ def test_cut_anywhere_whole_lines_stay(tmp_path_factory: pytest.TempPathFactory,
     for cut in range(ends[max(0, len(ends) - 3)], len(content) + 1):
         path.write_bytes(content[:cut])
         journal = reopened(path, answered)
-        whole = sum(end <= cut for end in ends) - 1
+        whole = sum(end - 1 <= cut for end in ends[1:])  # the newline may be missing
         assert path.read_bytes() == content[: ends[whole]]
         for number, (task, key, failed) in enumerate(entries):
             assert journal.claim(key, task) == (number < whole and not failed)
@@ -182,6 +184,50 @@ def test_blank_lines_at_the_end_go(tmp_path: Path) -> None:
             journal.append(record(Task("b.mp4", "q"), "key"))
             journal.close()
             assert path.read_bytes() == OURS + line(Task("b.mp4", "q"), "key")
+
+
+def test_a_record_that_lacks_only_its_newline_stays(tmp_path: Path) -> None:
+    path, task, failed = tmp_path / "out.jsonl", Task("b.mp4", "q"), Task("failed.mp4", "q")
+    last = line(task, "key")[:-1]
+    for before, tail in ((b"", b""), (OURS, b""), (OURS, bytes(300)), (OURS + b"\n", b"")):
+        for gone in (b"", line(failed, None, True)):
+            path.write_bytes(gone + before + last + tail)
+            opened = Journal(path, [failed, task])
+            assert path.read_bytes() == gone + before + last + tail
+            opened.begin()
+            assert path.read_bytes() == before.replace(b"\n\n", b"\n") + last + b"\n"
+            assert opened.claim("key", task)
+            opened.append(record(failed, "key"))
+            opened.close()
+            assert path.read_bytes() == before.replace(b"\n\n", b"\n") + last + b"\n" + line(failed, "key")
+    path.write_bytes(OURS + line(failed, None, True)[:-1])
+    reopened(path, [failed]).close()
+    assert path.read_bytes() == OURS, "a failure is tried again"
+    path.write_bytes(OURS[:-1])
+    reopened(path, overwrite=True).close()
+    assert path.read_bytes() == b""
+
+
+def test_items_of_an_evaluation_are_no_records_of_a_batch(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    item = json.dumps(item_record(ItemResult("1", "a.mp4", "f", "q", "yes", 2, 1, {}), "key")).encode()
+    items = Spelling("an evaluation", "--items", by_setting=True)
+    for content, spelling in (
+        (item + b"\n", Spelling()),
+        (item, Spelling()),
+        (OURS + item + b"\n", Spelling()),
+        (OURS, items),
+        (item + b"\n" + OURS, items),
+    ):
+        path.write_bytes(content)
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="is no record of"):
+                Journal(path, overwrite=overwrite, spelling=spelling)
+            assert path.read_bytes() == content
+    path.write_bytes(item + b"\n")
+    opened = Journal(path, spelling=items, keep=True)
+    assert list(opened.kept) == ["key"]
+    opened.close()
 
 
 def test_lines_that_the_power_took(tmp_path: Path) -> None:
