@@ -27,7 +27,7 @@ complete -c echopix -n '__fish_seen_subcommand_from ask' -l choices -r -d 'answe
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l question -s Q -r -d 'a question; repeat for more'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l questions -r -d 'questions, one a line, or JSONL with ids and choices'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l input -r -d 'JSONL of id, media, question, budget, start, end, choices'
-complete -c echopix -n '__fish_seen_subcommand_from ask' -l glob -r -d 'what files in folders are called'
+complete -c echopix -n '__fish_seen_subcommand_from ask' -l glob -r -d 'what files in folders are called, in place of all video and sound'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l null -s 0 -d 'paths on stdin end with NUL, as find -print0 writes them'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l output -s o -r -d 'append records to this JSONL file'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l resume -l overwrite -d 'go on with the output file (default), or begin it anew'

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +27,8 @@ EXTENSIONS = frozenset(
         "oga", "ogg", "opus", "tak", "tta", "w64", "wav", "weba", "wma", "wv",
     }
 )  # fmt: skip
+# Frames of a film often lie beside it: pictures are taken from a folder only where that is asked for.
+STILLS = frozenset({"avif", "bmp", "heic", "heif", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
 _TASK_FIELDS = {"id", "media", "question", "budget", "start", "end", "choices"}
 _QUESTION_FIELDS = {"id", "question", "choices"}
 
@@ -48,16 +50,20 @@ class Task:
     choices: tuple[str, ...] = ()
 
 
-def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
+def find_media(
+    named: Sequence[str], pattern: str | None = None, still: Callable[[str], None] = lambda path: None
+) -> list[str]:
     """The files that names stand for: a file is itself, a folder all media files in it and below, by name.
 
     Hidden files and folders are passed over, links to folders are not followed. A name that does not exist stays in
-    the list, and so does a folder below that cannot be read: asking it fails, and says so.
+    the list, and so do a folder below that cannot be read and a link that leads nowhere: asking them fails, and says
+    so.
 
     Args:
         named: files and folders.
         pattern: what files found in folders are called, in place of the known extensions; with a ``/`` in it, the
             path within the folder.
+        still: is told of still pictures in folders, which without a pattern are passed over.
 
     Raises:
         MediaError: a folder that was named cannot be read.
@@ -65,14 +71,14 @@ def find_media(named: Sequence[str], pattern: str | None = None) -> list[str]:
     """
     found: list[str] = []
     for name in named:
-        found += _search(name, pattern) if os.path.isdir(name) else [name]
+        found += _search(name, pattern, still) if os.path.isdir(name) else [name]
     if not found:
         what = "media files" if pattern is None else f"files called {pattern}"
         raise UsageError(f"no {what} in {', '.join(named)}", "name a folder that holds some, or give --glob '*'")
     return list(dict.fromkeys(found))
 
 
-def _search(folder: str, pattern: str | None) -> list[str]:
+def _search(folder: str, pattern: str | None, still: Callable[[str], None]) -> list[str]:
     found = []
 
     def refuse(error: OSError) -> None:
@@ -84,16 +90,24 @@ def _search(folder: str, pattern: str | None) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = os.path.join(place, name)
-            if not name.startswith(".") and _wanted(os.path.relpath(path, folder), pattern) and os.path.isfile(path):
+            if name.startswith(".") or not (os.path.isfile(path) or not os.path.exists(path)):
+                continue
+            if _wanted(os.path.relpath(path, folder), pattern):
                 found.append(path)
+            elif pattern is None and _extension(name) in STILLS:
+                still(path)
     return found
 
 
 def _wanted(path: str, pattern: str | None) -> bool:
     name = os.path.basename(path)
     if pattern is None:
-        return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
+        return _extension(name) in EXTENSIONS
     return fnmatchcase(path if "/" in pattern else name, pattern)
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1][1:].lower()
 
 
 def read_paths(stream: BinaryIO, null: bool = False) -> list[str]:

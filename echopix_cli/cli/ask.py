@@ -96,7 +96,10 @@ def ask(
     tasks: Annotated[
         Path | None, opt.many("JSONL of id, media, question, budget, start, end, choices", "--input", metavar="FILE")
     ] = None,
-    glob: Annotated[str | None, opt.many("what files in folders are called", "--glob", metavar="PATTERN")] = None,
+    glob: Annotated[
+        str | None,
+        opt.many("what files in folders are called, in place of all video and sound", "--glob", metavar="PATTERN"),
+    ] = None,
     null: Annotated[bool, opt.many("paths on stdin end with NUL, as find -print0 writes them", "--null", "-0")] = False,
     output: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,8 +59,12 @@ class Many:
     form: str | None
 
 
-def tasks_of(many: Many) -> list[Task]:
+def tasks_of(many: Many, still: Callable[[str], None] = lambda path: None) -> list[Task]:
     """Every question about every file, file by file; of them, the share that was asked for.
+
+    Args:
+        many: what the command line says.
+        still: is told of still pictures that folders hold and that are not asked about.
 
     Raises:
         UsageError: nothing to ask, or a list that cannot be read.
@@ -78,7 +82,7 @@ def tasks_of(many: Many) -> list[Task]:
             named += read_paths(sys.stdin.buffer, many.null) if name == "-" else [name]
         if not named:
             raise UsageError("no paths came in on stdin", "find . -name '*.mp4' | echopix ask - QUESTION")
-        tasks = [replace(task, media=media) for media in find_media(named, many.glob) for task in asked]
+        tasks = [replace(task, media=media) for media in find_media(named, many.glob, still) for task in asked]
     tasks = [task if task.choices else replace(task, choices=many.choices) for task in tasks]
     if len({(task.media, task.question, task.id) for task in tasks}) < len(tasks):
         raise UsageError("a question is asked twice of the same file", "leave one out, or give each an id of its own")
@@ -93,7 +97,15 @@ def ask_many(run: opt.Run, many: Many) -> None:
         Interrupted: by a signal; what was done is kept.
     """
     with run.output.progress("looking for files and questions"):
-        tasks = tasks_of(many)
+        stills: list[str] = []
+        tasks = tasks_of(many, stills.append)
+    if stills:
+        one = len(stills) == 1
+        extension = os.path.splitext(stills[0])[1]
+        run.output.notice(
+            f"{len(stills)} still picture{'' if one else 's'} passed over; --glob '*{extension}' takes "
+            + ("it" if one else "them" if all(name.endswith(extension) for name in stills) else "such")
+        )
     if many.overwrite:
         _keep_from_destroying(many, tasks)
     with ExitStack() as held:
@@ -134,7 +146,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
         raise Interrupted(f"Interrupted; {done}, {again}", received[0])
     before = f", {summary.before} before" if summary.before else ""
     left = summary.tasks - summary.done
-    run.output.notice(
+    say = run.output.warn if report.unkept else run.output.notice  # what nobody may miss, under --quiet too
+    say(
         f"{summary.answered} answered, {summary.failed} failed{before}"
         + (f", {left} not tried" if left else "")
         + (f"; notes on {len(report.said)} of the files" if report.said else "")

@@ -81,7 +81,7 @@ class _Asking:
             for name, total in unkept(answer):
                 if name not in said:
                     of = f"nothing of the {name} was kept (0 of {total} tokens)"
-                    self.run.output.notice(f"{answer.media}: {of}; a larger --budget keeps more")
+                    self.run.output.warn(f"{answer.media}: {of}; a larger --budget keeps more")
                     said.add(name)
         if self.records is None and not self.run["quiet"]:
             from echopix_cli.cli.answer_tables import answers_table

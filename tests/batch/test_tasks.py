@@ -77,8 +77,21 @@ def test_links_and_what_is_no_file(tree: Path) -> None:
     (tree / "dangling.mp4").symlink_to(tree / "nothing")
     os.mkfifo(tree / "pipe.mp4")
     assert within(tree, find_media([str(tree)])) == [
-        "a.MKV", "b.mp4", "linked.mp4", "Ümlaut.mov", "folder.mp4/f.flac", "sub/c.wav", "sub/deeper/d.webm"
+        "a.MKV", "b.mp4", "dangling.mp4", "linked.mp4", "Ümlaut.mov", "folder.mp4/f.flac", "sub/c.wav",
+        "sub/deeper/d.webm",
     ]  # fmt: skip
+
+
+def test_still_pictures_are_passed_over_and_told_of(tree: Path) -> None:
+    for name in ("a.jpg", "sub/b.HEIC", ".hidden.png", "jpg"):
+        (tree / name).write_text("x")
+    told: list[str] = []
+    before = find_media([str(tree)])
+    assert find_media([str(tree)], None, told.append) == before
+    assert within(tree, told) == ["a.jpg", "sub/b.HEIC"]
+    told.clear()
+    assert within(tree, find_media([str(tree)], "*.jpg", told.append)) == ["a.jpg"]
+    assert not told
 
 
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:

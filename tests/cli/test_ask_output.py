@@ -124,14 +124,21 @@ def test_the_bundled_clip_answers_from_anywhere(
     assert command("ask", "demo", QUESTION).code == 4  # a file of that name comes first
 
 
-def test_a_modality_of_which_nothing_was_kept_is_said(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_modality_of_which_nothing_was_kept_is_said(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a tenth the bundled model keeps none of the picture for a question about the sound."""
     said = "nothing of the picture was kept (0 of 128 tokens); a larger --budget keeps more"
-    assert said in " ".join(command("ask", "demo", QUESTION).err.split())
+    for more in ((), ("-q",)):
+        assert said in " ".join(command("ask", "demo", QUESTION, *more).err.split())
     assert "nothing of" not in command("ask", "demo", QUESTION, "--budget", "1").err
     monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
-    ran = command("ask", "demo", str(ROOT / "echopix_cli" / "assets" / "demo.mp4"), QUESTION)
+    (tmp_path / "demo.mp4").symlink_to(ROOT / "echopix_cli" / "assets" / "demo.mp4")
+    (tmp_path / "cover.jpg").write_bytes(b"")
+    ran = command("ask", tmp_path, QUESTION)
     assert "1 answered, 0 failed; nothing of the picture kept in 1" in ran.err
+    assert "1 still picture passed over; --glob '*.jpg' takes it" in ran.err
+    quiet = command("ask", tmp_path, QUESTION, "-q")
+    assert "1 answered, 0 failed; nothing of the picture kept in 1" in quiet.err
+    assert "passed over" not in quiet.err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,19 @@ def test_a_configuration_is_read_once(monkeypatch: pytest.MonkeyPatch, random_ch
         monkeypatch.setattr(module, "read_config", counted)
     Engine.load(str(random_checkpoint), "cpu", workload=Workload(4, 784, 1.0, 0.1, 4))
     assert read == [random_checkpoint]
+
+
+def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'echopix_cli.cli.app':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "runpy.run_module('echopix_cli', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert stated == {"echopix": "echopix_cli.__main__:main"}
