@@ -8,7 +8,8 @@ import os
 import struct
 
 _FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
-_UNTOLD = 0xFFFFFF00  # writers that cannot seek back leave 0 or a number above this
+# What writers that cannot seek back leave as a size, beside 0: nearly the most that 32 or 31 bits hold.
+_UNTOLD = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x1_0000_0000))
 
 
 class MediaFile:
@@ -103,6 +104,7 @@ def riff_promise(file: io.FileIO) -> float | None:
         name, length = struct.unpack("<4sI", chunk)
         if name == b"data" or (kind == b"AVI " and name == b"LIST" and _at(file, at + 8, 4) == b"movi"):
             there = size - at - 8
-            return length / there if there and 0 < length < _UNTOLD and length > there else 1.0
+            told = not any(length in sizes for sizes in _UNTOLD)
+            return length / there if there and told and length > there else 1.0
         at += 8 + length + length % 2
     return 1.0
