@@ -73,12 +73,15 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
                 first = min(round(max(0.0, plan.from_time - _RUN_IN) * file.samplerate), file.frames)
                 stretch = Stretch(timeline, file.samplerate, file.seek(first) / file.samplerate)
                 step = max(_SMALLEST_BLOCK, _BLOCK // file.channels)
+                until = timeline.start + timeline.limit / SAMPLE_RATE
                 while not timeline.full:
-                    block = file.read(step, dtype="float32", always_2d=True)  # (n, channels)
+                    # What lies behind the span is not judged: the channels may cancel each other out there only.
+                    left = max(_SMALLEST_BLOCK, round((until - stretch.end) * file.samplerate))
+                    block = file.read(min(step, left), dtype="float32", always_2d=True)  # (n, channels)
                     if not len(block):
                         break
                     meter.sound(*block.shape)
-                    stretch.push(downmix.mix(np.ascontiguousarray(block.T)))
+                    stretch.push(downmix.mix(np.ascontiguousarray(block.T), file.samplerate))
                     _check_length(timeline, plan, name)
                 stretch.close()
                 complete = timeline.full or first + stretch.pushed >= file.frames

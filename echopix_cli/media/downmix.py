@@ -22,21 +22,35 @@ _WEIGHTS = {
 }
 _CANCELLED = 0.01  # of the energy that unrelated channels would keep: by 20 dB less comes from opposite phase
 _AUDIBLE = 1e-10  # mean square, full scale at ±1
+_EQUAL = 0.98  # of the loudest channel's energy: of channels as loud as that the first is taken
+_STEPS = 50  # a second: how often it is decided
+_WINDOW = 1.0  # seconds, up to each step, that decide: two tones a hertz apart cancel each other for moments only
 
 Planes = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Downmix:
-    """Averages channels, block by block, and takes one of them where they cancel each other out."""
+    """Averages channels and takes one of them where they cancel each other out, whatever blocks they come in."""
 
     def __init__(self) -> None:
-        self.cancelled = False  # whether that happened
+        self._cancelled = False  # whether that happened, by a whole window
+        self._so_far = False  # the same of what was heard before there was a whole one
         self._louder: int | None = None  # the channel that was taken
+        self._kind: tuple[int, int] | None = None  # channels and rate of what was heard last
+        self._heard = 0  # samples of that kind
+        self._lengths = np.zeros(0, np.int64)  # (steps,) samples in each of the last steps, a window's at most
+        self._energies = np.zeros((0, 0))  # (1 + channels, steps) squares summed: the mix, and each weighted channel
 
-    def mix(self, planes: Planes, speakers: Sequence[str] = ()) -> Samples:
+    @property
+    def cancelled(self) -> bool:
+        """Whether channels cancelled each other out, and one of them was taken."""
+        return self._cancelled or self._so_far
+
+    def mix(self, planes: Planes, rate: int, speakers: Sequence[str] = ()) -> Samples:
         """One channel, float32 ``(n,)``, of a block, float32 ``(channels, n)``.
 
         Args:
+            rate: samples per second.
             speakers: FFmpeg's short names of the channels' places; none if they are unknown.
         """
         if len(planes) < 2:
@@ -51,18 +65,44 @@ class Downmix:
             weights /= weights.sum() or 1.0
             with np.errstate(invalid="ignore", over="ignore"):
                 mixed = weights @ planes
-        with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.square(weights) * np.array([_energy(plane) for plane in planes])
-            if not (apart.sum() > _AUDIBLE and _energy(mixed) < _CANCELLED * apart.sum()):
-                return mixed
-        self.cancelled = True
+        if not mixed.size:
+            return mixed
+        lengths, opposite = self._opposite(mixed, planes, weights, rate)
+        if not opposite.any():
+            return mixed
+        apart = self._energies[1:].sum(axis=1)
         before = self._louder  # it is kept, or two equal ones would take turns
         if before is None or before >= len(apart) or apart[before] < apart.max() / 2:
-            before = self._louder = int(apart.argmax())
-        louder: Samples = np.ascontiguousarray(planes[before])
+            before = self._louder = int(np.argmax(apart >= _EQUAL * apart.max()))
+        louder: Samples = np.where(np.repeat(opposite, lengths), planes[before], mixed)
         return louder
 
-
-def _energy(samples: Samples) -> float:
-    """The mean square of a block."""
-    return float(np.dot(samples, samples)) / max(1, samples.size)
+    def _opposite(
+        self, mixed: Samples, planes: Planes, weights: Samples, rate: int
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Samples in each step of a block, and whether channels cancelled out in the window that ends with it."""
+        if self._kind != (len(planes), rate):
+            self._kind, self._heard = (len(planes), rate), 0
+            self._lengths, self._energies = np.zeros(0, np.int64), np.zeros((1 + len(planes), 0))
+        begins = np.arange(0, mixed.size, max(1, rate // _STEPS))
+        fresh = np.diff(np.append(begins, mixed.size))
+        with np.errstate(invalid="ignore", over="ignore"):
+            squares = np.square(np.vstack((mixed, weights[:, None] * planes)))
+            energies = np.add.reduceat(squares, begins, axis=1, dtype=np.float64)
+        energies[:, ~np.isfinite(energies).all(axis=0)] = 0.0
+        lengths = np.concatenate((self._lengths, fresh))
+        energies = np.concatenate((self._energies, energies), axis=1)
+        ends, window = np.cumsum(lengths), round(_WINDOW * rate)
+        first = np.searchsorted(ends - lengths, ends - window)  # of each step's window; a step longer than it: itself
+        first = np.minimum(first, np.arange(len(ends)))
+        sums = np.concatenate((np.zeros((len(energies), 1)), np.cumsum(energies, axis=1)), axis=1)
+        sums = sums[:, 1:] - sums[:, first]
+        apart = sums[1:].sum(axis=0)
+        audible = apart > _AUDIBLE * (ends - (ends - lengths)[first])
+        opposite = (audible & (sums[0] < _CANCELLED * apart))[-len(fresh) :]
+        complete = self._heard + np.cumsum(fresh) >= window
+        self._cancelled |= bool(opposite[complete].any())
+        self._so_far = not complete[-1] and bool(opposite[-1])
+        self._heard += mixed.size
+        self._lengths, self._energies = lengths[first[-1] :], energies[:, first[-1] :]
+        return fresh, opposite

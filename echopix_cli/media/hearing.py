@@ -91,7 +91,7 @@ class Hearing:
         """Push a frame onto the stretch, or onto a new one where the sound is interrupted; whether that worked."""
         stretch = self._stretch
         try:
-            samples = self.downmix.mix(planes(frame), speakers(frame))
+            samples = self.downmix.mix(planes(frame), frame.sample_rate, speakers(frame))
             if stretch is None:
                 stretch = Stretch(self._timeline, frame.sample_rate, 0.0 if time is None else time)
                 self.begin = stretch.begin
