@@ -29,6 +29,9 @@ _THREAD_TYPES = {"vp9": "SLICE"}
 # FFmpeg's own decoders of these pass over the alpha channel, which WebM keeps beside each packet.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
+# What tags begin with, which stand between bare MPEG recordings that were joined.
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+
 _Track = TypeVar("_Track", VideoStream, AudioStream)
 
 
@@ -138,5 +141,5 @@ def audio_frames(stream: AudioStream, packet: Packet[AudioStream] | None, damage
     try:
         return stream.decode(packet)
     except READ_ERRORS:
-        damage.packets += 1
+        damage.packets += packet is None or not bytes(packet).startswith(_TAGS)
         return []
