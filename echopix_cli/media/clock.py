@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from av.audio.stream import AudioStream
@@ -23,7 +24,7 @@ from echopix_cli.media.source import READ_ERRORS, origin_of
 # Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
 # a longer time is a jump. Broadcast recordings are cut together; the others let a picture stand for minutes.
 _LONGEST_GAP = {"mpegts": 10.0, "mpeg": 10.0, "flv": 600.0, "ogg": 600.0}
-_SLIDE = 600.0  # seconds that a picture without sound may stand, whatever the container
+_PAUSE = 600.0  # the same, whatever the container, where there is only picture or only sound
 _BACK = 0.1  # seconds that the times of one track may go back by without meaning anything
 _REORDERED = 1.0  # the same for presentation times, where there are no others: frames are stored in another order
 _APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
@@ -50,10 +51,12 @@ class Clock:
     Args:
         origin: container time, in seconds, that is time 0.
         runs: by stream index; tracks with a single clock have none.
+        closed: seconds of the pauses that the file's clock passed over and that were closed up.
     """
 
     origin: float = 0.0
     runs: Mapping[int, Sequence[Run]] = field(default_factory=dict)
+    closed: Sequence[float] = ()
 
     @property
     def jumps(self) -> bool:
@@ -101,8 +104,8 @@ def read_clock(
     for stream in container.streams:
         if stream.index not in wanted:
             stream.discard = Discard.all
-    if all(isinstance(track, VideoStream) for track in timed):
-        gap = max(gap, _SLIDE)
+    if len({track.type for track in timed}) == 1:
+        gap = max(gap, _PAUSE)
     record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
     try:
         for packet in container.demux(*timed):
@@ -113,7 +116,8 @@ def read_clock(
                     break
     except (IndexError, *READ_ERRORS):
         pass  # whoever decodes meets the same place, and says so
-    return Clock(origin, record.runs())
+    shifts = record.shifts()
+    return Clock(origin, record.runs(shifts), record.closed(shifts))
 
 
 @dataclass
@@ -228,13 +232,28 @@ class _Record:
         self._runs[index] = [(number, new, shown) for number, _, shown in self._runs[index]]
         self._ends[index] = part.end + self._shifts[new]
 
-    def runs(self) -> dict[int, list[Run]]:
-        """The runs of each track; none where there is one clock only."""
-        if len(self._shifts) < 2:
-            return {}
-        shifts = [0.0]
+    def shifts(self) -> list[float]:
+        """Seconds to add to the times of each clock."""
+        shifts = self._shifts[:1]
         for clock in range(1, len(self._shifts)):
             shifts.append(self._meeting(clock, shifts))
+        return shifts
+
+    def closed(self, shifts: Sequence[float]) -> list[float]:
+        """Seconds by which the clocks jump forward, one after another.
+
+        None where one jumps back, or too far, or is left again: recordings that were joined, or a wrong time stamp.
+        """
+        jumps = [before - after for before, after in pairwise(shifts)]
+        orders = [[clock for _, clock, _ in runs] for runs in self._runs.values()]
+        if any(order != sorted(order) for order in orders) or not all(self._gap < jump <= _PAUSE for jump in jumps):
+            return []
+        return jumps
+
+    def runs(self, shifts: Sequence[float]) -> dict[int, list[Run]]:
+        """The runs of each track; none where there is one clock only."""
+        if len(shifts) < 2:
+            return {}
         return {
             index: [Run(number, shifts[clock], shown + shifts[clock]) for number, clock, shown in runs]
             for index, runs in self._runs.items()

@@ -79,8 +79,17 @@ def judge(
         elif not picture.decodable:
             codec = _codec(layout, "video", layout.video)
             notices.append(f"the picture could not be decoded ({codec}); only the sound was used")
-        elif picture.frames is None:
+        elif picture.frames is None and (picture.end or 0.0) <= plan.from_time:
             notices.append(f"the picture ends at {clock(picture.end or 0)}, before the span; only sound was used")
+        elif picture.frames is None:
+            until = "its end" if plan.end is None else clock(plan.end)
+            notices.append(f"there is no picture between {clock(plan.from_time)} and {until}; only sound was used")
+    if closed := layout.clock.closed:
+        times = "once" if len(closed) == 1 else f"{len(closed)} times"
+        notices.append(
+            f"the file's clock jumps forward {times}, by {clock(round(sum(closed)))}; "
+            "later times are that much earlier here"
+        )
     notices += of_sound
     notices += _shortfall(plan, layout, picture, sound)
     return status, tuple(notices)

@@ -231,7 +231,7 @@ def test_many_planes_do_not_crash(channels: str) -> None:
     frame.sample_rate = RATE
     planar = av.AudioResampler(format="fltp", layout=channels, rate=RATE).resample(frame)[0]
     assert planar.format.is_planar
-    np.testing.assert_allclose(Downmix().mix(planes(planar), speakers(planar)), tone(0.1)[0], atol=1e-6)
+    np.testing.assert_allclose(Downmix().mix(planes(planar), RATE, speakers(planar)), tone(0.1)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mka"])
@@ -272,6 +272,59 @@ def test_channels_in_opposite_phase_are_heard_and_it_is_said(tmp_path: Path, suf
     assert clip.notices == ("the sound's channels cancel each other out; where they do, only the louder one was used",)
     steps = np.abs(np.diff(heard(clip)[RATE // 2 : -RATE // 2]))
     assert steps.max() < 0.1, "it does not change from one channel to the other"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mkv", "mp4"])
+def test_tones_a_hertz_apart_are_averaged_also_in_a_span(tmp_path: Path, suffix: str) -> None:
+    """They cancel each other for moments only: at 0.5 s, 1.5 s and so on."""
+    left, right = tone(8, pitch=220.0, level=0.3), tone(8, pitch=221.0, level=0.3)
+    path = write_clip(tmp_path / f"a.{suffix}", sound=np.concatenate((left, right)),
+                      audio_codec={"mp4": "aac"}.get(suffix, "pcm_s16le"))  # fmt: skip
+    expected = (left[0] + right[0]) / 2
+    for start, end in ((0.0, 8.0), (0.0, 5.8), (0.0, 5.5), (1.5, 4.5), (2.5, 2.6), (3.75, 7.51)):
+        clip = load_clip(path, DecodePlan(start=start, end=end))
+        part = expected[round(start * RATE) : round(end * RATE)]
+        assert clip.notices == ()
+        np.testing.assert_allclose(heard(clip)[: part.size], part[: heard(clip).size], atol=0.02)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mkv", "mp4"])
+def test_a_span_of_channels_in_opposite_phase_is_that_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    sound = np.concatenate((tone(3), tone(4, pitch=550.0)), axis=1)
+    second = np.concatenate((sound[:, : 3 * RATE], -sound[:, 3 * RATE :]), axis=1)
+    path = write_clip(tmp_path / f"a.{suffix}", sound=np.concatenate((sound, second)),
+                      audio_codec={"mp4": "aac"}.get(suffix, "pcm_s16le"))  # fmt: skip
+    whole = load_clip(path)
+    assert float(np.abs(heard(whole)[4 * RATE + RATE // 10 : 5 * RATE]).max()) == pytest.approx(0.5, abs=0.02)
+    for start, end in ((4.5, 6.0), (5.0, 5.1), (0.0, 6.8), (0.5, 2.5)):
+        span = load_clip(path, DecodePlan(start=start, end=end))
+        assert span.notices == (whole.notices if end > 4 else ())
+        part = heard(whole)[round(start * RATE) :][: heard(span).size]
+        np.testing.assert_allclose(heard(span), part, atol=0.02)
+
+
+def test_a_picture_after_the_span_does_not_end_before_it(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", greys(20), video_start=3.0, sound=tone(5), codec="libx264",
+                      pix_fmt="yuv420p", audio_codec="aac")  # fmt: skip
+    clip = load_clip(path, DecodePlan(start=1, end=2.5))
+    assert clip.frames is None
+    assert clip.notices == ("there is no picture between 0:01 and 0:02.50; only sound was used",)
+
+
+def test_blocks_of_any_size_are_mixed_alike() -> None:
+    rng = np.random.default_rng(0)
+    stereo = np.concatenate((tone(4), -tone(4)))
+    for size in (160, 1024, 16_000, 40_001):
+        downmix = Downmix()
+        mixed = [downmix.mix(stereo[:, at : at + size], RATE) for at in range(0, stereo.shape[1], size)]
+        np.testing.assert_array_equal(np.concatenate(mixed), stereo[0])
+        assert downmix.cancelled
+    noise = rng.normal(0, 0.1, (2, 3 * RATE)).astype(np.float32)
+    noise[:, 100] = np.nan, np.inf
+    downmix = Downmix()
+    assert downmix.mix(noise, RATE).shape == (3 * RATE,) and not downmix.cancelled
+    downmix.mix(stereo, RATE)
+    assert downmix.cancelled, "what is no number is forgotten"
 
 
 def test_stereo_that_differs_is_averaged_as_before(tmp_path: Path) -> None:

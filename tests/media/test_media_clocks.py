@@ -108,6 +108,35 @@ def test_slides_that_stand_for_minutes_keep_their_times(tmp_path: Path, suffix: 
     np.testing.assert_allclose(clip.frame_times, times, atol=0.01)
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_sound_alone_may_pause(tmp_path: Path, codec: str) -> None:
+    pauses = np.concatenate((tones(0, 5), np.zeros((1, 15 * 16_000), np.float32), tones(20, 25)), axis=1)
+    source = write_clip(tmp_path / "a.ts", sound=pauses, audio_codec=codec)
+    paused = tmp_path / "b.ts"
+    with av.open(str(source)) as container, av.open(str(paused), "w") as out:
+        stream = out.add_stream_from_template(container.streams.audio[0])
+        for packet in [packet for packet in container.demux() if packet.size and packet.pts is not None]:
+            time = float((packet.pts - container.streams.audio[0].start_time) * packet.time_base)
+            if not 5.2 < time < 19.8:
+                packet.stream = stream
+                out.mux(packet)
+    clip = load_clip(paused)
+    assert clip.waveform is not None and clip.notices == ()
+    assert seconds_heard(clip.waveform)[:25] == [*range(5), *[None] * 15, *range(20, 25)]
+
+
+def test_a_pause_of_picture_and_sound_that_is_closed_up_is_said(tmp_path: Path) -> None:
+    parts = [
+        write_coded(tmp_path / "a.ts", 0, 4, video_start=0.0, sound_start=0.0),
+        write_coded(tmp_path / "b.ts", 4, 7, video_start=24.0, sound_start=24.0),
+    ]
+    path = tmp_path / "paused.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == list(range(7))
+    assert clip.notices == ("the file's clock jumps forward once, by 0:20; later times are that much earlier here",)
+
+
 def test_one_wild_time_stamp_moves_nothing_else(tmp_path: Path) -> None:
     source = write_coded(tmp_path / "a.ts", 0, 6)
     with av.open(str(source)) as container, av.open(str(tmp_path / "b.flv"), "w") as out:
