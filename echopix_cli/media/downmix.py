@@ -84,11 +84,11 @@ class Downmix:
         if self._kind != (len(planes), rate):
             self._kind, self._heard = (len(planes), rate), 0
             self._lengths, self._energies = np.zeros(0, np.int64), np.zeros((1 + len(planes), 0))
-        begins = np.arange(0, mixed.size, max(1, rate // _STEPS))
-        fresh = np.diff(np.append(begins, mixed.size))
+        step = max(1, rate // _STEPS)
+        fresh = np.diff(np.append(np.arange(0, mixed.size, step), mixed.size))
         with np.errstate(invalid="ignore", over="ignore"):
-            squares = np.square(np.vstack((mixed, weights[:, None] * planes)))
-            energies = np.add.reduceat(squares, begins, axis=1, dtype=np.float64)
+            energies = np.stack([_energies(samples, step) for samples in (mixed, *planes)])
+            energies[1:] *= np.square(weights)[:, None]
         energies[:, ~np.isfinite(energies).all(axis=0)] = 0.0
         lengths = np.concatenate((self._lengths, fresh))
         energies = np.concatenate((self._energies, energies), axis=1)
@@ -106,3 +106,11 @@ class Downmix:
         self._heard += mixed.size
         self._lengths, self._energies = lengths[first[-1] :], energies[:, first[-1] :]
         return fresh, opposite
+
+
+def _energies(samples: Samples, step: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The squares summed, float64 ``(steps,)``, of each so many samples, of which the last may be fewer."""
+    whole = samples.size // step * step
+    parts, rest = samples[:whole].reshape(-1, step), samples[whole:]
+    sums = np.einsum("ij,ij->i", parts, parts)
+    return np.append(sums, np.dot(rest, rest)).astype(np.float64) if rest.size else sums.astype(np.float64)
