@@ -246,7 +246,7 @@ def test_what_will_be_taken_of_a_long_file(
 
 
 def test_the_plan_is_said_before_a_long_file_is_read(run, tmp_path: Path) -> None:
-    from conftest import write_clip
+    from clips import write_clip
 
     film = write_clip(tmp_path / "film.mp4", seconds=70, fps=1)
     ran = run("ask", film, "What?", "--max-frames", "4")

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, TextPiece
-from echopix_cli.engine import encoding as encoding_module
 from echopix_cli.engine import engine as engine_module
 from echopix_cli.engine.engine import TOO_SHORT
 from echopix_cli.engine.loading import choose_device, memory_errors
@@ -94,7 +93,7 @@ def test_several_questions_decode_and_encode_once(
 
         return counted
 
-    monkeypatch.setattr(encoding_module, "load_clip", count("decode", encoding_module.load_clip))
+    monkeypatch.setattr(engine_module, "decode_beside", count("decode", engine_module.decode_beside))
     monkeypatch.setattr(engine.model.thinker, "encode_pixels", count("vision", engine.model.thinker.encode_pixels))
     monkeypatch.setattr(engine.model.thinker, "encode_mel", count("audio", engine.model.thinker.encode_mel))
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
@@ -149,23 +148,6 @@ def test_a_picture_longer_than_the_context_is_mentioned(engine: Engine, clip: Cl
     stretched = replace(clip, frame_times=clip.frame_times * 500)
     assert any("can tell times apart" in notice for notice in engine.encode(stretched).notices)
     assert not any("can tell times apart" in notice for notice in encoded.notices)
-
-
-def test_the_peak_of_decoding_counts(engine: Engine, tmp_path: Path) -> None:
-    """A large still takes most of its memory while it is decoded, before the towers see anything."""
-    import av
-    import numpy as np
-
-    with av.open(str(tmp_path / "large.jpg"), "w", format="image2") as file:
-        stream = file.add_stream("mjpeg", rate=1)
-        stream.width, stream.height, stream.pix_fmt = 4000, 4000, "yuvj420p"
-        frame = av.VideoFrame.from_ndarray(np.zeros((4000, 4000, 3), np.uint8), format="rgb24")
-        file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    encoded = engine.read(str(tmp_path / "large.jpg"), engine.plan(DecodePlan()))
-    again = engine.encode(load_clip(str(tmp_path / "large.jpg"), engine.plan(DecodePlan())))
-    assert encoded.peaks.host_resident is not None and again.peaks.host_resident is not None
-    assert encoded.peaks.host_resident > again.peaks.host_resident + 30 * 2**20
 
 
 def test_plans_follow_the_checkpoint_unless_told(engine: Engine) -> None:
@@ -318,6 +300,8 @@ def test_auto_is_chosen_by_the_device_and_says_why(monkeypatch: pytest.MonkeyPat
     assert Engine.load("auto", "cpu").facts.chosen == "tiny, the demonstration model: no CUDA device is in use"
     assert Engine.load("tiny", "cpu").facts.chosen is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * 2**30, 80 * 2**30))
     with pytest.raises(
         ModelError, match=r"qwen2.5-omni-7b is not on this machine \(auto took the largest model"

@@ -1,0 +1,33 @@
+"""Small clips as most tests need them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def write_clip(path: Path, seconds: float = 3.0, fps: int = 10, sound: bool = True, picture: bool = True) -> Path:
+    """A small H.264 + AAC mp4 (or either alone): a moving bright square and a 440 Hz tone."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        video = audio = None
+        if picture:
+            video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
+            video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        if sound:
+            audio = container.add_stream("aac", rate=16000, layout="mono")
+        for index in range(int(seconds * fps) if video else 0):
+            image = np.full((120, 160, 3), 30, np.uint8)
+            image[20:60, index % 120 : index % 120 + 40] = (250, 200, 40)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        if audio:
+            tone = (0.4 * np.sin(np.arange(int(seconds * 16000)) * 2 * np.pi * 440 / 16000)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+            frame.sample_rate = 16000
+            container.mux(audio.encode(frame))
+        for stream in (video, audio):
+            if stream:
+                container.mux(stream.encode(None))
+    return path
