@@ -47,7 +47,7 @@ def test_a_batch_says_it_once_a_file_and_counts_it(
     how = [str(tmp_path / "out.jsonl") if word == "OUT" else word for word in how]
     ran = run("ask", cut_off, clips["dark"], "-Q", "What?", "-Q", "Who?", *how)
     assert ran.code == 0
-    assert ran.err.count(f"{cut_off}: read 1.0 s of 10.0 s") == 1
+    assert ran.err.count(f"{cut_off}: read 0:01 of 0:10") == 1
     assert ("4 answered, 0 failed; notes on 1 of the files" in ran.err) == ("-q" not in how)
     assert "nothing of the" not in ran.err
 
