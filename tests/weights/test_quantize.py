@@ -407,4 +407,4 @@ def test_never_two_models_in_memory(random_checkpoint: Path, tmp_path: Path, sto
     print(f"source {size / 1e6:.0f} MB, {method} copy {copy / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB")
     assert size > 300e6
     assert peak < 2 * copy + 64e6  # and what repacking one layer takes; the source is 375 MB
-    assert peak < 0.75 * size
+    assert peak < copy + 140e6  # a file of the copy, a tensor at work, and libraries
