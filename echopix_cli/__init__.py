@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-# What a wait at the command line is counted from: the interpreter's start. That of the process may lie long before, where
-# a shell ran its last command in its own place.
+# What a wait at the command line is counted from: the interpreter's start. That of the process may lie long before,
+# where a shell ran its last command in its own place.
 _BEGAN = time.monotonic() - time.process_time()
 
 __version__ = "0.1.0"
