@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from echopix_cli.engine.choices import LETTERS, letter_ids, posed
 from echopix_cli.engine.encoded import Encoded as Encoded
@@ -27,6 +26,7 @@ from echopix_cli.model.decoding import generate
 from echopix_cli.model.finite import require_finite
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
+from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import (
     Answer,
@@ -375,7 +375,7 @@ class Engine:
         with memory_errors(self.device, self.advice):
             sift = self._sift(clock, encoded, posed(question, choices), budget, options, sieve)
             with clock.stage("prefill"), torch.inference_mode():
-                cache = DynamicCache(config=self.model.thinker.config.text_config)
+                cache = FixedCache(self.model.thinker.model, sift.sieved, 0)
                 thinker = self.model.thinker
                 logits = require_finite(thinker, thinker.prefill(sift.sieved, cache), "logits")[0]
                 shares = logits[letters].double().softmax(dim=-1).tolist()
