@@ -104,7 +104,9 @@ def _work(descriptor: int) -> None:
         channel = Channel(socket.socket(fileno=descriptor))
         threading.Thread(target=_follow, args=(channel.fileno(),), daemon=True).start()
         while True:
-            (what, path, *arguments), _ = channel.receive()
+            (what, path, *arguments), (here,) = channel.receive()
+            os.fchdir(here)
+            os.close(here)
             channel.send("taken")
             channel.send(_answer(channel, what, path, *arguments))
             # Decoders and their threads hang together in circles, and would stay until somebody looks for such.

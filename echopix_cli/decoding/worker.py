@@ -171,8 +171,9 @@ class Worker:
         for again in (True, False):
             channel = self._started()
             deadline = None if math.isinf(self.timeout) else time.monotonic() + self.timeout
+            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
             try:
-                channel.send(request)
+                channel.send(request, here)  # paths start where this process is now, not where that one was forked
                 channel.receive(deadline)
                 return channel, deadline
             except TimeoutError:
@@ -181,6 +182,8 @@ class Worker:
                 if not again:
                     raise
                 self._end()
+            finally:
+                os.close(here)
         raise AssertionError("one of the two has returned or raised")
 
     def _started(self) -> Channel:

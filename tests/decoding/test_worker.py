@@ -147,6 +147,19 @@ def test_what_a_header_says_is_told_from_there(clips: dict[str, Path], tmp_path:
         probe(str(tmp_path / "none.mp4"), Limits())
 
 
+def test_paths_start_where_the_program_is_now(
+    worker: Worker, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("silent", "dark")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "clip.mp4").write_bytes(clips[name].read_bytes())
+        monkeypatch.chdir(folder)
+        assert worker.fingerprint("clip.mp4") == sha256_of(clips[name])
+        decoded = worker.decode("clip.mp4", PLAN).clip
+        assert (decoded.path, decoded.frames is None) == ("clip.mp4", number == 1)
+
+
 def test_whoever_stops_listening_ends_the_process(worker: Worker, clips: dict[str, Path]) -> None:
     """Its next words would be taken for the answer to another question."""
     parts = worker.stream(str(clips["both"]), DecodePlan(fps=25.0))
@@ -204,7 +217,9 @@ def test_a_crash_fails_one_file(worker: Worker, clips: dict[str, Path], tmp_path
     silence(tmp_path / "long.wav", seconds=900)
     worker.fingerprint(str(clips["dark"]))
     first = pid_of(worker)
-    channel_of(worker).send(("decode", str(tmp_path / "long.wav"), PLAN))
+    here = os.open(".", os.O_RDONLY)
+    channel_of(worker).send(("decode", str(tmp_path / "long.wav"), PLAN), here)
+    os.close(here)
     assert select.select([channel_of(worker)], [], [], 20)[0]
     os.kill(first, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
