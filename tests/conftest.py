@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,18 @@ from clips import write_clip
 from places import GOLDEN
 
 # Before torch is imported anywhere. Models here are tiny: a second thread saves nothing, and while it waits it
-# takes the core away from whatever else runs.
+# takes the core away from whatever else runs, such as another process of tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` means: the cores that this process may use, within a container's share; at most 8."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())  # "max" where there is no limit
+        cores = min(cores, max(1, quota // period))
+    return min(cores, 8)
 
 
 @pytest.fixture(scope="session", autouse=True)
