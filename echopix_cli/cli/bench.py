@@ -14,8 +14,8 @@ from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from echopix_cli.engine.bench import Bench
-    from echopix_cli.engine.rounds import Ratio
+    from echopix_cli.measure.bench import Bench
+    from echopix_cli.measure.rounds import Ratio
 
 SHAPE_NAMES = ("tiny", "small", "qwen2.5-omni-3b", "qwen2.5-omni-7b")
 DEFAULT_BUDGETS = (0.2, 0.1, 0.05)
@@ -84,9 +84,9 @@ def bench(
 
         require_file(media)
     wait_passively()
-    from echopix_cli.engine import bench as room
     from echopix_cli.engine.loading import choose_device, memory_errors
     from echopix_cli.engine.precision import precision_of
+    from echopix_cli.measure import bench as room
     from echopix_cli.model.shapes import SHAPES
 
     where = choose_device(run["device"])

@@ -11,9 +11,9 @@ from echopix_cli.cli.sheets import Sheet, Sheets
 from echopix_cli.cli.tables import facts_grid, precision, sieve_words, size
 
 if TYPE_CHECKING:
-    from echopix_cli.engine.bench import Bench, BenchRow
-    from echopix_cli.engine.profiling import Profile, ProfileRow
-    from echopix_cli.engine.rounds import Ratio, Spread
+    from echopix_cli.measure.bench import Bench, BenchRow
+    from echopix_cli.measure.profiling import Profile, ProfileRow
+    from echopix_cli.measure.rounds import Ratio, Spread
 
 Row = TypeVar("Row")
 NONE = "–"

@@ -13,7 +13,7 @@ from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
 from echopix_cli.media import require_file
 
 if TYPE_CHECKING:
-    from echopix_cli.engine.profiling import Profile
+    from echopix_cli.measure.profiling import Profile
 
 DEFAULT_QUESTION = "What instrument is playing?"
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2)
@@ -85,7 +85,7 @@ def profile(
     engine = run.engine([media], budget=1.0)
     wanted = run.sieve(engine)
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
-        from echopix_cli.engine.profiling import profile as measure
+        from echopix_cli.measure.profiling import profile as measure
 
         result = measure(
             engine,

@@ -37,7 +37,7 @@ def make(shape: str, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from echopix_cli.engine.bench import QUESTION, random_engine, synthetic_clip
+    from echopix_cli.measure.bench import QUESTION, random_engine, synthetic_clip
     from echopix_cli.media import DecodePlan
     from echopix_cli.model.positions import uniform_grid_times
     from echopix_cli.model.processing import ClipInputs, hear, patchify
@@ -203,7 +203,7 @@ class Side:
 
 def compare(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Rounds of both, and the ratios of theirs over ours with what may speak against them."""
-    from echopix_cli.engine.rounds import Disturbance, disagreement, interleave, ratio_of, spread_of, too_often
+    from echopix_cli.measure.rounds import Disturbance, disagreement, interleave, ratio_of, spread_of, too_often
 
     sides = {"ours": Side(sys.executable, "ours", folder, given.code)}
     sides["theirs"] = Side(str(given.python), "theirs", folder, given.code)

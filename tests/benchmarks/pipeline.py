@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from echopix_cli.cli.bench import bench_record
-from echopix_cli.engine.bench import bench, random_engine
 from echopix_cli.engine.engine import Engine
 from echopix_cli.engine.loading import choose_device
 from echopix_cli.engine.precision import precision_of
-from echopix_cli.engine.profiling import spread_of
+from echopix_cli.measure.bench import bench, random_engine
+from echopix_cli.measure.profiling import spread_of
 from echopix_cli.media import DecodePlan, load_clip
 from echopix_cli.model.shapes import SHAPES
 

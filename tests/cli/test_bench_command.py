@@ -18,8 +18,8 @@ from rich.console import Console
 
 from echopix_cli.cli.bench import bench_record
 from echopix_cli.cli.bench_tables import bench_table, spread
-from echopix_cli.engine.bench import Bench, bench, random_engine
-from echopix_cli.engine.rounds import Spread
+from echopix_cli.measure.bench import Bench, bench, random_engine
+from echopix_cli.measure.rounds import Spread
 from echopix_cli.model.shapes import SHAPES
 
 Command = Callable[..., Any]
@@ -100,7 +100,7 @@ def test_no_sieve_has_no_time_and_one_run_no_spread(measured: Bench) -> None:
             ["-m", "echopix_cli", "profile", ROOT / "echopix_cli/assets/demo.mp4", "-m", "tiny", "--device", "cuda:99"],
             True,
         ),
-        (["-c", "import echopix_cli.engine.bench"], False),
+        (["-c", "import echopix_cli.measure.bench"], False),
     ],
 )
 def test_threads_wait_passively_while_measuring_and_not_in_a_library(arguments: list[object], passive: bool) -> None:

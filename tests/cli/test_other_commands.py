@@ -21,8 +21,8 @@ from echopix_cli.cli.bench_tables import profile_table, spread
 from echopix_cli.cli.options import Run
 from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
 from echopix_cli.engine import Engine, GenerationOptions
-from echopix_cli.engine.profiling import Profile, profile
-from echopix_cli.engine.rounds import Spread
+from echopix_cli.measure.profiling import Profile, profile
+from echopix_cli.measure.rounds import Spread
 from echopix_cli.media import DecodePlan
 from echopix_cli.settings import SETTINGS, resolve
 

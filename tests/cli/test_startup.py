@@ -51,7 +51,7 @@ UNNEEDED = {
     *("bitsandbytes", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "tensorflow", "torchaudio"),
     *("torchvision", "triton", "transformers.integrations.bitsandbytes", "transformers.pipelines"),
     *("transformers.trainer", "huggingface_hub.cli"),
-    *("echopix_cli.batch", "echopix_cli.cli.tables", "echopix_cli.engine.bench", "echopix_cli.engine.profiling"),
+    *("echopix_cli.batch", "echopix_cli.cli.tables", "echopix_cli.measure.bench", "echopix_cli.measure.profiling"),
     *("echopix_cli.evaluation", "echopix_cli.scenes", "echopix_cli.training", "echopix_cli.weights.synthetic"),
 }
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from echopix_cli.engine import Encoded, Engine
-from echopix_cli.engine.bench import QUESTION, random_engine, synthetic_clip
+from echopix_cli.measure.bench import QUESTION, random_engine, synthetic_clip
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.shapes import SHAPES
 

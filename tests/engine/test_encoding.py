@@ -11,9 +11,9 @@ import torch
 
 from echopix_cli.engine import Engine
 from echopix_cli.engine.encoding import ClipEncoder, encode_sound, slice_mel_frames, slice_steps
-from echopix_cli.engine.live_bytes import LiveBytes
 from echopix_cli.engine.meters import Clock
 from echopix_cli.errors import MediaError
+from echopix_cli.measure.live_bytes import LiveBytes
 from echopix_cli.media import Clip, DecodePlan, MediaInfo, load_clip
 from echopix_cli.model.processing import patchify
 from echopix_cli.results import AudioStatus

@@ -15,8 +15,8 @@ from echopix_cli.engine import Encoded, Engine, GenerationOptions, TextPiece
 from echopix_cli.engine import engine as engine_module
 from echopix_cli.engine.engine import TOO_SHORT
 from echopix_cli.engine.loading import choose_device, memory_errors
-from echopix_cli.engine.profiling import profile
 from echopix_cli.errors import DeviceError, MediaError, ModelError, UsageError
+from echopix_cli.measure.profiling import profile
 from echopix_cli.media import Clip, DecodePlan, load_clip
 from echopix_cli.results import Answer, AudioStatus
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
-from echopix_cli.engine.profiling import profile
 from echopix_cli.engine.sieves import SieveChoice
 from echopix_cli.errors import UsageError
+from echopix_cli.measure.profiling import profile
 from echopix_cli.media import DecodePlan
 
 SHORT = GenerationOptions(max_new_tokens=4)

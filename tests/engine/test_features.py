@@ -18,8 +18,8 @@ from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine import features as features_module
 from echopix_cli.engine.features import FeatureCache, open_features
-from echopix_cli.engine.profiling import profile
 from echopix_cli.files import WHOLE
+from echopix_cli.measure.profiling import profile
 from echopix_cli.media import DecodePlan, Limits
 from echopix_cli.model.thinker import EchoingPixelsThinker as Thinker
 from echopix_cli.results import Answer, PeakMemory, StageTimes

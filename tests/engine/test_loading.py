@@ -15,7 +15,6 @@ from prompts import Media, inputs_of
 from echopix_cli.engine import Engine, GenerationOptions, Workload
 from echopix_cli.engine import loading as room
 from echopix_cli.engine.forecast import Forecast, forecast, foresee, free_memory, require_room, usual_workload
-from echopix_cli.engine.live_bytes import LiveBytes
 from echopix_cli.engine.loading import (
     choose_auto,
     choose_device,
@@ -25,6 +24,7 @@ from echopix_cli.engine.loading import (
 )
 from echopix_cli.engine.precision import precision_of
 from echopix_cli.errors import DeviceError
+from echopix_cli.measure.live_bytes import LiveBytes
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration

@@ -22,8 +22,8 @@ from campaign import HERE, ROOT, Findings, Given
 from torch import Tensor
 
 from echopix_cli.cli.bench import bench_record
-from echopix_cli.engine.bench import QUESTION, bench, random_engine, synthetic_clip
 from echopix_cli.engine.engine import Engine, GenerationOptions
+from echopix_cli.measure.bench import QUESTION, bench, random_engine, synthetic_clip
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.shapes import SHAPES

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from echopix_cli.engine.live_bytes import LiveBytes
 from echopix_cli.errors import ModelError
+from echopix_cli.measure.live_bytes import LiveBytes
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.weights import quantize
 from echopix_cli.weights.assembly import assemble, outline

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from echopix_cli.engine.engine import Encoded, Engine, GenerationOptions
-from echopix_cli.engine.rounds import Disturbance, Ratio, Spread, disagreement, interleave, ratio_of
-from echopix_cli.engine.rounds import spread_of as spread_of
 from echopix_cli.engine.sieves import AUTO, SieveOptions
+from echopix_cli.measure.rounds import Disturbance, Ratio, Spread, disagreement, interleave, paired_ratios, ratio_of
+from echopix_cli.measure.rounds import spread_of as spread_of
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import Answer
 
@@ -96,7 +96,7 @@ def profile(
 
     def doubt(passes: Mapping[float, Sequence[Answer]]) -> str | None:
         for budget in order:
-            if (apart := disagreement(_pairs(passes[FULL], passes[budget]))) is not None:
+            if (apart := disagreement(paired_ratios(passes[FULL], passes[budget], _forward))) is not None:
                 return f"at budget {budget:g} {apart}"
         return None
 
@@ -124,7 +124,7 @@ def _row(budget: float, answers: Sequence[Answer], full: Sequence[Answer]) -> Pr
         budget=budget,
         answer=answers[-1],
         stages=stages,
-        ratio=ratio_of(_pairs(full, answers)),
+        ratio=ratio_of(paired_ratios(full, answers, _forward)),
         memory_ratio=theirs / ours if ours and theirs else None,
         same_answer=answers[-1].answer == full[-1].answer,
     )
@@ -132,11 +132,6 @@ def _row(budget: float, answers: Sequence[Answer], full: Sequence[Answer]) -> Pr
 
 def _forward(answer: Answer) -> float:
     return answer.latency.sieve + answer.latency.prefill
-
-
-def _pairs(full: Sequence[Answer], own: Sequence[Answer]) -> list[float]:
-    """Of each round, the time at budget 1.0 over this one's."""
-    return [_forward(theirs) / _forward(ours) for theirs, ours in zip(full, own, strict=True)]
 
 
 def _peak(answers: Sequence[Answer]) -> int | None:

@@ -16,7 +16,7 @@ from statistics import median, quantiles
 from typing import Generic, TypeVar
 
 Way = TypeVar("Way")  # what distinguishes the passes of a round
-Setting = TypeVar("Setting")  # what the passes of one round share
+Prepared = TypeVar("Prepared")  # what the passes of one round share
 Pass = TypeVar("Pass")  # what one of them gives
 
 CONFIDENCE = 0.95
@@ -87,6 +87,11 @@ def ratio_of(pairs: Sequence[float]) -> Ratio:
     return Ratio(median(pairs), ordered[rank - 1], ordered[-rank], 1 - outside)
 
 
+def paired_ratios(base: Sequence[Pass], own: Sequence[Pass], seconds: Callable[[Pass], float]) -> list[float]:
+    """Round by round, the seconds of ``base``'s pass over those of ``own``'s."""
+    return [seconds(theirs) / seconds(ours) for theirs, ours in zip(base, own, strict=True)]
+
+
 def disagreement(pairs: Sequence[float]) -> str | None:
     """What there is to say where the pairs of one ratio are too far apart; None where they agree."""
     found = spread_of(pairs)
@@ -118,8 +123,8 @@ def _switches() -> int:
 
 def interleave(
     ways: Sequence[Way],
-    prepare: Callable[[], Setting],
-    run: Callable[[Setting, Way], Pass],
+    prepare: Callable[[], Prepared],
+    run: Callable[[Prepared, Way], Pass],
     *,
     trials: int,
     warmup: int,
@@ -144,11 +149,11 @@ def interleave(
     every: list[dict[Way, Pass]] = []
 
     def round_of(turn: int) -> tuple[dict[Way, Pass], bool]:
-        setting, made, noticed = prepare(), {}, False
+        prepared, made, noticed = prepare(), {}, False
         begin = turn % len(ways)  # what runs first after preparing runs in colder caches
         for way in (*ways[begin:], *ways[:begin]):
             watching = disturbance() if disturbance else None
-            made[way] = run(setting, way)
+            made[way] = run(prepared, way)
             noticed = noticed or (watching is not None and watching.noticed)
         return made, noticed
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echopix_cli.engine import rounds
-from echopix_cli.engine.rounds import Disturbance, Ratio, Spread, disagreement, interleave, ratio_of, spread_of
+from echopix_cli.measure import rounds
+from echopix_cli.measure.rounds import Disturbance, Ratio, Spread, disagreement, interleave, ratio_of, spread_of
 
 SECONDS = st.floats(1e-4, 1e3)
 

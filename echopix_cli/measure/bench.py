@@ -10,16 +10,26 @@ import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from statistics import median
 
 import numpy as np
 import torch
 
 from echopix_cli.engine.engine import Encoded, Engine
-from echopix_cli.engine.live_bytes import LiveBytes
 from echopix_cli.engine.meters import Clock, reset_peaks
-from echopix_cli.engine.profiling import FULL
-from echopix_cli.engine.rounds import Disturbance, Ratio, Spread, disagreement, interleave, ratio_of, spread_of
+from echopix_cli.measure.live_bytes import LiveBytes
+from echopix_cli.measure.profiling import FULL
+from echopix_cli.measure.rounds import (
+    Disturbance,
+    Ratio,
+    Spread,
+    disagreement,
+    interleave,
+    paired_ratios,
+    ratio_of,
+    spread_of,
+)
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.sampling import smart_nframes, smart_resize
 from echopix_cli.media.values import SAMPLE_RATE
@@ -223,7 +233,7 @@ def bench(
 
     def doubt(passes: Mapping[float | None, Sequence[Times]]) -> str | None:
         for budget in wanted:
-            pairs = _pairs("forward", passes[None], passes[budget])
+            pairs = paired_ratios(passes[None], passes[budget], itemgetter("forward"))
             share = ratio_of(pairs).median / bounds[budget]
             if (apart := disagreement(pairs)) is not None:
                 return f"at budget {budget:g} {apart}"
@@ -246,12 +256,19 @@ def bench(
         watch=watch,
     )
     runs = measured.passes
-    # Memory is counted in passes of their own: counting takes time.
-    encoded = encode()
-    whole = _Measured(runs[None], _memory(engine, encoded, None, new_tokens))
+    # Bytes are counted in a round of their own: counting takes time.
+    counted = interleave(
+        [None, *wanted],
+        encode,
+        lambda encoded, budget: _memory(engine, encoded, budget, new_tokens),
+        trials=1,
+        warmup=0,
+        disturbance=None,
+    )
+    whole = _Measured(runs[None], *counted.passes[None])
     rows = [_row(FULL, whole, whole, pool, 1.0, new_tokens, sieved=False)]
     for budget in wanted:
-        own = _Measured(runs[budget], _memory(engine, encoded, budget, new_tokens))
+        own = _Measured(runs[budget], *counted.passes[budget])
         rows.append(_row(budget, own, whole, kept[budget], bounds[budget], new_tokens))
     sieving = median(times["sieve"] for budget in wanted for times in runs[budget])
     return Bench(
@@ -286,11 +303,6 @@ class _Measured:
         return median(times[stage] for times in self.runs)
 
 
-def _pairs(stage: str, whole: Sequence[Times], own: Sequence[Times]) -> list[float]:
-    """Of each round, the whole prompt's time over this one's."""
-    return [theirs[stage] / ours[stage] for theirs, ours in zip(whole, own, strict=True)]
-
-
 def _row(
     budget: float,
     own: _Measured,
@@ -310,8 +322,8 @@ def _row(
         stages={name: spread_of([times[name] for times in own.runs]) for name in stages},
         tokens_per_second=spread_of(rates),
         memory=own.memory,
-        ratio=ratio_of(_pairs("forward", whole.runs, own.runs)),
-        first_token_ratio=ratio_of(_pairs("first_token", whole.runs, own.runs)),
+        ratio=ratio_of(paired_ratios(whole.runs, own.runs, itemgetter("forward"))),
+        first_token_ratio=ratio_of(paired_ratios(whole.runs, own.runs, itemgetter("first_token"))),
         memory_ratio=whole.memory / own.memory,
         bound=bound,
     )

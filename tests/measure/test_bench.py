@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from echopix_cli.engine.bench import bench, layer_bound, random_engine, synthetic_clip
-from echopix_cli.engine.live_bytes import LiveBytes
+from echopix_cli.measure.bench import bench, layer_bound, random_engine, synthetic_clip
+from echopix_cli.measure.live_bytes import LiveBytes
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.shapes import SHAPES, Shape
 from echopix_cli.weights.quantize import check_modules
