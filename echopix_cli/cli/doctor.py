@@ -154,9 +154,10 @@ def _bitsandbytes() -> Iterator[Finding]:
 def _video() -> Iterator[Finding]:
     from importlib.metadata import version
 
-    from echopix_cli.media import DecodePlan, load_clip
+    from echopix_cli.decoding.worker import decode
+    from echopix_cli.media import DecodePlan
 
-    clip = load_clip(str(demo_clip()), DecodePlan(max_frames=4))
+    clip = decode(str(demo_clip()), DecodePlan(max_frames=4))
     assert clip.frames is not None
     yield Finding(
         "video",
@@ -170,7 +171,8 @@ def _sound() -> Iterator[Finding]:
     from importlib.metadata import version
     from tempfile import TemporaryDirectory
 
-    from echopix_cli.media import DecodePlan, load_clip
+    from echopix_cli.decoding.worker import decode
+    from echopix_cli.media import DecodePlan
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tone.wav"
@@ -179,7 +181,7 @@ def _sound() -> Iterator[Finding]:
             file.setsampwidth(2)
             file.setframerate(16_000)
             file.writeframes(b"\x00\x10\x00\xf0" * 4000)
-        clip = load_clip(str(path), DecodePlan())
+        clip = decode(str(path), DecodePlan())
     yield Finding("sound", "ok", f"soundfile {version('soundfile')} reads a WAV: {clip.audio_seconds:.1f} s")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import pickle
+import select
 import socket
 import struct
 import tempfile
@@ -52,6 +54,12 @@ class Channel:
         with suppress(BlockingIOError):
             sent = socket.send_fds(self._own, [content], descriptors, 0 if wait else socket.MSG_DONTWAIT)
             self._own.sendall(content[sent:])
+
+    def arrives(self, seconds: float) -> bool:
+        """Whether something of a message, or the end of all, is there within so many seconds."""
+        waiting = select.poll()
+        waiting.register(self._own, select.POLLIN)
+        return bool(waiting.poll(math.ceil(1000 * min(max(0.0, seconds), _LONGEST_WAIT))))
 
     def receive(self, deadline: float | None = None) -> tuple[Any, list[int]]:
         """The next message and its descriptors, which are the caller's to close.

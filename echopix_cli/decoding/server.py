@@ -24,6 +24,7 @@ from echopix_cli.decoding.channel import Array, Channel, SharedArray
 from echopix_cli.errors import EchopixError, MediaError, described
 from echopix_cli.files import identity_of, sha256_of
 from echopix_cli.media import DecodePlan, Limits, load_clip, probe
+from echopix_cli.media.pulse import beat, felt
 from echopix_cli.media.source import open_regular, shown
 
 _REAPING = 5.0  # seconds to wait for a killed process: a dead network drive holds on to whoever reads it
@@ -120,7 +121,8 @@ def _work(descriptor: int) -> None:
 def _answer(channel: Channel, what: str, path: str, *arguments: Any) -> tuple[str, Any]:
     """The last message about a request: ``done`` and what came of it, or ``failed`` and why."""
     try:
-        return "done", _SERVED[what](channel, path, *arguments)
+        with felt(partial(_say_so, channel)):
+            return "done", _SERVED[what](channel, path, *arguments)
     except EchopixError as error:
         return "failed", error.with_traceback(None)
     except MemoryError:
@@ -132,6 +134,12 @@ def _answer(channel: Channel, what: str, path: str, *arguments: Any) -> tuple[st
         raise
     except Exception as error:
         return "failed", MediaError(f"{shown(path)} cannot be decoded: {described(error)}", "please report this")
+
+
+def _say_so(channel: Channel) -> None:
+    """Reading goes on. Whoever is behind with reading messages knows it anyway; whoever is gone ends this process."""
+    with suppress(OSError):
+        channel.send(("alive", None), wait=False)
 
 
 def _raise_file_size() -> None:
@@ -150,10 +158,10 @@ def _follow(descriptor: int) -> None:
     os._exit(1)
 
 
-def _fingerprint(channel: Channel, path: str, take: Callable[[str], str] = sha256_of) -> str:
+def _fingerprint(channel: Channel, path: str, take: Callable[[str], str] | None = None) -> str:
     open_regular(path).close()  # a pipe would never end
     try:
-        return take(path)
+        return sha256_of(path, lambda count: beat()) if take is None else take(path)
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be read: {error.strerror or error}", "check the path") from None
 

@@ -19,6 +19,8 @@ from echopix_cli.errors import EchopixError, MediaError
 if TYPE_CHECKING:
     from echopix_cli.media import Clip, DecodePlan, Limits, MediaInfo
 
+_PATIENCE = 120.0  # seconds without a packet, a frame or a byte: a decoder that hangs, or a drive that is gone
+_SLICE = 1.0  # seconds of a wait: while the command is stopped, as by Ctrl-Z, no more of them pass
 _LIFETIME = 500  # files after which a worker is replaced, whatever FFmpeg may have leaked
 
 
@@ -48,15 +50,20 @@ class Decoded:
     seconds: float
 
 
+class _StoodStill(TimeoutError):
+    """Nothing came of a request for too long."""
+
+
 class Worker:
     """One process that reads files, started when it is first needed and again when it has died. For one thread a time.
 
     Args:
         timeout: seconds that one request may take, from asking to the last byte of the reply.
+        patience: seconds for which reading a file may stand still while it is waited for.
     """
 
-    def __init__(self, timeout: float = math.inf) -> None:
-        self.timeout = timeout
+    def __init__(self, timeout: float = math.inf, patience: float = math.inf) -> None:
+        self.timeout, self.patience = timeout, patience
         self._pid: int | None = None
         self._channel: Channel | None = None
         self._exit: int | None = None  # how the last process ended
@@ -152,11 +159,13 @@ class Worker:
         try:
             channel, deadline = self._begin((what, path, *arguments))
             while not whole:
-                message, descriptors = channel.receive(deadline)
+                message, descriptors = self._next(channel, deadline)
                 whole = message[0] in ("done", "failed")
                 if message[0] == "failed":
                     raise message[1]
                 yield message, descriptors
+        except _StoodStill:
+            raise self._stuck(path) from None
         except TimeoutError:
             raise self._overdue(path) from None
         except (EOFError, OSError):
@@ -166,15 +175,15 @@ class Worker:
             if not whole or self._served >= _LIFETIME:
                 self._end()
 
-    def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, float | None]:
+    def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, float]:
         """A worker that has taken a request, and until when it has to be done."""
         for again in (True, False):
             channel = self._started()
-            deadline = None if math.isinf(self.timeout) else time.monotonic() + self.timeout
+            deadline = time.monotonic() + self.timeout
             here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
             try:
                 channel.send(request, here)  # paths start where this process is now, not where that one was forked
-                channel.receive(deadline)
+                self._next(channel, deadline)
                 return channel, deadline
             except TimeoutError:
                 raise
@@ -185,6 +194,29 @@ class Worker:
             finally:
                 os.close(here)
         raise AssertionError("one of the two has returned or raised")
+
+    def _next(self, channel: Channel, deadline: float) -> tuple[Any, list[int]]:
+        """The next message, but for those that only tell that reading goes on.
+
+        Raises:
+            TimeoutError: it was not there by the deadline.
+            _StoodStill: nothing came for as long as this worker has patience.
+            EOFError, OSError: the process is gone.
+        """
+        while True:
+            waited = 0.0
+            while not channel.arrives(step := min(_SLICE, deadline - time.monotonic(), self.patience - waited)):
+                waited += step
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                if waited >= self.patience:
+                    raise _StoodStill
+            try:
+                message, descriptors = channel.receive(min(deadline, time.monotonic() + self.patience))
+            except TimeoutError:
+                raise TimeoutError if time.monotonic() >= deadline else _StoodStill from None
+            if message[0] != "alive":
+                return message, descriptors
 
     def _started(self) -> Channel:
         with self._lock:
@@ -221,6 +253,14 @@ class Worker:
             "give it more with --timeout, or less to do with --start and --end",
         )
 
+    def _stuck(self, path: str) -> MediaError:
+        from echopix_cli.media.source import shown
+
+        return MediaError(
+            f"{shown(path)}: reading it has come no further for {self.patience:g} s",
+            "copy or download it again, and see whether the drive that it is on answers",
+        )
+
     def _crashed(self, path: str) -> MediaError:
         from echopix_cli.media.source import shown
 
@@ -241,11 +281,14 @@ _idle: list[Worker] = []
 
 @contextmanager
 def borrowed() -> Iterator[Worker]:
-    """A worker without a timeout, for one thread at a time. It waits for the next file afterwards."""
+    """A worker for one thread at a time, which gives a file as long as it takes, while reading it goes on.
+
+    It waits for the next file afterwards.
+    """
     try:
         worker = _idle.pop()
     except IndexError:
-        worker = Worker()
+        worker = Worker(patience=_PATIENCE)
     try:
         yield worker
     finally:
@@ -256,10 +299,20 @@ def probe(path: str, limits: Limits) -> MediaInfo:
     """As :func:`echopix_cli.media.probe`, elsewhere.
 
     Raises:
-        MediaError: as there; or the decoder crashed.
+        MediaError: as there; or the decoder crashed, or came no further.
     """
     with borrowed() as worker:
         return worker.probe(path, limits)
+
+
+def decode(path: str, plan: DecodePlan) -> Clip:
+    """As :func:`echopix_cli.media.load_clip`, elsewhere.
+
+    Raises:
+        MediaError: as there; or the decoder crashed, or came no further.
+    """
+    with borrowed() as worker:
+        return worker.decode(path, plan).clip
 
 
 def _forget() -> None:

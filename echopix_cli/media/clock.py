@@ -19,6 +19,7 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
+from echopix_cli.media.pulse import beat
 from echopix_cli.media.source import READ_ERRORS, origin_of
 
 # Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
@@ -109,6 +110,7 @@ def read_clock(
     record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
     try:
         for packet in container.demux(*timed):
+            beat()
             if packet.size > 0:
                 record.add(packet)
                 most -= 1

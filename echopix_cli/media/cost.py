@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.plan import Limits
+from echopix_cli.media.pulse import beat
 
 _PIXEL_BYTES = 3  # a decoded pixel counts as RGB, whatever its format takes
 _SAMPLE_BYTES = 4  # a decoded sample counts as float32
@@ -44,6 +45,7 @@ class Meter:
         Raises:
             MediaError: it was one too many.
         """
+        beat()
         self.frames += 1
         self.bytes += width * height * _PIXEL_BYTES
         self._check(self.frames, self.bytes)
@@ -54,6 +56,7 @@ class Meter:
         Raises:
             MediaError: it was too much.
         """
+        beat()
         self.bytes += samples * channels * _SAMPLE_BYTES
         self._check(self.frames, self.bytes)
 

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from echopix_cli.media.clock import Clock
+from echopix_cli.media.pulse import beat
 from echopix_cli.media.source import READ_ERRORS
 
 _MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
@@ -64,6 +65,7 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Itera
     while True:
         try:
             for packet in container.demux(stream):
+                beat()
                 if packet.size > 0 and (locked or packet.has_sidedata("encryption_info")):
                     damage.locked += 1
                 elif packet.size > 0:

@@ -7,6 +7,9 @@ import io
 import os
 import struct
 
+from echopix_cli.media.pulse import beat
+
+_READINGS = 4  # how often all bytes of a file may be read before that is no sign any more that reading it goes on
 _FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
 # What writers that cannot seek back leave as a size, beside 0: nearly the most that 32 or 31 bits hold.
 _UNTOLD = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x1_0000_0000))
@@ -25,11 +28,16 @@ class MediaFile:
         self._file = file
         self.size = media_size(file)
         self.tell = file.tell
+        self._progress = _READINGS * self.size  # bytes left whose reading counts as progress
 
     def read(self, size: int = -1) -> bytes:
         """At most so many bytes; none at the end."""
         left = max(0, self.size - self._file.tell())
-        return self._file.read(left if size < 0 else min(size, left)) or b""
+        found = self._file.read(left if size < 0 else min(size, left)) or b""
+        if self._progress > 0:
+            self._progress -= len(found)
+            beat()
+        return found
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move, and return the new place; a negative error number where there is no such place."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from echopix_cli.decoding.worker import decode
 from echopix_cli.errors import MediaError, UsageError
-from echopix_cli.media import DecodePlan, load_clip
+from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
 from echopix_cli.training.data import Batch, Example, Opening, collate, make_row, pack_rows
 
@@ -124,7 +125,7 @@ class ConversationBatches(Dataset[Batch | None]):
     def example(self, item: Conversation) -> Example | None:
         """Decode and prepare one conversation; None when its file cannot be used."""
         try:
-            clip = prepare_clip(load_clip(str(item.media), self.plan), self.processor.rules)
+            clip = prepare_clip(decode(str(item.media), self.plan), self.processor.rules)
         except MediaError:
             return None
         if not clip.audio_rows and clip.grid_thw is None:
