@@ -30,15 +30,25 @@ def test_whole_reference(check: ModuleType) -> None:
     assert [str(row) for row in check.check_folder(folder) if not row.ok] == []
 
 
-@pytest.mark.parametrize("field", ["kept_indices.0", "position_ids", "generated", "logits_last", "sieve_scores"])
-def test_a_changed_number_fails(check: ModuleType, reference: Path, tmp_path: Path, field: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        *(("audio_only", field) for field in ("kept_indices.0", "position_ids", "generated", "logits_last")),
+        *(("audio_only", "sieve_scores"), ("av_r20", "loss"), ("av_r20", "grad.model.compressor.score_head.0.weight")),
+    ],
+)
+def test_a_changed_number_fails(check: ModuleType, reference: Path, tmp_path: Path, name: str, field: str) -> None:
     """The check is able to fail: one altered value in one field is found and exits 1."""
     (tmp_path / "checkpoint").symlink_to(reference / "checkpoint")
-    case = tmp_path / "cases" / "audio_only"
-    shutil.copytree(reference / "cases" / "audio_only", case)
+    case = tmp_path / "cases" / name
+    shutil.copytree(reference / "cases" / name, case)
     expected = load_file(case / "expected.safetensors")
     flat = expected[field].flatten()
-    flat[-1] += 1 if not flat.is_floating_point() else 3e-4
+    if flat.is_floating_point():
+        largest = int(flat.abs().argmax())
+        flat[largest] += max(3e-4, 0.01 * float(flat[largest].abs()))
+    else:
+        flat[-1] += 1
     save_file(expected, case / "expected.safetensors")
     failed = [row.field for row in check.check_folder(tmp_path) if not row.ok]
     assert failed == [field]

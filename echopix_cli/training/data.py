@@ -66,6 +66,19 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What a pass over prompts is to predict.
+
+    ``labels`` (B, L): ``IGNORE`` but at answer tokens. ``weights`` (answer tokens,), in the order of ``labels``; None
+    for the mean over tokens. ``segments`` (B, L) as in :class:`Batch`; None where no row packs several questions.
+    """
+
+    labels: Tensor
+    weights: Tensor | None = None
+    segments: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's inputs and labels.
 
@@ -100,6 +113,11 @@ class Batch:
     around: Tensor | None = None
     meanwhile: Tensor | None = None
     rules: PixelRules = PixelRules()  # noqa: RUF009 - frozen
+
+    @property
+    def targets(self) -> Targets:
+        """What the answer pass is to predict."""
+        return Targets(self.labels, self.weights, self.segments)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""

@@ -23,7 +23,8 @@ from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
 from echopix_cli.training.data import Batch, SceneBatches
-from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, accuracy, losses, total_loss
+from echopix_cli.training.forward import accuracy
+from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, losses, total_loss
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
 from echopix_cli.weights.checkpoint import save_model

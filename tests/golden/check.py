@@ -20,7 +20,8 @@ from torch import Tensor
 
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.values import TrainingOutput
+from echopix_cli.training.data import Targets
+from echopix_cli.training.forward import answer_pass
 from echopix_cli.weights.checkpoint import load_model
 
 ABSOLUTE = 1e-4
@@ -70,7 +71,7 @@ def load(folder: Path, env: dict[str, str], device: torch.device) -> EchoingPixe
         overrides["retain_token"] = env["RETAIN_TOKEN"].lower()
     if "SOFTMAX" in env:
         overrides["sieve_softmax"] = env["SOFTMAX"].lower()
-    return load_model(folder, dtype=torch.float32, device=device, text_overrides=overrides).eval()
+    return load_model(folder, dtype=torch.float32, device=device, text_overrides=overrides)
 
 
 def check_case(folder: Path, model: EchoingPixelsForConditionalGeneration) -> Iterator[Row]:
@@ -82,14 +83,15 @@ def check_case(folder: Path, model: EchoingPixelsForConditionalGeneration) -> It
         for name, value in load_file(folder / "inputs.safetensors").items()
     }
     expected = load_file(folder / "expected.safetensors")
-    name, budget, thinker = folder.name, float(case["compression_ratio"]), model.thinker
+    name, budget = folder.name, float(case["compression_ratio"])
     if "labels" in expected:
         model.zero_grad()
-        output = thinker(model.prompt(**inputs), expected["labels"].to(device), budget)
-        assert isinstance(output, TrainingOutput)
-        output.loss.backward()
-        yield close(name, "loss", output.loss.detach().reshape(1), expected["loss"])
+        targets = Targets(expected["labels"].to(device))
+        answered = answer_pass(model.train(), model.prompt(**inputs), targets, budget)
+        answered.loss.backward()
+        yield close(name, "loss", answered.loss.detach().reshape(1), expected["loss"])
         yield from check_gradients(name, model, expected)
+    model.eval()
     with torch.inference_mode():
         yield from check_inference(name, model, inputs, expected, budget)
 

@@ -15,18 +15,9 @@ from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import sample_times
 from echopix_cli.training import tiny
-from echopix_cli.training.data import SceneBatches, collate, make_example
-from echopix_cli.training.losses import (
-    AttentionTeacher,
-    _by_sense,
-    answer_pass,
-    encode,
-    hide_bands,
-    joint_layer,
-    pointing,
-    separate,
-    towards,
-)
+from echopix_cli.training.data import SceneBatches, Targets, collate, make_example
+from echopix_cli.training.forward import answer_pass, encode, hide_bands, joint_layer, packed_attention_mask
+from echopix_cli.training.losses import AttentionTeacher, balanced_by_modality, kl_to_target, pointing
 
 
 def even_attention(processor: Processor) -> EchoingPixelsForConditionalGeneration:
@@ -46,19 +37,19 @@ def heard_script() -> scenes.Script:
 def test_scores_are_drawn_towards_a_target() -> None:
     pool = torch.tensor([[False, True, True, True, True]])
     evidence = torch.tensor([[False, True, True, False, False]])
-    right = towards(torch.tensor([[9.0, 20.0, 20.0, 0.0, 0.0]]), evidence, pool)
-    even = towards(torch.zeros(1, 5), evidence, pool)
-    wrong = towards(torch.tensor([[9.0, 0.0, 0.0, 20.0, 20.0]]), evidence, pool)
+    right = kl_to_target(torch.tensor([[9.0, 20.0, 20.0, 0.0, 0.0]]), evidence, pool)
+    even = kl_to_target(torch.zeros(1, 5), evidence, pool)
+    wrong = kl_to_target(torch.tensor([[9.0, 0.0, 0.0, 20.0, 20.0]]), evidence, pool)
     assert float(right) == pytest.approx(0.0, abs=1e-6)
     assert float(even) == pytest.approx(np.log(2), abs=1e-6)
     assert wrong > 10
-    assert float(towards(torch.zeros(1, 5), torch.zeros_like(evidence), pool)) == 0.0
+    assert float(kl_to_target(torch.zeros(1, 5), torch.zeros_like(evidence), pool)) == 0.0
 
 
 def test_evidence_of_two_senses_is_shared_between_them() -> None:
     evidence = torch.tensor([[True, True, True, True, False], [True, True, False, False, False], [False] * 5])
     audio = torch.tensor([[False, False, False, True, True]] * 3)
-    shares = _by_sense(evidence, audio)
+    shares = balanced_by_modality(evidence, audio)
     assert shares[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1.0, 0.0])
     assert shares[1].tolist() == pytest.approx([0.5, 0.5, 0.0, 0.0, 0.0])
     assert shares[2].tolist() == [0.0] * 5
@@ -78,15 +69,37 @@ def test_packed_questions_are_answered_as_if_asked_alone(processor: Processor) -
         assert len(batch.input_ids) == (1 if pack else len(script.items))
         with torch.inference_mode():
             prompt, _ = encode(model, batch)
-            done = answer_pass(model, prompt, batch, None)
+            done = answer_pass(model, prompt, batch.targets, None)
             pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
             assert batch.evidence.shape == (len(script.items), pool.shape[1])
             aim = pointing(model, batch, done, pool)
-        results.append((done.logits, done.target[done.target != IGNORE], aim))
+        results.append((done.logits, done.labels[done.labels != IGNORE], aim))
     (packed, labels, aimed), (alone, same, aim) = results
     assert labels.tolist() == same.tolist()
     assert torch.allclose(packed, alone, atol=2e-5)
     assert float(aimed) == pytest.approx(float(aim), abs=1e-5)
+
+
+def test_every_family_weighs_the_same_and_without_weights_every_token(processor: Processor) -> None:
+    """On scenes the loss is the mean over families of their tokens' mean; the mean over tokens is the authors' loss."""
+    model = tiny.build_model(processor.config, seed=2)
+    script = next(s for n in range(40) if len((s := scenes.make_script("val", n, "heard")).items) > 2)
+    batch = collate([make_example(script, script.items, processor, sample_times(8.0), 56)], processor)
+    with torch.inference_mode():
+        prompt, _ = encode(model, batch)
+        weighted = answer_pass(model, prompt, batch.targets, 0.3)
+        plain = answer_pass(model, prompt, Targets(batch.labels), 0.3)
+    assert torch.equal(weighted.logits, plain.logits)
+    tokens = torch.nn.functional.cross_entropy(
+        plain.logits, plain.labels[plain.labels != IGNORE], reduction="none"
+    ).split((batch.labels != IGNORE).sum(dim=1).tolist())
+    assert float(weighted.loss) != pytest.approx(float(plain.loss), rel=1e-4), "families of one size tell nothing"
+    assert float(plain.loss) == pytest.approx(float(torch.cat(tokens).mean()), rel=1e-6)
+    families: dict[str, list[torch.Tensor]] = {}
+    for (name,), own in zip(batch.families, tokens, strict=True):
+        families.setdefault(name, []).append(own)
+    expected = np.mean([float(torch.cat(own).mean()) for own in families.values()])
+    assert float(weighted.loss) == pytest.approx(expected, rel=1e-6)
 
 
 def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Processor) -> None:
@@ -97,7 +110,7 @@ def test_pointing_measures_the_share_of_attention_on_the_evidence(processor: Pro
     pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
-        done = answer_pass(model, prompt, batch, None)
+        done = answer_pass(model, prompt, batch.targets, None)
         aim = pointing(model, batch, done, pool)
     shares = (batch.evidence & pool).sum(dim=1) / pool.sum()
     assert 0 < float(shares.min()) < float(shares.max()) < 1
@@ -121,7 +134,7 @@ def test_of_evidence_in_both_senses_the_sound_is_pointed_at(processor: Processor
     pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders))
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
-        done = answer_pass(model, prompt, batch, None)
+        done = answer_pass(model, prompt, batch.targets, None)
         aim = pointing(model, batch, done, pool)
     sound = batch.evidence & (batch.input_ids == special.audio)
     picture = batch.evidence & (batch.input_ids == special.video)
@@ -138,7 +151,7 @@ def test_through_the_sieve_the_answering_row_points_at_what_evidence_was_kept(pr
     pool = torch.isin(batch.input_ids, torch.tensor(model.thinker.special.placeholders))
     with torch.inference_mode():
         prompt, _ = encode(model, batch)
-        done = answer_pass(model, prompt, batch, 0.2)
+        done = answer_pass(model, prompt, batch.targets, 0.2)
         aim = pointing(model, batch, done, pool)
         model.thinker.model.layers[joint_layer(model)].self_attn.q_proj.bias += 1.0  # no longer even
         moved = pointing(model, batch, done, pool)
@@ -167,7 +180,7 @@ def test_no_row_of_a_mask_is_empty() -> None:
         [False, False, True, True],
     ]
     assert torch.equal(mask[1, 0], torch.ones(4, 4, dtype=torch.bool).tril())
-    apart = separate(torch.tensor([[-1, -1, 0, 0, 1, 1, 2], [0, 0, 0, 1, 2, 2, 2]]))
+    apart = packed_attention_mask(torch.tensor([[-1, -1, 0, 0, 1, 1, 2], [0, 0, 0, 1, 2, 2, 2]]))
     assert apart is not None
     assert bool(apart[0].any(dim=-1).all())
     assert apart[1].tolist() == [[0, 0, 0, 0, 0, 0, 2], [0, 0, 0, 0, 1, 1, 1]]
@@ -193,7 +206,7 @@ def test_no_attention_of_the_sieve_stage_is_empty(
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
     try:
         prompt, _ = encode(model, batch)
-        answer_pass(model, prompt, batch, 0.3).loss.backward()
+        answer_pass(model, prompt, batch.targets, 0.3).loss.backward()
     finally:
         model.config.text.sieve_view = "whole"
     assert len(masks) >= 2 + 3  # CS2's layers and the decoder's
@@ -206,7 +219,7 @@ def test_the_loss_is_single_precision_under_autocast(processor: Processor) -> No
     batch = SceneBatches(processor, "train", 1, ("order",), 4, questions=3)[0]
     with torch.autocast("cpu", torch.bfloat16):
         prompt, _ = encode(model, batch)
-        assert answer_pass(model, prompt, batch, 0.3).loss.dtype == torch.float32
+        assert answer_pass(model, prompt, batch.targets, 0.3).loss.dtype == torch.float32
 
 
 def test_clips_of_one_size_are_encoded_as_each_alone(processor: Processor) -> None:
