@@ -16,15 +16,16 @@ _BEGAN = time.monotonic() - time.process_time()
 
 __version__ = "0.1.0"
 
-__all__ = ["Answer", "EchopixError", "Engine", "ExitCode", "__version__"]
+__all__ = ["Answer", "AskOptions", "EchopixError", "Engine", "ExitCode", "__version__"]
 
 if TYPE_CHECKING:
-    from echopix_cli.engine import Engine
+    from echopix_cli.engine import AskOptions, Engine
     from echopix_cli.errors import EchopixError, ExitCode
     from echopix_cli.results import Answer
 
 _HOMES = {
     "Answer": "echopix_cli.results",
+    "AskOptions": "echopix_cli.engine",
     "EchopixError": "echopix_cli.errors",
     "Engine": "echopix_cli.engine",
     "ExitCode": "echopix_cli.errors",

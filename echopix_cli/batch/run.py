@@ -12,14 +12,15 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from echopix_cli.batch.journal import FileFacts, Journal
 from echopix_cli.batch.tasks import Task
 from echopix_cli.batch.workers import Workers
-from echopix_cli.decoding.worker import Decoded, Worker
-from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
-from echopix_cli.engine.features import Slot
+from echopix_cli.decoding.worker import Worker
+from echopix_cli.engine import AskOptions, Encoded, Engine
+from echopix_cli.engine.features import Fetched
 from echopix_cli.errors import EchopixError, MediaError, bare, described
 from echopix_cli.files import WHOLE, Look, look_at, sha256_of, whole_identity
 from echopix_cli.media import DecodePlan
@@ -35,9 +36,7 @@ class Settings:
     """What holds for every task: a plan from :meth:`Engine.plan`, and how answers are made."""
 
     plan: DecodePlan
-    budget: float | None = None
-    options: GenerationOptions = field(default_factory=GenerationOptions)
-    sieve: SieveOptions = field(default_factory=SieveOptions)
+    asking: AskOptions = field(default_factory=AskOptions)
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,11 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A group after its file was looked at: what is left to ask, and the clip, its features kept from an earlier time,
-    or why there is neither. The clip's features are to be kept in ``slot``."""
+    """A group after its file was looked at: what is left to ask, and the file's content, or why there is none."""
 
     file: FileFacts | None
     open: tuple[tuple[Task, str | None], ...]
-    decoded: Decoded | None = None
-    slot: Slot | None = None
-    kept: Encoded | None = None
+    fetched: Fetched | None = None
     error: EchopixError | None = None
 
 
@@ -204,14 +200,10 @@ class Batch:
                     left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
                     if not left:
                         return _Prepared(file, ())
-                    plan = self._plan(group)
-                    slot = self._slot(worker, group.media, plan, file)
-                    if slot and self.engine.features and (kept := self.engine.features.find(slot)):
-                        prepared = _Prepared(file, left, kept=kept)
-                    else:
-                        prepared = _Prepared(file, left, worker.decode(group.media, plan), slot)
+                    identity = partial(_identity, worker, group.media, file)
+                    fetched = self.engine.fetch(group.media, self._plan(group), worker.decode, identity)
                     _require_same(group.media, look)  # or an answer about one content would get another one's key
-                    return prepared
+                    return _Prepared(file, left, fetched)
             except _Changed:
                 error = MediaError(
                     f"{shown(group.media)} changed while it was read", "run again when nothing writes to it any more"
@@ -237,13 +229,6 @@ class Batch:
             _require_same(media, look)
         self._files[media, look] = known
         return known, look
-
-    def _slot(self, worker: Worker, media: str, plan: DecodePlan, file: FileFacts) -> Slot | None:
-        """Where the features of these bytes are kept; None where nothing is."""
-        if self.engine.features is None:
-            return None
-        identity = whole_identity(file.sha256) if file.size <= WHOLE else worker.identity(media)
-        return self.engine.features.slot(media, plan, identity)
 
     def _plan(self, group: _Group) -> DecodePlan:
         plan = self.settings.plan
@@ -279,20 +264,18 @@ class Batch:
             self.sink(Outcome(task, key, prepared.file, answer, error))
 
     def _encode(self, prepared: _Prepared) -> Encoded:
+        assert prepared.fetched is not None
         with _nothing_unexpected():
-            if prepared.kept is not None:
-                return self.engine.restore(prepared.kept)
-            assert prepared.decoded is not None
-            return self.engine.encode(prepared.decoded.clip, prepared.decoded.seconds, prepared.slot)
+            return self.engine.encode(prepared.fetched)
 
     def _answer(self, encoded: Encoded, task: Task) -> Answer | None:
         """One answer; None when it was to be dropped."""
-        own = self.settings
-        budget = own.budget if task.budget is None else task.budget
+        own = self.settings.asking
+        asking = own if task.budget is None else replace(own, budget=task.budget)
         with _nothing_unexpected():
             if task.choices:
-                return self.engine.decide(encoded, task.question, task.choices, budget, own.options, own.sieve)
-            for event in self.engine.stream(encoded, task.question, budget, own.options, own.sieve):
+                return self.engine.decide(encoded, task.question, task.choices, asking)
+            for event in self.engine.stream(encoded, task.question, asking):
                 if isinstance(event, Answer):
                     return event
                 if self.stop():
@@ -308,8 +291,8 @@ class Batch:
         return {
             "model": [facts.name, weights_of(self.engine), facts.dtype, facts.quantization],
             "plan": plan,
-            "options": asdict(self.settings.options),
-            "sieve": asdict(self.settings.sieve),
+            "options": asdict(self.settings.asking.generation),
+            "sieve": asdict(self.settings.asking.sieve),
         }
 
     def _key(self, sha256: str, task: Task) -> str:
@@ -320,12 +303,17 @@ class Batch:
             "media": sha256,
             "question": task.question,
             "choices": task.choices,
-            "budget": own.budget if task.budget is None else task.budget,
+            "budget": own.asking.budget if task.budget is None else task.budget,
             "start": own.plan.start if task.start is None else task.start,
             "end": own.plan.end if task.end is None else task.end,
         }
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _identity(worker: Worker, media: str, file: FileFacts) -> str:
+    """As :func:`~echopix_cli.files.identity_of`, of a file whose bytes are known."""
+    return whole_identity(file.sha256) if file.size <= WHOLE else worker.identity(media)
 
 
 def weights_of(engine: Engine) -> str | None:

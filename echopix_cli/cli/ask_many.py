@@ -116,11 +116,10 @@ def ask_many(run: opt.Run, many: Many) -> None:
             with run.output.progress(f"reading {many.output}"):
                 journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
-        engine = run.engine()
-        run.keep_features(engine)
+        engine = run.engine(keeps=True)
         from echopix_cli.batch.run import Batch, Settings
 
-        settings = Settings(run.plan(engine), run["budget"], run.generation(), run.sieve(engine))
+        settings = Settings(run.plan(engine), run.asking(engine))
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
         report = _Report(run, many, tasks, tally, journal)
@@ -206,7 +205,7 @@ class _Report:
 
     def _say_notices(self, media: str, answer: Answer) -> None:
         """What was not seen or heard of a file, whatever is shown of its answers; each once."""
-        from echopix_cli.engine.engine import DEMONSTRATION
+        from echopix_cli.engine.answers import DEMONSTRATION
 
         self.unkept.update(name for name, _ in unkept(answer))
         for notice in answer.notices:

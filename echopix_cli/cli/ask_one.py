@@ -14,7 +14,7 @@ from echopix_cli.cli.waiting import Waited, since_start
 from echopix_cli.media import require_file
 
 if TYPE_CHECKING:
-    from echopix_cli.engine import Encoded, Engine, SieveOptions
+    from echopix_cli.engine import AskOptions, Encoded, Engine
     from echopix_cli.results import Answer
 
 
@@ -34,10 +34,9 @@ def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[st
         DeviceError: memory does not suffice.
     """
     require_file(path)  # before the model is loaded for nothing
-    engine = run.engine([path])
+    engine = run.engine([path], keeps=True)
     started = since_start()
-    run.keep_features(engine)
-    plan, wanted = run.plan(engine), run.sieve(engine)
+    plan, asking = run.plan(engine), run.asking(engine)
     if said := run.sampling_words(path, plan):
         run.output.notice(f"{path}: {said}")
     with run.output.progress(f"reading {path}"):
@@ -47,7 +46,7 @@ def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[st
         run.describe(path, encoded.info)
     for notice in encoded.notices:
         run.output.warn(f"{path}: {notice}")
-    _Asking(run, engine, encoded, wanted, choices, form).ask(questions, waited)
+    _Asking(run, engine, encoded, asking, choices, form).ask(questions, waited)
 
 
 class _Asking:
@@ -58,11 +57,11 @@ class _Asking:
         run: opt.Run,
         engine: Engine,
         encoded: Encoded,
-        sieve: SieveOptions,
+        asking: AskOptions,
         choices: tuple[str, ...],
         form: str,
     ) -> None:
-        self.run, self.engine, self.encoded, self.sieve, self.choices = run, engine, encoded, sieve, choices
+        self.run, self.engine, self.encoded, self.asking, self.choices = run, engine, encoded, asking, choices
         self.records = None if form == "text" else Records(run.output, form)
         self.live = self.records is None and run.output.answers_on_terminal
 
@@ -92,15 +91,13 @@ class _Asking:
         """One answer; as text, it is on stdout when this returns: ``head`` first, then pieces as they come."""
         from echopix_cli.results import Answer
 
-        output, run, engine = self.run.output, self.run, self.engine
+        output, engine = self.run.output, self.engine
         first = None
         with output.progress("answering"):
             if self.choices:
-                answer = engine.decide(
-                    self.encoded, question, self.choices, run["budget"], run.generation(), self.sieve
-                )
+                answer = engine.decide(self.encoded, question, self.choices, self.asking)
             else:
-                events = engine.stream(self.encoded, question, run["budget"], run.generation(), self.sieve)
+                events = engine.stream(self.encoded, question, self.asking)
                 if self.live:
                     first = next(events)
                 else:

@@ -20,7 +20,7 @@ from echopix_cli.settings import SETTINGS, Resolved, parse_budget, resolve, unkn
 from echopix_cli.times import clock
 
 if TYPE_CHECKING:
-    from echopix_cli.engine import Engine, GenerationOptions, SieveOptions, Workload
+    from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
     from echopix_cli.media import DecodePlan, Limits, MediaInfo
 
 _SETTING = {setting.name: setting for setting in SETTINGS}
@@ -159,28 +159,29 @@ class Run:
             return self
         return replace(self, settings={**self.settings, name: Resolved(value, "default")})
 
-    def engine(self, media: Sequence[str] = (), budget: float | None = None) -> Engine:
+    def engine(self, media: Sequence[str] = (), budget: float | None = None, keeps: bool = False) -> Engine:
         """Load the model, unless it is known beforehand that it and its work do not fit.
 
         Args:
             media: files that will be asked about; without any, as much is expected as the plan allows.
             budget: the largest that will be used; None for the setting's.
+            keeps: whether features of media files are kept on the disk and found there, unless that is switched off.
         """
-        engine = self._engine(media, budget)
+        engine = self._engine(media, budget, keeps)
         if engine.source.demonstration:
-            from echopix_cli.engine.engine import DEMONSTRATION
+            from echopix_cli.engine.answers import DEMONSTRATION
 
             self.output.warn(DEMONSTRATION)
         return engine
 
-    def _engine(self, media: Sequence[str], budget: float | None) -> Engine:
+    def _engine(self, media: Sequence[str], budget: float | None, keeps: bool) -> Engine:
         with self.output.progress("loading the model") as say:
             from huggingface_hub import constants
 
             from echopix_cli.weights.registry import NotHere
 
             try:
-                return self._load(say, media, budget)
+                return self._load(say, media, budget, keeps)
             except NotHere as absent:
                 if constants.HF_HUB_OFFLINE:
                     raise
@@ -189,9 +190,9 @@ class Run:
 
         fetch(self.output, model)
         with self.output.progress("loading the model") as say:
-            return self._load(say, media, budget)
+            return self._load(say, media, budget, keeps)
 
-    def _load(self, say: Callable[[str], None], media: Sequence[str], budget: float | None) -> Engine:
+    def _load(self, say: Callable[[str], None], media: Sequence[str], budget: float | None, keeps: bool) -> Engine:
         with _importing():
             from echopix_cli.decoding.nursery import warm_up
 
@@ -199,6 +200,11 @@ class Run:
             from echopix_cli.cli.download import Quantizing
             from echopix_cli.engine import Engine
 
+        shelf = None
+        if keeps and self["cache"] and self["cache_size"]:
+            from echopix_cli.shelf import feature_shelf
+
+            shelf = feature_shelf(Path(self["cache_dir"]), self["cache_size"])
         return Engine.load(
             self["model"],
             self["device"],
@@ -207,6 +213,8 @@ class Run:
             keep_source=self["keep_source"],
             workload=self.workload(media, budget),
             watcher=Quantizing(self.output, say),
+            shelf=shelf,
+            notice=self.output.notice if self["verbose"] else _unsaid,
         )
 
     def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
@@ -296,17 +304,17 @@ class Run:
         options = GenerationOptions(max_new_tokens=self["max_new_tokens"], temperature=self["temperature"])
         return options if self["system"] is None else replace(options, system=self["system"])
 
-    def sieve(self, engine: Engine) -> SieveOptions:
-        """What is to choose the tokens.
+    def asking(self, engine: Engine) -> AskOptions:
+        """How questions are answered.
 
         Raises:
             UsageError: the model has no such sieve.
         """
-        from echopix_cli.engine import SieveOptions
+        from echopix_cli.engine import AskOptions, SieveOptions
 
-        wanted = SieveOptions(self["sieve"], self["question_layer"], self["prefilter"])
-        engine.choose(wanted)  # now, and not once for every file
-        return wanted
+        sieve = SieveOptions(self["sieve"], self["question_layer"], self["prefilter"])
+        engine.choose(sieve)  # now, and not once for every file
+        return AskOptions(self["budget"], self.generation(), sieve)
 
     def require_output(self, other: object, ways: str = "--json") -> None:
         """Refuse ``--quiet`` where the table is all that there would be.
@@ -320,16 +328,6 @@ class Run:
         """
         if self["quiet"] and not other:
             raise UsageError("--quiet leaves nothing to print", f"add {ways}, or leave --quiet out")
-
-    def keep_features(self, engine: Engine) -> None:
-        """Let an engine keep features of media files on the disk and find them there, unless that is switched off."""
-        if not (self["cache"] and self["cache_size"]):
-            return
-        from echopix_cli.engine.features import open_features
-        from echopix_cli.shelf import feature_shelf
-
-        notice = self.output.notice if self["verbose"] else _unsaid
-        open_features(engine, feature_shelf(Path(self["cache_dir"]), self["cache_size"]), notice)
 
     def describe(self, path: str, info: MediaInfo) -> None:
         """What was found in a file, for ``--verbose``."""

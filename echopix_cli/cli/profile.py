@@ -83,7 +83,8 @@ def profile(
 
         run.describe(media, probe(media, run.limits()))
     engine = run.engine([media], budget=1.0)
-    wanted = run.sieve(engine)
+    asking = run.asking(engine)
+    greedy = replace(asking.generation, temperature=0.0)  # or answers would differ by chance
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
         from echopix_cli.measure.profiling import profile as measure
 
@@ -95,8 +96,7 @@ def profile(
             asked,
             repeat=repeat,
             warmup=warmup,
-            options=replace(run.generation(), temperature=0.0),  # or answers would differ by chance
-            sieve=wanted,
+            options=replace(asking, generation=greedy),
             watch=lambda done, of: say(f"measuring, {done} of {of} rounds done"),
         )
     if json:

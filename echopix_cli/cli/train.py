@@ -146,7 +146,7 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    from echopix_cli.engine.engine import choose_device, memory_errors
+    from echopix_cli.engine.loading import choose_device, memory_errors
     from echopix_cli.training.curves import draw_curves
     from echopix_cli.training.loop import Trainer
     from echopix_cli.training.start import begin

@@ -1,7 +1,17 @@
 """The engine room: one loaded model, clips in, answers out."""
 
-from echopix_cli.engine.engine import Encoded, Engine, GenerationOptions, TextPiece
+from echopix_cli.engine.encoded import Encoded
+from echopix_cli.engine.engine import Engine, TextPiece
 from echopix_cli.engine.forecast import Workload
+from echopix_cli.engine.options import AskOptions, GenerationOptions
 from echopix_cli.engine.sieves import SieveOptions
 
-__all__ = ["Encoded", "Engine", "GenerationOptions", "SieveOptions", "TextPiece", "Workload"]
+__all__ = [
+    "AskOptions",
+    "Encoded",
+    "Engine",
+    "GenerationOptions",
+    "SieveOptions",
+    "TextPiece",
+    "Workload",
+]

@@ -48,7 +48,7 @@ class ClipEncoder:
     """
 
     def __init__(self, thinker: EchoingPixelsThinker, rules: PixelRules, clock: Clock) -> None:
-        self._thinker, self._rules, self._clock, self._device = thinker, rules, clock, clock.device
+        self.thinker, self._rules, self._clock, self._device = thinker, rules, clock, clock.device
         self._frames: Pixels | None = None
         self._seen: Tensor | None = None
         self._encoded = 0
@@ -60,7 +60,7 @@ class ClipEncoder:
         """Encode a whole sound, 16 kHz (n,)."""
         with self._clock.stage("audio"):
             mel, self._rows = hear(waveform)
-            self._heard = None if mel is None else encode_sound(self._thinker, mel, self._device)
+            self._heard = None if mel is None else encode_sound(self.thinker, mel, self._device)
             self._waveform = waveform
 
     def look(self, frames: Pixels, ready: int) -> None:
@@ -83,9 +83,9 @@ class ClipEncoder:
         per_step = grid[1] * grid[2] // self._rules.merge_size**2
         if self._seen is None:
             count = -(-len(frames) // depth) * per_step
-            self._seen = _features(self._thinker, count, self._thinker.visual.dtype, self._device)
+            self._seen = _features(self.thinker, count, self.thinker.visual.dtype, self._device)
         first = begin // depth * per_step
-        rows = self._thinker.encode_pixels(pixels, torch.tensor([grid], device=self._device))
+        rows = self.thinker.encode_pixels(pixels, torch.tensor([grid], device=self._device))
         self._seen[first : first + len(rows)] = rows
         self._encoded = end
 

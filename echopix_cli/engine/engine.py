@@ -2,63 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from echopix_cli.decoding.worker import Decoded
+from echopix_cli.engine.answers import answer_of, count
 from echopix_cli.engine.choices import LETTERS, letter_ids, posed
-from echopix_cli.engine.encoded import Encoded as Encoded
-from echopix_cli.engine.encoded import sampling_of
+from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
+from echopix_cli.engine.features import FeatureCache, Fetched, open_features
 from echopix_cli.engine.forecast import Forecast, Workload
-from echopix_cli.engine.loading import ADVICE, is_out_of_memory, locate
-from echopix_cli.engine.loading import choose_device as choose_device
-from echopix_cli.engine.loading import memory_errors as memory_errors
-from echopix_cli.engine.meters import Clock, larger, read_peaks, reset_peaks
+from echopix_cli.engine.loading import ADVICE, choose_device, is_out_of_memory, locate, memory_errors
+from echopix_cli.engine.meters import Clock, read_peaks, reset_peaks
+from echopix_cli.engine.options import AskOptions
+from echopix_cli.engine.posing import Posed, Sift
+from echopix_cli.engine.reading import finished, on_device
 from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
 from echopix_cli.engine.streaming import TextStream
-from echopix_cli.errors import EchopixError, MediaError, ModelError, UsageError, described
+from echopix_cli.errors import EchopixError, ModelError, described
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.finite import require_finite
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
 from echopix_cli.model.stepping import FixedCache
-from echopix_cli.model.values import Prompt, Sieved
-from echopix_cli.results import (
-    Answer,
-    AudioStatus,
-    Choice,
-    ModalityTokens,
-    ModelFacts,
-    StageTimes,
-    TokenCounts,
-)
-from echopix_cli.times import clock
+from echopix_cli.model.values import Prompt
+from echopix_cli.results import Answer, Choice, ModelFacts
+from echopix_cli.shelf import Shelf
 from echopix_cli.weights.checkpoint import load_model, read_config
 from echopix_cli.weights.copies import Watcher, folder_revision
 from echopix_cli.weights.quantize import check_modules, parameter_count
 from echopix_cli.weights.registry import ModelSource
 
-if TYPE_CHECKING:
-    from echopix_cli.engine.features import FeatureCache, Slot
-
-DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
-TOO_SHORT = "the sound is shorter than one token (about 30 ms) and was not used"
 NO_ROOM = "the weights do not fit: try --quantize nf4, --dtype bfloat16 or --device cpu"
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How an answer is made: longest length in tokens, temperature (0 is greedy), its seed, system prompt."""
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    seed: int | None = None
-    system: str = DEFAULT_SYSTEM
 
 
 @dataclass(frozen=True)
@@ -68,21 +47,11 @@ class TextPiece:
     text: str
 
 
-@dataclass(frozen=True)
-class _Sift:
-    """A prompt and what its sieve kept, with the budget and the sieve that were meant."""
-
-    budget: float
-    choice: SieveChoice
-    prompt: Prompt
-    sieved: Sieved
-
-
 class Engine:
     """One loaded model on one device.
 
-    ``encode`` runs the towers once per clip; ``stream`` answers one question about an encoded clip. With ``features``
-    (from :func:`~.features.open_features`), ``read`` looks there first and keeps there what the towers made.
+    ``encode`` runs the towers once per clip; ``stream`` answers one question about an encoded clip. With ``features``,
+    ``read`` looks there first and keeps there what the towers made.
     """
 
     def __init__(
@@ -94,6 +63,7 @@ class Engine:
         chosen: str | None = None,
         forecast: Forecast | None = None,
         loaded_from: str | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -101,7 +71,7 @@ class Engine:
         self.load_seconds = load_seconds
         self.forecast = forecast
         self.loaded_from = loaded_from  # the folder's revision when it was read
-        self.features: FeatureCache | None = None
+        self.features = features
         self.advice = (forecast and forecast.advice) or ADVICE
         parameters = list(model.parameters())
         self.device = parameters[0].device
@@ -127,6 +97,8 @@ class Engine:
         keep_source: bool = True,
         workload: Workload | None = None,
         watcher: Watcher | None = None,
+        shelf: Shelf | None = None,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> Engine:
         """Load a model by name or path; ``auto`` chooses one by the device's free memory.
 
@@ -139,6 +111,8 @@ class Engine:
             keep_source: whether a full-precision download stays once a copy of it is there.
             workload: the most that will be asked at once, to know beforehand whether it fits.
             watcher: is told what happens while a copy is made.
+            shelf: where features of media files are kept and found; None keeps nothing.
+            notice: is told why something is not kept there.
 
         Raises:
             ModelError: no such model, or files missing, damaged or of another kind.
@@ -165,7 +139,10 @@ class Engine:
                 # A folder from anywhere can be wrong in more ways than can be listed.
                 what = described(error)
                 raise ModelError(f"{folder} holds no usable model: {what}") from error
-        return cls(loaded, processor, found.source, clock.seconds["load"], found.chosen, found.forecast, revision)
+        seconds, cache = clock.seconds["load"], None
+        if shelf is not None:
+            cache = open_features(shelf, loaded, processor.rules, folder, revision, notice)
+        return cls(loaded, processor, found.source, seconds, found.chosen, found.forecast, revision, cache)
 
     @property
     def sieves(self) -> tuple[str, ...]:
@@ -203,83 +180,59 @@ class Engine:
         """
         reset_peaks(self.device)
         clock = Clock(self.device)
-        with clock.stage("decode"), memory_errors(self.device, self.advice):
-            slot = self.features.slot(path, plan) if self.features else None
-            kept = self.features.find(slot) if self.features and slot else None
-        if kept is not None:
-            return self._restore(kept, clock)
-        encoder = ClipEncoder(self.model.thinker, self.processor.rules, clock)
         with memory_errors(self.device, self.advice):
-            clip = decode_beside(encoder, path, plan, clock)
-        return self._encode(clip, clock, slot if slot and slot.holds() else None, encoder)
+            with clock.stage("decode"):
+                entry = self.features.entry(path, plan) if self.features else None
+                kept = entry.find() if entry else None
+            if kept is not None:
+                return on_device(self.model.thinker, kept, clock)
+            encoder = ClipEncoder(self.model.thinker, self.processor.rules, clock)
+            return finished(encoder, decode_beside(encoder, path, plan, clock), clock, entry)
 
-    def encode(self, clip: Clip, decode_seconds: float = 0.0, slot: Slot | None = None) -> Encoded:
-        """Towers over a decoded clip, once for all questions about it.
+    def fetch(
+        self,
+        path: str,
+        plan: DecodePlan,
+        decode: Callable[[str, DecodePlan], Decoded],
+        identity: Callable[[], str] | None = None,
+    ) -> Fetched:
+        """The part of :meth:`read` before the device, in any thread: features kept earlier, or a decoded clip.
 
         Args:
-            clip: from the media room.
-            decode_seconds: what decoding it took, wherever that was done.
-            slot: of the cache, where the features are to be kept.
+            path: of the file.
+            plan: from :meth:`plan`.
+            decode: reads the file where nothing is kept of it.
+            identity: as :func:`~echopix_cli.files.identity_of`; asked only where features are kept.
+
+        Raises:
+            MediaError: as ``decode`` and ``identity`` do.
+        """
+        entry = self.features.entry(path, plan, identity() if identity else None) if self.features else None
+        if entry and (kept := entry.find()):
+            return Fetched(kept, entry, kept.seconds["decode"])
+        decoded = decode(path, plan)
+        return Fetched(decoded.clip, entry, decoded.seconds)
+
+    def encode(self, what: Clip | Fetched) -> Encoded:
+        """Towers over a decoded clip, once for all questions about it; or its features brought to the device.
 
         Raises:
             MediaError: it holds neither a picture nor a sound long enough for one token.
             DeviceError: out of memory.
         """
+        fetched = what if isinstance(what, Fetched) else Fetched(what)
         reset_peaks(self.device)
         clock = Clock(self.device)
-        clock.seconds["decode"] = decode_seconds
-        return self._encode(clip, clock, slot)
-
-    def restore(self, kept: Encoded) -> Encoded:
-        """What :meth:`~.features.FeatureCache.find` found, brought to the device.
-
-        Raises:
-            DeviceError: out of memory.
-        """
-        reset_peaks(self.device)
-        clock = Clock(self.device)
-        clock.seconds["decode"] = kept.seconds["decode"]
-        return self._restore(kept, clock)
-
-    def _restore(self, kept: Encoded, clock: Clock) -> Encoded:
-        with clock.stage("decode"), memory_errors(self.device, self.advice):
-            video, audio = (None if part is None else part.to(self.device) for part in (kept.video, kept.audio))
-        seconds = {**clock.seconds, "vision": 0.0, "audio": 0.0}
-        return self._told(replace(kept, video=video, audio=audio, seconds=seconds, peaks=read_peaks(self.device)))
-
-    @torch.inference_mode()
-    def _encode(
-        self, clip: Clip, clock: Clock, slot: Slot | None = None, encoder: ClipEncoder | None = None
-    ) -> Encoded:
-        encoder = encoder or ClipEncoder(self.model.thinker, self.processor.rules, clock)
+        clock.seconds["decode"] = fetched.seconds
         with memory_errors(self.device, self.advice):
-            inputs, video, audio = encoder.finish(clip)
-        clock.seconds = {"vision": 0.0, "audio": 0.0, **clock.seconds}
-        status, notices = clip.audio_status, clip.notices
-        if clip.waveform is not None and not inputs.audio_rows:
-            if video is None:
-                raise MediaError(f"{clip.path} holds no picture, and {TOO_SHORT}", "give a longer clip or span")
-            status, notices = AudioStatus.UNDECODABLE, (*notices, TOO_SHORT)
-        peaks = read_peaks(self.device)
-        encoded = Encoded(
-            clip.path, clip.info, status, sampling_of(clip), notices, inputs, video, audio, clock.seconds, peaks
-        )
-        if self.features and slot:
-            with clock.stage("decode"), memory_errors(self.device, self.advice):
-                self.features.keep(slot, encoded)
-        return self._told(encoded)
+            if isinstance(fetched.content, Encoded):
+                return on_device(self.model.thinker, fetched.content, clock)
+            encoder = ClipEncoder(self.model.thinker, self.processor.rules, clock)
+            return finished(encoder, fetched.content, clock, fetched.entry)
 
-    def _told(self, encoded: Encoded) -> Encoded:
-        """With a notice when the picture spans more time than this model's positions reach."""
-        times = encoded.inputs.grid_times
-        context = self.model.config.text.max_position_embeddings / self.model.thinker.timeline.per_second
-        if not len(times) or times[-1] <= context:
-            return encoded
-        notice = (
-            f"the picture spans {clock(round(float(times[-1])))}, but this model can tell times apart up to "
-            f"{clock(round(context))} only; ask about a part with --start and --end"
-        )
-        return replace(encoded, notices=(*encoded.notices, notice))
+    def pose(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Posed:
+        """A question about an encoded clip, ready to be sieved in any number of ways."""
+        return Posed(self.model.thinker, self.place(encoded, question, system))
 
     @torch.inference_mode()
     def place(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Prompt:
@@ -300,34 +253,30 @@ class Engine:
         self,
         encoded: Encoded,
         question: str,
-        budget: float | None = None,
-        options: GenerationOptions = GenerationOptions(),
-        sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
+        options: AskOptions = AskOptions(),  # noqa: B008 - frozen
     ) -> Iterator[TextPiece | Answer]:
         """Answer one question: pieces of text as they come, then exactly one :class:`Answer`.
 
         Args:
             encoded: from :meth:`encode` or :meth:`read`.
             question: in the user's words.
-            budget: fraction of audio-visual tokens kept, in (0, 1]; None takes the checkpoint's own.
-            options: of generation.
-            sieve: what chooses those tokens.
+            options: budget, sieve and generation.
 
         Raises:
             UsageError: an empty question, a budget outside (0, 1], or a sieve that this model has not.
             DeviceError: out of memory.
         """
         clock, shown, pieces = Clock(self.device), "", TextStream(self.processor.tokenizer.backend_tokenizer)
-        ids: list[int] = []
+        generation, ids = options.generation, list[int]()
         with memory_errors(self.device, self.advice):
-            sift = self._sift(clock, encoded, question, budget, options, sieve)
+            sift = self._sift(clock, encoded, question, options)
             tokens = generate(
                 self.model.thinker,
                 sift.sieved,
-                max_new_tokens=options.max_new_tokens,
+                max_new_tokens=generation.max_new_tokens,
                 stop_ids=self.processor.stop_ids,
-                temperature=options.temperature,
-                generator=None if options.seed is None else torch.Generator().manual_seed(options.seed),
+                temperature=generation.temperature,
+                generator=None if generation.seed is None else torch.Generator().manual_seed(generation.seed),
             )
             with clock.stage("prefill"):
                 following: Tensor | None = next(tokens)
@@ -344,16 +293,14 @@ class Engine:
         if text != shown:
             yield TextPiece(text[len(shown) :])
         finish = "stop" if ids[-1] in self.processor.stop_ids else "length"
-        yield self._answer(encoded, question, sift, text, finish, len(ids), clock.seconds)
+        yield self._answer(encoded, question, text, sift, len(ids), finish, clock)
 
     def decide(
         self,
         encoded: Encoded,
         question: str,
         choices: Sequence[str],
-        budget: float | None = None,
-        options: GenerationOptions = GenerationOptions(),
-        sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
+        options: AskOptions = AskOptions(),  # noqa: B008 - frozen
     ) -> Answer:
         """Answer a multiple-choice question by the likelihood of the options' letters: always one of them.
 
@@ -361,9 +308,7 @@ class Engine:
             encoded: from :meth:`encode` or :meth:`read`.
             question: in the user's words, without the options.
             choices: texts of the options, from :func:`~.choices.clean_choices`.
-            budget: as in :meth:`stream`.
-            options: of which only the system prompt matters.
-            sieve: what chooses the tokens.
+            options: budget and sieve; of generation only the system prompt matters.
 
         Raises:
             UsageError: as in :meth:`stream`.
@@ -373,7 +318,7 @@ class Engine:
         letters = letter_ids(self.processor, len(choices))
         clock = Clock(self.device)
         with memory_errors(self.device, self.advice):
-            sift = self._sift(clock, encoded, posed(question, choices), budget, options, sieve)
+            sift = self._sift(clock, encoded, posed(question, choices), options)
             with clock.stage("prefill"), torch.inference_mode():
                 cache = FixedCache(self.model.thinker.model, sift.sieved, 0)
                 thinker = self.model.thinker
@@ -382,97 +327,37 @@ class Engine:
         scored = tuple(map(Choice, LETTERS, choices, shares))
         best = max(scored, key=lambda choice: choice.probability)
         clock.seconds["generate"] = 0.0
-        answer = self._answer(encoded, question, sift, best.text, "choice", 1, clock.seconds)
-        return replace(answer, choices=scored)
-
-    def _sift(
-        self,
-        clock: Clock,
-        encoded: Encoded,
-        question: str,
-        budget: float | None,
-        options: GenerationOptions,
-        sieve: SieveOptions,
-    ) -> _Sift:
-        """The sieve over one prompt, on the clock."""
-        fraction = self.default_budget if budget is None else budget
-        if not 0.0 < fraction <= 1.0:
-            raise UsageError(f"budget {fraction:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
-        choice = self.choose(sieve, fraction)
-        reset_peaks(self.device)
-        with clock.stage("sieve"), torch.inference_mode():
-            prompt = self.place(encoded, question, options.system)
-            sieved = self.model.thinker.sieve(
-                prompt,
-                fraction,
-                selection=choice.selection,
-                generator=torch.Generator().manual_seed(sieve.seed),
-                first_layers=choice.first_layers,
-            )
-            require_finite(self.model.thinker, sieved.scores, "scores")
-        return _Sift(fraction, choice, prompt, sieved)
+        return replace(self._answer(encoded, question, best.text, sift, 1, "choice", clock), choices=scored)
 
     def ask(
         self,
         encoded: Encoded,
         question: str,
-        budget: float | None = None,
-        options: GenerationOptions = GenerationOptions(),
-        sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
+        options: AskOptions = AskOptions(),  # noqa: B008 - frozen
     ) -> Answer:
         """As :meth:`stream`, but the answer in one piece."""
-        *_, answer = self.stream(encoded, question, budget, options, sieve)
+        *_, answer = self.stream(encoded, question, options)
         assert isinstance(answer, Answer)
         return answer
 
+    def _sift(self, clock: Clock, encoded: Encoded, question: str, options: AskOptions) -> Sift:
+        """The sieve over one prompt, on the clock."""
+        reset_peaks(self.device)
+        with clock.stage("sieve"):
+            return self.pose(encoded, question, options.generation.system).sift(options)
+
     def _answer(
-        self,
-        encoded: Encoded,
-        question: str,
-        sift: _Sift,
-        text: str,
-        finish_reason: str,
-        generated: int,
-        seconds: dict[str, float],
+        self, encoded: Encoded, question: str, text: str, sift: Sift, generated: int, finish_reason: str, clock: Clock
     ) -> Answer:
-        before, choice = encoded.seconds, sift.choice
-        first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
-        notices = (*encoded.notices, *((DEMONSTRATION,) if self.source.demonstration else ()))
-        return Answer(
-            media=encoded.path,
-            question=question,
-            answer=text,
-            tokens=self._count(sift.prompt.input_ids[0], sift.sieved.kept[0], generated),
-            budget=sift.budget if choice.selection != "none" else 0.0,
-            sieve=choice.selection,
-            latency=StageTimes(
-                load=self.load_seconds,
-                decode=before["decode"],
-                vision=before["vision"],
-                audio=before["audio"],
-                sieve=seconds["sieve"],
-                prefill=seconds["prefill"],
-                first_token=first_token,
-                generate=seconds["generate"],
-                total=first_token + seconds["generate"],
-            ),
-            peak_memory=larger(encoded.peaks, read_peaks(self.device)),
-            model=self.facts,
-            audio=encoded.audio_status,
-            sampling=encoded.sampling,
+        return answer_of(
+            encoded,
+            question,
+            text,
+            sift,
+            tokens=count(sift, self.model.thinker.special, generated),
             finish_reason=finish_reason,
-            question_layer=choice.layer,
-            prefilter=choice.prefilter,
-            cached=encoded.cached,
-            notices=notices,
+            load_seconds=self.load_seconds,
+            seconds=clock.seconds,
+            peaks=read_peaks(self.device),
+            model=self.facts,
         )
-
-    def _count(self, ids: Tensor, kept: Tensor, generated: int) -> TokenCounts:
-        special = self.model.thinker.special
-
-        def rows(*tokens: int) -> ModalityTokens:
-            where = torch.isin(ids, torch.tensor(tokens, device=ids.device))
-            return ModalityTokens(int(where.sum()), int(where[kept].sum()))
-
-        video, audio = rows(special.video, special.image), rows(special.audio)
-        return TokenCounts(video, audio, text=len(ids) - video.total - audio.total, generated=generated)

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +28,14 @@ from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.loading import is_out_of_memory
 from echopix_cli.errors import EchopixError, described
 from echopix_cli.files import Look, identity_of, look_at
-from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
-from echopix_cli.model.processing import ClipInputs
+from echopix_cli.media import Clip, DecodePlan, MediaInfo, TrackInfo
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.processing import ClipInputs, PixelRules
 from echopix_cli.results import AudioStatus, PeakMemory, Sampling
 from echopix_cli.shelf import FEATURES, Shelf, TooLarge
 from echopix_cli.weights.checkpoint import read_tensors
 from echopix_cli.weights.copies import folder_revision
 from echopix_cli.weights.store import library_versions
-
-if TYPE_CHECKING:
-    from echopix_cli.engine.engine import Engine
 
 FORMAT = 2  # counted up whenever features, or how they are kept, come out differently
 _STATED = "echopix"  # the name under which an entry's digest and facts stand
@@ -46,23 +45,55 @@ _LIBRARIES = ("torch", "transformers", "av", "soundfile")  # whose versions may 
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Where the features of one file and plan are kept: the entry's name, and the file as it was looked at."""
+class Entry:
+    """The place in a cache for the features of one file and plan, and the file as it was looked at."""
 
+    cache: FeatureCache
     name: str
     path: str
     look: Look
 
-    def holds(self) -> bool:
-        """Whether the file still looks as it did: what was decoded since then belongs here."""
+    def find(self) -> Encoded | None:
+        """Features kept earlier, on the CPU, and the seconds that reading them took as ``decode``; or None."""
+        began = time.perf_counter()
+        content = self.cache.shelf.get(self.name)
+        if content is None:
+            return None
         try:
-            return look_at(self.path) == self.look
-        except OSError:
-            return False
+            found = _unpacked(content, self)
+        except Exception as error:  # a damaged header can be wrong in more ways than can be listed
+            if is_out_of_memory(error):
+                raise
+            self.cache.shelf.drop(self.name)
+            self.cache.notice(f"features kept of {self.path} are damaged and are made again: {described(error)}")
+            return None
+        found.seconds["decode"] = time.perf_counter() - began
+        return found
+
+    def keep(self, encoded: Encoded) -> None:
+        """Keep what the towers made, unless the file has changed since it was looked at."""
+        with suppress(OSError):
+            if look_at(self.path) == self.look:
+                self.cache.put(self.name, lambda: _packed(encoded, self.name))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file before the device has seen anything of it.
+
+    Attributes:
+        content: its decoded clip, or features kept earlier, on the CPU.
+        entry: where its features are to be kept; None keeps nothing.
+        seconds: that reading it took, wherever that was done.
+    """
+
+    content: Clip | Encoded
+    entry: Entry | None = None
+    seconds: float = 0.0
 
 
 class FeatureCache:
-    """Features of files, for one engine; from :func:`open_features`.
+    """Features of files, for one model; from :func:`open_features`.
 
     A disk that refuses costs no answer: ``notice`` is told once, and nothing more is kept.
 
@@ -76,7 +107,7 @@ class FeatureCache:
         self.shelf, self.model, self.notice = shelf, model, notice
         self._keeps = True
 
-    def slot(self, path: str, plan: DecodePlan, identity: str | None = None) -> Slot | None:
+    def entry(self, path: str, plan: DecodePlan, identity: str | None = None) -> Entry | None:
         """The place of a file's features; None where the file cannot be read, which decoding it explains.
 
         Args:
@@ -94,69 +125,67 @@ class FeatureCache:
         taken = {name: value for name, value in asdict(plan).items() if name != "limits"}
         key = json.dumps([self.model, identity, taken], sort_keys=True)
         name = hashlib.sha256(key.encode()).hexdigest() + FEATURES
-        return Slot(name, os.fsdecode(path), look)
+        return Entry(self, name, os.fsdecode(path), look)
 
-    def find(self, slot: Slot) -> Encoded | None:
-        """Features kept earlier, on the CPU, and the seconds that reading them took as ``decode``; or None."""
-        began = time.perf_counter()
-        content = self.shelf.get(slot.name)
-        if content is None:
-            return None
-        try:
-            found = _unpacked(content, slot)
-        except Exception as error:  # a damaged header can be wrong in more ways than can be listed
-            if is_out_of_memory(error):
-                raise
-            self.shelf.drop(slot.name)
-            self.notice(f"features kept of {slot.path} are damaged and are made again: {described(error)}")
-            return None
-        found.seconds["decode"] = time.perf_counter() - began
-        return found
-
-    def keep(self, slot: Slot, encoded: Encoded) -> None:
-        """Keep what the towers made."""
+    def put(self, name: str, pack: Callable[[], bytes]) -> None:
+        """Put an entry on the shelf, or say once why that is not possible."""
         if not self._keeps:
             return
         try:
-            self.shelf.put(slot.name, _packed(encoded, slot.name))
+            self.shelf.put(name, pack())
         except EchopixError as error:
             self._keeps = isinstance(error, TooLarge)
             self.notice(f"features are not kept: {error.message}")
 
 
-def open_features(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = lambda text: None) -> None:
-    """Let an engine keep features on a shelf, and find them there. Where the towers' weights cannot be told, it does
-    neither, and ``notice`` is told why."""
+def open_features(
+    shelf: Shelf,
+    model: EchoingPixelsForConditionalGeneration,
+    rules: PixelRules,
+    folder: Path,
+    revision: str,
+    notice: Callable[[str], None] = lambda text: None,
+) -> FeatureCache | None:
+    """The cache of a loaded model. None where the towers' weights cannot be told, and ``notice`` is told why.
+
+    Args:
+        shelf: where the entries lie.
+        model: as it was loaded.
+        rules: how frames become patches.
+        folder: that the model was loaded from.
+        revision: of the folder, when it was read.
+        notice: is told what goes wrong, now and later.
+    """
     try:
-        towers = _towers_digest(engine, shelf)
+        towers = _towers_digest(shelf, folder, revision)
     except (EchopixError, OSError) as error:
         notice(f"features are not kept: {error}")
-        return
-    thinker: Any = engine.model.config.thinker_config
+        return None
+    thinker: Any = model.config.thinker_config
+    parameter = next(iter(model.parameters()))
     parts = {
         "format": FORMAT,
         "towers": towers,
         "configuration": {
             "vision": thinker.vision_config.to_dict(),
             "audio": thinker.audio_config.to_dict(),
-            "pixels": asdict(engine.processor.rules),
+            "pixels": asdict(rules),
         },
-        "dtype": engine.facts.dtype,
-        "device": engine.device.type,
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "device": parameter.device.type,
         "libraries": {"echopix": __version__, **library_versions(_LIBRARIES)},
     }
     text = json.dumps(parts, sort_keys=True, default=str)
-    engine.features = FeatureCache(shelf, hashlib.sha256(text.encode()).hexdigest(), notice)
+    return FeatureCache(shelf, hashlib.sha256(text.encode()).hexdigest(), notice)
 
 
-def _towers_digest(engine: Engine, shelf: Shelf) -> str:
+def _towers_digest(shelf: Shelf, folder: Path, revision: str) -> str:
     """SHA-256 of the towers' tensors as stored. It is remembered on the shelf, for files that have not changed since.
 
     Raises:
         EchopixError: the model's files cannot be read, have changed since it was loaded, or hold no towers.
     """
-    folder, revision = engine.source.folder, engine.loaded_from
-    name = hashlib.sha256(str(revision).encode()).hexdigest() + _TOWERS_DIGEST
+    name = hashlib.sha256(revision.encode()).hexdigest() + _TOWERS_DIGEST
     kept = shelf.get(name) or b""
     known = kept[: hashlib.sha256().digest_size]
     whole = kept == _checked(name, known)
@@ -202,7 +231,7 @@ def _packed(encoded: Encoded, name: str) -> bytes:
     return packed
 
 
-def _unpacked(content: bytes, slot: Slot) -> Encoded:
+def _unpacked(content: bytes, entry: Entry) -> Encoded:
     """An entry's features and facts.
 
     Raises:
@@ -214,11 +243,11 @@ def _unpacked(content: bytes, slot: Slot) -> Encoded:
     if digest != _digest(text, tensors):
         raise ValueError("the checksum differs")
     facts = json.loads(text)
-    if facts["name"] != slot.name:
+    if facts["name"] != entry.name:
         raise ValueError("they belong to another file")
     info, grid = facts["info"], facts["grid_thw"]
     return Encoded(
-        path=slot.path,
+        path=entry.path,
         info=MediaInfo(info["format"], info["duration"], tuple(TrackInfo(**track) for track in info["tracks"])),
         audio_status=AudioStatus(facts["audio_status"]),
         sampling=Sampling(**facts["sampling"]),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echopix_cli.engine import Encoded, Engine, SieveOptions
+from echopix_cli.engine import AskOptions, Encoded, Engine, SieveOptions
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
-from echopix_cli.engine.sieves import AUTO
+from echopix_cli.engine.posing import Posed, Sift
+from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
@@ -22,7 +23,7 @@ from echopix_cli.evaluation.values import AROUND, OWN, ItemResult, Outcome, Rows
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import DEFAULT_SYSTEM
-from echopix_cli.model.values import FirstLayers, Prompt, Scored, Selection, Sieved
+from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.scenes import SIDE, evidence_rows, sample_times, scene_clip
 
 
@@ -155,42 +156,44 @@ def _answered(
     """
     clock = Clock(engine.device)
     with memory_errors(engine.device), clock.stage("place"):
-        prompt = engine.place(encoded, question.prompt, asking.system)
-    rests_on = _evidence(engine, encoded, question, prompt)
+        posed = engine.pose(encoded, question.prompt, asking.system)
+    rests_on = _evidence(engine, encoded, question, posed.prompt)
     outcomes: dict[Setting, Outcome] = {}
-    for first_layers, group in _by_scoring(engine, settings, asking).items():
+    for choice, group in _by_scoring(engine, settings, asking):
         clock.seconds["score"] = 0.0
         try:
             with memory_errors(engine.device), clock.stage("score"):
-                scored: Scored = engine.model.thinker.score(prompt, first_layers=first_layers)
+                posed.score(choice)
         except EchopixError as error:
             outcomes |= {setting: Outcome(None, False, None, 0.0, error.message) for setting in group}
             continue
         for setting in group:
             try:
                 with memory_errors(engine.device):
-                    outcomes[setting] = _outcome(engine, question, prompt, scored, rests_on, setting, asking, clock)
+                    outcomes[setting] = _outcome(engine, question, posed, rests_on, setting, asking, clock)
             except EchopixError as error:
                 outcomes[setting] = Outcome(None, False, None, 0.0, error.message)
-    pool = torch.isin(prompt.input_ids, torch.tensor(engine.model.thinker.special.placeholders, device=engine.device))
+    ids = posed.prompt.input_ids
+    pool = torch.isin(ids, torch.tensor(engine.model.thinker.special.placeholders, device=engine.device))
     in_order = {setting: outcomes[setting] for setting in settings}
     return _result(question, int(pool.sum()), int(rests_on.sum()), in_order)
 
 
-def _by_scoring(engine: Engine, settings: Sequence[Setting], asking: Asking) -> dict[FirstLayers, list[Setting]]:
-    """Settings that share one pass of scoring: all of them where CS2 scores."""
-    groups: dict[FirstLayers, list[Setting]] = {}
+def _by_scoring(
+    engine: Engine, settings: Sequence[Setting], asking: Asking
+) -> Iterable[tuple[SieveChoice, list[Setting]]]:
+    """Settings that share one pass of scoring, all of them where CS2 scores, with one of their choices."""
+    groups: dict[object, tuple[SieveChoice, list[Setting]]] = {}
     for setting in settings:
         choice = engine.choose(wish(setting.sieve, asking), setting.budget)
-        groups.setdefault(choice.first_layers, []).append(setting)
-    return groups
+        groups.setdefault(choice.first_layers, (choice, []))[1].append(setting)
+    return groups.values()
 
 
 def _outcome(
     engine: Engine,
     question: Question,
-    prompt: Prompt,
-    scored: Scored,
+    posed: Posed,
     rests_on: Tensor,
     setting: Setting,
     asking: Asking,
@@ -199,7 +202,8 @@ def _outcome(
     """Keep rows, answer, judge; ``clock`` already holds the time of scoring, which settings share."""
     stage = setting.name
     with clock.stage(stage):
-        sieved = _sieved(engine, prompt, scored, setting, asking.seed, question.index)
+        sift = posed.sift(_options(setting, asking, question.index))
+        sieved = around(sift) if setting.sieve == AROUND else sift.sieved
         tokens = generate(
             engine.model.thinker,
             sieved,
@@ -208,8 +212,9 @@ def _outcome(
         )
         text = engine.processor.text([int(token) for token in tokens]).strip()
     kept = sieved.kept[0]
-    special, ids = engine.model.thinker.special, prompt.input_ids[0][kept]
-    audio, pool = int((ids == special.audio).sum()), int(scored.in_pool[0][kept].sum())
+    special, ids = engine.model.thinker.special, posed.prompt.input_ids[0][kept]
+    audio = int((ids == special.audio).sum())
+    pool = int(torch.isin(ids, torch.tensor(special.placeholders, device=ids.device)).sum())
     return Outcome(
         answer=text,
         right=is_right(text, question.answer, question.choices),
@@ -218,31 +223,24 @@ def _outcome(
     )
 
 
-def _sieved(engine: Engine, prompt: Prompt, scored: Scored, setting: Setting, seed: int, index: int) -> Sieved:
-    """The rows that a setting hands to the decoder."""
-    if setting.sieve == AROUND:
-        return around(prompt, scored)
+def _options(setting: Setting, asking: Asking, index: int) -> AskOptions:
+    """How the question of an index is sieved with a setting."""
     # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
-    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
-    sieved: Sieved = engine.model.thinker.keep(
-        prompt,
-        scored,
-        setting.budget or 1.0,  # ``none`` keeps nothing, whatever the budget
-        selection=cast(Selection, setting.sieve),
-        generator=torch.Generator().manual_seed(int(state[0])),
-    )
-    return sieved
+    state = np.random.SeedSequence((asking.seed, index)).generate_state(1, np.uint64)
+    sieve = replace(wish(setting.sieve, asking), seed=int(state[0]))
+    return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
 
 
-def around(prompt: Prompt, scored: Scored) -> Sieved:
-    """One prompt's rows as embedded, all of them and past CS2: what a full-token checkpoint was trained on."""
+def around(sift: Sift) -> Sieved:
+    """A prompt's rows as embedded, all of them and past CS2: what a full-token checkpoint was trained on."""
+    prompt = sift.prompt
     length = prompt.input_ids.shape[1]
     return Sieved(
         hidden=prompt.embeds,
         position_ids=prompt.position_ids,
         attention_mask=None,
         kept=(torch.arange(length, device=prompt.input_ids.device),),
-        scores=scored.scores,
+        scores=sift.sieved.scores,
         encoded=prompt.embeds,
         labels=None,
         next_position=prompt.rope_deltas + length,

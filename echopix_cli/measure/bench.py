@@ -16,7 +16,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from echopix_cli.engine.engine import Encoded, Engine
+from echopix_cli.engine.encoded import Encoded
+from echopix_cli.engine.engine import Engine
 from echopix_cli.engine.meters import Clock, reset_peaks
 from echopix_cli.measure.live_bytes import LiveBytes
 from echopix_cli.measure.profiling import FULL

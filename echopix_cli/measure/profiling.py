@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from echopix_cli.engine.engine import Encoded, Engine, GenerationOptions
-from echopix_cli.engine.sieves import AUTO, SieveOptions
+from echopix_cli.engine.encoded import Encoded
+from echopix_cli.engine.engine import Engine
+from echopix_cli.engine.options import AskOptions
+from echopix_cli.engine.sieves import AUTO
 from echopix_cli.measure.rounds import Disturbance, Ratio, Spread, disagreement, interleave, paired_ratios, ratio_of
 from echopix_cli.measure.rounds import spread_of as spread_of
 from echopix_cli.media import DecodePlan
@@ -68,8 +70,7 @@ def profile(
     repeat: int = 6,
     warmup: int = 1,
     repeats: int | None = None,
-    options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
-    sieve: SieveOptions = SieveOptions(),  # noqa: B008 - frozen
+    options: AskOptions = AskOptions(),  # noqa: B008 - frozen
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Profile:
     """Measure budget 1.0 and ``budgets`` on one file.
@@ -82,17 +83,19 @@ def profile(
         repeat: rounds wanted.
         warmup: rounds before them that do not count.
         repeats: rounds that may be added to them; as many as ``repeat`` without it.
-        sieve: what chooses below budget 1.0. There the model's own keeps everything, whatever is chosen below.
+        options: of generation, and the sieve below budget 1.0. There the model's own keeps everything, whatever is
+            chosen below.
         watch: called with (rounds done, rounds expected).
 
     Raises:
         UsageError, MediaError, DeviceError: as :meth:`Engine.read` and :meth:`Engine.stream`.
     """
     order = [FULL, *sorted({budget for budget in budgets if budget != FULL}, reverse=True)]
-    whole = replace(sieve, name=AUTO)
+    whole = replace(options.sieve, name=AUTO)
 
     def answer(encoded: Encoded, budget: float) -> Answer:
-        return engine.ask(encoded, question, budget, options, sieve if budget < FULL else whole)
+        sieve = options.sieve if budget < FULL else whole
+        return engine.ask(encoded, question, replace(options, budget=budget, sieve=sieve))
 
     def doubt(passes: Mapping[float, Sequence[Answer]]) -> str | None:
         for budget in order:

@@ -20,7 +20,7 @@ from rich.console import Console
 from echopix_cli.cli.bench_tables import profile_table, spread
 from echopix_cli.cli.options import Run
 from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
-from echopix_cli.engine import Engine, GenerationOptions
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions
 from echopix_cli.measure.profiling import Profile, profile
 from echopix_cli.measure.rounds import Spread
 from echopix_cli.media import DecodePlan
@@ -30,9 +30,8 @@ from echopix_cli.settings import SETTINGS, resolve
 @pytest.fixture(scope="module")
 def measured(random_checkpoint: Path, clips: dict[str, Path]) -> Profile:
     engine = Engine.load(str(random_checkpoint))
-    return profile(
-        engine, str(clips["both"]), engine.plan(DecodePlan()), "What?", [0.1], repeat=2, options=GenerationOptions(4)
-    )
+    options = AskOptions(generation=GenerationOptions(4))
+    return profile(engine, str(clips["both"]), engine.plan(DecodePlan()), "What?", [0.1], repeat=2, options=options)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

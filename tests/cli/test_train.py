@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from echopix_cli.engine import Engine
+from echopix_cli.engine import AskOptions, Engine
 from echopix_cli.media import DecodePlan
 from echopix_cli.weights.checkpoint import load_model
 from echopix_cli.weights.stock import load_base, sync_sections
@@ -152,7 +152,9 @@ def test_a_sieve_on_a_stock_base(
     assert config["model_type"] == "qwen2_5_omni_compress"
     assert config["thinker_config"]["text_config"]["av_refiner_layers"] == 2
     engine = Engine.load(str(out))
-    answer = engine.ask(engine.read(str(conversations.parent / "clip.mp4"), engine.plan(DecodePlan())), "What?", 0.2)
+    answer = engine.ask(
+        engine.read(str(conversations.parent / "clip.mp4"), engine.plan(DecodePlan())), "What?", AskOptions(0.2)
+    )
     assert answer.tokens.kept == -(-answer.tokens.total // 5)
     losses = curve(out)
     assert len(losses) == 3

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from echopix_cli.engine import Encoded, Engine, GenerationOptions, TextPiece
+from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, TextPiece
 from echopix_cli.engine import engine as engine_module
-from echopix_cli.engine.engine import TOO_SHORT
 from echopix_cli.engine.loading import choose_device, memory_errors
+from echopix_cli.engine.reading import TOO_SHORT
 from echopix_cli.errors import DeviceError, MediaError, ModelError, UsageError
 from echopix_cli.measure.profiling import profile
 from echopix_cli.media import Clip, DecodePlan, load_clip
@@ -35,7 +35,7 @@ def encoded(engine: Engine, clips: dict[str, Path]) -> Encoded:
 
 @pytest.mark.parametrize("budget", [0.05, 0.1, 0.37, 1.0])
 def test_an_answer_counts_its_tokens(engine: Engine, encoded: Encoded, budget: float) -> None:
-    answer = engine.ask(encoded, "What instrument is playing?", budget, SHORT)
+    answer = engine.ask(encoded, "What instrument is playing?", AskOptions(budget, SHORT))
     tokens = answer.tokens
     assert tokens.audio.total == 77  # 3 s at 25 rows a second, and the encoder's padding
     assert tokens.video.total == 3 * 12  # six frames, 3 × 4 merged rows each pair
@@ -47,11 +47,11 @@ def test_an_answer_counts_its_tokens(engine: Engine, encoded: Encoded, budget: f
 
 def test_the_checkpoints_own_budget_is_the_default(engine: Engine, encoded: Encoded) -> None:
     assert engine.default_budget == 0.1
-    assert engine.ask(encoded, "What?", options=SHORT).tokens.kept == math.ceil(0.1 * 113)
+    assert engine.ask(encoded, "What?", AskOptions(generation=SHORT)).tokens.kept == math.ceil(0.1 * 113)
 
 
 def test_events_are_text_pieces_then_one_answer(engine: Engine, encoded: Encoded) -> None:
-    *pieces, answer = engine.stream(encoded, "What?", 0.2, SHORT)
+    *pieces, answer = engine.stream(encoded, "What?", AskOptions(0.2, SHORT))
     assert isinstance(answer, Answer)
     assert all(isinstance(piece, TextPiece) for piece in pieces)
     assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == answer.answer
@@ -64,7 +64,7 @@ def test_characters_of_several_tokens_arrive_whole(
 ) -> None:
     ids = [*engine.processor._encode("犬ä", literal=True), 2]
     monkeypatch.setattr(engine_module, "generate", lambda *_, **__: iter([torch.tensor([token]) for token in ids]))
-    *pieces, answer = engine.stream(encoded, "What?", 0.2)
+    *pieces, answer = engine.stream(encoded, "What?", AskOptions(0.2))
     assert [piece.text for piece in pieces if isinstance(piece, TextPiece)] == ["犬", "ä"]
     assert answer.answer == "犬ä"
     assert answer.finish_reason == "stop"
@@ -72,7 +72,7 @@ def test_characters_of_several_tokens_arrive_whole(
 
 def test_stage_times_add_up(engine: Engine, encoded: Encoded) -> None:
     began = time.perf_counter()
-    times = engine.ask(encoded, "What?", 0.1, SHORT).latency
+    times = engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).latency
     passed = time.perf_counter() - began
     parts = times.decode + times.vision + times.audio + times.sieve + times.prefill
     assert times.first_token == pytest.approx(parts)
@@ -97,7 +97,7 @@ def test_several_questions_decode_and_encode_once(
     monkeypatch.setattr(engine.model.thinker, "encode_pixels", count("vision", engine.model.thinker.encode_pixels))
     monkeypatch.setattr(engine.model.thinker, "encode_mel", count("audio", engine.model.thinker.encode_mel))
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
-    answers = [engine.ask(encoded, question, 0.1, SHORT) for question in ("What?", "Who?", "Where?")]
+    answers = [engine.ask(encoded, question, AskOptions(0.1, SHORT)) for question in ("What?", "Who?", "Where?")]
     assert calls == {"decode": 1, "vision": 1, "audio": 1}
     assert len({answer.latency.vision for answer in answers}) == 1
 
@@ -123,7 +123,7 @@ def test_every_answer_says_what_became_of_the_sound(
     video: int,
     audio: int,
 ) -> None:
-    answer = engine.ask(engine.read(str(clips[clip]), engine.plan(plan)), "What?", 0.1, SHORT)
+    answer = engine.ask(engine.read(str(clips[clip]), engine.plan(plan)), "What?", AskOptions(0.1, SHORT))
     assert answer.audio == status
     assert (answer.tokens.video.total, answer.tokens.audio.total) == (video, audio)
 
@@ -135,7 +135,7 @@ def clip(engine: Engine, clips: dict[str, Path]) -> Clip:
 
 def test_a_sound_shorter_than_a_token_is_mentioned(engine: Engine, clip: Clip) -> None:
     assert clip.waveform is not None
-    answer = engine.ask(engine.encode(replace(clip, waveform=clip.waveform[:100])), "What?", 0.1, SHORT)
+    answer = engine.ask(engine.encode(replace(clip, waveform=clip.waveform[:100])), "What?", AskOptions(0.1, SHORT))
     assert answer.audio == AudioStatus.UNDECODABLE
     assert TOO_SHORT in answer.notices
     alone = replace(clip, waveform=clip.waveform[:100], frames=None, frame_times=None)
@@ -158,7 +158,7 @@ def test_plans_follow_the_checkpoint_unless_told(engine: Engine) -> None:
 
 
 def test_sampling_is_reported_as_taken(engine: Engine, encoded: Encoded) -> None:
-    sampling = engine.ask(encoded, "What?", 0.1, SHORT).sampling
+    sampling = engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).sampling
     assert (sampling.frames, sampling.height, sampling.width) == (6, 84, 112)
     assert sampling.second_per_grid == pytest.approx(2 * 2.9 / 5)
     assert sampling.audio_seconds == pytest.approx(3.072)
@@ -166,7 +166,7 @@ def test_sampling_is_reported_as_taken(engine: Engine, encoded: Encoded) -> None
 
 def test_temperature_follows_its_seed(engine: Engine, encoded: Encoded) -> None:
     def say(seed: int) -> str:
-        return engine.ask(encoded, "What?", 0.5, GenerationOptions(8, temperature=3.0, seed=seed)).answer
+        return engine.ask(encoded, "What?", AskOptions(0.5, GenerationOptions(8, temperature=3.0, seed=seed))).answer
 
     assert say(1) == say(1)
     assert len({say(seed) for seed in range(4)}) > 1
@@ -175,16 +175,16 @@ def test_temperature_follows_its_seed(engine: Engine, encoded: Encoded) -> None:
 @pytest.mark.parametrize("budget", [0.0, -1.0, 1.5, float("nan")])
 def test_impossible_budgets(engine: Engine, encoded: Encoded, budget: float) -> None:
     with pytest.raises(UsageError, match="outside"):
-        engine.ask(encoded, "What?", budget)
+        engine.ask(encoded, "What?", AskOptions(budget))
 
 
 def test_the_engine_never_prints(engine: Engine, clips: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
-    engine.ask(engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", 0.1, SHORT)
+    engine.ask(engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", AskOptions(0.1, SHORT))
     assert capfd.readouterr() == ("", "")
 
 
 def test_memory_is_measured(engine: Engine, encoded: Encoded) -> None:
-    peak = engine.ask(encoded, "What?", 0.1, SHORT).peak_memory
+    peak = engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).peak_memory
     assert peak.host_resident is not None
     assert peak.host_resident > 50 * 2**20
 
@@ -224,7 +224,8 @@ def test_other_failures_stay_what_they_are() -> None:
 def test_profile_measures_the_full_budget_beside_the_others(engine: Engine, clips: dict[str, Path]) -> None:
     plan, rounds = engine.plan(DecodePlan()), []
     result = profile(
-        engine, str(clips["both"]), plan, "What?", [0.1, 0.3], repeat=2, warmup=1, options=SHORT,
+        engine, str(clips["both"]), plan, "What?", [0.1, 0.3], repeat=2, warmup=1,
+        options=AskOptions(generation=SHORT),
         watch=lambda done, of: rounds.append((done, of)),
     )  # fmt: skip
     assert [row.budget for row in result.rows] == [1.0, 0.3, 0.1]
@@ -241,8 +242,8 @@ def test_profile_measures_the_full_budget_beside_the_others(engine: Engine, clip
 @pytest.mark.parametrize("temperature", [1e-60, 1e-5, 50.0])
 def test_no_temperature_overflows(engine: Engine, encoded: Encoded, temperature: float) -> None:
     options = GenerationOptions(4, temperature=temperature, seed=1)
-    greedy = engine.ask(encoded, "What?", 0.5, GenerationOptions(4)).answer
-    answer = engine.ask(encoded, "What?", 0.5, options).answer
+    greedy = engine.ask(encoded, "What?", AskOptions(0.5, GenerationOptions(4))).answer
+    answer = engine.ask(encoded, "What?", AskOptions(0.5, options)).answer
     assert (answer == greedy) == (temperature < 1)
 
 

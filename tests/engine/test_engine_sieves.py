@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.sieves import SieveChoice
 from echopix_cli.errors import UsageError
 from echopix_cli.measure.profiling import profile
@@ -80,17 +80,17 @@ def test_what_a_model_has_not(
 ) -> None:
     engine = {"stock": stock, "trained": trained}[model]
     with pytest.raises(UsageError, match=said) as caught:
-        engine.ask(encoded, "What?", 0.2, SHORT, wanted)
+        engine.ask(encoded, "What?", AskOptions(0.2, SHORT, wanted))
     assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["auto", "question-attention", "per-modality", "uniform", "random", "none"])
 def test_an_answer_says_what_chose_its_tokens(stock: Engine, encoded: Encoded, name: str) -> None:
-    answer = stock.ask(encoded, "What instrument is playing?", None, SHORT, SieveOptions(name))
+    answer = stock.ask(encoded, "What instrument is playing?", AskOptions(None, SHORT, SieveOptions(name)))
     assert answer.sieve == ("question-attention" if name == "auto" else name)
     assert answer.question_layer == 1
     assert answer.prefilter is None  # at the default budget
-    few = stock.ask(encoded, "What?", 0.1, SHORT, SieveOptions(name))
+    few = stock.ask(encoded, "What?", AskOptions(0.1, SHORT, SieveOptions(name)))
     assert few.prefilter == (0.5 if answer.sieve == "question-attention" else None)
     assert answer.budget == (0.0 if name == "none" else 0.2)
     both = {"none": 0, "per-modality": math.ceil(0.2 * 36) + math.ceil(0.2 * 77)}
@@ -99,14 +99,14 @@ def test_an_answer_says_what_chose_its_tokens(stock: Engine, encoded: Encoded, n
 
 def test_a_trained_model_says_so_and_names_no_layer(trained: Engine, encoded: Encoded) -> None:
     for name in ("auto", "random"):
-        answer = trained.ask(encoded, "What?", 0.2, SHORT, SieveOptions(name))
+        answer = trained.ask(encoded, "What?", AskOptions(0.2, SHORT, SieveOptions(name)))
         assert answer.sieve == ("cs2" if name == "auto" else name)
         assert (answer.question_layer, answer.prefilter) == (None, None)
 
 
 def test_random_follows_its_seed(stock: Engine, encoded: Encoded) -> None:
     def kept(seed: int) -> int:
-        return stock.ask(encoded, "What?", 0.3, SHORT, SieveOptions("random", seed=seed)).tokens.video.kept
+        return stock.ask(encoded, "What?", AskOptions(0.3, SHORT, SieveOptions("random", seed=seed))).tokens.video.kept
 
     assert kept(1) == kept(1)
     assert len({kept(seed) for seed in range(6)}) > 1
@@ -114,14 +114,17 @@ def test_random_follows_its_seed(stock: Engine, encoded: Encoded) -> None:
 
 def test_the_layer_is_the_users(stock: Engine, encoded: Encoded) -> None:
     """At budget 1 the layer changes nothing: everything goes through all layers, wherever they are cut."""
-    answers = {stock.ask(encoded, "What?", 1.0, SHORT, SieveOptions(layer=layer)).answer for layer in (None, 0, 1, 2)}
+    answers = {
+        stock.ask(encoded, "What?", AskOptions(1.0, SHORT, SieveOptions(layer=layer))).answer
+        for layer in (None, 0, 1, 2)
+    }
     assert len(answers) == 1
-    assert stock.ask(encoded, "What?", 0.2, SHORT, SieveOptions(layer=2)).question_layer == 2
+    assert stock.ask(encoded, "What?", AskOptions(0.2, SHORT, SieveOptions(layer=2))).question_layer == 2
 
 
 @pytest.mark.parametrize("clip", ["both", "silent", "dark"])
 def test_every_kind_of_clip(stock: Engine, clips: dict[str, Path], clip: str) -> None:
-    tokens = stock.ask(stock.read(str(clips[clip]), stock.plan(DecodePlan())), "What?", 0.1, SHORT).tokens
+    tokens = stock.ask(stock.read(str(clips[clip]), stock.plan(DecodePlan())), "What?", AskOptions(0.1, SHORT)).tokens
     assert tokens.kept == math.ceil(0.1 * tokens.total)
 
 
@@ -134,8 +137,7 @@ def test_a_profile_keeps_everything_beside_what_is_measured(stock: Engine, clips
         [0.1],
         repeat=1,
         warmup=0,
-        options=SHORT,
-        sieve=SieveOptions("none"),
+        options=AskOptions(None, SHORT, SieveOptions("none")),
     )
     assert [(row.answer.sieve, row.answer.tokens.kept) for row in result.rows] == [
         ("question-attention", POOL),

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from echopix_cli.decoding.worker import Worker
-from echopix_cli.engine import Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine import features as features_module
 from echopix_cli.engine.features import FeatureCache, open_features
 from echopix_cli.files import WHOLE
@@ -43,6 +43,13 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "features", 2**30)
 
 
+def let_keep(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = lambda text: None) -> None:
+    """Give a loaded engine the cache that it would have been loaded with."""
+    folder, revision = engine.source.folder, engine.loaded_from
+    assert revision is not None
+    engine.features = open_features(shelf, engine.model, engine.processor.rules, folder, revision, notice)
+
+
 @pytest.fixture
 def said() -> list[str]:
     return []
@@ -50,7 +57,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def engine(trained: Engine, shelf: Shelf, said: list[str]) -> Iterator[Engine]:
-    open_features(trained, shelf, said.append)
+    let_keep(trained, shelf, said.append)
     yield trained
     trained.features = None
 
@@ -111,7 +118,7 @@ def test_answers_are_the_same_from_the_cache(
 ) -> None:
     engine: Engine = request.getfixturevalue(model)
     plan = engine.plan(DecodePlan())
-    open_features(engine, shelf)
+    let_keep(engine, shelf)
     first = engine.read(str(clips["both"]), plan)
     assert calls == {"decode": 1, "vision": 1, "audio": 1}
     second = engine.read(str(clips["both"]), plan)
@@ -121,10 +128,12 @@ def test_answers_are_the_same_from_the_cache(
     assert same(first, second)
     for name in engine.sieves:
         for budget in (1.0, 0.1):
-            made, found = (engine.ask(one, "What?", budget, SHORT, SieveOptions(name)) for one in (first, second))
+            made, found = (
+                engine.ask(one, "What?", AskOptions(budget, SHORT, SieveOptions(name))) for one in (first, second)
+            )
             assert (made.cached, found.cached) == (False, True)
             assert timeless(made) == timeless(found)
-    made, found = (engine.decide(one, "What?", ["a dog", "a cat"], 0.3) for one in (first, second))
+    made, found = (engine.decide(one, "What?", ["a dog", "a cat"], AskOptions(0.3)) for one in (first, second))
     assert timeless(made) == timeless(found)
     times = found.latency
     assert (times.vision, times.audio) == (0.0, 0.0)
@@ -196,26 +205,26 @@ def test_each_thing_that_features_depend_on_has_its_own_place(
     changed = tmp_path / "changed.mp4"
     changed.write_bytes(clips["both"].read_bytes() + b"\0\0\0\x08free")
     assert engine.features is not None
-    places = [engine.features.slot(path, plan), engine.features.slot(str(changed), plan)]
+    places = [engine.features.entry(path, plan), engine.features.entry(str(changed), plan)]
     for change in (
         {"start": 1.0}, {"end": 2.0}, {"fps": 1.0}, {"max_frames": 5}, {"min_frames": 2}, {"max_pixels": 20_000},
         {"min_pixels": 784}, {"audio": False}, {"video": False}, {"audio_track": 0}, {"video_track": 0},
         {"max_audio_seconds": 2.0},
     ):  # fmt: skip
-        places.append(engine.features.slot(path, replace(plan, **change)))  # type: ignore[arg-type]
-    places.append(cache_of(Engine.load(str(random_checkpoint), "cpu", "bfloat16"), shelf).slot(path, plan))
+        places.append(engine.features.entry(path, replace(plan, **change)))  # type: ignore[arg-type]
+    places.append(cache_of(Engine.load(str(random_checkpoint), "cpu", "bfloat16"), shelf).entry(path, plan))
     for number, part in enumerate(("visual.", "audio_tower.")):
         other = altered(random_checkpoint, tmp_path / f"model-{number}", part)
-        places.append(cache_of(Engine.load(str(other), "cpu"), shelf).slot(path, plan))
+        places.append(cache_of(Engine.load(str(other), "cpu"), shelf).entry(path, plan))
     assert None not in places
     assert len({place.name for place in places if place}) == len(places) == 17
 
-    limited = engine.features.slot(path, replace(plan, limits=Limits(max_tracks=5)))
+    limited = engine.features.entry(path, replace(plan, limits=Limits(max_tracks=5)))
     assert limited == places[0]
     sieve = altered(random_checkpoint, tmp_path / "model-sieve", ".compressor.")
-    assert cache_of(Engine.load(str(sieve), "cpu"), shelf).slot(path, plan) == places[0]
+    assert cache_of(Engine.load(str(sieve), "cpu"), shelf).entry(path, plan).name == places[0].name
     for odd in (tmp_path, tmp_path / "none", "a\0b"):
-        assert engine.features.slot(str(odd), plan) is None
+        assert engine.features.entry(str(odd), plan) is None
 
 
 def altered(folder: Path, copy: Path, part: str) -> Path:
@@ -228,7 +237,7 @@ def altered(folder: Path, copy: Path, part: str) -> Path:
 
 
 def cache_of(engine: Engine, shelf: Shelf) -> FeatureCache:
-    open_features(engine, shelf)
+    let_keep(engine, shelf)
     assert engine.features is not None
     return engine.features
 
@@ -249,7 +258,7 @@ def test_towers_are_hashed_once_and_again_when_their_file_is_replaced(
     other = altered(random_checkpoint, tmp_path / "other", "visual.")
     os.replace(other / "model.safetensors", own / "model.safetensors")
     engine.features = None
-    open_features(engine, shelf, said.append)  # what is loaded is no longer what lies there
+    let_keep(engine, shelf, said.append)  # what is loaded is no longer what lies there
     assert engine.features is None
     assert said == [f"features are not kept: {own} has changed since the model was loaded"]
     second, kept = cache_of(Engine.load(str(own), "cpu"), shelf).model, list(shelf.folder.glob("*.towers"))
@@ -289,7 +298,17 @@ def test_profiles_and_others_without_a_cache_measure_every_round(
     trained: Engine, clips: dict[str, Path], calls: dict[str, int]
 ) -> None:
     plan = trained.plan(DecodePlan())
-    profile(trained, str(clips["both"]), plan, "What?", [], repeat=2, warmup=0, repeats=0, options=SHORT)
+    profile(
+        trained,
+        str(clips["both"]),
+        plan,
+        "What?",
+        [],
+        repeat=2,
+        warmup=0,
+        repeats=0,
+        options=AskOptions(generation=SHORT),
+    )
     assert calls == {"decode": 2, "vision": 2, "audio": 2}
 
 
@@ -340,7 +359,7 @@ def test_an_entry_under_anothers_name_is_no_hit(
     engine.read(str(clips["both"]), plan)
     (entry,) = entries(shelf)
     assert engine.features is not None
-    place = engine.features.slot(str(clips["dark"]), plan)
+    place = engine.features.entry(str(clips["dark"]), plan)
     assert place is not None
     shutil.copyfile(entry, shelf.folder / place.name)
     found = engine.read(str(clips["dark"]), plan)
@@ -371,7 +390,7 @@ def test_a_full_disk_costs_no_answer(engine: Engine, shelf: Shelf, said: list[st
         encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert engine.ask(encoded, "What?", 0.1, SHORT).tokens.kept == 12
+    assert engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).tokens.kept == 12
     assert len(said) == 1
     assert said[0].startswith("features are not kept: cannot write")
     assert entries(shelf) == []
@@ -381,7 +400,7 @@ def test_what_is_larger_than_the_cap_is_not_kept_and_smaller_things_are(
     trained: Engine, said: list[str], clips: dict[str, Path], tmp_path: Path
 ) -> None:
     plan, shelf = trained.plan(DecodePlan()), Shelf(tmp_path / "features", 60_000)
-    open_features(trained, shelf, said.append)
+    let_keep(trained, shelf, said.append)
     both, silent = (trained.read(str(clips[name]), plan) for name in ("both", "silent"))
     trained.features = None
     assert both.audio is not None and silent.video is not None

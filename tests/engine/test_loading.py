@@ -12,7 +12,7 @@ import pytest
 import torch
 from prompts import Media, inputs_of
 
-from echopix_cli.engine import Engine, GenerationOptions, Workload
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
 from echopix_cli.engine import loading as room
 from echopix_cli.engine.forecast import Forecast, forecast, foresee, free_memory, require_room, usual_workload
 from echopix_cli.engine.loading import (
@@ -52,7 +52,9 @@ def test_a_quantized_model_answers(random_checkpoint: Path, clips: dict[str, Pat
     engine = Engine.load(str(random_checkpoint), "cpu", quantize=method)
     assert (engine.facts.quantization, engine.facts.dtype) == (method, "float32")
     assert engine.facts.parameters == Engine.load(str(random_checkpoint), "cpu").facts.parameters
-    answer = engine.ask(engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", 0.1, GenerationOptions(4))
+    answer = engine.ask(
+        engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", AskOptions(0.1, GenerationOptions(4))
+    )
     assert answer.tokens.kept == 12
     assert answer.model.quantization == method
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from echopix_cli.engine import Engine, GenerationOptions
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions
+from echopix_cli.engine.sieves import SieveChoice
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation import run as run_module
 from echopix_cli.evaluation.questions import Question, load_questions
@@ -70,7 +71,9 @@ def test_a_setting_answers_as_the_engine_does(
         assert question.script is not None
         encoded = engine.encode(scene_clip(question.script, asking.side, sample_times(question.script.duration)))
         for setting in (FULL, CS2):
-            answer = engine.ask(encoded, question.prompt, setting.budget, GenerationOptions(asking.max_new_tokens))
+            answer = engine.ask(
+                encoded, question.prompt, AskOptions(setting.budget, GenerationOptions(asking.max_new_tokens))
+            )
             outcome = result.outcomes[setting]
             assert outcome.answer == answer.answer
             assert outcome.rows is not None
@@ -120,13 +123,11 @@ def kept_rows(engine: Engine, question: Question, asking: Asking, *settings: Set
     """Pool rows that settings keep of one scene."""
     assert question.script is not None
     encoded = engine.encode(scene_clip(question.script, asking.side, sample_times(question.script.duration)))
-    prompt = engine.place(encoded, question.prompt)
-    with torch.inference_mode():
-        scored = engine.model.thinker.score(prompt)
-        return [
-            set(run_module._sieved(engine, prompt, scored, setting, asking.seed, question.index).kept[0].tolist())
-            for setting in settings
-        ]
+    posed = engine.pose(encoded, question.prompt)
+    return [
+        set(posed.sift(run_module._options(setting, asking, question.index)).sieved.kept[0].tolist())
+        for setting in settings
+    ]
 
 
 def test_random_is_reproducible_and_nested(
@@ -144,21 +145,21 @@ def test_random_is_reproducible_and_nested(
         assert (ours.answer, ours.right, ours.rows) == (theirs.answer, theirs.right, theirs.rows)
 
 
-def test_random_keeps_its_share_of_the_evidence(engine: Engine, questions: tuple[Question, ...]) -> None:
+def test_random_keeps_its_share_of_the_evidence(
+    engine: Engine, questions: tuple[Question, ...], asking: Asking
+) -> None:
     """Over many seeds the share of kept rows on the evidence is the pool's own, within four standard errors."""
     question = questions[0]
     assert question.script is not None
     encoded = engine.encode(scene_clip(question.script, 112, sample_times(question.script.duration)))
-    prompt = engine.place(encoded, question.prompt)
-    with torch.inference_mode():
-        scored = engine.model.thinker.score(prompt)
-        rests_on = run_module._evidence(engine, encoded, question, prompt)
-        shares = []
-        for seed in range(150):
-            kept = run_module._sieved(engine, prompt, scored, RANDOM, seed, 0).kept[0]
-            in_pool = scored.in_pool[0][kept]
-            shares.append(float(rests_on[kept][in_pool].float().mean()))
-    expected = float(rests_on.sum() / scored.in_pool.sum())
+    posed = engine.pose(encoded, question.prompt)
+    in_pool = posed.score(SieveChoice("random")).in_pool[0]
+    rests_on = run_module._evidence(engine, encoded, question, posed.prompt)
+    shares = []
+    for seed in range(150):
+        kept = posed.sift(run_module._options(RANDOM, replace(asking, seed=seed), 0)).sieved.kept[0]
+        shares.append(float(rests_on[kept][in_pool[kept]].float().mean()))
+    expected = float(rests_on.sum() / in_pool.sum())
     assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / math.sqrt(len(shares))
 
 
@@ -168,12 +169,10 @@ def test_around_the_sieve_is_budget_one_without_cs2(
     question = questions[0]
     assert question.script is not None
     encoded = engine.encode(scene_clip(question.script, 112, sample_times(question.script.duration)))
-    prompt = engine.place(encoded, question.prompt)
     thinker = engine.model.thinker
     monkeypatch.setitem(thinker.model._modules, "bidir_encoder", None)
-    with torch.inference_mode():
-        scored = thinker.score(prompt)
-        theirs, ours = thinker.keep(prompt, scored, 1.0), around(prompt, scored)
+    sift = engine.pose(encoded, question.prompt).sift(AskOptions(1.0))
+    theirs, ours = sift.sieved, around(sift)
     assert torch.equal(ours.hidden, theirs.hidden)
     assert torch.equal(ours.position_ids, theirs.position_ids)
     assert torch.equal(ours.kept[0], theirs.kept[0])

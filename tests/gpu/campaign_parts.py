@@ -22,7 +22,7 @@ from campaign import HERE, ROOT, Findings, Given
 from torch import Tensor
 
 from echopix_cli.cli.bench import bench_record
-from echopix_cli.engine.engine import Engine, GenerationOptions
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions
 from echopix_cli.measure.bench import QUESTION, bench, random_engine, synthetic_clip
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
@@ -164,7 +164,7 @@ def kernels(given: Given, engine: Engine, encoded: Any) -> dict[str, Any]:
     words = ("flash", "fmha", "sdpa")
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         engine.encode(synthetic_clip(4.0, engine.plan(DecodePlan())))
-        engine.ask(encoded, QUESTION, 0.1, GenerationOptions(1))
+        engine.ask(encoded, QUESTION, AskOptions(0.1, GenerationOptions(1)))
     names = {event.key: event.count for event in seen.key_averages()}
     found = {key: count for key, count in names.items() if any(word in key.lower() for word in words)}
     with torch.inference_mode():
@@ -321,7 +321,7 @@ def memory(name: str, given: Given, findings: Findings) -> None:
                     torch.cuda.empty_cache()
                     torch.cuda.reset_peak_memory_stats()
         clip = synthetic_clip(60.0 if on_gpu(given) else 2.0, engine.plan(DecodePlan()))
-        answer = engine.ask(engine.encode(clip), QUESTION, 0.1, GenerationOptions(16))
+        answer = engine.ask(engine.encode(clip), QUESTION, AskOptions(0.1, GenerationOptions(16)))
         peak = answer.peak_memory.device_allocated
         asked = {"peak": peak, "predicted": expected.total, "tokens": vars(answer.tokens)}
         if peak:

@@ -13,7 +13,7 @@ import torch
 from prompts import Media, inputs_of
 from safetensors.torch import load_file
 
-from echopix_cli.engine import Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.stepping import FixedCache, Stepper
@@ -55,7 +55,9 @@ def test_reference_case_on_the_gpu(reference: Path, device: torch.device) -> Non
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
 def test_a_file_is_answered(random_checkpoint: Path, clips: dict[str, Path], dtype: str) -> None:
     engine = Engine.load(str(random_checkpoint), "cuda", dtype)
-    answer = engine.ask(engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", 0.1, GenerationOptions(4))
+    answer = engine.ask(
+        engine.read(str(clips["both"]), engine.plan(DecodePlan())), "What?", AskOptions(0.1, GenerationOptions(4))
+    )
     assert answer.tokens.kept == 12
     assert answer.model.device.startswith("cuda")
     assert answer.model.dtype == ("bfloat16" if dtype == "auto" else "float32")
@@ -76,8 +78,8 @@ def test_a_packed_model_answers_as_on_the_cpu(random_checkpoint: Path, device: t
 def test_sampling_draws_on_the_gpu(random_checkpoint: Path, clips: dict[str, Path]) -> None:
     engine = Engine.load(str(random_checkpoint), "cuda", "float32")
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
-    options = GenerationOptions(6, temperature=2.0, seed=4)
-    assert engine.ask(encoded, "What?", 0.5, options).answer == engine.ask(encoded, "What?", 0.5, options).answer
+    options = AskOptions(0.5, GenerationOptions(6, temperature=2.0, seed=4))
+    assert engine.ask(encoded, "What?", options).answer == engine.ask(encoded, "What?", options).answer
 
 
 def attention_kernels(call: Callable[[], object]) -> set[str]:
@@ -102,7 +104,7 @@ def test_towers_sieve_and_prefill_take_the_flash_kernels(
     plan = engine.plan(DecodePlan())
     towers = attention_kernels(lambda: engine.read(str(clips["both"]), plan))
     encoded = engine.read(str(clips["both"]), plan)
-    asked = attention_kernels(lambda: engine.ask(encoded, "What?", 1.0, GenerationOptions(1)))
+    asked = attention_kernels(lambda: engine.ask(encoded, "What?", AskOptions(1.0, GenerationOptions(1))))
     for found in (towers, asked):
         assert any("flash" in name for name in found)
         assert not any("cudnn" in name for name in found)
@@ -140,7 +142,7 @@ def test_a_batch_of_answers_holds_no_more_than_the_first(random_checkpoint: Path
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
     held = []
     for _ in range(12):
-        engine.ask(encoded, "What?", 0.5, GenerationOptions(12))
+        engine.ask(encoded, "What?", AskOptions(0.5, GenerationOptions(12)))
         held.append(torch.cuda.memory_reserved())
     assert held[-1] == held[3]
 
@@ -149,7 +151,9 @@ def test_a_batch_of_answers_holds_no_more_than_the_first(random_checkpoint: Path
 def test_every_sieve_of_stock_weights(stock_checkpoint: Path, clips: dict[str, Path], name: str) -> None:
     engine = Engine.load(str(stock_checkpoint), "cuda")
     encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
-    first, second = (engine.ask(encoded, "What?", 0.2, GenerationOptions(3), SieveOptions(name)) for _ in range(2))
+    first, second = (
+        engine.ask(encoded, "What?", AskOptions(0.2, GenerationOptions(3), SieveOptions(name))) for _ in range(2)
+    )
     assert (first.answer, first.tokens) == (second.answer, second.tokens)
     assert first.sieve == name
 

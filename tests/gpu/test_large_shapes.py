@@ -15,7 +15,7 @@ import pytest
 import torch
 from shapes import shape_of, write_shape
 
-from echopix_cli.engine import Engine, GenerationOptions, Workload
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
 from echopix_cli.engine.forecast import forecast
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.results import AudioStatus
@@ -82,7 +82,7 @@ def test_memory_is_as_predicted(large: Path, device: torch.device, method: str) 
     for part in (thinker.visual, thinker.audio_tower, thinker.lm_head, thinker.model.embed_tokens):
         assert {parameter.dtype for parameter in part.parameters()} == {torch.bfloat16}
     quantize.check_modules(engine.model, method, torch.bfloat16)
-    answer = engine.ask(engine.encode(film()), "What?", 0.2, GenerationOptions(8))
+    answer = engine.ask(engine.encode(film()), "What?", AskOptions(0.2, GenerationOptions(8)))
     peak = answer.peak_memory.device_allocated
     assert peak is not None
     print(
@@ -114,7 +114,7 @@ def test_budget_one_keeps_every_row(large: Path, device: torch.device, method: s
         logits = thinker.prefill(sieved, DynamicCache())
         whole = thinker.model.decode(sieved.encoded, prompt.position_ids, None, DynamicCache())
         assert torch.equal(logits, thinker.lm_head(whole[:, -1]).float())
-    answer = engine.ask(encoded, "What?", 1.0, GenerationOptions(2))
+    answer = engine.ask(encoded, "What?", AskOptions(1.0, GenerationOptions(2)))
     assert answer.tokens.kept == answer.tokens.total
     assert engine.plan(DecodePlan()).max_pixels == 105_369
 
@@ -132,11 +132,11 @@ def test_running_out_of_memory_leaves_the_device_clean(large: Path, device: torc
     torch.cuda.set_per_process_memory_fraction(min(1.0, (held + 256 * 2**20) / total), device)
     try:
         with pytest.raises(DeviceError, match="out of memory") as caught:
-            engine.ask(encoded, "What?", 1.0, GenerationOptions(2))
+            engine.ask(encoded, "What?", AskOptions(1.0, GenerationOptions(2)))
         assert "--max-frames" in caught.value.hint
         del caught
         gc.collect()
         assert torch.cuda.memory_allocated(device) <= held + 2**20
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-    assert engine.ask(encoded, "What?", 0.1, GenerationOptions(2)).answer is not None
+    assert engine.ask(encoded, "What?", AskOptions(0.1, GenerationOptions(2))).answer is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echopix_cli.engine import Engine
+from echopix_cli.engine import AskOptions, Engine
 from echopix_cli.errors import ExitCode, ModelError
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.finite import require_finite_weights
@@ -63,7 +63,7 @@ def test_finite_weights_that_make_no_numbers(
     with pytest.raises(
         ModelError, match=f"{said} this model are NaN or infinite; its largest weight, 3e\\+38, is in {layer}"
     ):
-        engine.ask(encoded, "What?", 0.5)
+        engine.ask(encoded, "What?", AskOptions(0.5))
     if layer.startswith("lm_head"):
         with pytest.raises(ModelError, match=said):
-            engine.decide(encoded, "What?", ["a dog", "a cat"], 0.5)
+            engine.decide(encoded, "What?", ["a dog", "a cat"], AskOptions(0.5))

@@ -1,0 +1,84 @@
+"""An answer with all that is known about how it came to be."""
+
+from __future__ import annotations
+
+import torch
+
+from echopix_cli.engine.encoded import Encoded
+from echopix_cli.engine.meters import larger
+from echopix_cli.engine.posing import Sift
+from echopix_cli.model.positions import SpecialTokens
+from echopix_cli.results import Answer, ModalityTokens, ModelFacts, PeakMemory, StageTimes, TokenCounts
+
+DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
+
+
+def answer_of(
+    encoded: Encoded,
+    question: str,
+    text: str,
+    sift: Sift,
+    *,
+    tokens: TokenCounts,
+    finish_reason: str,
+    load_seconds: float,
+    seconds: dict[str, float],
+    peaks: PeakMemory,
+    model: ModelFacts,
+) -> Answer:
+    """One answer's record.
+
+    Args:
+        encoded: what was asked about.
+        question: in the user's words.
+        text: of the answer.
+        sift: what the sieve kept for it.
+        tokens: counted by :func:`count`.
+        finish_reason: ``stop``, ``length`` or ``choice``.
+        load_seconds: what loading the model took.
+        seconds: of the stages ``sieve``, ``prefill`` and ``generate``.
+        peaks: of memory since the question was put.
+        model: that answered.
+    """
+    before = encoded.seconds
+    first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
+    return Answer(
+        media=encoded.path,
+        question=question,
+        answer=text,
+        tokens=tokens,
+        budget=sift.budget if sift.choice.selection != "none" else 0.0,
+        sieve=sift.choice.selection,
+        latency=StageTimes(
+            load=load_seconds,
+            decode=before["decode"],
+            vision=before["vision"],
+            audio=before["audio"],
+            sieve=seconds["sieve"],
+            prefill=seconds["prefill"],
+            first_token=first_token,
+            generate=seconds["generate"],
+            total=first_token + seconds["generate"],
+        ),
+        peak_memory=larger(encoded.peaks, peaks),
+        model=model,
+        audio=encoded.audio_status,
+        sampling=encoded.sampling,
+        finish_reason=finish_reason,
+        question_layer=sift.choice.layer,
+        prefilter=sift.choice.prefilter,
+        cached=encoded.cached,
+        notices=(*encoded.notices, *((DEMONSTRATION,) if model.demonstration else ())),
+    )
+
+
+def count(sift: Sift, special: SpecialTokens, generated: int) -> TokenCounts:
+    """Rows by modality, before the sieve and after it."""
+    ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0]
+
+    def rows(*tokens: int) -> ModalityTokens:
+        where = torch.isin(ids, torch.tensor(tokens, device=ids.device))
+        return ModalityTokens(int(where.sum()), int(where[kept].sum()))
+
+    video, audio = rows(special.video, special.image), rows(special.audio)
+    return TokenCounts(video, audio, text=len(ids) - video.total - audio.total, generated=generated)

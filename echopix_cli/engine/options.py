@@ -1,0 +1,33 @@
+"""How questions are answered, in one value from the command to the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from echopix_cli.engine.sieves import SieveOptions
+from echopix_cli.model.processing import DEFAULT_SYSTEM
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How an answer is made: longest length in tokens, temperature (0 is greedy), its seed, system prompt."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    seed: int | None = None
+    system: str = DEFAULT_SYSTEM
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How questions are answered.
+
+    Attributes:
+        budget: fraction of audio-visual tokens kept, in (0, 1]; None takes the checkpoint's own.
+        generation: of the answer's text; choosing among options takes its system prompt alone.
+        sieve: what chooses the tokens.
+    """
+
+    budget: float | None = None
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    sieve: SieveOptions = field(default_factory=SieveOptions)

@@ -1,0 +1,82 @@
+"""A question put to an encoded clip: placed once, scored once for all budgets, sieved as often as asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from echopix_cli.engine.options import AskOptions
+from echopix_cli.engine.sieves import SieveChoice, choose
+from echopix_cli.errors import UsageError
+from echopix_cli.model.finite import require_finite
+from echopix_cli.model.thinker import EchoingPixelsThinker
+from echopix_cli.model.values import FirstLayers, Prompt, Scored, Sieved
+
+
+@dataclass(frozen=True)
+class Sift:
+    """A prompt and what its sieve kept, with the budget and the sieve that were meant."""
+
+    budget: float
+    choice: SieveChoice
+    prompt: Prompt
+    sieved: Sieved
+
+
+class Posed:
+    """One prompt of a thinker, to be sieved in any number of ways. The latest scores serve all ways that score alike.
+
+    Args:
+        thinker: that the prompt is for.
+        prompt: from :meth:`~.engine.Engine.place`.
+    """
+
+    def __init__(self, thinker: EchoingPixelsThinker, prompt: Prompt) -> None:
+        self.prompt = prompt
+        self._thinker = thinker
+        self._scored: tuple[FirstLayers, Scored] | None = None
+
+    @torch.inference_mode()
+    def score(self, choice: SieveChoice) -> Scored:
+        """Scores of every row, from the first layers or the encoder that a choice takes.
+
+        Raises:
+            ModelError: scores that are no numbers.
+        """
+        if self._scored is None or self._scored[0] != choice.first_layers:
+            self._scored = None  # or two sets of rows would be held
+            scored: Scored = self._thinker.score(self.prompt, first_layers=choice.first_layers)
+            require_finite(self._thinker, scored.scores, "scores")
+            self._scored = choice.first_layers, scored
+        return self._scored[1]
+
+    @torch.inference_mode()
+    def sift(self, options: AskOptions) -> Sift:
+        """Keep what the budget allows.
+
+        Raises:
+            UsageError: a budget outside (0, 1], or a sieve that this model has not.
+            ModelError: scores that are no numbers.
+        """
+        budget, choice = chosen(self._thinker, options)
+        sieved: Sieved = self._thinker.keep(
+            self.prompt,
+            self.score(choice),
+            budget,
+            selection=choice.selection,
+            generator=torch.Generator().manual_seed(options.sieve.seed),
+        )
+        return Sift(budget, choice, self.prompt, sieved)
+
+
+def chosen(thinker: EchoingPixelsThinker, options: AskOptions) -> tuple[float, SieveChoice]:
+    """The budget that options stand for, and what chooses the rows.
+
+    Raises:
+        UsageError: a budget outside (0, 1], or a sieve that this model has not.
+    """
+    budget = float(thinker.config.text_config.compression_ratio) if options.budget is None else options.budget
+    if not 0.0 < budget <= 1.0:
+        raise UsageError(f"budget {budget:g} is outside (0, 1]", "--budget 0.1 keeps a tenth of the tokens")
+    return budget, choose(thinker, options.sieve, budget)
