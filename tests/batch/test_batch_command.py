@@ -359,7 +359,7 @@ def test_an_item_for_which_memory_does_not_suffice_holds_none_of_it(
     """Or the next one fails as well."""
     engine = Engine.load(str(random_checkpoint), "cpu")
     thinker, held = type(engine.model.thinker), []
-    original = {name: getattr(thinker, name) for name in ("encode_mel", "sieve")}
+    original = {name: getattr(thinker, name) for name in ("encode_mel", "score")}
 
     def failing(name: str, path: Path) -> Any:
         def fail(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -375,18 +375,20 @@ def test_an_item_for_which_memory_does_not_suffice_holds_none_of_it(
     failing_now, alive, kept = [sounds / "0.m4a"], [], []
     encode = Engine.encode
 
-    def encoding(self: Engine, clip: Any, *arguments: Any) -> Any:
+    def encoding(self: Engine, fetched: Any) -> Any:
+        clip = fetched.content
         failing_now[0] = Path(clip.path)
         if clip.path.endswith(("0.m4a", "1.m4a")):
             held.append(weakref.ref(clip.waveform))
         else:
             gc.collect()
             alive.append([reference() is None for reference in held])
-        return encode(self, clip, *arguments)
+        del clip
+        return encode(self, fetched)
 
     monkeypatch.setattr(Engine, "encode", encoding)
     monkeypatch.setattr(thinker, "encode_mel", failing("encode_mel", sounds / "0.m4a"))
-    monkeypatch.setattr(thinker, "sieve", failing("sieve", sounds / "1.m4a"))
+    monkeypatch.setattr(thinker, "score", failing("score", sounds / "1.m4a"))
     batch = Batch(engine, Settings(engine.plan(DecodePlan())), kept.append)  # whoever reports keeps the errors
     batch.run([Task(str(sounds / f"{number}.m4a"), "What?") for number in range(3)])
     assert [type(outcome.error).__name__ for outcome in kept] == ["DeviceError", "DeviceError", "NoneType"]
@@ -498,7 +500,8 @@ def test_what_nobody_thought_of_fails_alone(ask, sounds: Path, monkeypatch: pyte
     def encoding(self: Engine, clip: Any, *arguments: Any) -> Any:
         if clip.path.endswith("1.m4a"):
             raise ZeroDivisionError("boom")
-        return encode(self, clip, *arguments)
+        del clip
+        return encode(self, fetched)
 
     def decoding(self: Worker, path: str, *arguments: Any) -> Any:
         if path.endswith("2.m4a"):
