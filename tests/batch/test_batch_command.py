@@ -497,10 +497,9 @@ def test_what_nobody_thought_of_fails_alone(ask, sounds: Path, monkeypatch: pyte
     """In the model, in decoding, and where files are looked at."""
     encode, decode, stat = Engine.encode, Worker.decode, os.stat
 
-    def encoding(self: Engine, clip: Any, *arguments: Any) -> Any:
-        if clip.path.endswith("1.m4a"):
+    def encoding(self: Engine, fetched: Any) -> Any:
+        if fetched.content.path.endswith("1.m4a"):
             raise ZeroDivisionError("boom")
-        del clip
         return encode(self, fetched)
 
     def decoding(self: Worker, path: str, *arguments: Any) -> Any:
