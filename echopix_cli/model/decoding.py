@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from echopix_cli.model.finite import require_finite
+from echopix_cli.model.finite import no_numbers, require_finite
 from echopix_cli.model.stepping import FixedCache, Stepper, picked
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import Sieved
@@ -17,7 +17,7 @@ from echopix_cli.model.values import Sieved
 
 @dataclass(frozen=True)
 class _Arriving:
-    """Tokens (B,) on their way to the host."""
+    """Tokens, and what goes with them, on their way to the host."""
 
     tokens: Tensor
     event: torch.cuda.Event | None
@@ -73,6 +73,9 @@ def generate(
         temperature: 0 takes the likeliest token.
         generator: on the host, of what is drawn above temperature 0.
         graphs: on CUDA, record a step and replay it. The tokens are the same.
+
+    Raises:
+        ModelError: the logits of a prompt that has not stopped hold NaN or infinity.
     """
     temperature = max(temperature, 0.0)
     cache = FixedCache(thinker.model, sieved, max_new_tokens - 1)
@@ -91,13 +94,16 @@ def generate(
         if steps.noise is not None:
             steps.noise.copy_(_noise(steps.noise, generator))
         steps.advance()
-        return _Arriving.of(steps.tokens)
+        return _Arriving.of(steps.made)
 
     arriving = step()
     for left in range(max_new_tokens - 2, -1, -1):
         # A recorded step is cheap to launch: the device goes on while the host looks at what it made.
         following = step() if left and steps.recorded else None
-        newest = torch.where(done, newest, arriving.wait())
+        made, broken = arriving.wait()
+        if bool((~done & (broken != 0)).any()):
+            raise no_numbers(thinker, "logits")
+        newest = torch.where(done, newest, made)
         done = done | torch.isin(newest, stops)
         yield newest
         if bool(done.all()):

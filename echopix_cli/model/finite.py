@@ -37,13 +37,18 @@ def require_finite(model: nn.Module, values: Tensor, what: str) -> Tensor:
     """What a model computed, as it is.
 
     Raises:
-        ModelError: it holds NaN or infinity. The largest weight is named, which is where such numbers come from.
+        ModelError: it holds NaN or infinity.
     """
     if bool(values.isfinite().all()):
         return values
+    raise no_numbers(model, what)
+
+
+def no_numbers(model: nn.Module, what: str) -> ModelError:
+    """That what a model computed holds NaN or infinity. Its largest weight is named: such numbers come from there."""
     sizes = {name: float(tensor.detach().abs().amax()) for name, tensor in _floats(model) if tensor.numel()}
     name = max(sizes, key=lambda name: sizes[name])
-    raise ModelError(
+    return ModelError(
         f"the {what} of this model are NaN or infinite; its largest weight, {sizes[name]:.3g}, is in {name}",
         f"{_HINT}, or try --dtype float32",
     )

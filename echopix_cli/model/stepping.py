@@ -99,7 +99,8 @@ class Stepper:
         graphs: whether steps on CUDA may be recorded; what cannot be recorded is run as it is.
 
     Attributes:
-        tokens: (B,) the newest tokens, on the device.
+        made: (2, B) the newest tokens, and 1 where their logits held NaN or infinity, else 0; on the device.
+        tokens: (B,) the first row of that.
         noise: (B, V) double, to be filled before each step; None at temperature 0.
         recorded: whether steps are replayed.
     """
@@ -125,7 +126,8 @@ class Stepper:
             self._bias[:, :rows].masked_fill_(sieved.attention_mask == 0, -torch.inf)
         self._place = torch.full((1,), rows, dtype=torch.long, device=device)
         self._positions = sieved.next_position.clone()
-        self.tokens = tokens.clone()
+        self.made = torch.stack((tokens, torch.zeros_like(tokens)))
+        self.tokens = self.made[0]
         self.noise = (
             torch.ones(len(tokens), cast(Any, head).out_features, dtype=torch.float64, device=device)
             if temperature
@@ -195,5 +197,6 @@ class Stepper:
             hidden = completed(layer, hidden, mixed.view(batch, -1))
         logits = self._head(normalised(model.norm, hidden)).float()
         self.tokens.copy_(picked(logits, self._temperature, self.noise))
+        self.made[1].copy_((0 * logits).sum(-1).isnan())  # 0 times NaN or infinity is NaN
         self._positions += 1
         self._place += 1

@@ -9,6 +9,7 @@ import torch
 from prompts import Media, inputs_of
 from transformers import DynamicCache
 
+from echopix_cli.errors import ModelError
 from echopix_cli.model import stepping
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
@@ -63,6 +64,26 @@ def test_a_seed_draws_the_same_and_tokens_arrive_on_the_host(model: EchoingPixel
 
     assert drawn(3) == drawn(3)
     assert len({tuple(drawn(seed)) for seed in range(6)}) > 1
+
+
+def test_logits_that_are_no_numbers_end_an_answer_at_any_token(model: EchoingPixelsForConditionalGeneration) -> None:
+    thinker = model.thinker
+    with torch.inference_mode():
+        one = model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400)))
+        sieved = thinker.sieve(one, 0.3)
+    first, second = (int(token) for token in generate(thinker, sieved, max_new_tokens=2))
+    row = thinker.model.embed_tokens.weight.data[second]
+    assert second != first and second not in one.input_ids
+    kept = row.clone()
+    try:
+        row[0] = torch.inf
+        tokens = generate(thinker, sieved, max_new_tokens=4)
+        assert [int(next(tokens)), int(next(tokens))] == [first, second]
+        with pytest.raises(ModelError, match="the logits of this model are NaN or infinite"):
+            next(tokens)
+        assert len(list(generate(thinker, sieved, max_new_tokens=4, stop_ids=[second]))) == 2
+    finally:
+        row.copy_(kept)
 
 
 def test_layers_that_wait_for_the_device_are_not_recorded(model: EchoingPixelsForConditionalGeneration) -> None:
