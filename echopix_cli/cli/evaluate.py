@@ -222,7 +222,7 @@ def _measure(
     kept: "Items | None",
     before: "dict[int, ItemResult]",
 ) -> "list[ItemResult]":
-    """All results, each kept as soon as it is there.
+    """All results in the questions' order, each written as soon as it is there.
 
     Raises:
         Interrupted: by a signal, after the question that was being answered.
@@ -230,13 +230,11 @@ def _measure(
     """
     from echopix_cli.evaluation.run import evaluate as answer_all
 
-    results: list[ItemResult] = []
+    results: dict[int, ItemResult] = {}
     with stopping() as received, run.output.progress(f"0 of {len(questions)} questions") as say:
         watch = _watch(say, len(questions), settings[0])
-        for question, result in zip(
-            questions, answer_all(engine, questions, settings, asking, watch, before), strict=True
-        ):
-            results.append(result)
+        for question, result in answer_all(engine, questions, settings, asking, watch, before):
+            results[question.index] = result
             if kept is not None and question.index not in before:
                 kept.add(question, result)
             if received and len(results) < len(questions):
@@ -244,7 +242,7 @@ def _measure(
                 raise Interrupted(f"Interrupted; {len(results)} of {len(questions)} done, {again}", received[0])
     if kept is not None:
         kept.confirm()
-    return results
+    return [results[question.index] for question in questions]
 
 
 def _watch(say: "Callable[[str], None]", count: int, setting: "Setting") -> "Callable[[ItemResult], None]":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,34 +93,43 @@ def evaluate(
     asking: Asking,
     watch: Callable[[ItemResult], None] = lambda result: None,
     before: Mapping[int, ItemResult] = MappingProxyType({}),
-) -> Iterator[ItemResult]:
-    """Answer questions one by one, in their order; consecutive ones about a file share its features.
+) -> Iterator[tuple[Question, ItemResult]]:
+    """Answer questions, those about one file or scene one after another: it is decoded and encoded once.
 
     An item whose media cannot be used, or for which memory does not suffice, is a failed item and no error.
 
     Args:
         watch: called with each result, as soon as it is there.
         before: results that are known, by their question's index; they are handed out again.
+
+    Yields:
+        Questions with their results: media in the order in which they first appear, and of each its questions in
+        their order.
     """
-    media, encoded = "", cast(Encoded | EchopixError | None, None)
+    by_media: dict[str, list[Question]] = {}
     for question in questions:
-        if question.index in before:
-            watch(before[question.index])
-            yield before[question.index]
-            continue
-        if question.media != media:
-            encoded = None  # or these features would take up room beside the next clip's
-            media, encoded = question.media, _encoded(engine, question, asking)
-        if isinstance(encoded, EchopixError):
-            result = _failed(question, settings, encoded.message)
-        else:
-            assert encoded is not None
-            try:
-                result = _answered(engine, encoded, question, settings, asking)
-            except EchopixError as error:
-                result = _failed(question, settings, error.message)
-        watch(result)
-        yield result
+        by_media.setdefault(question.media, []).append(question)
+    for about_one in by_media.values():
+        encoded: Encoded | EchopixError | None = None  # the last clip's features are freed before the next one's
+        for question in about_one:
+            result = before.get(question.index)
+            if result is None:
+                encoded = _encoded(engine, question, asking) if encoded is None else encoded
+                result = _result_of(engine, encoded, question, settings, asking)
+            watch(result)
+            yield question, result
+
+
+def _result_of(
+    engine: Engine, encoded: Encoded | EchopixError, question: Question, settings: Sequence[Setting], asking: Asking
+) -> ItemResult:
+    """One question's result; a failed one where its clip, or memory for it, is missing."""
+    if isinstance(encoded, EchopixError):
+        return _failed(question, settings, encoded.message)
+    try:
+        return _answered(engine, encoded, question, settings, asking)
+    except EchopixError as error:
+        return _failed(question, settings, error.message)
 
 
 def _encoded(engine: Engine, question: Question, asking: Asking) -> Encoded | EchopixError:

@@ -241,7 +241,8 @@ def test_it_goes_on_where_it_was_killed(run, tmp_path: Path, random_checkpoint: 
     assert 6 <= done < 40
     ran = run(*arguments, "--items", items, "--json")
     assert ran.code == 0 and f"note: {done} of 40 questions were answered before" in ran.err
-    assert [item["id"] for item in items_of(items)] == [str(number) for number in range(1, 41)]
+    by_media = [str(number) for first in (1, 2, 3) for number in range(first, 41, 3)]  # each clip is decoded once
+    assert [item["id"] for item in items_of(items)] == by_media
     whole = run(*arguments, "--json")
     assert without_times(ran.records[0]) == without_times(whole.records[0])
 

@@ -46,9 +46,13 @@ def questions() -> tuple[Question, ...]:
     return load_questions("scenes:test", 10, 0)
 
 
+def answered(*arguments: Any) -> list[ItemResult]:
+    return [result for _, result in evaluate(*arguments)]
+
+
 @pytest.fixture(scope="module")
 def results(engine: Engine, questions: tuple[Question, ...], asking: Asking) -> list[ItemResult]:
-    return list(evaluate(engine, questions, SETTINGS, asking))
+    return answered(engine, questions, SETTINGS, asking)
 
 
 def facts(engine: Engine) -> Facts:
@@ -139,7 +143,7 @@ def test_random_is_reproducible_and_nested(
     assert kept_rows(engine, questions[0], replace(asking, seed=1), RANDOM) != [few]
     assert kept_rows(engine, replace(questions[0], index=1), asking, RANDOM) != [few]
     # Alone or among others, an item gets the same rows and answers.
-    (alone,) = evaluate(engine, questions[3:4], SETTINGS, asking)
+    (alone,) = answered(engine, questions[3:4], SETTINGS, asking)
     for setting in SETTINGS:
         ours, theirs = alone.outcomes[setting], results[3].outcomes[setting]
         assert (ours.answer, ours.right, ours.rows) == (theirs.answer, theirs.right, theirs.rows)
@@ -202,11 +206,19 @@ def test_towers_run_once_a_clip_and_cs2_once_a_question(
     for name in calls:
         count(name)
     both = {"media": str(clips["both"]), "question": "What do you see?", "answer": "dog"}
-    asked = jsonl(tmp_path / "q.jsonl", both, {**both, "question": "What do you hear?"}, both)
-    results = list(evaluate(engine, asked, [FULL, CS2, RANDOM], replace(asking, max_new_tokens=2)))
-    assert len(results) == 3
-    assert calls == {"encode_pixels": 1, "encode_mel": 1, "score": 3}
-    assert results[0].outcomes[CS2].answer == results[2].outcomes[CS2].answer
+    dark = {**both, "media": str(clips["dark"])}  # sound alone
+    asked = jsonl(tmp_path / "q.jsonl", both, dark, {**both, "question": "What do you hear?"}, dark, both)
+    settings, few = [FULL, CS2, RANDOM], replace(asking, max_new_tokens=2)
+    pairs = list(evaluate(engine, asked, settings, few))
+    assert [question.index for question, _ in pairs] == [0, 2, 4, 1, 3]
+    assert calls == {"encode_pixels": 1, "encode_mel": 2, "score": 5}
+    results = {question.index: result for question, result in pairs}
+    assert results[0].outcomes[CS2].answer == results[4].outcomes[CS2].answer
+    again = dict(evaluate(engine, asked, settings, few, lambda result: None, {n: results[n] for n in (0, 1, 2, 3)}))
+    assert {question.index: result.media for question, result in again.items()} == {
+        n: q.media for n, q in enumerate(asked)
+    }
+    assert calls == {"encode_pixels": 2, "encode_mel": 3, "score": 6}, "only what is not known is encoded again"
 
 
 def test_a_failed_item_counts_as_wrong_and_is_listed(
@@ -222,7 +234,7 @@ def test_a_failed_item_counts_as_wrong_and_is_listed(
         {**question, "media": "broken.mp4", "id": "broken-too"},
         {**question, "media": "a\0b.mp4", "id": "odd"},
     )
-    items = list(evaluate(engine, asked, [CS2, NONE], replace(asking, max_new_tokens=2)))
+    items = answered(engine, asked, [CS2, NONE], replace(asking, max_new_tokens=2))
     report = make_report(facts(engine), items, [CS2, NONE], 1.0)
     assert [(failure.id, failure.setting) for failure in report.failures] == [
         (name, None) for name in ("gone", "broken", "broken-too", "odd")
@@ -246,7 +258,7 @@ def test_one_setting_may_fail_alone(
         return real(thinker, sieved, **named)
 
     monkeypatch.setattr(run_module, "generate", short_of_memory)
-    items = list(evaluate(engine, questions[:1], [FULL, CS2], asking))
+    items = answered(engine, questions[:1], [FULL, CS2], asking)
     report = make_report(facts(engine), items, [FULL, CS2], 1.0)
     (failure,) = report.failures
     assert (failure.id, failure.setting) == ("scene:test:0", "cs2@1")
@@ -259,13 +271,13 @@ def test_a_programming_error_is_no_failed_item(
 ) -> None:
     monkeypatch.setattr(run_module, "generate", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        list(evaluate(engine, questions[:1], [CS2], asking))
+        answered(engine, questions[:1], [CS2], asking)
 
 
 def test_a_modality_left_out_has_no_rows(engine: Engine, questions: tuple[Question, ...], asking: Asking) -> None:
     deaf = replace(asking, plan=replace(asking.plan, audio=False))
     blind = replace(asking, plan=replace(asking.plan, video=False))
-    (unheard,), (unseen,) = (list(evaluate(engine, questions[:1], [FULL], how)) for how in (deaf, blind))
+    (unheard,), (unseen,) = (answered(engine, questions[:1], [FULL], how) for how in (deaf, blind))
     assert unheard.outcomes[FULL].rows.audio == 0 < unheard.outcomes[FULL].rows.video
     assert unseen.outcomes[FULL].rows.video == 0 < unseen.outcomes[FULL].rows.audio
     assert unheard.evidence == 0 < unseen.evidence
@@ -285,7 +297,7 @@ def test_choices_are_shown_and_their_letters_count(
     monkeypatch.setattr(engine.processor, "text", lambda ids: " B. ")
     record = {"media": str(clips["both"]), "question": "What?", "answer": "dog", "choices": ["cat", "dog"]}
     asked = jsonl(tmp_path / "q.jsonl", record, {**record, "answer": "cat"})
-    right, wrong = evaluate(engine, asked, [CS2], replace(asking, max_new_tokens=1))
+    right, wrong = answered(engine, asked, [CS2], replace(asking, max_new_tokens=1))
     assert shown == ["What?\nA. cat\nB. dog"] * 2
     assert (right.outcomes[CS2].right, wrong.outcomes[CS2].right) == (True, False)
 
