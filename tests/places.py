@@ -6,7 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
 SHARED = ROOT.parent / "shared"  # material beside the checkout; not on every machine
 
 

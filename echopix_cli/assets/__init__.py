@@ -1,1 +1,1 @@
-"""The bundled model, the demo clip and what rebuilds them."""
+"""The bundled model and the demo clip."""

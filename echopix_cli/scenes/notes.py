@@ -17,7 +17,8 @@ FONTS: tuple[str, ...] = ("fluid", "musescore")
 UNSEEN_FONT = "timgm"
 UNSEEN_FONT_VARIABLE = "ECHOPIX_UNSEEN_FONT"
 BUILD_COMMAND = (
-    "apt-get install fluidsynth timgm6mb-soundfont && python -m echopix_cli.scenes.build_assets --unseen-font"
+    "apt-get install fluidsynth timgm6mb-soundfont; then, in a checkout of echopix's repository: "
+    "python tests/tools/scene_assets.py --unseen-font"
 )
 
 # General MIDI drum keys: bass drums, snare and toms. Training hears the first row only.

@@ -172,7 +172,7 @@ def test_the_unseen_font_says_how_to_get_it(run, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("ECHOPIX_UNSEEN_FONT", str(tmp_path / "none.ogg"))
     ran = run("eval", "--data", "scenes:unseen-font")
     assert ran.code == 1
-    assert "build_assets --unseen-font" in ran.err
+    assert "scene_assets.py --unseen-font" in ran.err
 
 
 # --- what is written as it goes

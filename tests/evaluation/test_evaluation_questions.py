@@ -34,7 +34,7 @@ def test_unseen_font_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("ECHOPIX_UNSEEN_FONT", str(tmp_path / "none.ogg"))
     with pytest.raises(EchopixError, match="note bank") as caught:
         load_questions("scenes:unseen-font", 2, 0)
-    assert "build_assets" in caught.value.hint
+    assert "scene_assets.py" in caught.value.hint
 
 
 @pytest.mark.parametrize(("data", "families"), [("scenes:tset", []), ("scenes:", []), ("scenes:test", ["instrment"])])

@@ -7,11 +7,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from places import TESTS, load_script
 
 from echopix_cli.errors import EchopixError
-from echopix_cli.scenes import build_assets as build
 from echopix_cli.scenes import make_script, render_audio, render_frames, write_mp4
 from echopix_cli.scenes.notes import ASSETS, FONTS, sources
+
+build = load_script(TESTS / "tools" / "scene_assets.py")
 
 
 def test_an_mp4_decodes_back_to_the_scene(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_unseen_font_asks_to_be_built(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv(UNSEEN_FONT_VARIABLE, str(tmp_path / "none.ogg"))
     with pytest.raises(EchopixError) as caught:
         make_script("unseen-font", 0, "instrument")
-    assert "python -m echopix_cli.scenes.build_assets --unseen-font" in caught.value.hint
+    assert "python tests/tools/scene_assets.py --unseen-font" in caught.value.hint
 
 
 def test_the_unseen_font_repeats_the_test_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
     apt-get install fluidsynth fluid-soundfont-gm musescore-general-soundfont-small fonts-noto-color-emoji
     pip install pillow
-    python -m echopix_cli.scenes.build_assets                        # writes echopix_cli/scenes/assets
-    python -m echopix_cli.scenes.build_assets --unseen-font PATH     # only the bank of the split unseen-font
+    python tests/tools/scene_assets.py                        # writes echopix_cli/scenes/assets
+    python tests/tools/scene_assets.py --unseen-font PATH     # only the bank of the split unseen-font
 
 The second form needs timgm6mb-soundfont and writes ``PATH`` (without PATH: the cache folder where the
 ``unseen-font`` split looks). That soundfont is GPL, so its notes are never part of this repository.

@@ -1,4 +1,4 @@
-"""Rebuild the demo clip and the README's picture: ``python -m echopix_cli.assets.build``.
+"""Rebuild the demo clip and the README's picture: ``python tests/tools/demo.py``.
 
 The clip is a scene of the ``test`` split, so the bundled model was never trained on it: notes of a piano from
 the FluidR3 GM soundfont, while a violin is on the screen.
@@ -48,7 +48,7 @@ def build_picture(clip: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Write ``demo.mp4``, ``demo.answer.txt`` and ``ask.svg`` beside this file."""
+    """Write ``demo.mp4``, ``demo.answer.txt`` and ``ask.svg`` among the assets of the package."""
     folder = Path(str(files("echopix_cli") / "assets"))
     answer = build_clip(folder / "demo.mp4")
     (folder / "demo.answer.txt").write_text(answer + "\n", encoding="utf-8")
