@@ -117,6 +117,39 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A span of media time in which kept tokens of one modality lie close together.
+
+    ``start`` and ``end`` are seconds from the start of the media; ``modality`` is ``video`` or ``audio``; ``share``
+    is that of the span's tokens in the score of all kept tokens, in [0, 1].
+    """
+
+    start: float
+    end: float
+    modality: str
+    share: float
+
+
+@dataclass(frozen=True)
+class FilmFacts:
+    """How a file that is longer than one window was read.
+
+    ``windows`` of ``window_seconds`` each were glanced at, of which ``unread`` could not be read; ``looked`` are those
+    that were read again at the full frame rate, as (start, end) in seconds, and ``frames`` all frames that were seen.
+    ``survivors`` tokens of all windows formed the last prompt; ``share`` is what the decoder could be given of the
+    pool, where ``budget`` asked for more than one prompt holds.
+    """
+
+    windows: int
+    window_seconds: float
+    unread: int
+    looked: tuple[tuple[float, float], ...]
+    frames: int
+    survivors: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Answer:
     """One question about one clip, answered, with everything the table shows.
 
@@ -124,7 +157,8 @@ class Answer:
     they were chosen, and ``prefilter`` the share that the redundancy stage left before it, None where it did not
     run. ``budget`` is 0 where ``none`` were kept. ``cached`` says that the features came from the disk: nothing was
     decoded, and no tower ran. ``choices`` are the options, where the question had some; the
-    answer is then the text of the likeliest.
+    answer is then the text of the likeliest. ``moments`` are where the kept tokens lie, those with the largest share
+    first; ``film`` is there for files that are longer than one window.
     """
 
     media: str
@@ -143,6 +177,8 @@ class Answer:
     prefilter: float | None = None
     cached: bool = False
     choices: tuple[Choice, ...] = ()
+    moments: tuple[Moment, ...] = ()
+    film: FilmFacts | None = None
     notices: tuple[str, ...] = field(default=())
 
     @property

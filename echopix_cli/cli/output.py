@@ -318,8 +318,12 @@ def answer_record(answer: Answer) -> dict[str, Any]:
     for choice in raw["choices"]:
         choice["probability"] = round(choice["probability"], 6)
     raw["choices"] = list(raw["choices"])
+    raw["moments"] = [
+        {"start": round(one.start, 3), "end": round(one.end, 3), "modality": one.modality, "share": round(one.share, 6)}
+        for one in answer.moments
+    ]
     order = (
-        "question answer choices finish_reason audio tokens budget sieve question_layer prefilter cached "
+        "question answer choices finish_reason audio tokens budget sieve question_layer prefilter moments film cached "
         "latency_s tokens_per_second peak_memory_bytes model sampling notices"
     )
     return {"schema_version": SCHEMA_VERSION, **named(raw["media"]), **{name: raw[name] for name in order.split()}}

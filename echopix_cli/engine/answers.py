@@ -6,6 +6,7 @@ import torch
 
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.meters import larger
+from echopix_cli.engine.moments import moments_of
 from echopix_cli.engine.posing import Sift
 from echopix_cli.model.positions import SpecialTokens
 from echopix_cli.results import Answer, ModalityTokens, ModelFacts, PeakMemory, StageTimes, TokenCounts
@@ -19,7 +20,8 @@ def answer_of(
     text: str,
     sift: Sift,
     *,
-    tokens: TokenCounts,
+    special: SpecialTokens,
+    generated: int,
     finish_reason: str,
     load_seconds: float,
     seconds: dict[str, float],
@@ -33,7 +35,8 @@ def answer_of(
         question: in the user's words.
         text: of the answer.
         sift: what the sieve kept for it.
-        tokens: counted by :func:`count`.
+        special: ids of the placeholders.
+        generated: tokens of the answer, with the one that ends it.
         finish_reason: ``stop``, ``length`` or ``choice``.
         load_seconds: what loading the model took.
         seconds: of the stages ``sieve``, ``prefill`` and ``generate``.
@@ -46,7 +49,7 @@ def answer_of(
         media=encoded.path,
         question=question,
         answer=text,
-        tokens=tokens,
+        tokens=_count(sift, special, generated),
         budget=sift.budget if sift.choice.selection != "none" else 0.0,
         sieve=sift.choice.selection,
         latency=StageTimes(
@@ -68,11 +71,12 @@ def answer_of(
         question_layer=sift.choice.layer,
         prefilter=sift.choice.prefilter,
         cached=encoded.cached,
+        moments=moments_of(encoded, sift, special),
         notices=(*encoded.notices, *((DEMONSTRATION,) if model.demonstration else ())),
     )
 
 
-def count(sift: Sift, special: SpecialTokens, generated: int) -> TokenCounts:
+def _count(sift: Sift, special: SpecialTokens, generated: int) -> TokenCounts:
     """Rows by modality, before the sieve and after it."""
     ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0]
 

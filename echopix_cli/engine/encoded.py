@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.results import AudioStatus, PeakMemory, Sampling
+
+AUDIO_ROW = 0.04  # seconds of sound in one row of the tower: 25 a second
+Spans = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,16 @@ class Encoded:
     seconds: dict[str, float]
     peaks: PeakMemory
     cached: bool = False
+
+    @property
+    def spans(self) -> tuple[Spans, Spans]:
+        """Seconds of media time, (rows, 2) with start and end, in which each row of picture and of sound lies."""
+        _, height, width = self.inputs.cells
+        begins = self.inputs.grid_times
+        last = begins[-1:] + (np.diff(begins)[-1:] if len(begins) > 1 else self.sampling.second_per_grid or 0.0)
+        shown = np.stack([begins, np.append(begins[1:], last)], axis=1).repeat(height * width, axis=0)
+        heard = np.arange(self.inputs.audio_rows)[:, None] * AUDIO_ROW + np.array([0.0, AUDIO_ROW])
+        return shown + self.sampling.start, heard + self.sampling.start
 
 
 def sampling_of(clip: Clip) -> Sampling:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from echopix_cli.decoding.worker import Decoded
-from echopix_cli.engine.answers import answer_of, count
+from echopix_cli.engine.answers import answer_of
 from echopix_cli.engine.choices import LETTERS, letter_ids, posed
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
@@ -354,7 +354,8 @@ class Engine:
             question,
             text,
             sift,
-            tokens=count(sift, self.model.thinker.special, generated),
+            special=self.model.thinker.special,
+            generated=generated,
             finish_reason=finish_reason,
             load_seconds=self.load_seconds,
             seconds=clock.seconds,
