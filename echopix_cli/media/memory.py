@@ -14,7 +14,8 @@ from pathlib import Path
 from echopix_cli.errors import MediaError
 from echopix_cli.files import stated_bytes
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
+_GROUP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _lock = threading.Lock()
 _readers = 0  # files that are being read: the first one's ceiling holds until the last one is done
 _before: tuple[int, int] | None = None
@@ -24,7 +25,8 @@ _before: tuple[int, int] | None = None
 def bounded_memory(name: str, most: int) -> Iterator[None]:
     """Let the process take at most so much more while a file is read. Without Linux's ``/proc`` nothing is bounded.
 
-    The ceiling is the whole process's, and falls away afterwards. What meets it gets no memory, and fails.
+    The ceiling is the whole process's, and falls away afterwards. What meets it gets no memory, and fails. It is never
+    more than the machine has left: where that runs out, the system ends a process of its own choice.
 
     Args:
         name: of the file, as shown.
@@ -33,6 +35,10 @@ def bounded_memory(name: str, most: int) -> Iterator[None]:
     Raises:
         MediaError: reading the file needed more.
     """
+    free = available_memory()
+    short = free is not None and free < most
+    if free is not None:
+        most = min(most, free)
     _lower(most)
     try:
         yield
@@ -40,11 +46,27 @@ def bounded_memory(name: str, most: int) -> Iterator[None]:
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # how torch says it
             raise
         raise MediaError(
-            f"{name} needs more than {most / 2**30:.6g} GiB of memory to be read",
-            "choose a shorter span or make a smaller copy of it, or raise the setting limit_memory",
+            f"{name} needs more than {most / 2**30:.3g} GiB of memory to be read" + ", which is what is free" * short,
+            "choose a shorter span or make a smaller copy of it, or "
+            + ("free some memory" if short else "raise the setting limit_memory"),
         ) from error
     finally:
         _lift()
+
+
+def available_memory() -> int | None:
+    """Bytes that this machine can still give, or the container that this process runs in; None if nothing tells."""
+    found = [stated_bytes(_MEMINFO, "MemAvailable")]
+    try:
+        own = next(line[3:] for line in _GROUP.read_text().splitlines() if line.startswith("0::"))
+        for folder in {_GROUPS, _GROUPS / own.strip("/")}:
+            if (folder / "memory.max").exists() and (most := (folder / "memory.max").read_text().strip()) != "max":
+                counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cached = int(counts["inactive_file"])  # which is given up for whoever asks
+                found.append(max(0, int(most) - int((folder / "memory.current").read_text()) + cached))
+    except (OSError, ValueError, KeyError, StopIteration):
+        pass  # no groups of version 2, or not to be seen from here
+    return min((size for size in found if size is not None), default=None)
 
 
 def _lower(most: int) -> None:

@@ -27,6 +27,11 @@ _HLG_PEAK = 1000.0  # nits; of the screen that HLG is graded for
 _KNEE = 0.9  # of white; what is brighter is pressed together instead of being cut off
 _ENOUGH = 2**19  # pixels of a tone-mapped frame: larger ones are made smaller first, since each takes a while
 
+_Order = tuple[int, int, int, int]
+_RGBA = (0, 1, 2, 3)
+# Where red, green, blue and alpha stand in formats that keep them in bytes.
+_ORDERS = {"rgba": _RGBA, "bgra": (2, 1, 0, 3), "argb": (1, 2, 3, 0), "abgr": (3, 2, 1, 0)}
+
 Values = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -88,19 +93,29 @@ def rgb(frame: VideoFrame) -> Pixels:
     if frame.color_trc in (_PQ, _HLG):
         return _tone_mapped(frame)
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
-        pixels = frame.to_ndarray(format="rgba", threads=_THREADS).astype(np.uint8, copy=False)  # (H, W, 4)
-        if pixels[..., 3].min() < 255:
-            return on_white(pixels)
+        pixels, order = _with_alpha(frame)
+        if pixels[..., order[3]].min() < 255:
+            return on_white(pixels, order)
         del pixels
     return frame.to_ndarray(format="rgb24", threads=_THREADS).astype(np.uint8, copy=False)
 
 
-def on_white(pixels: Pixels) -> Pixels:
-    """Uint8 ``(H, W, 4)`` RGBA over white, as uint8 ``(H, W, 3)``."""
+def _with_alpha(frame: VideoFrame) -> tuple[Pixels, _Order]:
+    """A frame as uint8 ``(H, W, 4)``, which is its own memory where that holds such pixels; and which channel is what."""
+    order = _ORDERS.get(frame.format.name)
+    if order is None:
+        return frame.to_ndarray(format="rgba", threads=_THREADS).astype(np.uint8, copy=False), _RGBA
+    plane = frame.planes[0]
+    shape, strides = (frame.height, frame.width, 4), (plane.line_size, 4, 1)
+    return np.lib.stride_tricks.as_strided(np.frombuffer(plane, np.uint8), shape, strides, writeable=False), order
+
+
+def on_white(pixels: Pixels, order: _Order = _RGBA) -> Pixels:
+    """Uint8 ``(H, W, 4)`` over white, as uint8 ``(H, W, 3)`` RGB; ``order`` says where red, green, blue and alpha are."""
     shown = np.empty((*pixels.shape[:2], 3), np.uint8)
     for row, row_shown in zip(pixels, shown, strict=True):  # wider numbers for one row at a time
-        alpha = row[:, 3:].astype(np.uint32)
-        row_shown[:] = (row[:, :3] * alpha + 255 * (255 - alpha) + 127) // 255
+        alpha = row[:, order[3:]].astype(np.uint32)
+        row_shown[:] = (row[:, order[:3]] * alpha + 255 * (255 - alpha) + 127) // 255
     return shown
 
 

@@ -18,6 +18,8 @@ MAX_ASPECT_RATIO = 200
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+_BAND = 2**23  # pixels that are made narrower at once
+
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -144,9 +146,17 @@ def resize_frames(frames: Pixels, height: int, width: int) -> Pixels:
     from torch.nn.functional import interpolate
 
     resized = np.empty((len(frames), 3, height, width), np.uint8)
+    rows = max(1, _BAND // frames.shape[3])
     # One channel of one frame at a time: float32 takes four times the memory, and the intermediate step as much again.
+    # The width is changed first in any case: of large ones, band by band.
     for number, channel in np.ndindex(len(frames), 3):
-        pixels = torch.from_numpy(np.ascontiguousarray(frames[number, channel]))[None, None].float()
-        larger = interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+        pixels, bands = frames[number, channel], []
+        for first in range(0, len(pixels), rows):
+            band = torch.from_numpy(np.ascontiguousarray(pixels[first : first + rows]))[None, None].float()
+            size = (height if rows >= len(pixels) else band.shape[2], width)
+            bands.append(interpolate(band, size=size, mode="bicubic", antialias=True))
+        larger = torch.cat(bands, dim=2)
+        if len(bands) > 1:
+            larger = interpolate(larger, size=(height, width), mode="bicubic", antialias=True)
         resized[number, channel] = larger[0, 0].clamp_(0, 255).round_().to(torch.uint8).numpy()
     return resized

@@ -18,7 +18,7 @@ from makers import greys, tone, write_clip, write_picture
 
 from echopix_cli.cli.options import Run
 from echopix_cli.errors import MediaError, UsageError
-from echopix_cli.media import DecodePlan, Limits, load_clip, probe
+from echopix_cli.media import DecodePlan, Limits, load_clip, memory, probe
 from echopix_cli.settings import SETTINGS
 
 # One for each field, as far as the clip below exceeds it: the limit, and what is said.
@@ -171,6 +171,44 @@ def test_reading_again_from_the_start_is_left_when_it_would_take_too_much(tmp_pa
     found = load_clip(path, DecodePlan(fps=10, end=5.0, limits=Limits(max_decoded_frames=70)))
     assert found.frames is not None and len(found.frames) >= 48
     assert "could not be decoded" in found.notices[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
+def test_a_small_file_of_a_huge_picture_takes_little_memory(tmp_path: Path) -> None:
+    """A GIF of one dot on 36 million pixels: its decoder holds 8 bytes for each, and what comes of it takes few more."""
+    gif = b"GIF89a" + struct.pack("<HHBBB", 6000, 6000, 0xF0, 0, 0) + b"\xff\xff\xff\0\0\0"
+    gif += b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00\x3b"
+    (tmp_path / "a.gif").write_bytes(gif)
+    code = (
+        PEAK + "import sys, torch\nfrom echopix_cli.media import DecodePlan, load_clip\n"
+        "before = peak()\nclip = load_clip(sys.argv[1], DecodePlan())\n"
+        "print(clip.source_size[0], (peak() - before) * 1024 / 36e6)"
+    )
+    height, taken = map(float, printed(code, tmp_path / "a.gif").split())
+    assert height == 6000 and taken < 13, "bytes for each pixel: 16 where it is copied twice"
+
+
+def test_no_more_than_the_machine_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a container's share is less: what its files take of it can be given up."""
+    path = write_picture(tmp_path / "a.png", np.zeros((4000, 4000, 3), np.uint8))
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 51200 kB\n")
+    (tmp_path / "cgroup").write_text("0::/own\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    assert memory.available_memory() == 50 * 2**20
+    with pytest.raises(MediaError, match=r"needs more than 0\.0488 GiB of memory to be read, which is what is free$"):
+        load_clip(path, DecodePlan())
+    (tmp_path / "own").mkdir()
+    for name, text in {
+        "memory.max": "1000",
+        "memory.current": "900",
+        "memory.stat": "anon 7\ninactive_file 50",
+    }.items():
+        (tmp_path / "own" / name).write_text(text + "\n")
+    assert memory.available_memory() == 150
+    (tmp_path / "own" / "memory.max").write_text("max\n")
+    assert memory.available_memory() == 50 * 2**20
 
 
 # Reads a file with 256 MiB to spend; prints what came of it, the largest resident size in MiB, and the ceiling after.

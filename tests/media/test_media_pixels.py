@@ -13,7 +13,7 @@ import pytest
 from makers import tone, write_clip, write_picture
 
 from echopix_cli.media import DecodePlan, load_clip
-from echopix_cli.media.pixels import rgb
+from echopix_cli.media.pixels import on_white, rgb
 
 SMALL: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
 CORNERS = ("top left", "top right", "bottom right", "bottom left")
@@ -125,6 +125,14 @@ def test_what_is_transparent_is_white(tmp_path: Path, name: str, codec: str, pix
         float(clip.frames[0][:, :, n * third + third // 4 : (n + 1) * third - third // 4].mean()) for n in (0, 1, 2)
     ]
     assert middles == pytest.approx([0, 127, 255], abs=4)
+
+
+@pytest.mark.parametrize("kind", ["rgba", "bgra", "argb", "abgr", "yuva444p", "ya8"])
+def test_colours_keep_their_places(kind: str) -> None:
+    """Whatever the order in which a frame holds them, and however its rows are padded."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 37, 4), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=kind)
+    np.testing.assert_array_equal(rgb(frame), on_white(frame.to_ndarray(format="rgba")))
 
 
 def hdr(luma: float, transfer: int) -> av.VideoFrame:

@@ -16,6 +16,7 @@ from echopix_cli.media import (
     frame_indices,
     parse_time,
     resize_frames,
+    sampling,
     smart_nframes,
     smart_resize,
 )
@@ -131,6 +132,18 @@ def test_resizing_keeps_a_flat_colour_and_the_frame_order() -> None:
     resized = resize_frames(frames, 28, 56)
     assert resized.shape == (3, 3, 28, 56) and resized.dtype == np.uint8
     assert [int(frame.min()) for frame in resized] == [int(frame.max()) for frame in resized] == [0, 7, 255]
+
+
+@pytest.mark.parametrize("shape", [(333, 517, 112, 140), (90, 4000, 28, 336), (51, 512, 56, 672), (301, 300, 301, 200)])
+def test_large_pictures_are_resized_in_bands_without_a_difference(
+    shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    height, width, *size = shape
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, height, width), dtype=np.uint8)
+    whole = resize_frames(frames, *size)
+    for rows in (1, 7, height - 1):
+        monkeypatch.setattr(sampling, "_BAND", rows * width)
+        np.testing.assert_array_equal(resize_frames(frames, *size), whole)
 
 
 @pytest.mark.parametrize(

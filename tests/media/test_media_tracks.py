@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 from makers import (
     CODED_RATE,
@@ -23,7 +22,7 @@ from makers import (
 )
 
 from echopix_cli.errors import MediaError
-from echopix_cli.media import DecodePlan, Limits, load_clip, resize_frames
+from echopix_cli.media import DecodePlan, Limits, load_clip
 from echopix_cli.results import AudioStatus
 
 SMALL: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
@@ -159,19 +158,6 @@ def test_what_an_edit_list_hides_is_not_the_clips_end(tmp_path: Path) -> None:
     assert clip.frames is not None and clip.frame_times is not None
     assert codes(clip.frames) == list(range(2 * CODED_RATE))
     assert clip.end == pytest.approx(2, abs=0.05) and clip.notices == ()
-
-
-def test_a_small_file_of_a_huge_picture_takes_little_memory(tmp_path: Path) -> None:
-    """Resizing holds one channel as float32, whatever the size."""
-    import tracemalloc
-
-    frame = np.zeros((1, 3, 2000, 3000), np.uint8)
-    resize_frames(frame[:, :, :50, :50], 28, 28)
-    tracemalloc.start()
-    resized = resize_frames(frame, 28, 28)
-    taken = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert resized.shape == (1, 3, 28, 28) and taken < 8_000_000
 
 
 def test_a_gif_with_one_bright_dot_is_shown(tmp_path: Path) -> None:
