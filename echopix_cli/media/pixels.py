@@ -101,7 +101,7 @@ def rgb(frame: VideoFrame) -> Pixels:
 
 
 def _with_alpha(frame: VideoFrame) -> tuple[Pixels, _Order]:
-    """A frame as uint8 ``(H, W, 4)``, which is its own memory where that holds such pixels; and which channel is what."""
+    """A frame as uint8 ``(H, W, 4)``, its own memory where that holds such pixels; and where each channel stands."""
     order = _ORDERS.get(frame.format.name)
     if order is None:
         return frame.to_ndarray(format="rgba", threads=_THREADS).astype(np.uint8, copy=False), _RGBA
@@ -111,7 +111,7 @@ def _with_alpha(frame: VideoFrame) -> tuple[Pixels, _Order]:
 
 
 def on_white(pixels: Pixels, order: _Order = _RGBA) -> Pixels:
-    """Uint8 ``(H, W, 4)`` over white, as uint8 ``(H, W, 3)`` RGB; ``order`` says where red, green, blue and alpha are."""
+    """Uint8 ``(H, W, 4)`` over white, as uint8 ``(H, W, 3)`` RGB; ``order`` is where red, green, blue, alpha stand."""
     shown = np.empty((*pixels.shape[:2], 3), np.uint8)
     for row, row_shown in zip(pixels, shown, strict=True):  # wider numbers for one row at a time
         alpha = row[:, order[3:]].astype(np.uint32)

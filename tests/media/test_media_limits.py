@@ -175,7 +175,7 @@ def test_reading_again_from_the_start_is_left_when_it_would_take_too_much(tmp_pa
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
 def test_a_small_file_of_a_huge_picture_takes_little_memory(tmp_path: Path) -> None:
-    """A GIF of one dot on 36 million pixels: its decoder holds 8 bytes for each, and what comes of it takes few more."""
+    """A GIF of one dot on 36 million pixels: its decoder holds 8 bytes for each, the rest few more."""
     gif = b"GIF89a" + struct.pack("<HHBBB", 6000, 6000, 0xF0, 0, 0) + b"\xff\xff\xff\0\0\0"
     gif += b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00\x3b"
     (tmp_path / "a.gif").write_bytes(gif)
