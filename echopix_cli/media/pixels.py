@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -107,7 +107,9 @@ def _with_alpha(frame: VideoFrame) -> tuple[Pixels, _Order]:
         return frame.to_ndarray(format="rgba", threads=_THREADS).astype(np.uint8, copy=False), _RGBA
     plane = frame.planes[0]
     shape, strides = (frame.height, frame.width, 4), (plane.line_size, 4, 1)
-    return np.lib.stride_tricks.as_strided(np.frombuffer(plane, np.uint8), shape, strides, writeable=False), order
+    return np.lib.stride_tricks.as_strided(
+        np.frombuffer(cast(Any, plane), np.uint8), shape, strides, writeable=False
+    ), order
 
 
 def on_white(pixels: Pixels, order: _Order = _RGBA) -> Pixels:
