@@ -52,3 +52,27 @@ def sounds(clips: dict[str, Path], tmp_path: Path) -> Path:
     for number in range(6):
         (folder / f"{number}.m4a").write_bytes(clips["dark"].read_bytes() + free_box(number))
     return folder
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often files are hashed, decoded and encoded, and models loaded."""
+    from echopix_cli.decoding.worker import Worker
+    from echopix_cli.engine import Engine
+
+    counts = dict.fromkeys(("fingerprint", "decode", "encode", "load"), 0)
+
+    def count(owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(Worker, "fingerprint")
+    count(Worker, "decode")
+    count(Engine, "encode")
+    count(Engine, "load")
+    return counts

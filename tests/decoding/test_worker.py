@@ -6,27 +6,22 @@ import ctypes
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from places import ROOT
+from processes import gone, pid_of
 
-from echopix_cli.batch.workers import Workers
 from echopix_cli.decoding import nursery
 from echopix_cli.decoding import worker as worker_module
 from echopix_cli.decoding.channel import Channel
 from echopix_cli.decoding.worker import Decoded, Heard, Ready, Worker, borrowed, probe
-from echopix_cli.errors import EchopixError, MediaError
+from echopix_cli.errors import MediaError
 from echopix_cli.files import sha256_of
 from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
 from echopix_cli.media import probe as probe_here
@@ -39,11 +34,6 @@ def worker() -> Iterator[Worker]:
     made = Worker(timeout=30.0)
     yield made
     made.close()
-
-
-def pid_of(worker: Worker) -> int:
-    assert worker._pid is not None
-    return worker._pid
 
 
 def channel_of(worker: Worker) -> Channel:
@@ -69,21 +59,6 @@ def silence(path: Path, seconds: int) -> None:
         sound.setsampwidth(2)
         sound.setframerate(16000)
         sound.writeframes(bytes(2 * 16000 * seconds))
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def gone(pid: int, seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    return not alive(pid)
 
 
 def test_a_clip_is_what_decoding_here_gives(worker: Worker, clips: dict[str, Path]) -> None:
@@ -358,180 +333,3 @@ def test_workers_are_replaced_before_leaks_add_up(
         worker.fingerprint(str(clips["dark"]))
     assert pids[0] == pids[1] != pids[2] == pids[3]
     assert gone(pids[0])
-
-
-@pytest.fixture
-def endless(tmp_path: Path) -> str:
-    """A file that takes minutes to read, and no room on the disk."""
-    path = tmp_path / "endless.mp4"
-    with open(path, "wb") as file:
-        file.truncate(200 * 2**30)
-    return str(path)
-
-
-def test_closing_ends_what_is_under_way(clips: dict[str, Path], endless: str) -> None:
-    workers = Workers(2, timeout=600.0)
-    pids: SimpleQueue[int] = SimpleQueue()
-
-    def read(worker: Worker) -> str:
-        worker.fingerprint(str(clips["dark"]))
-        pids.put(pid_of(worker))
-        return worker.fingerprint(endless)
-
-    busy = [workers.submit(read) for _ in range(2)]
-    waiting = [workers.submit(read) for _ in range(3)]
-    taken = {pids.get(timeout=60) for _ in busy}
-    time.sleep(0.2)
-    began = time.monotonic()
-    workers.close()
-    assert time.monotonic() - began < 10
-    assert len(taken) == 2
-    assert not any(alive(pid) for pid in taken)
-    assert all(isinstance(future.exception(1), EchopixError) for future in busy)
-    assert all(future.cancelled() for future in waiting)
-
-
-def test_closing_while_workers_start(clips: dict[str, Path]) -> None:
-    for pause in (0.0, 0.001, 0.01, 0.03, 0.1):
-        workers = Workers(2, timeout=600.0)
-        futures = [workers.submit(lambda worker: worker.fingerprint(str(clips["dark"]))) for _ in range(4)]
-        time.sleep(pause)
-        workers.close()
-        assert all(future.done() for future in futures)
-        assert all(worker._pid is None for worker in workers._workers)
-        for future in futures:
-            if not future.cancelled() and (error := future.exception()) is not None:
-                assert isinstance(error, EchopixError)
-
-
-SCRIPT = """
-import os, signal, sys, threading, time
-from echopix_cli.decoding.worker import Worker
-worker = Worker(600.0)
-"""
-
-
-@contextmanager
-def started(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT + code, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # as in a terminal: the group is the command and what it started
-    ) as batch:
-        try:
-            yield batch
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(batch.pid, signal.SIGKILL)
-
-
-def test_workers_die_with_a_batch_that_is_killed(endless: str, clips: dict[str, Path]) -> None:
-    """Also one that is busy: nobody is left to read its answer."""
-    code = """
-worker.fingerprint(sys.argv[2])
-print(worker._pid, flush=True)
-worker.fingerprint(sys.argv[1])
-"""
-    with started(code, endless, str(clips["dark"])) as batch:
-        assert batch.stdout is not None and batch.stderr is not None
-        pid = int(batch.stdout.readline())
-        time.sleep(0.3)
-        assert alive(pid)
-        batch.kill()
-        batch.wait()
-        assert gone(pid)
-        assert batch.stderr.read() == ""  # which also waits until nobody holds it any more
-
-
-def test_ctrl_c_is_the_batchs_alone(clips: dict[str, Path]) -> None:
-    """Every process of the terminal gets it, from their first moment on."""
-    code = """
-received = []
-signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-done = threading.Event()
-def hit():
-    while not done.wait(0.02):
-        os.killpg(0, signal.SIGINT)
-threading.Thread(target=hit).start()
-sums = {worker.fingerprint(sys.argv[1]) for _ in range(20)}
-time.sleep(0.2)
-done.set()
-worker.close()
-print(len(sums), len(received) > 10)
-"""
-    with started(code, str(clips["dark"])) as batch:
-        assert batch.communicate(timeout=60) == ("1 True\n", "")
-    assert batch.returncode == 0
-
-
-def test_ctrl_c_ends_a_wait_and_the_process_goes_on(endless: str, clips: dict[str, Path]) -> None:
-    """Without a handler of its own: what waits is the main thread."""
-    code = """
-worker.fingerprint(sys.argv[2])
-first = worker._pid
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-try:
-    worker.fingerprint(sys.argv[1])
-except KeyboardInterrupt:
-    print("interrupted", worker._pid)
-print(len(worker.fingerprint(sys.argv[2])), worker._pid != first)
-worker.close()
-"""
-    with started(code, endless, str(clips["dark"])) as batch:
-        assert batch.communicate(timeout=60) == ("interrupted None\n64 True\n", "")
-
-
-LEFT = """
-import fcntl
-held = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
-fcntl.flock(held, fcntl.LOCK_EX)
-if sys.argv[3] == "afresh":
-    import torch
-from echopix_cli.decoding import nursery
-nursery.warm_up()
-first = nursery._started
-assert isinstance(first, int) == (sys.argv[3] == "forked"), first
-worker.fingerprint(sys.argv[1])
-print(first if isinstance(first, int) else first.pid, worker._pid, flush=True)
-sys.stdin.readline()
-"""
-
-
-@pytest.mark.parametrize("how", ["forked", "afresh"])
-def test_nothing_is_held_or_left_by_a_command_that_is_killed(clips: dict[str, Path], tmp_path: Path, how: str) -> None:
-    """No lock that it held, none of its streams, no process, and no file; however the first process was started."""
-    import fcntl
-
-    (tmp_path / "tmp").mkdir()
-    lock = tmp_path / "lock"
-    # A module of this name in the current folder would be imported by whoever looks there first.
-    (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the current folder')")
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", SCRIPT + LEFT, str(clips["dark"]), str(lock), how],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)},
-    ) as command:
-        assert command.stdout is not None and command.stderr is not None
-        pids = [int(word) for word in command.stdout.readline().split()]
-        assert len(pids) == 2, command.stderr.read()
-        assert all(alive(pid) for pid in pids)
-        command.kill()
-        assert command.stdout.read() == command.stderr.read() == "", "which waits until nobody holds them"
-        command.wait()
-    with open(lock) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert all(gone(pid) for pid in pids)
-    assert os.listdir(tmp_path / "tmp") == []
-
-
-def test_a_script_without_a_guard_may_decode(clips: dict[str, Path]) -> None:
-    """Nothing imports the script again, as multiprocessing would."""
-    code = "print(worker.decode(sys.argv[1], None or __import__('echopix_cli.media').media.DecodePlan()).clip.path)"
-    with started(code, str(clips["dark"])) as script:
-        assert script.communicate(timeout=60) == (f"{clips['dark']}\n", "")

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from campaign import HERE, ROOT, Findings, Given
+from campaign_timing import on_gpu, timed
 from torch import Tensor
 
 from echopix_cli.cli.bench import bench_record
@@ -33,38 +34,10 @@ BUDGETS = (1.0, 0.2, 0.1, 0.05)
 DTYPE = torch.bfloat16
 
 
-def on_gpu(given: Given) -> bool:
-    return given.device == "cuda"
-
-
 def engine_of(given: Given, shape: str, method: str = "none") -> Engine:
     """Random weights in a shape; a CPU computes in single precision."""
     device = torch.device(given.device)
     return random_engine(SHAPES[shape], device, DTYPE if on_gpu(given) else torch.float32, method)
-
-
-def synchronise(given: Given) -> None:
-    if on_gpu(given):
-        torch.cuda.synchronize()
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
-
-
-def timed(given: Given, calls: dict[str, Callable[[], object]], trials: int, warmup: int = 1) -> dict[str, Any]:
-    """Seconds of several calls, turn by turn, each waited for."""
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    for trial in range(warmup + trials):
-        for name, call in calls.items():
-            synchronise(given)
-            began = time.perf_counter()
-            call()
-            synchronise(given)
-            if trial >= warmup:
-                spent[name].append(time.perf_counter() - began)
-    return {name: spread(seconds) for name, seconds in spent.items()}
 
 
 # --- correct

@@ -11,59 +11,22 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from weights.hub_server import COMMIT, HubServer, Repository, environment, point_to, stock_repository
+from weights.hub_server import COMMIT, HubServer, Repository, environment
+from weights.pulls import BIG, NAME, SECOND, TALKER, Heard, pulled
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights import hub
-from echopix_cli.weights.registry import find_model, resolve_model
+from echopix_cli.weights.registry import resolve_model
 from echopix_cli.weights.store import Store
 from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher
 from echopix_cli.weights.web import Web
 
-BIG, SECOND, TALKER = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
 CUT = 12_000_000  # bytes after which a connection ends in these tests
-NAME = "hf:someone/omni"
-
-
-class Heard(hub.Progress):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.plan: hub.Plan | None = None
-        self.notices: list[str] = []
-        self.starts: dict[str, list[int]] = {}
-
-    def planned(self, plan: hub.Plan) -> None:
-        self.plan = plan
-
-    def fetching(self, file: RemoteFile, at: int) -> None:
-        self.starts.setdefault(file.path, []).append(at)
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-
-@pytest.fixture(scope="session")
-def repository() -> Repository:
-    return stock_repository()
-
-
-@pytest.fixture
-def server(repository: Repository) -> Iterator[HubServer]:
-    with HubServer() as running:
-        running.repositories["someone/omni"] = repository
-        yield running
-
-
-@pytest.fixture
-def cache(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    point_to(server, tmp_path, monkeypatch)
-    return tmp_path / "hub"
 
 
 @pytest.fixture
@@ -71,10 +34,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between tries, shortened."""
     pause = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: pause(min(seconds, 0.02)))
-
-
-def pulled(heard: Heard | None = None, name: str = NAME) -> hub.Pulled:
-    return hub.pull(find_model(name), heard or Heard())
 
 
 def test_only_what_the_thinker_needs(server: HubServer, cache: Path, repository: Repository) -> None:
@@ -301,96 +260,6 @@ def test_damage_on_the_disk_is_mended_by_the_next_pull(cache: Path, server: HubS
     server.requests.clear()
     assert Store().verify(pulled().entry) == []
     assert (len(server.served(SECOND)), len(server.served(BIG))) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("hf:someone/else", "there is no someone/else at http://.*, or it is private"),
-        ("hf:someone/omni@v9", "someone/omni at http://.* has no revision 'v9'"),
-        ("hf:someone/gated", "someone/gated at http://.* is gated"),
-    ],
-)
-def test_what_the_hub_refuses(cache: Path, server: HubServer, repository: Repository, name: str, said: str) -> None:
-    server.repositories["someone/gated"] = Repository({"config.json": b"{}"}, gated=True)
-    with pytest.raises(ModelError, match=said):
-        pulled(name=name)
-
-
-@pytest.mark.parametrize(("status", "said"), [(401, "refuses access"), (429, "slow down"), (503, "error 503")])
-def test_what_the_hub_answers_about_itself(cache: Path, server: HubServer, status: int, said: str) -> None:
-    server.api_status = [status]
-    with pytest.raises(ModelError, match=said):
-        pulled()
-
-
-def test_nobody_listens(cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match=r"the connection to http://127.0.0.1:9 failed"):
-        pulled()
-
-
-def test_the_token_opens_a_gate_and_stays_with_the_hub(
-    cache: Path, server: HubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "good")
-    server.repositories["someone/gated"] = Repository(repository.files, gated=True)
-    pulled(name="hf:someone/gated")
-    assert {r.token for r in server.requests if r.origin == "hub"} == {"Bearer good"}
-    assert {r.token for r in server.requests if r.origin == "cdn"} == {None}
-
-
-def test_a_disk_that_is_too_small(cache: Path, server: HubServer, repository: Repository) -> None:
-    server.repositories["someone/huge"] = Repository(repository.files, stated_sizes={BIG: 10**18})
-    with pytest.raises(ModelError, match=r"needs 1000000000\.0 GB more, and the disk of .* has [0-9.]+ GB free"):
-        pulled(name="hf:someone/huge")
-    assert server.served(BIG) == []
-
-
-def _index(file: str) -> bytes:
-    return json.dumps({"weight_map": {"thinker.x": file}}).encode()
-
-
-def test_repositories_that_are_no_models_of_ours(cache: Path, server: HubServer, repository: Repository) -> None:
-    index = "model.safetensors.index.json"
-    shape = {name: data for name, data in repository.files.items() if not name.startswith("model-")}
-    cases: dict[str, tuple[dict[str, bytes], str]] = {
-        "other": ({**shape, "config.json": b'{"model_type": "bert"}'}, "a model of type 'bert'"),
-        "unreadable": ({**shape, "config.json": b"nonsense"}, "config.json is not JSON"),
-        "empty": ({"README.md": b""}, "holds no config.json"),
-        "pickles": ({n: d for n, d in shape.items() if n != index}, r"pickles \((spk_dict.pt|pytorch_model.bin)\)"),
-        "outside": ({**shape, index: _index("../../evil.safetensors")}, "'../../evil.safetensors', which is no file"),
-        "pickle": ({**shape, index: _index("pytorch_model.bin")}, "'pytorch_model.bin', which is no file of weights"),
-        "absent": ({**shape, index: _index("model-9.safetensors")}, "names model-9.safetensors, which is not there"),
-        "none": ({**shape, index: b'{"weight_map": {"talker.x": "a.safetensors"}}'}, "names no thinker tensors"),
-        "broken": ({**shape, index: b"[]"}, "model.safetensors.index.json holds a list, not an object"),
-    }
-    for name, (files, said) in cases.items():
-        server.repositories[f"someone/{name}"] = Repository(files)
-        with pytest.raises(ModelError, match=said):
-            pulled(name=f"hf:someone/{name}")
-    assert Store().all() == []
-
-
-def test_names_and_hashes_from_the_hub_stay_in_the_cache(
-    cache: Path, server: HubServer, repository: Repository, tmp_path: Path
-) -> None:
-    """File names with folders are not fetched; hashes that are no hashes are refused."""
-    evil = {"size": 3, "blobId": "a" * 40}
-    server.repositories["someone/evil"] = Repository(
-        {**repository.files},
-        siblings=[{"rfilename": name, **evil} for name in ("../../../out.json", "/etc/passwd", "a/config.json")],
-    )
-    assert hub.look(find_model("hf:someone/evil")).skipped_files == 8
-    outside = {"size": 2_000_000, "lfs": {"size": 2_000_000, "sha256": "../../../../out", "pointerSize": 1}}
-    server.repositories["someone/worse"] = Repository(
-        {n: d for n, d in repository.files.items() if n != SECOND}, siblings=[{"rfilename": SECOND, **outside}]
-    )
-    with pytest.raises(ModelError, match=f"no checksum for {SECOND}"):
-        pulled(name="hf:someone/worse")
-    assert not list(tmp_path.glob("**/out*"))
 
 
 def test_a_revision_is_resolved_once(cache: Path, server: HubServer, repository: Repository) -> None:

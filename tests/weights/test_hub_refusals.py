@@ -1,0 +1,105 @@
+"""What a hub refuses, and what is refused from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from weights.hub_server import HubServer, Repository
+from weights.pulls import BIG, SECOND, pulled
+
+from echopix_cli.errors import ModelError
+from echopix_cli.weights import hub
+from echopix_cli.weights.registry import find_model
+from echopix_cli.weights.store import Store
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hf:someone/else", "there is no someone/else at http://.*, or it is private"),
+        ("hf:someone/omni@v9", "someone/omni at http://.* has no revision 'v9'"),
+        ("hf:someone/gated", "someone/gated at http://.* is gated"),
+    ],
+)
+def test_what_the_hub_refuses(cache: Path, server: HubServer, repository: Repository, name: str, said: str) -> None:
+    server.repositories["someone/gated"] = Repository({"config.json": b"{}"}, gated=True)
+    with pytest.raises(ModelError, match=said):
+        pulled(name=name)
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "refuses access"), (429, "slow down"), (503, "error 503")])
+def test_what_the_hub_answers_about_itself(cache: Path, server: HubServer, status: int, said: str) -> None:
+    server.api_status = [status]
+    with pytest.raises(ModelError, match=said):
+        pulled()
+
+
+def test_nobody_listens(cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match=r"the connection to http://127.0.0.1:9 failed"):
+        pulled()
+
+
+def test_the_token_opens_a_gate_and_stays_with_the_hub(
+    cache: Path, server: HubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "good")
+    server.repositories["someone/gated"] = Repository(repository.files, gated=True)
+    pulled(name="hf:someone/gated")
+    assert {r.token for r in server.requests if r.origin == "hub"} == {"Bearer good"}
+    assert {r.token for r in server.requests if r.origin == "cdn"} == {None}
+
+
+def test_a_disk_that_is_too_small(cache: Path, server: HubServer, repository: Repository) -> None:
+    server.repositories["someone/huge"] = Repository(repository.files, stated_sizes={BIG: 10**18})
+    with pytest.raises(ModelError, match=r"needs 1000000000\.0 GB more, and the disk of .* has [0-9.]+ GB free"):
+        pulled(name="hf:someone/huge")
+    assert server.served(BIG) == []
+
+
+def _index(file: str) -> bytes:
+    return json.dumps({"weight_map": {"thinker.x": file}}).encode()
+
+
+def test_repositories_that_are_no_models_of_ours(cache: Path, server: HubServer, repository: Repository) -> None:
+    index = "model.safetensors.index.json"
+    shape = {name: data for name, data in repository.files.items() if not name.startswith("model-")}
+    cases: dict[str, tuple[dict[str, bytes], str]] = {
+        "other": ({**shape, "config.json": b'{"model_type": "bert"}'}, "a model of type 'bert'"),
+        "unreadable": ({**shape, "config.json": b"nonsense"}, "config.json is not JSON"),
+        "empty": ({"README.md": b""}, "holds no config.json"),
+        "pickles": ({n: d for n, d in shape.items() if n != index}, r"pickles \((spk_dict.pt|pytorch_model.bin)\)"),
+        "outside": ({**shape, index: _index("../../evil.safetensors")}, "'../../evil.safetensors', which is no file"),
+        "pickle": ({**shape, index: _index("pytorch_model.bin")}, "'pytorch_model.bin', which is no file of weights"),
+        "absent": ({**shape, index: _index("model-9.safetensors")}, "names model-9.safetensors, which is not there"),
+        "none": ({**shape, index: b'{"weight_map": {"talker.x": "a.safetensors"}}'}, "names no thinker tensors"),
+        "broken": ({**shape, index: b"[]"}, "model.safetensors.index.json holds a list, not an object"),
+    }
+    for name, (files, said) in cases.items():
+        server.repositories[f"someone/{name}"] = Repository(files)
+        with pytest.raises(ModelError, match=said):
+            pulled(name=f"hf:someone/{name}")
+    assert Store().all() == []
+
+
+def test_names_and_hashes_from_the_hub_stay_in_the_cache(
+    cache: Path, server: HubServer, repository: Repository, tmp_path: Path
+) -> None:
+    """File names with folders are not fetched; hashes that are no hashes are refused."""
+    evil = {"size": 3, "blobId": "a" * 40}
+    server.repositories["someone/evil"] = Repository(
+        {**repository.files},
+        siblings=[{"rfilename": name, **evil} for name in ("../../../out.json", "/etc/passwd", "a/config.json")],
+    )
+    assert hub.look(find_model("hf:someone/evil")).skipped_files == 8
+    outside = {"size": 2_000_000, "lfs": {"size": 2_000_000, "sha256": "../../../../out", "pointerSize": 1}}
+    server.repositories["someone/worse"] = Repository(
+        {n: d for n, d in repository.files.items() if n != SECOND}, siblings=[{"rfilename": SECOND, **outside}]
+    )
+    with pytest.raises(ModelError, match=f"no checksum for {SECOND}"):
+        pulled(name="hf:someone/worse")
+    assert not list(tmp_path.glob("**/out*"))
