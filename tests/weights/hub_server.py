@@ -221,8 +221,9 @@ class HubServer:
                         self.stop.wait(30)
                     request.close_connection = True
                     return None
-            if self.slow:
-                time.sleep(self.slow)
+            began = time.monotonic()
+            while time.monotonic() < began + self.slow:  # which a test may change meanwhile
+                time.sleep(0.01)
             request.wfile.write(body[at:end])
         return None
 
