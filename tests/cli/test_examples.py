@@ -24,7 +24,8 @@ from echopix_cli.cli.demo import QUESTION, demo_clip
 from echopix_cli.cli.examples import EXAMPLES
 from echopix_cli.settings import resolve
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "echopix_cli" / "manual").glob("*.md"))]
+CARD = ROOT / "echopix_cli" / "assets" / "MODEL_CARD.md"
+PAGES = [ROOT / "README.md", CARD, *sorted((ROOT / "echopix_cli" / "manual").glob("*.md"))]
 SETTINGS = r"(?:[A-Z_]+=\S+ )*"
 # What takes a model hub, a GPU or minutes. All else runs.
 LONG = re.compile(

@@ -14,7 +14,8 @@ from echopix_cli.cli.app import app
 from echopix_cli.cli.manual import MORE, page, topics
 from echopix_cli.cli.output import Output
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "echopix_cli" / "manual").glob("*.md"))]
+CARD = ROOT / "echopix_cli" / "assets" / "MODEL_CARD.md"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", CARD, *sorted((ROOT / "echopix_cli" / "manual").glob("*.md"))]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 BLOCK = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
 
