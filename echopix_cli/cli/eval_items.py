@@ -16,14 +16,14 @@ from echopix_cli.batch.journal import Journal, Spelling
 from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.values import ItemResult, Outcome, Rows
+from echopix_cli.evaluation.values import Graded, ItemResult, Rows
 from echopix_cli.files import identity_of, named
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine
     from echopix_cli.evaluation.questions import Question
     from echopix_cli.evaluation.run import Asking
-    from echopix_cli.evaluation.values import Setting
+    from echopix_cli.evaluation.values import Condition
 
 _SPELLING = Spelling("an evaluation", "--items", by_setting=True)
 _REPLACE = "give another --items, or replace the file with --force"
@@ -49,7 +49,7 @@ class Items:
         self._keys: dict[int, str] = {}
         self._journal = Journal(path, map(_task, questions), anew, spelling=_SPELLING, keep=True)
 
-    def begin(self, engine: Engine, settings: Sequence[Setting], asking: Asking) -> dict[int, ItemResult]:
+    def begin(self, engine: Engine, settings: Sequence[Condition], asking: Asking) -> dict[int, ItemResult]:
         """Results that are there, by their question's index; what failed is to be tried again.
 
         Raises:
@@ -122,12 +122,12 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
     }
 
 
-def _result(record: dict[str, Any], question: Question, settings: Sequence[Setting]) -> ItemResult:
+def _result(record: dict[str, Any], question: Question, settings: Sequence[Condition]) -> ItemResult:
     """What :func:`item_record` was made of, where nothing failed."""
     outcomes = {}
     for setting in settings:
         one = record["settings"][setting.name]
-        outcomes[setting] = Outcome(one["answer"], one["right"], Rows(**one["kept"]), one["seconds"])
+        outcomes[setting] = Graded(one["answer"], one["right"], Rows(**one["kept"]), one["seconds"])
     rows = record["rows"]
     return ItemResult(
         question.id, question.media, question.family, question.question, question.answer,
@@ -140,7 +140,7 @@ def _task(question: Question) -> Task:
 
 
 def _keys(
-    engine: Engine, questions: Sequence[Question], settings: Sequence[Setting], asking: Asking
+    engine: Engine, questions: Sequence[Question], settings: Sequence[Condition], asking: Asking
 ) -> Iterable[tuple[int, str]]:
     """What each question's answers depend on, in 32 hexadecimal digits; by the question's index."""
     from echopix_cli.batch.run import weights_of

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from echopix_cli.evaluation.questions import Question
     from echopix_cli.evaluation.run import Asking
     from echopix_cli.evaluation.values import (
+        Condition,
         EvidenceShare,
         Facts,
+        Graded,
         ItemResult,
-        Outcome,
         Report,
-        Setting,
         SettingResult,
         Share,
     )
@@ -217,7 +217,7 @@ def _measure(
     run: opt.Run,
     engine: "Engine",
     questions: "Sequence[Question]",
-    settings: "Sequence[Setting]",
+    settings: "Sequence[Condition]",
     asking: "Asking",
     kept: "Items | None",
     before: "dict[int, ItemResult]",
@@ -245,10 +245,10 @@ def _measure(
     return [results[question.index] for question in questions]
 
 
-def _watch(say: "Callable[[str], None]", count: int, setting: "Setting") -> "Callable[[ItemResult], None]":
+def _watch(say: "Callable[[str], None]", count: int, setting: "Condition") -> "Callable[[ItemResult], None]":
     """Tells how far it is, how it goes with the first setting, and how long it will take."""
     began = time.monotonic()
-    outcomes: list[Outcome] = []
+    outcomes: list[Graded] = []
 
     def watch(result: "ItemResult") -> None:
         outcomes.append(result.outcomes[setting])

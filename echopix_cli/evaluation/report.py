@@ -10,18 +10,18 @@ from echopix_cli.evaluation.values import (
     AROUND,
     OWN,
     Comparison,
+    Condition,
     EvidenceShare,
     Facts,
     Failure,
     ItemResult,
     Report,
-    Setting,
     SettingResult,
     Share,
 )
 
 
-def make_report(facts: Facts, items: Sequence[ItemResult], settings: Sequence[Setting], seconds: float) -> Report:
+def make_report(facts: Facts, items: Sequence[ItemResult], settings: Sequence[Condition], seconds: float) -> Report:
     """Everything that an evaluation says.
 
     Args:
@@ -47,7 +47,7 @@ def by_family(items: Iterable[ItemResult]) -> dict[str, list[ItemResult]]:
     return found
 
 
-def _setting_result(setting: Setting, items: Sequence[ItemResult]) -> SettingResult:
+def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingResult:
     families = by_family(items)
     shares = {family: _share(setting, own) for family, own in families.items()}
     evidence = {family: _evidence(setting, own) for family, own in families.items()}
@@ -66,14 +66,14 @@ def _setting_result(setting: Setting, items: Sequence[ItemResult]) -> SettingRes
     )
 
 
-def _share(setting: Setting, items: Sequence[ItemResult]) -> Share:
+def _share(setting: Condition, items: Sequence[ItemResult]) -> Share:
     outcomes = [item.outcomes[setting] for item in items]
     right = sum(outcome.right for outcome in outcomes)
     failed = sum(outcome.answer is None for outcome in outcomes)
     return Share(right, len(outcomes), failed, wilson(right, len(outcomes)))
 
 
-def _evidence(setting: Setting, items: Sequence[ItemResult]) -> EvidenceShare | None:
+def _evidence(setting: Condition, items: Sequence[ItemResult]) -> EvidenceShare | None:
     """None where no item has evidence rows in its prompt."""
     found = [(item, rows) for item in items if item.evidence and (rows := item.outcomes[setting].rows) is not None]
     if not found:
@@ -90,7 +90,7 @@ def _evidence(setting: Setting, items: Sequence[ItemResult]) -> EvidenceShare | 
     )
 
 
-def pairs(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting]]:
+def pairs(settings: Sequence[Condition]) -> Iterator[tuple[Condition, Condition]]:
     """What is worth comparing: smaller budgets of the model's own sieve with 1.0, then it with controls at its budgets.
 
     ``none`` has no budget and is compared with each; ``without-cs2`` keeps everything, as budget 1.0 does.
@@ -105,7 +105,7 @@ def pairs(settings: Sequence[Setting]) -> Iterator[tuple[Setting, Setting]]:
             yield from ((own, control) for own in ours if control.sieve == "none" or own.budget == control.budget)
 
 
-def _compare(setting: Setting, reference: Setting, items: Sequence[ItemResult]) -> Comparison:
+def _compare(setting: Condition, reference: Condition, items: Sequence[ItemResult]) -> Comparison:
     ours = [item.outcomes[setting].right for item in items]
     theirs = [item.outcomes[reference].right for item in items]
     difference: Interval = paired_difference(ours, theirs)

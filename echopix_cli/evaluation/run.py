@@ -19,7 +19,7 @@ from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, OWN, ItemResult, Outcome, Rows, Setting
+from echopix_cli.evaluation.values import AROUND, OWN, Condition, Graded, ItemResult, Rows
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import DEFAULT_SYSTEM
@@ -46,7 +46,7 @@ class Asking:
     prefilter: bool | None = None
 
 
-def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = False) -> tuple[Setting, ...]:
+def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = False) -> tuple[Condition, ...]:
     """Every setting that a choice of sieves and budgets stands for, in order of sieves, larger budgets first.
 
     ``none`` has no budget, and the other controls need one below 1, where there is something to choose. The
@@ -59,19 +59,19 @@ def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = 
     found = []
     for sieve in dict.fromkeys(sieves):
         if sieve == "none":
-            found.append(Setting(sieve, 0.0))
+            found.append(Condition(sieve, 0.0))
         else:
-            found += [Setting(sieve, budget) for budget in descending if sieve in (AUTO, *OWN) or budget < 1.0]
+            found += [Condition(sieve, budget) for budget in descending if sieve in (AUTO, *OWN) or budget < 1.0]
     if around:
-        found.append(Setting(AROUND, 1.0))
+        found.append(Condition(AROUND, 1.0))
     if not found:
         message = f"nothing to measure: {', '.join(sieves)} at budget 1.0 chooses nothing"
         raise UsageError(message, "add --sieve auto, or a smaller --budget")
     return tuple(found)
 
 
-def wish(sieve: str, asking: Asking) -> SieveOptions:
-    """What a sieve's name asks of a model."""
+def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
+    """The engine's options for a sieve, by its name in a :class:`Condition`."""
     own = sieve in (AUTO, AROUND, *OWN)
     name = AUTO if sieve == AROUND else sieve
     return SieveOptions(name, asking.question_layer, asking.prefilter if own else None, asking.seed)
@@ -83,13 +83,13 @@ def sieves_of(engine: Engine, sieves: Sequence[str], asking: Asking) -> tuple[st
     Raises:
         UsageError: one that it has not.
     """
-    return tuple(engine.choose(wish(sieve, asking)).selection for sieve in sieves)
+    return tuple(engine.choose(sieve_options(sieve, asking)).selection for sieve in sieves)
 
 
 def evaluate(
     engine: Engine,
     questions: Sequence[Question],
-    settings: Sequence[Setting],
+    settings: Sequence[Condition],
     asking: Asking,
     watch: Callable[[ItemResult], None] = lambda result: None,
     before: Mapping[int, ItemResult] = MappingProxyType({}),
@@ -121,7 +121,11 @@ def evaluate(
 
 
 def _result_of(
-    engine: Engine, encoded: Encoded | EchopixError, question: Question, settings: Sequence[Setting], asking: Asking
+    engine: Engine,
+    encoded: Encoded | EchopixError,
+    question: Question,
+    settings: Sequence[Condition],
+    asking: Asking,
 ) -> ItemResult:
     """One question's result; a failed one where its clip, or memory for it, is missing."""
     if isinstance(encoded, EchopixError):
@@ -144,11 +148,11 @@ def _encoded(engine: Engine, question: Question, asking: Asking) -> Encoded | Ec
         return bare(error)
 
 
-def _failed(question: Question, settings: Sequence[Setting], reason: str) -> ItemResult:
-    return _result(question, 0, 0, {setting: Outcome(None, False, None, 0.0, reason) for setting in settings})
+def _failed(question: Question, settings: Sequence[Condition], reason: str) -> ItemResult:
+    return _result(question, 0, 0, {setting: Graded(None, False, None, 0.0, reason) for setting in settings})
 
 
-def _result(question: Question, pool: int, evidence: int, outcomes: dict[Setting, Outcome]) -> ItemResult:
+def _result(question: Question, pool: int, evidence: int, outcomes: dict[Condition, Graded]) -> ItemResult:
     return ItemResult(
         question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes
     )
@@ -156,7 +160,7 @@ def _result(question: Question, pool: int, evidence: int, outcomes: dict[Setting
 
 @torch.inference_mode()
 def _answered(
-    engine: Engine, encoded: Encoded, question: Question, settings: Sequence[Setting], asking: Asking
+    engine: Engine, encoded: Encoded, question: Question, settings: Sequence[Condition], asking: Asking
 ) -> ItemResult:
     """One question about an encoded clip, with every setting.
 
@@ -167,21 +171,21 @@ def _answered(
     with memory_errors(engine.device), clock.stage("place"):
         posed = engine.pose(encoded, question.prompt, asking.system)
     rests_on = _evidence(engine, encoded, question, posed.prompt)
-    outcomes: dict[Setting, Outcome] = {}
+    outcomes: dict[Condition, Graded] = {}
     for choice, group in _by_scoring(engine, settings, asking):
         clock.seconds["score"] = 0.0
         try:
             with memory_errors(engine.device), clock.stage("score"):
                 posed.score(choice)
         except EchopixError as error:
-            outcomes |= {setting: Outcome(None, False, None, 0.0, error.message) for setting in group}
+            outcomes |= {setting: Graded(None, False, None, 0.0, error.message) for setting in group}
             continue
         for setting in group:
             try:
                 with memory_errors(engine.device):
                     outcomes[setting] = _outcome(engine, question, posed, rests_on, setting, asking, clock)
             except EchopixError as error:
-                outcomes[setting] = Outcome(None, False, None, 0.0, error.message)
+                outcomes[setting] = Graded(None, False, None, 0.0, error.message)
     ids = posed.prompt.input_ids
     pool = torch.isin(ids, torch.tensor(engine.model.thinker.special.placeholders, device=engine.device))
     in_order = {setting: outcomes[setting] for setting in settings}
@@ -189,12 +193,12 @@ def _answered(
 
 
 def _by_scoring(
-    engine: Engine, settings: Sequence[Setting], asking: Asking
-) -> Iterable[tuple[SieveChoice, list[Setting]]]:
+    engine: Engine, settings: Sequence[Condition], asking: Asking
+) -> Iterable[tuple[SieveChoice, list[Condition]]]:
     """Settings that share one pass of scoring, all of them where CS2 scores, with one of their choices."""
-    groups: dict[object, tuple[SieveChoice, list[Setting]]] = {}
+    groups: dict[object, tuple[SieveChoice, list[Condition]]] = {}
     for setting in settings:
-        choice = engine.choose(wish(setting.sieve, asking), setting.budget)
+        choice = engine.choose(sieve_options(setting.sieve, asking), setting.budget)
         groups.setdefault(choice.first_layers, (choice, []))[1].append(setting)
     return groups.values()
 
@@ -204,10 +208,10 @@ def _outcome(
     question: Question,
     posed: Posed,
     rests_on: Tensor,
-    setting: Setting,
+    setting: Condition,
     asking: Asking,
     clock: Clock,
-) -> Outcome:
+) -> Graded:
     """Keep rows, answer, judge; ``clock`` already holds the time of scoring, which settings share."""
     stage = setting.name
     with clock.stage(stage):
@@ -224,7 +228,7 @@ def _outcome(
     special, ids = engine.model.thinker.special, posed.prompt.input_ids[0][kept]
     audio = int((ids == special.audio).sum())
     pool = int(torch.isin(ids, torch.tensor(special.placeholders, device=ids.device)).sum())
-    return Outcome(
+    return Graded(
         answer=text,
         right=is_right(text, question.answer, question.choices),
         rows=Rows(video=pool - audio, audio=audio, on_evidence=int(rests_on[kept].sum())),
@@ -232,11 +236,11 @@ def _outcome(
     )
 
 
-def _options(setting: Setting, asking: Asking, index: int) -> AskOptions:
+def _options(setting: Condition, asking: Asking, index: int) -> AskOptions:
     """How the question of an index is sieved with a setting."""
     # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
     state = np.random.SeedSequence((asking.seed, index)).generate_state(1, np.uint64)
-    sieve = replace(wish(setting.sieve, asking), seed=int(state[0]))
+    sieve = replace(sieve_options(setting.sieve, asking), seed=int(state[0]))
     return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
 
 

@@ -14,7 +14,7 @@ SIEVES = ("cs2", *CONTROLS)  # of a model with a trained sieve
 
 
 @dataclass(frozen=True, order=True)
-class Setting:
+class Condition:
     """A way of choosing audio-visual rows, and the fraction kept: 0 for ``none``, 1 for ``without-cs2``."""
 
     sieve: str
@@ -41,7 +41,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Graded:
     """One question answered with one setting.
 
     ``answer`` is None, and ``rows`` too, where ``failure`` says why there is none. ``seconds`` are those of
@@ -69,7 +69,7 @@ class ItemResult:
     answer: str
     pool: int
     evidence: int
-    outcomes: dict[Setting, Outcome]
+    outcomes: dict[Condition, Graded]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SettingResult:
     control is charged here for scores that it does not use.
     """
 
-    setting: Setting
+    setting: Condition
     overall: Share
     mean: Interval
     families: dict[str, Share]
@@ -125,8 +125,8 @@ class Comparison:
     ``ratio`` is None where the reference got nothing right.
     """
 
-    setting: Setting
-    reference: Setting
+    setting: Condition
+    reference: Condition
     items: int
     difference: Interval
     ratio: float | None

@@ -19,7 +19,6 @@ from echopix_cli.scenes.clip import (
 )
 from echopix_cli.scenes.compose import make_script
 from echopix_cli.scenes.questions import ask_everything
-from echopix_cli.scenes.scene import Scene, render
 from echopix_cli.scenes.script import (
     DURATION,
     FAMILIES,
@@ -44,7 +43,7 @@ from echopix_cli.scenes.writer import write_mp4
 __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", 
     "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote",
-    "Scene", "Script", "Sound", "Sprite",
-    "ask_everything", "evidence_rows", "frame_side", "heard", "make_script", "render", "render_audio", "render_frames",
+    "Script", "Sound", "Sprite",
+    "ask_everything", "evidence_rows", "frame_side", "heard", "make_script", "render_audio", "render_frames",
     "sample_times", "scene_clip", "seen", "surroundings", "write_mp4",
 ]  # fmt: skip

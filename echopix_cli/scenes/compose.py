@@ -11,7 +11,7 @@ import numpy as np
 from echopix_cli.errors import UsageError
 from echopix_cli.scenes.audio import EQ_HZ, ROOMS, SILENCE_DB
 from echopix_cli.scenes.backgrounds import draw_background
-from echopix_cli.scenes.layout import Plan, place_in_grid, place_in_lanes, play, spread, tidy_instruments
+from echopix_cli.scenes.layout import PlannedNote, place_in_grid, place_in_lanes, play, spread, tidy_instruments
 from echopix_cli.scenes.questions import ask
 from echopix_cli.scenes.script import (
     DURATION,
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Scene:
+class _Composition:
     """What a composer returns: plans of notes, sprites, and whether anything is to be seen or heard."""
 
-    plans: list[Plan]
+    plans: list[PlannedNote]
     sprites: list[Sprite]
     dark: bool = False
     plain: bool = False  # no specks: things are counted or their movement is judged
@@ -91,15 +91,15 @@ def make_script(split: str, seed: int, family: str | None = None) -> Script:
     return replace(script, items=ask(script, rng))
 
 
-def _compose_instrument(rng: Rng, testing: bool) -> _Scene:
+def _compose_instrument(rng: Rng, testing: bool) -> _Composition:
     instrument = _pick(rng, INSTRUMENTS)
     plans = _phrase(rng, [instrument] * int(rng.integers(2, 6)), (0.4, 1.5), 0.1)
     if rng.random() < 0.2:  # chords
         plans = sorted([*plans, *(p for p in plans if rng.random() < 0.7)], key=lambda p: p.start)
-    return _Scene(plans, _bystanders(rng, testing))
+    return _Composition(plans, _bystanders(rng, testing))
 
 
-def _compose_object(rng: Rng, testing: bool) -> _Scene:
+def _compose_object(rng: Rng, testing: bool) -> _Composition:
     horizontal, n = rng.random() < 0.6, int(rng.integers(1, 4))
     lanes = [0, 1] if n == 1 else list(range(n))
     names = _pictures(rng, n)
@@ -108,10 +108,10 @@ def _compose_object(rng: Rng, testing: bool) -> _Scene:
         sprites = place_in_lanes(rng, names, [(lane / 2, (lane + 1) / 2)], horizontal, testing)
     else:
         sprites = place_in_lanes(rng, names, _lanes(n), horizontal, testing)
-    return _Scene(_background_music(rng), [_come_and_go(rng, s) for s in sprites])
+    return _Composition(_background_music(rng), [_come_and_go(rng, s) for s in sprites])
 
 
-def _compose_count(rng: Rng, testing: bool) -> _Scene:
+def _compose_count(rng: Rng, testing: bool) -> _Composition:
     n = _pick(rng, _COUNTS)
     if rng.random() < 0.4:
         names = _pictures(rng, n)
@@ -119,17 +119,17 @@ def _compose_count(rng: Rng, testing: bool) -> _Scene:
             sprites = place_in_grid(rng, names, testing)
         else:
             sprites = place_in_lanes(rng, names, _lanes(n), rng.random() < 0.6, testing)
-        return _Scene(_background_music(rng), sprites, plain=True)
+        return _Composition(_background_music(rng), sprites, plain=True)
     first, second = _pick_several(rng, INSTRUMENTS, 2)
     instruments = [first] * n
     if n < 4 and rng.random() < 0.3:  # another instrument, whose notes must not be counted
         instruments += [second] * int(rng.integers(1, 3))
         instruments = [instruments[i] for i in rng.permutation(len(instruments))]
     plans = _phrase(rng, instruments, (0.35, 1.0), 0.3)
-    return _Scene(plans, _bystanders(rng, testing), plain=True)
+    return _Composition(plans, _bystanders(rng, testing), plain=True)
 
 
-def _compose_sync(rng: Rng, testing: bool) -> _Scene:
+def _compose_sync(rng: Rng, testing: bool) -> _Composition:
     hits, misses = int(rng.integers(2, 4)), int(rng.integers(1, 4))
     with_sound = rng.permutation([True] * hits + [False] * misses)
     spans = spread(rng, [float(rng.uniform(0.6, 0.9)) for _ in with_sound], (_EDGE, DURATION - _EDGE), 0.2)
@@ -146,16 +146,16 @@ def _compose_sync(rng: Rng, testing: bool) -> _Scene:
     sprites = [s if s.hops else replace(s, hop=(0.0, 0.0)) for s in sprites]
     players = _pick_several(rng, INSTRUMENTS, 2 if rng.random() < 0.2 else 1)
     struck = [span for span, sounding in zip(spans, with_sound, strict=True) if sounding]
-    return _Scene([Plan(_pick(rng, players), *span) for span in struck], sprites, plain=True)
+    return _Composition([PlannedNote(_pick(rng, players), *span) for span in struck], sprites, plain=True)
 
 
-def _compose_order(rng: Rng, testing: bool) -> _Scene:
+def _compose_order(rng: Rng, testing: bool) -> _Composition:
     instruments = _pick_several(rng, INSTRUMENTS, int(rng.integers(2, 4)))
     each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
-    return _Scene(_phrase(rng, each, (0.5, 1.2), 0.15), _bystanders(rng, testing))
+    return _Composition(_phrase(rng, each, (0.5, 1.2), 0.15), _bystanders(rng, testing))
 
 
-def _compose_segments(rng: Rng, testing: bool) -> _Scene:
+def _compose_segments(rng: Rng, testing: bool) -> _Composition:
     n = int(rng.integers(2, 4))
     instruments = _pick_several(rng, INSTRUMENTS, n)
     cuts = np.linspace(0, DURATION, n + 1) + np.array([0, *rng.uniform(-0.25, 0.25, n - 1), 0])
@@ -166,32 +166,32 @@ def _compose_segments(rng: Rng, testing: bool) -> _Scene:
         sprites.append(replace(sprite, show=show))
         durations = [float(rng.uniform(0.5, 1.2)) for _ in range(int(rng.integers(1, 3)))]
         room = (show[0] + 0.25, show[1] - 0.25)
-        plans += [Plan(instruments[i], *span) for span in spread(rng, durations, room, 0.1)]
-    return _Scene(plans, sprites)
+        plans += [PlannedNote(instruments[i], *span) for span in spread(rng, durations, room, 0.1)]
+    return _Composition(plans, sprites)
 
 
-def _compose_exists(rng: Rng, testing: bool) -> _Scene:
+def _compose_exists(rng: Rng, testing: bool) -> _Composition:
     instruments = _pick_several(rng, INSTRUMENTS, int(rng.integers(1, 4)))
     each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
     each = [each[i] for i in rng.permutation(len(each))]
     plans = _phrase(rng, each, (0.4, 1.2), 0.1)
     sprites = _bystanders(rng, testing) or [_come_and_go(rng, s) for s in _one_sprite(rng, testing)]
-    return _Scene(plans, sprites)
+    return _Composition(plans, sprites)
 
 
-def _compose_silent(rng: Rng, testing: bool) -> _Scene:
+def _compose_silent(rng: Rng, testing: bool) -> _Composition:
     if rng.random() < 0.3:  # things that move, but with no sound
         return replace(_compose_sync(rng, testing), plans=[])
-    return _Scene([], _bystanders(rng, testing) or _one_sprite(rng, testing))
+    return _Composition([], _bystanders(rng, testing) or _one_sprite(rng, testing))
 
 
-def _compose_dark(rng: Rng, testing: bool) -> _Scene:
+def _compose_dark(rng: Rng, testing: bool) -> _Composition:
     composer = _pick(rng, (_compose_instrument, _compose_order, _compose_exists, _compose_count))
     plans = composer(rng, testing).plans or _background_music(rng, at_least=1)
-    return _Scene(plans, [], dark=True, plain=True)
+    return _Composition(plans, [], dark=True, plain=True)
 
 
-_COMPOSERS: dict[str, Callable[[Rng, bool], _Scene]] = {
+_COMPOSERS: dict[str, Callable[[Rng, bool], _Composition]] = {
     "instrument": _compose_instrument,
     "object": _compose_object,
     "count": _compose_count,
@@ -223,13 +223,13 @@ def _lanes(n: int) -> list[Span]:
     return [(i / n, (i + 1) / n) for i in range(n)]
 
 
-def _phrase(rng: Rng, instruments: list[str], seconds: Span, gap: float) -> list[Plan]:
+def _phrase(rng: Rng, instruments: list[str], seconds: Span, gap: float) -> list[PlannedNote]:
     """Notes one after another somewhere in the clip."""
     spans = spread(rng, [float(rng.uniform(*seconds)) for _ in instruments], (_EDGE, DURATION - _EDGE), gap)
-    return [Plan(name, *span) for name, span in zip(instruments, spans, strict=True)]
+    return [PlannedNote(name, *span) for name, span in zip(instruments, spans, strict=True)]
 
 
-def _background_music(rng: Rng, at_least: int = 0) -> list[Plan]:
+def _background_music(rng: Rng, at_least: int = 0) -> list[PlannedNote]:
     """Sounds that a question about the picture must not be led astray by."""
     players = _pick_several(rng, INSTRUMENTS, int(rng.integers(1, 3)))
     return _phrase(rng, [_pick(rng, players) for _ in range(int(rng.integers(at_least, 5)))], (0.4, 1.4), 0.1)
@@ -255,7 +255,7 @@ def _come_and_go(rng: Rng, sprite: Sprite) -> Sprite:
     return replace(sprite, show=(start, float(start + length)))
 
 
-def _draw_background(rng: Rng, testing: bool, scene: _Scene) -> Background:
+def _draw_background(rng: Rng, testing: bool, scene: _Composition) -> Background:
     background = draw_background(rng, testing, specks=not scene.plain and rng.random() < 0.4)
     if not scene.dark:
         return background

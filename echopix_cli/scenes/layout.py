@@ -23,7 +23,7 @@ _TILTS = (-16, -8, 0, 0, 8, 16)
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedNote:
     """A note that is wanted; the recording may die away before ``end``."""
 
     instrument: str
@@ -50,7 +50,7 @@ def spread(rng: Rng, durations: list[float], room: Span, gap: float) -> list[Spa
     return spans
 
 
-def play(rng: Rng, plans: list[Plan], split: str) -> tuple[PlayedNote, ...]:
+def play(rng: Rng, plans: list[PlannedNote], split: str) -> tuple[PlayedNote, ...]:
     """Choose a recording for every planned note.
 
     The training splits never sound a held-out pitch, the test splits sound nothing else. Every split draws

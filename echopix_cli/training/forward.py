@@ -227,7 +227,7 @@ def families_of(batch: Batch) -> list[str]:
 
 
 def _all_tokens_right(wrong: Tensor, batch: Batch) -> list[bool]:
-    """Which questions, in the order of :func:`_questions`, have no wrong answer token."""
+    """For each question, in the order of :func:`families_of`, whether all its answer tokens are right."""
     row, place = (batch.labels[:, 1:] != IGNORE).nonzero(as_tuple=True)
     failed = {(int(r), int(batch.segments[r, p + 1])) for r, p, bad in zip(row, place, wrong, strict=True) if bad}
     return [(r, i + 1) not in failed for r, families in enumerate(batch.families) for i in range(len(families))]

@@ -91,13 +91,13 @@ def test_tables_fit_the_terminal(width: int) -> None:
 
     from echopix_cli.cli.eval_tables import report_tables
     from echopix_cli.evaluation.report import make_report
-    from echopix_cli.evaluation.values import SIEVES, Facts, ItemResult, Outcome, Rows, Setting
+    from echopix_cli.evaluation.values import SIEVES, Condition, Facts, Graded, ItemResult, Rows
     from echopix_cli.results import ModelFacts
 
     budgets = (1.0, 0.2, 0.1, 0.05)
-    settings = [Setting(sieve, budget) for sieve in SIEVES[:-1] for budget in budgets]
-    settings += [Setting("none", 0.0), Setting("without-cs2", 1.0)]
-    outcomes = {setting: Outcome("yes", True, Rows(1234, 1234, 1), 0.1) for setting in settings}
+    settings = [Condition(sieve, budget) for sieve in SIEVES[:-1] for budget in budgets]
+    settings += [Condition("none", 0.0), Condition("without-cs2", 1.0)]
+    outcomes = {setting: Graded("yes", True, Rows(1234, 1234, 1), 0.1) for setting in settings}
     families = ["[red]instrument", "x" * 60, "sync", "sync"]
     items = [ItemResult("i", "m", family, "q", "yes", 2468, 9, outcomes) for family in families]
     model = ModelFacts("tiny", None, 1, "float32", "cpu")

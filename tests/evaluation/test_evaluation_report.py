@@ -17,21 +17,23 @@ from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.evaluation import plot
 from echopix_cli.evaluation.intervals import mean_of, wilson
 from echopix_cli.evaluation.report import make_report, pairs
-from echopix_cli.evaluation.values import Facts, ItemResult, Outcome, Report, Rows, Setting
+from echopix_cli.evaluation.values import Condition, Facts, Graded, ItemResult, Report, Rows
 from echopix_cli.files import check_target, write_whole
 from echopix_cli.results import ModelFacts
 
-FULL, TENTH, RANDOM = Setting("cs2", 1.0), Setting("cs2", 0.1), Setting("random", 0.1)
-NONE, AROUND = Setting("none", 0.0), Setting("without-cs2", 1.0)
+FULL, TENTH, RANDOM = Condition("cs2", 1.0), Condition("cs2", 0.1), Condition("random", 0.1)
+NONE, AROUND = Condition("none", 0.0), Condition("without-cs2", 1.0)
 FACTS = Facts("0", "today", "echopix eval", ModelFacts("tiny", None, 1, "float32", "cpu"), "d", 4, ("a", "b"), 0, {})
 
 
-def item(family: str, right: dict[Setting, bool | None], evidence: int = 0, on: int = 0, pool: int = 20) -> ItemResult:
+def item(
+    family: str, right: dict[Condition, bool | None], evidence: int = 0, on: int = 0, pool: int = 20
+) -> ItemResult:
     """None stands for a failure; every setting keeps a tenth of ``pool``, ``on`` of it on the evidence."""
     outcomes = {
-        setting: Outcome(None, False, None, 0.0, "no room")
+        setting: Graded(None, False, None, 0.0, "no room")
         if hit is None
-        else Outcome("yes", hit, Rows(pool // 10, 0, on), 0.5 if hit else 0.25)
+        else Graded("yes", hit, Rows(pool // 10, 0, on), 0.5 if hit else 0.25)
         for setting, hit in right.items()
     }
     return ItemResult("i", "m", family, "q", "yes", pool, evidence, outcomes)
@@ -72,7 +74,7 @@ def test_comparisons_are_paired() -> None:
 
 
 def test_which_settings_are_compared() -> None:
-    fifth, uniform = Setting("cs2", 0.2), Setting("uniform", 0.2)
+    fifth, uniform = Condition("cs2", 0.2), Condition("uniform", 0.2)
     found = list(pairs([FULL, fifth, TENTH, uniform, RANDOM, NONE, AROUND]))
     assert found == [
         (fifth, FULL), (TENTH, FULL), (FULL, AROUND), (fifth, uniform), (TENTH, RANDOM),
@@ -96,7 +98,7 @@ def test_evidence_is_averaged_over_items_that_have_some() -> None:
 
 
 def test_evidence_where_nothing_is_kept_or_known() -> None:
-    nothing = replace(ITEMS[0], outcomes={NONE: Outcome("yes", True, Rows(0, 0, 0), 0.1)})
+    nothing = replace(ITEMS[0], outcomes={NONE: Graded("yes", True, Rows(0, 0, 0), 0.1)})
     (result,) = make_report(FACTS, [nothing], [NONE], 0.0).results
     assert result.evidence is not None
     assert (result.evidence.on_evidence, result.evidence.ratio, result.evidence.recall) == (None, None, 0.0)
@@ -111,7 +113,7 @@ def test_a_blind_choice_has_ratio_one_in_expectation(mask: list[bool], data: st.
     pool, evidence = len(mask), sum(mask)
     kept = data.draw(st.integers(1, pool))
     items = [
-        ItemResult("i", "m", "a", "q", "yes", pool, evidence, {RANDOM: Outcome("yes", True, Rows(kept, 0, on), 0.1)})
+        ItemResult("i", "m", "a", "q", "yes", pool, evidence, {RANDOM: Graded("yes", True, Rows(kept, 0, on), 0.1)})
         for rows in combinations(mask, kept)
         for on in [sum(rows)]
     ]
@@ -122,14 +124,14 @@ def test_a_blind_choice_has_ratio_one_in_expectation(mask: list[bool], data: st.
     assert share.recall == pytest.approx(kept / pool)
 
 
-def report_of(*settings: Setting) -> Report:
+def report_of(*settings: Condition) -> Report:
     right = {setting: index % 2 == 0 for index, setting in enumerate(settings)}
     return make_report(FACTS, [item("a", right), item("b", right)], settings, 1.0)
 
 
 def test_a_failure_of_every_setting_is_listed_once() -> None:
     failed = item("a", {FULL: None, TENTH: None})
-    mixed = {**failed.outcomes, TENTH: Outcome(None, False, None, 0.0, "other")}
+    mixed = {**failed.outcomes, TENTH: Graded(None, False, None, 0.0, "other")}
     report = make_report(FACTS, [failed, replace(failed, outcomes=mixed)], [FULL, TENTH], 0.0)
     assert [(failure.setting, failure.reason) for failure in report.failures] == [
         (None, "no room"), ("cs2@1", "no room"), ("cs2@0.1", "other"),
@@ -145,7 +147,7 @@ def test_plots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [(TENTH,), (NONE,), (RANDOM,), (AROUND,), (FULL,)])
-def test_plots_of_single_settings(settings: tuple[Setting, ...]) -> None:
+def test_plots_of_single_settings(settings: tuple[Condition, ...]) -> None:
     facts = replace(FACTS, data="a$b_{" + "x" * 200, model=replace(FACTS.model, name="$m"))
     assert plot.draw(replace(report_of(*settings), facts=facts), ".svg")
 

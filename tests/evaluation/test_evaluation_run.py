@@ -19,15 +19,19 @@ from echopix_cli.evaluation import run as run_module
 from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
 from echopix_cli.evaluation.run import Asking, around, evaluate, settings_of
-from echopix_cli.evaluation.values import SIEVES, Facts, ItemResult, Setting
+from echopix_cli.evaluation.values import SIEVES, Condition, Facts, ItemResult
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import PixelRules
 from echopix_cli.scenes import evidence_rows, frame_side, sample_times, scene_clip
 
 SETTINGS = settings_of(SIEVES, [1.0, 0.1], around=True)
-CS2, FULL = Setting("cs2", 0.1), Setting("cs2", 1.0)
-PER_MODALITY, UNIFORM, RANDOM = Setting("per-modality", 0.1), Setting("uniform", 0.1), Setting("random", 0.1)
-NONE, AROUND = Setting("none", 0.0), Setting("without-cs2", 1.0)
+CS2, FULL = Condition("cs2", 0.1), Condition("cs2", 1.0)
+PER_MODALITY, UNIFORM, RANDOM = (
+    Condition("per-modality", 0.1),
+    Condition("uniform", 0.1),
+    Condition("random", 0.1),
+)
+NONE, AROUND = Condition("none", 0.0), Condition("without-cs2", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,10 @@ def test_settings() -> None:
     assert SETTINGS == (FULL, CS2, PER_MODALITY, UNIFORM, RANDOM, NONE, AROUND)
     names = ["cs2@1", "cs2@0.1", "per-modality@0.1", "uniform@0.1", "random@0.1", "none", "without-cs2"]
     assert [setting.name for setting in SETTINGS] == names
-    assert settings_of(["random", "random"], [0.05, 0.2, 0.2]) == (Setting("random", 0.2), Setting("random", 0.05))
+    assert settings_of(["random", "random"], [0.05, 0.2, 0.2]) == (
+        Condition("random", 0.2),
+        Condition("random", 0.05),
+    )
     with pytest.raises(UsageError, match="chooses nothing"):
         settings_of(["random", "uniform"], [1.0])
 
@@ -123,7 +130,7 @@ def test_evidence_lies_on_the_rows_of_its_modality(
     assert int(found.sum()) == results[0].evidence
 
 
-def kept_rows(engine: Engine, question: Question, asking: Asking, *settings: Setting) -> list[set[int]]:
+def kept_rows(engine: Engine, question: Question, asking: Asking, *settings: Condition) -> list[set[int]]:
     """Pool rows that settings keep of one scene."""
     assert question.script is not None
     encoded = engine.encode(scene_clip(question.script, asking.side, sample_times(question.script.duration)))
@@ -137,7 +144,7 @@ def kept_rows(engine: Engine, question: Question, asking: Asking, *settings: Set
 def test_random_is_reproducible_and_nested(
     engine: Engine, questions: tuple[Question, ...], results: list[ItemResult], asking: Asking
 ) -> None:
-    few, more, again = kept_rows(engine, questions[0], asking, RANDOM, Setting("random", 0.2), RANDOM)
+    few, more, again = kept_rows(engine, questions[0], asking, RANDOM, Condition("random", 0.2), RANDOM)
     assert few == again
     assert few < more
     assert kept_rows(engine, questions[0], replace(asking, seed=1), RANDOM) != [few]

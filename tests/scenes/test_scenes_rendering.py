@@ -14,7 +14,6 @@ from echopix_cli.scenes import (
     Script,
     heard,
     make_script,
-    render,
     render_audio,
     render_frames,
     seen,
@@ -167,10 +166,3 @@ def test_every_recording_is_audible_and_both_kinds_of_pitch_exist() -> None:
                 recording = find(font, instrument, *pair)
                 assert recording.audible > 0.1
                 assert 0.5 < np.abs(samples(recording) / 32768).max() <= 1.0
-
-
-def test_a_rendered_scene_holds_everything() -> None:
-    scene = render(make_script("train", 0, "heard"))
-    assert scene.frames.shape == (16, 3, 112, 112)
-    assert scene.times.tolist() == TIMES.tolist()
-    assert scene.audio is not None and scene.script.family == "heard"
