@@ -31,6 +31,19 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores, 8)
 
 
+# Folders and files whose tests are of code that calls transformers or takes its classes over.
+COMPAT = (
+    *("engine/", "model/", "test_golden.py", "test_golden_preprocess.py", "weights/test_assembly.py"),
+    *("weights/test_checkpoint.py", "weights/test_headers.py", "weights/test_path_safety.py"),
+    *("weights/test_quantize.py", "weights/test_quantize_memory.py"),
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.relative_to(GOLDEN.parent).as_posix().startswith(COMPAT):
+        item.add_marker("compat")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Shells start background jobs with Ctrl-C ignored, and children inherit it: the tests of Ctrl-C need it back."""

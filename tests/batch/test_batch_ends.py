@@ -35,6 +35,7 @@ def many(clips: dict[str, Path], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_in_order(ask, spawn, many: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     """To the whole process group, as a terminal and a service manager send it. Until then, nobody else may write."""
@@ -60,6 +61,7 @@ def test_a_signal_ends_it_in_order(ask, spawn, many: Path, tmp_path: Path, numbe
     assert (ran.code, ran.err) == (0, f"note: 2 answered, 0 failed, {done} before\n")
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(spawn, many: Path, tmp_path: Path) -> None:
     """The first one waits for an answer that takes minutes; here, for a process that stands still."""
     out = tmp_path / "out.jsonl"
@@ -75,6 +77,7 @@ def test_a_second_signal_ends_it_at_once(spawn, many: Path, tmp_path: Path) -> N
     assert records_of(out)
 
 
+@pytest.mark.slow
 def test_head_has_seen_enough(spawn, many: Path) -> None:
     """No traceback, no complaint about a pipe, and the rest is not asked."""
     with spawn(many, "What?", "--quiet") as batch:

@@ -114,6 +114,7 @@ class Chain:
         return False
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_batch_loses_and_repeats_nothing(ask, spawn, folder: Path, tmp_path: Path) -> None:
     shares = [KILLS - KILLS // 2, KILLS // 2]  # side by side, as machines have more than one processor
     chains = [Chain(spawn, folder, tmp_path / f"chain{seed}", seed) for seed in range(2)]
@@ -159,6 +160,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_it_rewrites_itself_the_output_file_loses_nothing(tmp_path: Path) -> None:
     """As above, with hardly anything between the writes: every second kill finds a file being replaced."""
     out, chance = tmp_path / "out.jsonl", random.Random(3)
@@ -194,6 +196,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 def test_memory_and_descriptors_stay_flat(ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every clip is 2 MB of sound; to hold on to them would show."""
     media = tmp_path / "media"

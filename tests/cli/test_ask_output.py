@@ -195,12 +195,12 @@ ASK = [sys.executable, "-m", "echopix_cli", "ask", "demo", "--device", "cpu"]
 @pytest.mark.parametrize(
     ("redirection", "code", "out", "err"),
     [
-        ("2>&-", 0, "piano\n", ""),
-        ("2>/dev/full", 0, "piano\n", ""),
-        (">&-", 141, "", None),
+        pytest.param("2>&-", 0, "piano\n", "", marks=pytest.mark.slow),
+        pytest.param("2>/dev/full", 0, "piano\n", "", marks=pytest.mark.slow),
+        pytest.param(">&-", 141, "", None, marks=pytest.mark.slow),
         (">/dev/full", 1, "", "error: cannot write to stdout: No space left on device"),
-        ("2>&1 >/dev/full | head -c 1", 1, "n", ""),
-        ("2>&1 | head -c 0", 141, "", ""),
+        pytest.param("2>&1 >/dev/full | head -c 1", 1, "n", "", marks=pytest.mark.slow),
+        pytest.param("2>&1 | head -c 0", 141, "", "", marks=pytest.mark.slow),
     ],
 )
 def test_broken_streams(tmp_path: Path, redirection: str, code: int, out: str, err: str | None) -> None:

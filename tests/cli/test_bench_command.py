@@ -92,6 +92,7 @@ def test_no_sieve_has_no_time_and_one_run_no_spread(measured: Bench) -> None:
     assert spread(Spread(1.0, 0.98, 1.1)) == "1.00 s (0.98–1.10)", "both ends in the median's unit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "passive"),
     [  # the first two fail after torch is loaded and before anything is made

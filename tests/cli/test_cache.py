@@ -198,6 +198,7 @@ def test_a_batch_with_another_question_decodes_nothing(
 # --- two at once
 
 
+@pytest.mark.slow
 def test_two_processes_ask_at_once(run, cached: Path, clips: dict[str, Path], random_checkpoint: Path) -> None:
     """Both answer, whoever is first; and a third finds what they kept."""
     environment = {**os.environ, "ECHOPIX_MODEL": str(random_checkpoint), "ECHOPIX_MAX_NEW_TOKENS": "4"}

@@ -208,6 +208,7 @@ def test_own_files_are_replaced_and_others_with_force(run, tmp_path: Path) -> No
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_killed(run, tmp_path: Path, random_checkpoint: Path, clips: dict[str, Path]) -> None:
     """By a signal that says when to end and by one that does not; in the end all is as if nothing had happened."""
     data, items, output = tmp_path / "data.jsonl", tmp_path / "i.jsonl", tmp_path / "r.json"

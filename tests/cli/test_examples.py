@@ -95,6 +95,7 @@ def test_there_are_examples() -> None:
     assert not [page for page in PAGES if "What plays?" in page.read_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "echopix_cli/manual/python.md"])
 def test_python_examples_run(page: str) -> None:
     """All of a page's, one after the other."""
@@ -165,6 +166,7 @@ def test_long_examples_are_understood(line: str) -> None:
     resolve({key: value for key, value in flags.items() if not isinstance(value, (list, tuple))}, {}, Path("/none"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in LINES if line not in SIMPLE and not LONG.search(line)])
 def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, line: str) -> None:
     """Pipes, loops and redirections, by bash; and what reads a batch's records."""

@@ -26,6 +26,7 @@ def server(family_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         yield running
 
 
+@pytest.mark.slow
 def test_pull_quantize_verify_ask_remove(command, server: HubServer, clips: dict[str, Path]) -> None:
     """Widths that neither 32 nor 64 divides, in four bits; the only words on stderr are ours."""
     logging.warning_once.cache_clear()  # what was said while the checkpoint was made would not be said again

@@ -52,6 +52,7 @@ def conversations(tmp_path: Path, clips: dict[str, Path]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
     """A process killed in mid-run and started again takes the same steps as one that was left alone."""
     flags = ["--base", random_checkpoint, "--steps", 5, *QUICK]
@@ -71,6 +72,7 @@ def test_killed_and_resumed(command: Any, random_checkpoint: Path, tmp_path: Pat
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path: Path) -> None:
     arguments = ["train", "--out", tmp_path / "run", "--base", random_checkpoint, "--steps", 500, *QUICK]
     arguments[-1] = 100
@@ -90,6 +92,7 @@ def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path
     load_model(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_learning_from_nothing(command: Any, tmp_path: Path) -> None:
     """A few dozen steps of the bundled model's own recipe, exact seed: the loss falls by half."""
     flags = (
@@ -124,7 +127,10 @@ def test_learning_from_nothing(command: Any, tmp_path: Path) -> None:
     [
         (),
         ("--adapters", 4),
-        ("--adapters", 4, "--quantize", "nf4", "--dtype", "bfloat16", "--checkpointing", "--teacher", "attention"),
+        pytest.param(
+            ("--adapters", 4, "--quantize", "nf4", "--dtype", "bfloat16", "--checkpointing", "--teacher", "attention"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["whole", "adapters", "four-bit"],
 )

@@ -263,6 +263,7 @@ def test_starting_is_not_the_files_time(worker: Worker, clips: dict[str, Path]) 
     assert time.monotonic() - began > 2.0
 
 
+@pytest.mark.slow
 def test_the_process_that_workers_come_from_may_die(worker: Worker, clips: dict[str, Path]) -> None:
     worker.fingerprint(str(clips["dark"]))
     first, forking = pid_of(worker), nursery_pid()
@@ -285,6 +286,7 @@ def parent_of_orphans() -> Iterator[None]:
     ctypes.CDLL(None).prctl(subreaper, 0, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("parent_of_orphans")
 @pytest.mark.parametrize("ending", ["close", "kill", "ask"])
 def test_all_of_them_may_be_gone_and_buried(worker: Worker, clips: dict[str, Path], ending: str) -> None:
@@ -306,6 +308,7 @@ def test_all_of_them_may_be_gone_and_buried(worker: Worker, clips: dict[str, Pat
         assert worker._pid is None and nursery._control is None
 
 
+@pytest.mark.slow
 def test_a_nursery_that_was_reaped_elsewhere_is_dropped(worker: Worker, clips: dict[str, Path]) -> None:
     worker.fingerprint(str(clips["dark"]))
     os.kill(nursery_pid(), signal.SIGKILL)

@@ -159,7 +159,13 @@ def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> No
     assert saved == found.total - small.total
 
 
-@pytest.mark.parametrize(("dtype", "block"), [(torch.bfloat16, 512), (torch.float32, 64)], ids=["at-once", "in-blocks"])
+@pytest.mark.parametrize(
+    ("dtype", "block"),
+    [
+        pytest.param(torch.bfloat16, 512, id="at-once", marks=pytest.mark.slow),
+        pytest.param(torch.float32, 64, id="in-blocks"),
+    ],
+)
 def test_predicted_stages_against_what_they_hold(
     dtype: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

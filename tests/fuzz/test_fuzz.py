@@ -26,6 +26,7 @@ FULL = 300  # files from which on every damage has to have left something to ans
 MEMORY = 2 * 2**30  # bytes; the model and its libraries take a fifth of it
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is watched by way of /proc")
 def test_damaged_files_end_in_an_answer_or_a_refusal(
     capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
@@ -40,6 +41,7 @@ def test_damaged_files_end_in_an_answer_or_a_refusal(
         assert min(report.count(harness.ANSWERED), report.count(harness.REFUSED)) >= COUNT // 10
 
 
+@pytest.mark.slow
 def test_the_real_command_ends_as_in_the_harness(tmp_path: Path) -> None:
     """In a process of its own, with a model of its own: half a clip, whose index is missing."""
     path = tmp_path / "clip.mp4"
@@ -57,6 +59,7 @@ def test_the_real_command_ends_as_in_the_harness(tmp_path: Path) -> None:
     assert harness.judged(reply) == harness.REFUSED, reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "outcome"),
     [

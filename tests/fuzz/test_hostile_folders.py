@@ -26,6 +26,7 @@ SEEDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is watched by way of /proc")
 def test_whatever_a_model_folder_holds(tmp_path: Path) -> None:
     chosen = [(name, hostile_folders.NAMED[name]) for name in SEEDS]

@@ -28,6 +28,7 @@ WHOLE = {name for name in SEEDS if name.startswith(("header", "file name"))} | {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is watched by way of /proc")
 def test_whatever_a_hub_does(tmp_path: Path) -> None:
     chosen = list(hostile_hub.MODES) if os.environ.get("ECHOPIX_FUZZ") else SEEDS

@@ -167,6 +167,7 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
+@pytest.mark.slow
 def test_another_process_on_the_same_core_is_noticed(one_core: None) -> None:
     """A real one, which spins until it is ended, or for ten seconds."""
     spinning = "import time; print(flush=True); end = time.monotonic() + 10\nwhile time.monotonic() < end: pass"

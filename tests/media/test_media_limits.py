@@ -248,6 +248,7 @@ def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
     return png[:33] + struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked)) + png[33:]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
 @pytest.mark.parametrize("name", [b"zTXt", b"iCCP"])
 def test_a_pngs_text_cannot_unpack_into_all_memory(tmp_path: Path, name: bytes) -> None:
@@ -260,6 +261,7 @@ def test_a_pngs_text_cannot_unpack_into_all_memory(tmp_path: Path, name: bytes) 
     assert spend(path)[1] < 500, "MiB; unbounded, 800 and more"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
 def test_a_compressed_movie_header_cannot_unpack_into_all_memory(tmp_path: Path) -> None:
     """A QuickTime header of 500 kB that states, and holds, 500 MiB."""
@@ -296,6 +298,7 @@ def test_files_read_at_once_share_the_ceiling(clip: Path) -> None:
     assert failed == [] and resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+@pytest.mark.slow
 def test_a_named_colour_profile_does_not_crash(tmp_path: Path) -> None:
     """As screenshots have it: PyAV frees the profile's name twice if the frame's side data was looked at."""
     path = tmp_path / "screenshot.png"

@@ -36,7 +36,9 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
-@pytest.mark.parametrize(("stage", "optimizer"), [("sieve", "adamw"), ("full", "muon")])
+@pytest.mark.parametrize(
+    ("stage", "optimizer"), [("sieve", "adamw"), pytest.param("full", "muon", marks=pytest.mark.slow)]
+)
 def test_resuming_continues_exactly(processor: Processor, tmp_path: Path, stage: str, optimizer: str) -> None:
     """Four steps in one go, and two, a new process's worth of state, and two more: the same losses and weights."""
     recipe = replace(RECIPE, stage=stage, optimizer=optimizer)
@@ -89,7 +91,7 @@ def test_the_same_batch_again_and_again_is_learned(processor: Processor, tmp_pat
     assert last < 0.5 * first
 
 
-@pytest.mark.parametrize("stage", ["full", "sieve"])
+@pytest.mark.parametrize("stage", ["full", pytest.param("sieve", marks=pytest.mark.slow)])
 def test_validation_in_bfloat16(processor: Processor, tmp_path: Path, stage: str) -> None:
     """Batches are prepared in full precision, whatever the model computes in."""
     recipe = replace(RECIPE, stage=stage, precision="bfloat16", steps=1)

@@ -186,6 +186,7 @@ def test_a_copy_that_reads_back_otherwise_is_not_kept(
     assert store.all() == [] and store.leftovers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["written", "proven"])
 def test_killed_while_the_copy_is_made(folder: Path, store: Store, when: str) -> None:
     """kill -9 leaves nothing that is taken for a copy; the next run makes it, and prune removes the rest."""

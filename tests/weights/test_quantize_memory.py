@@ -72,6 +72,7 @@ def stand_in(folder: Path, random_checkpoint: Path, layers: int = 8, width: int 
     return sum(2 * shape.numel() for shape in shapes.values())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's resettable peak")
 @pytest.mark.parametrize("method", ["nf4", "int8"])
 def test_never_two_models_in_memory(random_checkpoint: Path, tmp_path: Path, method: str) -> None:
