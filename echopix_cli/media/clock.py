@@ -7,7 +7,9 @@ at, in file order and by their decoding times, before anything is decoded.
 
 from __future__ import annotations
 
+import io
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,7 +22,8 @@ from av.stream import Discard
 from av.video.stream import VideoStream
 
 from echopix_cli.media.pulse import beat
-from echopix_cli.media.source import READ_ERRORS, origin_of
+from echopix_cli.media.source import READ_ERRORS, open_regular, origin_of
+from echopix_cli.media.transport import goes_on
 
 # Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
 # a longer time is a jump. Broadcast recordings are cut together; the others let a picture stand for minutes.
@@ -87,11 +90,17 @@ class Clock:
 
 
 def read_clock(
-    container: InputContainer, tracks: Sequence[VideoStream | AudioStream], most: int, *, joined: bool = False
+    path: str | os.PathLike[str],
+    container: InputContainer,
+    tracks: Sequence[VideoStream | AudioStream],
+    most: int,
+    *,
+    joined: bool = False,
 ) -> Clock:
     """The clock of a file that was just opened; all its packets are read if it may hold more than one.
 
     Args:
+        path, container: of the file.
         joined: whether it is Matroska, and known to do so.
         tracks: those that will be read, the picture first.
         most: packets to look at.
@@ -118,6 +127,9 @@ def read_clock(
                     break
     except (IndexError, *READ_ERRORS):
         pass  # whoever decodes meets the same place, and says so
+    if container.format.name == "mpegts":
+        with open_regular(path) as file:
+            record.keep_pauses(file)
     shifts = record.shifts()
     return Clock(origin, record.runs(shifts), record.closed(shifts))
 
@@ -153,6 +165,9 @@ class _Record:
         self._untimed: dict[int, int] = {}  # packets since the last one that told a time
         self._count: dict[int, int] = {}
         self._runs: dict[int, list[tuple[int, int, float]]] = {}  # first packet, clock, its time as stored
+        self._places: dict[int, int] = {}  # byte at which each track's last packet begins
+        self._seams: dict[int, tuple[int, int]] = {}  # those of a track's packets before and after a new clock begins
+        self._paused: set[int] = set()  # clocks that are the one before them, after a pause
 
     def add(self, packet: Packet[Any]) -> None:
         """Take the next packet of the file."""
@@ -164,7 +179,12 @@ class _Record:
             self._go_on(index)
             return
         time, shown = ticks * unit, (ticks if packet.pts is None else packet.pts) * unit
+        known = len(self._shifts)
         clock = self._clock_of(index, time, _BACK if decoding and self._decoding.get(index, True) else _REORDERED)
+        place = self._places.get(index, 0)
+        self._places[index] = place if packet.pos is None else packet.pos
+        if len(self._shifts) > known > 0:
+            self._seams[clock] = (place, self._places[index])
         self._decoding[index] = decoding
         part = self._parts.get((index, clock))
         if part is not None and clock == self._current.get(index):
@@ -234,11 +254,20 @@ class _Record:
         self._runs[index] = [(number, new, shown) for number, _, shown in self._runs[index]]
         self._ends[index] = part.end + self._shifts[new]
 
+    def keep_pauses(self, file: io.FileIO) -> None:
+        """Find the jumps forward over which a transport stream goes on: nothing was sent meanwhile, that is all."""
+        if not self._in_order:
+            return
+        jumps = [before - after for before, after in pairwise(self._shifts)]
+        for clock, jump in enumerate(jumps, 1):
+            if self._gap < jump <= _PAUSE and clock in self._seams and goes_on(file, *self._seams[clock]):
+                self._paused.add(clock)
+
     def shifts(self) -> list[float]:
         """Seconds to add to the times of each clock."""
         shifts = self._shifts[:1]
         for clock in range(1, len(self._shifts)):
-            shifts.append(self._meeting(clock, shifts))
+            shifts.append(shifts[-1] if clock in self._paused else self._meeting(clock, shifts))
         return shifts
 
     def closed(self, shifts: Sequence[float]) -> list[float]:
@@ -246,20 +275,26 @@ class _Record:
 
         None where one jumps back, or too far, or is left again: recordings that were joined, or a wrong time stamp.
         """
-        jumps = [before - after for before, after in pairwise(shifts)]
+        jumps = [before - after for before, after in pairwise(shifts) if before != after]
+        return jumps if self._in_order and all(self._gap < jump <= _PAUSE for jump in jumps) else []
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether no track goes back to a clock that it has left."""
         orders = [[clock for _, clock, _ in runs] for runs in self._runs.values()]
-        if any(order != sorted(order) for order in orders) or not all(self._gap < jump <= _PAUSE for jump in jumps):
-            return []
-        return jumps
+        return all(order == sorted(order) for order in orders)
 
     def runs(self, shifts: Sequence[float]) -> dict[int, list[Run]]:
         """The runs of each track; none where there is one clock only."""
-        if len(shifts) < 2:
+        if len(set(shifts)) < 2:
             return {}
-        return {
-            index: [Run(number, shifts[clock], shown + shifts[clock]) for number, clock, shown in runs]
-            for index, runs in self._runs.items()
-        }
+        found: dict[int, list[Run]] = {}
+        for index, runs in self._runs.items():
+            for number, clock, shown in runs:
+                before = found.setdefault(index, [])
+                if not before or before[-1].shift != shifts[clock]:
+                    before.append(Run(number, shifts[clock], shown + shifts[clock]))
+        return found
 
     def _meeting(self, clock: int, shifts: list[float]) -> float:
         """The shift with which a clock's parts follow what came before them without a gap.

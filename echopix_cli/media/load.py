@@ -162,7 +162,7 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
         heard = None if audio is None else audio_tracks(container)[audio]
         info = describe(container)
         tracks = [track for track in (seen, heard) if track is not None]
-        clock = read_clock(container, tracks, plan.limits.max_packets, joined=joined)
+        clock = read_clock(path, container, tracks, plan.limits.max_packets, joined=joined)
         return Layout(
             info=info,
             clock=clock,

@@ -137,6 +137,47 @@ def test_a_pause_of_picture_and_sound_that_is_closed_up_is_said(tmp_path: Path) 
     assert clip.notices == ("the file's clock jumps forward once, by 0:20; later times are that much earlier here",)
 
 
+def paused(path: Path, pause: float, size: int = 188) -> Path:
+    """Seven seconds in one transport stream, the fourth of which is followed by a pause, in packets of a size."""
+    source = write_coded(path.with_suffix(".mp4"), 0, 7, options={"g": "25", "bf": "0"})
+    with av.open(str(source)) as container, av.open(str(path), "w", format="mpegts") as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
+        for packet in container.demux():
+            if packet.size and packet.dts is not None and packet.pts is not None and packet.time_base is not None:
+                later = round(pause / packet.time_base) if packet.pts * packet.time_base >= 4 else 0
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    data = path.read_bytes()
+    pieces = [data[at : at + 188] for at in range(0, len(data), 188)]
+    path.write_bytes(b"".join(bytes(size - 188 if size == 192 else 0) + p + bytes(16 * (size == 204)) for p in pieces))
+    return path
+
+
+@pytest.mark.parametrize(("pause", "size"), [(20, 188), (90, 192), (20, 204)])
+def test_a_pause_in_a_transport_stream_that_goes_on_is_kept(tmp_path: Path, pause: int, size: int) -> None:
+    clip = load_clip(paused(tmp_path / "a.ts", pause, size), DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.frame_times is not None and clip.waveform is not None
+    assert clip.notices == ()
+    numbers = np.array(codes(clip.frames))
+    assert clip.frame_times == pytest.approx(numbers / CODED_RATE + pause * (numbers >= 4 * CODED_RATE), abs=0.1)
+    assert numbers.max() > 5 * CODED_RATE and numbers.min() < CODED_RATE
+    assert seconds_heard(clip.waveform)[: pause + 7] == [*range(4), *[None] * pause, 4, 5, 6]
+
+
+def test_a_pause_after_which_another_clock_is_announced_is_closed_up(tmp_path: Path) -> None:
+    path = paused(tmp_path / "a.ts", 20)
+    data = bytearray(path.read_bytes())
+    clocks = [at for at in range(0, len(data), 188) if data[at + 3] & 0x20 and data[at + 4] and data[at + 5] & 0x10]
+    times = [int.from_bytes(data[at + 6 : at + 10], "big") / 45_000 for at in clocks]
+    first = next(at for at, time in zip(clocks, times, strict=True) if time > times[0] + 15)
+    data[first + 5] |= 0x80
+    path.write_bytes(bytes(data))
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == list(range(7))
+    assert clip.notices == ("the file's clock jumps forward once, by 0:20; later times are that much earlier here",)
+
+
 def test_one_wild_time_stamp_moves_nothing_else(tmp_path: Path) -> None:
     source = write_coded(tmp_path / "a.ts", 0, 6)
     with av.open(str(source)) as container, av.open(str(tmp_path / "b.flv"), "w") as out:
