@@ -131,6 +131,22 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class KeptToken:
+    """One token that the sieve kept, and where it lies.
+
+    ``start``, ``end`` and ``modality`` are as of :class:`Moment`; ``share`` is the token's own in the score of all
+    kept tokens. ``box`` is what a token of the picture shows of its frame: left, top, right and bottom edge as
+    fractions of the frame's width and height; None for sound.
+    """
+
+    start: float
+    end: float
+    modality: str
+    share: float
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
 class FilmFacts:
     """How a file that is longer than one window was read.
 
@@ -158,7 +174,8 @@ class Answer:
     run. ``budget`` is 0 where ``none`` were kept. ``cached`` says that the features came from the disk: nothing was
     decoded, and no tower ran. ``choices`` are the options, where the question had some; the
     answer is then the text of the likeliest. ``moments`` are where the kept tokens lie, those with the largest share
-    first; ``film`` is there for files that are longer than one window.
+    first; ``film`` is there for files that are longer than one window. ``kept_tokens`` are all of them in order of
+    time, picture first, where they were asked for.
     """
 
     media: str
@@ -179,6 +196,7 @@ class Answer:
     choices: tuple[Choice, ...] = ()
     moments: tuple[Moment, ...] = ()
     film: FilmFacts | None = None
+    kept_tokens: tuple[KeptToken, ...] = ()
     notices: tuple[str, ...] = field(default=())
 
     @property

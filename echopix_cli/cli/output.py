@@ -11,7 +11,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from echopix_cli.errors import EchopixError
@@ -308,7 +308,7 @@ def answer_record(answer: Answer) -> dict[str, Any]:
     """An answer as the JSON object of schema version 1."""
     from echopix_cli.files import named
 
-    raw = asdict(answer)
+    raw = asdict(replace(answer, kept_tokens=()))
     raw["latency_s"] = {name: round(value, 6) for name, value in raw.pop("latency").items()}
     raw["peak_memory_bytes"] = raw.pop("peak_memory")
     rate = answer.tokens_per_second

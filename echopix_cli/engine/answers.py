@@ -6,7 +6,7 @@ import torch
 
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.meters import larger
-from echopix_cli.engine.moments import moments_of
+from echopix_cli.engine.moments import kept_tokens_of, moments_of
 from echopix_cli.engine.posing import Sift
 from echopix_cli.model.positions import SpecialTokens
 from echopix_cli.results import Answer, ModalityTokens, ModelFacts, PeakMemory, StageTimes, TokenCounts
@@ -72,6 +72,7 @@ def answer_of(
         prefilter=sift.choice.prefilter,
         cached=encoded.cached,
         moments=moments_of(encoded, sift, special),
+        kept_tokens=kept_tokens_of(encoded, sift, special) if sift.list_kept else (),
         notices=(*encoded.notices, *((DEMONSTRATION,) if model.demonstration else ())),
     )
 

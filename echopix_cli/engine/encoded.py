@@ -56,6 +56,15 @@ class Encoded:
         heard = np.arange(self.inputs.audio_rows)[:, None] * AUDIO_ROW + np.array([0.0, AUDIO_ROW])
         return shown + self.sampling.start, heard + self.sampling.start
 
+    @property
+    def boxes(self) -> Spans:
+        """What each row of the picture shows of its frame, (rows, 4): left, top, right and bottom edge as fractions of
+        width and height."""
+        steps, height, width = self.inputs.cells
+        row, column = np.divmod(np.arange(height * width), max(width, 1))
+        edges = np.stack([column / width, row / height, (column + 1) / width, (row + 1) / height], axis=1)
+        return np.tile(edges, (steps, 1))
+
 
 def sampling_of(clip: Clip) -> Sampling:
     """What was really taken from the media."""

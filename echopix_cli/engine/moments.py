@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from echopix_cli.engine.encoded import Encoded, Spans
 from echopix_cli.engine.posing import Sift
 from echopix_cli.model.positions import SpecialTokens
-from echopix_cli.results import Moment
+from echopix_cli.results import KeptToken, Moment
 
 _GAP = 1.0  # seconds between tokens of one moment
 
@@ -17,23 +19,44 @@ _GAP = 1.0  # seconds between tokens of one moment
 def moments_of(encoded: Encoded, sift: Sift, special: SpecialTokens) -> tuple[Moment, ...]:
     """The kept tokens as moments, those with the largest share first.
 
-    A token counts as the sieve's softmax over the pool weighs it (paper, CS2: the weights of the straight-through
-    choice). Tokens of one modality that are at most a second apart are one moment.
+    Tokens of one modality that are at most a second apart are one moment; its share is the sum of theirs.
+    """
+    spans_of = dict(zip(("video", "audio"), encoded.spans, strict=True))
+    found = []
+    for modality, places, shares in _kept(sift, special):
+        found += _merged(modality, spans_of[modality][places], shares)
+    return tuple(sorted(found, key=lambda moment: (-moment.share, moment.start, moment.modality)))
+
+
+def kept_tokens_of(encoded: Encoded, sift: Sift, special: SpecialTokens) -> tuple[KeptToken, ...]:
+    """The kept tokens one by one: those of the picture in order of time, then those of the sound."""
+    shown, heard = encoded.spans
+    boxes = encoded.boxes
+    tokens = []
+    for modality, places, shares in _kept(sift, special):
+        spans = (shown if modality == "video" else heard)[places].tolist()
+        edges = boxes[places].tolist() if modality == "video" else [None] * len(spans)
+        for (start, end), share, box in zip(spans, shares.tolist(), edges, strict=True):
+            tokens.append(KeptToken(start, end, modality, share, None if box is None else tuple(box)))
+    return tuple(sorted(tokens, key=lambda token: (token.modality == "audio", token.start)))
+
+
+def _kept(sift: Sift, special: SpecialTokens) -> Iterator[tuple[str, Spans, Spans]]:
+    """Of each modality its name, the places (n,) of kept tokens among its rows, and their shares (n,).
+
+    A token's share is the softmax of scores over all kept tokens of the pool, as the straight-through choice weighs
+    them (paper, CS2).
     """
     ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0]
     in_pool = torch.isin(ids, torch.tensor(special.placeholders, device=ids.device))
     kept = kept[in_pool[kept]]
     if not len(kept):
-        return ()
-    weights = sift.sieved.scores[0][kept].double().softmax(0).cpu().numpy()
-    found = []
-    spans_of = dict(zip(("video", "audio"), encoded.spans, strict=True))
+        return
+    shares = sift.sieved.scores[0][kept].double().softmax(0).cpu().numpy()
     for modality, tokens in (("video", (special.video, special.image)), ("audio", (special.audio,))):
         mine = torch.isin(ids, torch.tensor(tokens, device=ids.device))
-        places = _ordinals(mine)[kept].cpu().numpy()
         chosen = mine[kept].cpu().numpy()
-        found += _merged(modality, spans_of[modality][places[chosen]], weights[chosen])
-    return tuple(sorted(found, key=lambda moment: (-moment.share, moment.start, moment.modality)))
+        yield modality, _ordinals(mine)[kept].cpu().numpy()[chosen], shares[chosen]
 
 
 def _ordinals(mine: Tensor) -> Tensor:

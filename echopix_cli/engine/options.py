@@ -26,8 +26,10 @@ class AskOptions:
         budget: fraction of audio-visual tokens kept, in (0, 1]; None takes the checkpoint's own.
         generation: of the answer's text; choosing among options takes its system prompt alone.
         sieve: what chooses the tokens.
+        list_kept: whether the answer lists every kept token.
     """
 
     budget: float | None = None
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     sieve: SieveOptions = field(default_factory=SieveOptions)
+    list_kept: bool = False

@@ -16,12 +16,16 @@ from echopix_cli.model.values import FirstLayers, Prompt, Scored, Sieved
 
 @dataclass(frozen=True)
 class Sift:
-    """A prompt and what its sieve kept, with the budget and the sieve that were meant."""
+    """A prompt and what its sieve kept, with the budget and the sieve that were meant.
+
+    ``list_kept`` is as of :class:`~.options.AskOptions`.
+    """
 
     budget: float
     choice: SieveChoice
     prompt: Prompt
     sieved: Sieved
+    list_kept: bool = False
 
 
 class Posed:
@@ -67,7 +71,7 @@ class Posed:
             selection=choice.selection,
             generator=torch.Generator().manual_seed(options.sieve.seed),
         )
-        return Sift(budget, choice, self.prompt, sieved)
+        return Sift(budget, choice, self.prompt, sieved, options.list_kept)
 
 
 def chosen(thinker: EchoingPixelsThinker, options: AskOptions) -> tuple[float, SieveChoice]:

@@ -90,3 +90,29 @@ def test_moments_are_apart_and_cover_what_they_are_made_of(spans: list[tuple[int
     assert sum(m.share for m in moments) == pytest.approx(1.0)
     assert moments_module._merged("video", taken[:0], taken[:0, 0]) == []
     assert isinstance(moments[0], Moment)
+
+
+def test_kept_tokens_are_listed_where_they_are_asked_for(engine: Engine, encoded: Encoded) -> None:
+    options = AskOptions(0.1, SHORT, list_kept=True)
+    answer = engine.ask(encoded, "What?", options)
+    steps, height, width = encoded.inputs.cells
+    sift = engine.pose(encoded, "What?").sift(options)
+    ids, kept = sift.prompt.input_ids[0], set(sift.sieved.kept[0].tolist())
+    rows = (ids == engine.model.thinker.special.video).nonzero()[:, 0].tolist()
+    expected = {
+        (encoded.spans[0][place][0].item(), place % (height * width) // width, place % width)
+        for place, row in enumerate(rows)
+        if row in kept
+    }
+    seen = [token for token in answer.kept_tokens if token.modality == "video"]
+    heard = [token for token in answer.kept_tokens if token.modality == "audio"]
+    assert (len(seen), len(heard)) == (answer.tokens.video.kept, answer.tokens.audio.kept)
+    assert steps and {(t.start, round(t.box[1] * height), round(t.box[0] * width)) for t in seen if t.box} == expected
+    assert all(t.box is not None and t.box[2] - t.box[0] == pytest.approx(1 / width) for t in seen)
+    assert all(token.box is None for token in heard)
+    for moment in answer.moments:
+        inside = [t.share for t in answer.kept_tokens if t.modality == moment.modality
+                  and moment.start <= t.start and t.end <= moment.end]  # fmt: skip
+        assert sum(inside) == pytest.approx(moment.share)
+    assert engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).kept_tokens == ()
+    assert engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).moments == answer.moments
