@@ -73,6 +73,22 @@ class Posed:
         )
         return Sift(budget, choice, self.prompt, sieved, options.list_kept)
 
+    @property
+    def unsieved(self) -> Sieved:
+        """All rows as embedded, no sieve having run: what a full-token checkpoint was trained on."""
+        prompt = self.prompt
+        length = prompt.input_ids.shape[1]
+        return Sieved(
+            hidden=prompt.embeds,
+            position_ids=prompt.position_ids,
+            attention_mask=None,
+            kept=(torch.arange(length, device=prompt.embeds.device),),
+            scores=prompt.embeds.new_zeros(prompt.input_ids.shape),
+            encoded=prompt.embeds,
+            labels=None,
+            next_position=prompt.rope_deltas + length,
+        )
+
 
 def chosen(thinker: EchoingPixelsThinker, options: AskOptions) -> tuple[float, SieveChoice]:
     """The budget that options stand for, and what chooses the rows.

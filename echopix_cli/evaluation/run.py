@@ -14,7 +14,7 @@ from torch import Tensor
 from echopix_cli.engine import AskOptions, Encoded, Engine, SieveOptions
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
-from echopix_cli.engine.posing import Posed, Sift
+from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
 from echopix_cli.evaluation.matching import is_right
@@ -23,7 +23,7 @@ from echopix_cli.evaluation.values import AROUND, OWN, Condition, Graded, ItemRe
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import DEFAULT_SYSTEM
-from echopix_cli.model.values import Prompt, Sieved
+from echopix_cli.model.values import Prompt
 from echopix_cli.scenes import SIDE, evidence_rows, sample_times, scene_clip
 
 
@@ -215,8 +215,8 @@ def _outcome(
     """Keep rows, answer, judge; ``clock`` already holds the time of scoring, which settings share."""
     stage = setting.name
     with clock.stage(stage):
-        sift = posed.sift(_options(setting, asking, question.index))
-        sieved = around(sift) if setting.sieve == AROUND else sift.sieved
+        unsieved = setting.sieve == AROUND
+        sieved = posed.unsieved if unsieved else posed.sift(_options(setting, asking, question.index)).sieved
         tokens = generate(
             engine.model.thinker,
             sieved,
@@ -242,22 +242,6 @@ def _options(setting: Condition, asking: Asking, index: int) -> AskOptions:
     state = np.random.SeedSequence((asking.seed, index)).generate_state(1, np.uint64)
     sieve = replace(sieve_options(setting.sieve, asking), seed=int(state[0]))
     return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
-
-
-def around(sift: Sift) -> Sieved:
-    """A prompt's rows as embedded, all of them and past CS2: what a full-token checkpoint was trained on."""
-    prompt = sift.prompt
-    length = prompt.input_ids.shape[1]
-    return Sieved(
-        hidden=prompt.embeds,
-        position_ids=prompt.position_ids,
-        attention_mask=None,
-        kept=(torch.arange(length, device=prompt.input_ids.device),),
-        scores=sift.sieved.scores,
-        encoded=prompt.embeds,
-        labels=None,
-        next_position=prompt.rope_deltas + length,
-    )
 
 
 def _evidence(engine: Engine, encoded: Encoded, question: Question, prompt: Prompt) -> Tensor:

@@ -38,7 +38,6 @@ from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.shapes import Shape
 from echopix_cli.model.sieve import keep_count
-from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.results import AudioStatus
 from echopix_cli.weights.checkpoint import read_config
 from echopix_cli.weights.registry import BUNDLED, ModelSource, files_of, find_model
@@ -330,32 +329,17 @@ def _row(
     )
 
 
-def _unsieved(prompt: Prompt) -> Sieved:
-    """The whole prompt as embedded, no sieve having run."""
-    length = prompt.input_ids.shape[1]
-    return Sieved(
-        hidden=prompt.embeds,
-        position_ids=prompt.position_ids,
-        attention_mask=None,
-        kept=(torch.arange(length, device=prompt.embeds.device),),
-        scores=prompt.embeds.new_zeros(prompt.input_ids.shape),
-        encoded=prompt.embeds,
-        labels=None,
-        next_position=prompt.rope_deltas + length,
-    )
-
-
 @torch.inference_mode()
 def _run(engine: Engine, encoded: Encoded, budget: float | None, new_tokens: int) -> Times:
     """One pass over an encoded clip; without a budget no sieve runs."""
     clock = Clock(engine.device)
     with clock.stage("place"):
-        prompt = engine.place(encoded, QUESTION)
+        posed = engine.pose(encoded, QUESTION)
     if budget is None:
-        sieved = _unsieved(prompt)
+        sieved = posed.unsieved
     else:
         with clock.stage("sieve"):
-            sieved = engine.model.thinker.sieve(prompt, budget)
+            sieved = engine.model.thinker.sieve(posed.prompt, budget)
     tokens = generate(engine.model.thinker, sieved, max_new_tokens=new_tokens)
     with clock.stage("prefill"):
         next(tokens)

@@ -18,7 +18,7 @@ from echopix_cli.errors import UsageError
 from echopix_cli.evaluation import run as run_module
 from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
-from echopix_cli.evaluation.run import Asking, around, evaluate, settings_of
+from echopix_cli.evaluation.run import Asking, evaluate, settings_of
 from echopix_cli.evaluation.values import SIEVES, Condition, Facts, ItemResult
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import PixelRules
@@ -182,8 +182,8 @@ def test_around_the_sieve_is_budget_one_without_cs2(
     encoded = engine.encode(scene_clip(question.script, 112, sample_times(question.script.duration)))
     thinker = engine.model.thinker
     monkeypatch.setitem(thinker.model._modules, "bidir_encoder", None)
-    sift = engine.pose(encoded, question.prompt).sift(AskOptions(1.0))
-    theirs, ours = sift.sieved, around(sift)
+    posed = engine.pose(encoded, question.prompt)
+    theirs, ours = posed.sift(AskOptions(1.0)).sieved, posed.unsieved
     assert torch.equal(ours.hidden, theirs.hidden)
     assert torch.equal(ours.position_ids, theirs.position_ids)
     assert torch.equal(ours.kept[0], theirs.kept[0])
