@@ -24,7 +24,7 @@ _CANCELLED = 0.01  # of the energy that unrelated channels would keep: by 20 dB 
 _AUDIBLE = 1e-10  # mean square, full scale at ±1
 _EQUAL = 0.98  # of the loudest channel's energy: of channels as loud as that the first is taken
 _STEPS = 50  # a second: how often it is decided
-_WINDOW = 1.0  # seconds, up to each step, that decide: two tones a hertz apart cancel each other for moments only
+_WINDOW = 0.25  # seconds, up to each step, that decide: two tones a hertz apart cancel each other for moments only
 
 Planes = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -295,7 +295,9 @@ def test_a_span_of_channels_in_opposite_phase_is_that_of_the_whole(tmp_path: Pat
     path = write_clip(tmp_path / f"a.{suffix}", sound=np.concatenate((sound, second)),
                       audio_codec={"mp4": "aac"}.get(suffix, "pcm_s16le"))  # fmt: skip
     whole = load_clip(path)
-    assert float(np.abs(heard(whole)[4 * RATE + RATE // 10 : 5 * RATE]).max()) == pytest.approx(0.5, abs=0.02)
+    loud = np.abs(heard(whole)[: 7 * RATE]).reshape(-1, RATE // 20).max(axis=1)  # in each twentieth of a second
+    assert (loud < 0.45).sum() <= 6, "where the phase turns, no more is lost than tells it from a beat of two tones"
+    assert loud[4 * 20 :] == pytest.approx(0.5, abs=0.02)
     for start, end in ((4.5, 6.0), (5.0, 5.1), (0.0, 6.8), (0.5, 2.5)):
         span = load_clip(path, DecodePlan(start=start, end=end))
         assert span.notices == (whole.notices if end > 4 else ())
