@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -116,3 +117,25 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
     assert len(text.encode()) <= 9_000
     assert set(re.findall(r"\(echopix_cli/manual/(\w+)\.md\)", text)) == set(topics())
     assert len(re.findall(r"^python3 -m venv", text, re.MULTILINE)) == 2  # what .ci/run runs
+
+
+def test_the_page_of_the_architecture_names_what_there_is() -> None:
+    """Every class, function, method, room and file on it exists, and every room has a place on it."""
+    text = (ROOT / "echopix_cli" / "manual" / "architecture.md").read_text()
+    package = ROOT / "echopix_cli"
+    trees = {path: ast.parse(path.read_text()) for path in package.rglob("*.py")}
+    defined = set()
+    for node in (node for tree in trees.values() for node in tree.body):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            defined.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            defined |= {f"{node.name}.{own.name}" for own in node.body if isinstance(own, ast.FunctionDef)}
+    rooms = {
+        path.parent.name for path in trees if path.name == "__init__.py" and path.parent.parent.name == "echopix_cli"
+    }
+    files = {str(path.relative_to(ROOT / "echopix_cli")) for path in trees}
+    known = defined | rooms | files | {path.stem for path in trees if path.parent.name == "echopix_cli"}
+    named = {name for name in re.findall(r"`([^`]+)`", text) if not name.startswith("echopix ")}
+    assert len(named) > 40
+    assert named - known == set()
+    assert rooms - named == {"assets"}
