@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import described
-from echopix_cli.weights.packing import BLOCK, INT8, NF4, THRESHOLD, bitsandbytes, is_quantized_name
+from echopix_cli.weights.packing import BLOCK, INT8, NF4, THRESHOLD, bitsandbytes, is_quantized_name, leave_out_casts
 
 if TYPE_CHECKING:
     import torch
@@ -115,6 +115,8 @@ def _method(quantization: Mapping[str, Any] | None) -> str | None:
 def _replace_layers(model: nn.Module, quantization: Mapping[str, Any], dtype: torch.dtype) -> None:
     """Put bitsandbytes' layers where quantized weights go."""
     modules = bitsandbytes().nn
+    if _method(quantization) == INT8:
+        leave_out_casts()
     for name, module in list(model.named_modules()):
         if not is_quantized_name(f"{name}.weight"):
             continue

@@ -14,8 +14,6 @@ from __future__ import annotations
 import copy
 import errno
 import json
-import logging
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,10 +214,6 @@ def load_model(
         thinker: Any = config.thinker_config
         thinker.text_config = EchoingPixelsTextConfig(**{**config.text.to_dict(), **text_overrides})
     quantization = read_quantization(folder)
-    if quantization is not None:
-        # At every layer of every pass it would say that int8 computes in half precision.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", "MatMul8bitLt", UserWarning)  # the same, before 0.50
     given = tensors is not None
     if tensors is None:
         require_agreement(folder, stated)

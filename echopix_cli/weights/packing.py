@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ _SKIPPED = [
     "thinker.model.compressor",
     "thinker.model.embed_tokens",
 ]
+_CAST = "MatMul8bitLt: inputs will be cast"
 # Tensors that a copy has for every packed weight: scales, table of values, format.
 BESIDE = re.compile(r"_proj\.(?:weight\..+|SCB|weight_format)$")
 
@@ -108,6 +110,17 @@ def bitsandbytes() -> Any:
             f"quantization needs the package bitsandbytes: {error}", "pip install bitsandbytes, or --quantize none"
         ) from None
     return library
+
+
+def leave_out_casts() -> None:
+    """Have bitsandbytes not say, at every layer of every pass, that int8 computes in half precision. All else that it
+    says is said."""
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_no_cast)
+    warnings.filterwarnings("ignore", _CAST, UserWarning)  # how it was said before 0.50
+
+
+def _is_no_cast(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_CAST)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.weights import quantize
 from echopix_cli.weights.assembly import assemble, outline
 from echopix_cli.weights.checkpoint import load_model, read_config, read_tensors
-from echopix_cli.weights.packing import NF4, NONE
+from echopix_cli.weights.packing import NF4, NONE, bitsandbytes
 from echopix_cli.weights.synthetic import random_model
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -188,6 +189,20 @@ def test_widths_that_a_kernel_does_not_take(
         part.support_avx512bf16_for_cpu for part in (layer.mlp.up_proj, layer.mlp.down_proj, layer.self_attn.q_proj)
     ]
     assert packs == [False, False, hasattr(layers, "has_avx512bf16")]
+
+
+def test_loading_silences_nobody(copied: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    """Levels of loggers are as they were; of one library one sentence is left out, which each layer would repeat."""
+    bitsandbytes()
+    loggers = [logging.getLogger(name) for name in ("", "bitsandbytes", "transformers", *logging.root.manager.loggerDict)]
+    before = [(logger.level, logger.disabled, logger.propagate) for logger in loggers]
+    for method in ("none", "nf4", "int8"):
+        load_model(copied[method], dtype=torch.bfloat16)
+    assert [(logger.level, logger.disabled, logger.propagate) for logger in loggers] == before
+    functions = logging.getLogger("bitsandbytes.autograd._functions")
+    functions.warning("MatMul8bitLt: inputs will be cast from %s to float16 during quantization", torch.bfloat16)
+    functions.warning("something else")
+    assert caplog.messages == ["something else"]
 
 
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt")
