@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
+from echopix_cli.errors import ModelError
 
 if TYPE_CHECKING:
     from echopix_cli.weights.hub import Plan, Pulled
@@ -31,10 +32,10 @@ def all_models(store: Any) -> list[Model]:
 def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     """A model as a JSON object."""
     from echopix_cli.weights.copies import of_model
-    from echopix_cli.weights.headers import shape_of
     from echopix_cli.weights.hub import hub_cache, parts
+    from echopix_cli.weights.opening import open_checkpoint, recognise
     from echopix_cli.weights.packing import METHODS
-    from echopix_cli.weights.registry import recognise, resolve_model
+    from echopix_cli.weights.registry import resolve_model
 
     entry: Entry | None = store.peek(model.key) if model.repository is not None else None
     folder = None if entry is None or entry.faults else entry.folder
@@ -49,24 +50,33 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     made = of_model(model, store)
     if made and state == "not here":
         state = "copy only"
-    shape = model.shape or (shape_of(folder) if folder else None)
+    counts, context, layout = model.counts, model.shape and model.shape.context, None
+    if folder is not None and (counts is None or entry is None):
+        try:
+            checkpoint = open_checkpoint(folder)
+        except (ModelError, OSError):
+            layout = recognise(folder)
+        else:
+            layout = checkpoint.layout
+            if checkpoint.quantization is None and checkpoint.context is not None:
+                counts, context = checkpoint.counts, checkpoint.context
     found: dict[str, Any] = {
         "name": model.name,
         "key": model.key if model.repository is not None else None,
         "source": model.source,
         "origin": model.origin,
         "revision": entry.manifest.revision if entry else model.revision,
-        "layout": entry.manifest.settings.get("layout") if entry else recognise(folder) if folder else None,
+        "layout": entry.manifest.settings.get("layout") if entry else layout,
         "licence": model.licence or (entry.manifest.settings.get("licence", "") if entry else ""),
         "state": state,
         "faults": list(entry.faults) if entry else [],
         "folder": None if folder is None else str(folder),
         "bytes": entry.size if entry else None,
         "about_bytes": model.download,
-        "parameters": shape.parameters if shape else None,
-        "context": shape.context if shape else None,
+        "parameters": counts.parameters if counts else None,
+        "context": context,
         "copies": [entry_record(copy) for copy in made],
-        "weight_bytes": {method: shape.weights(method) for method in METHODS} if shape else None,
+        "weight_bytes": {method: counts.bytes_as(method) for method in METHODS} if counts else None,
     }
     if model.origin == "bundled":
         found["revision"] = resolve_model(model.name).revision

@@ -197,10 +197,10 @@ def _has_copy(run: opt.Run, model: "Model") -> bool:
 
     if model.repository is None or Store().peek(model.key) is not None:
         return False
-    from echopix_cli.engine.loading import choose_device, locate
+    from echopix_cli.engine.loading import choose_device, prepare
 
     try:
-        locate(model.typed, choose_device(run["device"]), run["dtype"], run["quantize"])
+        prepare(model.typed, choose_device(run["device"]), run["dtype"], run["quantize"])
     except ModelError:
         return False
     return True
@@ -210,19 +210,17 @@ def _quantize(run: opt.Run, model: "Model") -> "ModelSource":
     """Have a model's quantized copy here; what of it will be loaded."""
     with run.output.progress("quantizing") as say:
         from echopix_cli.cli.download import Quantizing
-        from echopix_cli.engine.loading import choose_device, locate, memory_errors
+        from echopix_cli.engine.loading import choose_device, memory_errors, prepare
+        from echopix_cli.weights.upkeep import drop_download
 
         where = choose_device(run["device"])
         with memory_errors(where, "close what else uses the memory, or give --device cpu"):
-            return locate(
-                model.typed,
-                where,
-                run["dtype"],
-                run["quantize"],
-                keep_source=run["keep_source"],
-                watcher=Quantizing(run.output, say),
-                mend=True,
-            ).source
+            found = prepare(
+                model.typed, where, run["dtype"], run["quantize"], watcher=Quantizing(run.output, say), mend=True
+            )
+        if found.replaces_download and not run["keep_source"]:
+            drop_download(found.model)
+        return found.source
 
 
 @models.command("verify")
@@ -363,23 +361,13 @@ def _remove(output: Output, removals: "list[Removal]", yes: bool, dry_run: bool,
 
 def _structure(folder: Any) -> list[str]:
     """What is wrong with a folder that has no checksums: its configuration, headers and lengths of its weights."""
-    from safetensors import SafetensorError, safe_open
+    from echopix_cli.weights.checkpoint import open_checkpoint
 
-    from echopix_cli.weights.checkpoint import read_config, weight_files
-    from echopix_cli.weights.headers import require_agreement
-
-    faults = []
     try:
-        require_agreement(folder, read_config(folder))
-        for file in weight_files(folder):
-            try:
-                with safe_open(file, framework="np"):
-                    pass
-            except (SafetensorError, OSError) as error:
-                faults.append(f"{file.name}: {error}")
+        open_checkpoint(folder).config  # noqa: B018 - which is checked when it is asked for
     except ModelError as error:
         return [error.message]
-    return faults
+    return []
 
 
 @contextmanager

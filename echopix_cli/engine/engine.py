@@ -15,7 +15,7 @@ from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
 from echopix_cli.engine.features import FeatureCache, Fetched, open_features
 from echopix_cli.engine.forecast import Forecast, Workload
-from echopix_cli.engine.loading import ADVICE, choose_device, is_out_of_memory, locate, memory_errors
+from echopix_cli.engine.loading import ADVICE, choose_device, is_out_of_memory, memory_errors, prepare
 from echopix_cli.engine.meters import Clock, read_peaks, reset_peaks
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.posing import Posed, Sift
@@ -32,10 +32,11 @@ from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.values import Prompt
 from echopix_cli.results import Answer, Choice, ModelFacts
 from echopix_cli.shelf import Shelf
-from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.copies import Watcher, folder_revision
+from echopix_cli.weights.checkpoint import load_model
+from echopix_cli.weights.copies import Watcher
 from echopix_cli.weights.quantize import check_modules, parameter_count
 from echopix_cli.weights.registry import ModelSource
+from echopix_cli.weights.upkeep import drop_download
 
 NO_ROOM = "the weights do not fit: try --quantize nf4, --dtype bfloat16 or --device cpu"
 
@@ -107,7 +108,7 @@ class Engine:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             dtype: of all that is not quantized; ``auto`` is told in :func:`~.precision.precision_of`.
             quantize: ``auto``, ``none``, ``int8`` or ``nf4``, for the linear layers of decoder and CS2. A copy of the
-                quantized model is made once and kept; ``auto`` is told in :func:`~.loading.locate`.
+                quantized model is made once and kept; ``auto`` is told in :func:`~.loading.prepare`.
             keep_source: whether a full-precision download stays once a copy of it is there.
             workload: the most that will be asked at once, to know beforehand whether it fits.
             watcher: is told what happens while a copy is made.
@@ -121,15 +122,16 @@ class Engine:
         where = choose_device(device)
         clock = Clock(where)
         with memory_errors(where, NO_ROOM):  # making a copy is no part of loading: it is done once
-            found = locate(model, where, dtype, quantize, keep_source=keep_source, workload=workload, watcher=watcher)
-        folder = found.source.folder
+            found = prepare(model, where, dtype, quantize, workload=workload, watcher=watcher)
+        if found.replaces_download and not keep_source:
+            drop_download(found.model)
+        checkpoint = found.checkpoint
+        folder = checkpoint.folder
         advice = (found.forecast and found.forecast.advice) or NO_ROOM
         with clock.stage("load"), memory_errors(where, advice):
             try:
-                config = found.config or read_config(folder)
-                processor = Processor.load(folder, config)
-                revision = folder_revision(folder)  # before the weights: what is read may be replaced meanwhile
-                loaded = load_model(folder, dtype=found.dtype, device=where, config=config)
+                processor = Processor.load(folder, checkpoint.config)
+                loaded = load_model(checkpoint, dtype=found.dtype, device=where)
                 check_modules(loaded, found.source.quantization, found.dtype)
             except EchopixError:
                 raise
@@ -141,8 +143,8 @@ class Engine:
                 raise ModelError(f"{folder} holds no usable model: {what}") from error
         seconds, cache = clock.seconds["load"], None
         if shelf is not None:
-            cache = open_features(shelf, loaded, processor.rules, folder, revision, notice)
-        return cls(loaded, processor, found.source, seconds, found.chosen, found.forecast, revision, cache)
+            cache = open_features(shelf, loaded, processor.rules, checkpoint, notice)
+        return cls(loaded, processor, found.source, seconds, found.chosen, found.forecast, checkpoint.revision, cache)
 
     @property
     def sieves(self) -> tuple[str, ...]:

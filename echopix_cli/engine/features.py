@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,8 @@ from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import ClipInputs, PixelRules
 from echopix_cli.results import AudioStatus, PeakMemory, Sampling
 from echopix_cli.shelf import FEATURES, Shelf, TooLarge
-from echopix_cli.weights.checkpoint import read_tensors
-from echopix_cli.weights.copies import folder_revision
+from echopix_cli.weights.checkpoint import Checkpoint, read_tensors
+from echopix_cli.weights.opening import folder_revision
 from echopix_cli.weights.store import library_versions
 
 FORMAT = 2  # counted up whenever features, or how they are kept, come out differently
@@ -142,8 +141,7 @@ def open_features(
     shelf: Shelf,
     model: EchoingPixelsForConditionalGeneration,
     rules: PixelRules,
-    folder: Path,
-    revision: str,
+    checkpoint: Checkpoint,
     notice: Callable[[str], None] = lambda text: None,
 ) -> FeatureCache | None:
     """The cache of a loaded model. None where the towers' weights cannot be told, and ``notice`` is told why.
@@ -152,12 +150,11 @@ def open_features(
         shelf: where the entries lie.
         model: as it was loaded.
         rules: how frames become patches.
-        folder: that the model was loaded from.
-        revision: of the folder, when it was read.
+        checkpoint: that it was loaded from.
         notice: is told what goes wrong, now and later.
     """
     try:
-        towers = _towers_digest(shelf, folder, revision)
+        towers = _towers_digest(shelf, checkpoint)
     except (EchopixError, OSError) as error:
         notice(f"features are not kept: {error}")
         return None
@@ -179,18 +176,19 @@ def open_features(
     return FeatureCache(shelf, hashlib.sha256(text.encode()).hexdigest(), notice)
 
 
-def _towers_digest(shelf: Shelf, folder: Path, revision: str) -> str:
+def _towers_digest(shelf: Shelf, checkpoint: Checkpoint) -> str:
     """SHA-256 of the towers' tensors as stored. It is remembered on the shelf, for files that have not changed since.
 
     Raises:
         EchopixError: the model's files cannot be read, have changed since it was loaded, or hold no towers.
     """
+    folder, revision = checkpoint.folder, checkpoint.revision
     name = hashlib.sha256(revision.encode()).hexdigest() + _TOWERS_DIGEST
     kept = shelf.get(name) or b""
     known = kept[: hashlib.sha256().digest_size]
     whole = kept == _checked(name, known)
     if not whole:
-        tensors = {name: value for name, value in read_tensors(folder).items() if name.startswith(_TOWERS)}
+        tensors = {name: value for name, value in read_tensors(checkpoint).items() if name.startswith(_TOWERS)}
         if not tensors:
             raise EchopixError(f"{folder} holds no towers")
         digest = hashlib.sha256()

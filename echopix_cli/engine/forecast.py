@@ -27,7 +27,7 @@ from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.text import block_rows
 from echopix_cli.settings import SETTINGS
 from echopix_cli.weights import packing, quantize
-from echopix_cli.weights.checkpoint import read_config, read_quantization
+from echopix_cli.weights.checkpoint import Checkpoint, read_config
 from echopix_cli.weights.registry import BUNDLED, Model, files_of, find_model
 
 _MEMINFO = Path("/proc/meminfo")
@@ -109,32 +109,24 @@ class Forecast:
 
 
 def forecast(
-    folder: Path,
-    method: str,
-    dtype: torch.dtype,
-    workload: Workload,
-    device: torch.device,
-    config: EchoingPixelsConfig | None = None,
+    checkpoint: Checkpoint, method: str, dtype: torch.dtype, workload: Workload, device: torch.device
 ) -> Forecast:
     """What a checkpoint will take at work.
 
     Args:
-        folder: of the full-precision checkpoint or of a copy made with ``method``.
+        checkpoint: in full precision, or a copy made with ``method``.
         method: ``none``, ``int8`` or ``nf4``.
         dtype: of all that is not packed.
         workload: the largest that will be asked at once.
         device: only its kind matters.
-        config: the checkpoint's, where the caller has read it already.
 
     Raises:
-        ModelError: the folder holds no usable checkpoint.
+        ModelError: its configuration is not valid.
     """
-    tensors = quantize.stored_tensors(folder)
-    config = config or read_config(folder)
-    packed = read_quantization(folder) is not None
+    config, packed = checkpoint.config, checkpoint.quantization is not None
 
     def count(method: str, workload: Workload) -> Forecast:
-        weights = quantize.weight_bytes(tensors, method, dtype.itemsize).total
+        weights = checkpoint.counts.bytes_as(method, dtype.itemsize)
         return _count(config, weights, method, dtype.itemsize, workload, device, packed)
 
     return _with_levers(count, method, workload, config.text)
@@ -145,12 +137,13 @@ def foresee(model: Model, method: str, dtype: torch.dtype, workload: Workload, d
 
     Its quantized copy, if it is to have one, will have to be made.
     """
-    if model.shape is None or model.name not in SHAPES:
+    counts = model.counts
+    if counts is None:
         return None
-    shape, config = model.shape, _published(model.name)
+    config = _published(model.name)
 
     def count(method: str, workload: Workload) -> Forecast:
-        weights = shape.weights(method, dtype.itemsize)
+        weights = counts.bytes_as(method, dtype.itemsize)
         return _count(config, weights, method, dtype.itemsize, workload, device)
 
     return _with_levers(count, method, workload, config.text)

@@ -21,9 +21,8 @@ from echopix_cli.engine.forecast import (
 )
 from echopix_cli.engine.precision import precision_of
 from echopix_cli.errors import DeviceError, EchopixError, ModelError
-from echopix_cli.model.configuration import EchoingPixelsConfig
-from echopix_cli.weights import copies, packing, quantize
-from echopix_cli.weights.checkpoint import read_config, read_quantization
+from echopix_cli.weights import copies, packing
+from echopix_cli.weights.checkpoint import Checkpoint, open_checkpoint
 from echopix_cli.weights.registry import (
     AUTO,
     BUNDLED,
@@ -46,36 +45,41 @@ _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memo
 
 
 @dataclass(frozen=True)
-class Located:
-    """What to load and how: files, precision of all that is not packed, and what it will take.
+class Prepared:
+    """What to load and how: a checkpoint, the precision of all that is not packed, and what it will take.
 
     Attributes:
+        model: what the name stands for.
         source: with the folder; a copy's where one is used.
+        checkpoint: opened, in that folder.
         dtype: of all that is not packed.
         chosen: why this model, where the user left the choice to us.
         forecast: of memory; None where no work is planned.
-        config: of the folder, where the forecast has read it.
+        replaces_download: whether it is a copy that works without the download that it was made of.
     """
 
+    model: Model
     source: ModelSource
+    checkpoint: Checkpoint
     dtype: torch.dtype
     chosen: str | None
     forecast: Forecast | None
-    config: EchoingPixelsConfig | None = None
+    replaces_download: bool
 
 
-def locate(
+def prepare(
     name: str,
     device: torch.device,
     dtype: str = "auto",
     quantization: str = "auto",
     *,
-    keep_source: bool = True,
     workload: Workload | None = None,
     watcher: copies.Watcher | None = None,
     mend: bool = False,
-) -> Located:
-    """A model's files on this machine, quantized as wanted; the copy is made if it is not there yet.
+) -> Prepared:
+    """Have a model's files ready to be loaded: found, compared with the memory there is, quantized as wanted.
+
+    A quantized copy that is not there yet is made and kept in the store.
 
     Args:
         name: of a model, ``auto``, or a folder's path.
@@ -83,7 +87,6 @@ def locate(
         dtype: a torch dtype's name, or ``auto``: see :func:`~.precision.precision_of`.
         quantization: ``auto``, ``none``, ``int8`` or ``nf4``. ``auto``: nf4 on CUDA for weights of 2 GiB and more,
             none otherwise; of a model whose download was dropped, the copy that is there.
-        keep_source: whether a download stays once a copy of it is there.
         workload: what will be asked; its memory is compared with what is free.
         watcher: is told what happens while a copy is made.
         mend: make a damaged copy again rather than refuse it.
@@ -94,7 +97,7 @@ def locate(
     """
     precision = precision_of(dtype, device, bundled=name in (AUTO, BUNDLED))  # on a CPU, auto is the bundled one
     chosen, free = None, free_memory(device)
-    expected = config = None
+    expected = None
     if name == AUTO:
         name, chosen = choose_auto(free, device, precision, quantization, workload)
     model = find_model(name)
@@ -107,46 +110,37 @@ def locate(
                 if expected is not None:
                     require_room(model.name, expected, free, device)
             raise
-        method = _method(source, device, quantization)
+        checkpoint = open_checkpoint(source.folder)
+        stored = checkpoint.method
+        source = replace(source, quantization=stored)
+        method = _method(checkpoint, device, quantization)
         if workload is not None:
-            config = read_config(source.folder)
-            expected = forecast(source.folder, method, precision, workload, device, config)
+            expected = forecast(checkpoint, method, precision, workload, device)
             require_room(model.name, expected, free, device)
-        if method != source.quantization:
+        if method != stored:
             wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
             entry, _ = copies.make(wanted, device, watcher, mend=mend)
-            source, config = copies.as_source(wanted, entry), None
-        if not keep_source and source.quantization != packing.NONE and model.repository is not None:
-            from echopix_cli.weights.upkeep import drop_download
-
-            drop_download(model)
+            source = copies.as_source(wanted, entry)
+            checkpoint = open_checkpoint(source.folder)
     except ModelError as error:
         if chosen is not None:
             error.message += f" (auto took {chosen})"
             error.hint += f"; or add --model {BUNDLED}"
         raise
-    return Located(source, precision, chosen, expected, config)
+    copied = method != stored and model.repository is not None
+    return Prepared(model, source, checkpoint, precision, chosen, expected, copied)
 
 
 def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSource:
-    """Full-precision files; of a model whose download was dropped, or of a folder that holds one, the copy.
+    """A model's files; of one whose download was dropped, the copy made of it.
 
     Raises:
         ModelError: neither is here, or the files are damaged.
     """
-    if model.folder is not None:
-        source = files_of(model)
-        stored = read_quantization(model.folder)
-        if stored is None:
-            return source
-        method = packing.INT8 if stored.get("load_in_8bit") else packing.NF4
-        if quantization not in (AUTO, method):
-            raise ModelError(f"{model.folder} holds {method} weights: there is nothing else to load", "--quantize auto")
-        return replace(source, quantization=method)
     try:
         return files_of(model)
     except ModelError:
-        for method in (packing.NF4, packing.INT8):
+        for method in (packing.NF4, packing.INT8) if model.folder is None else ():
             if quantization in (AUTO, method):
                 wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
                 if entry := copies.find(wanted):
@@ -154,14 +148,20 @@ def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSour
         raise
 
 
-def _method(source: ModelSource, device: torch.device, quantization: str) -> str:
-    """``none``, ``int8`` or ``nf4``: what to hold the linear layers in."""
-    if source.quantization != packing.NONE:
-        return source.quantization
-    if quantization != AUTO or device.type != "cuda":
-        return _quantization(quantization, device, 0)
-    tensors = quantize.stored_tensors(source.folder)
-    return _quantization(quantization, device, quantize.weight_bytes(tensors, packing.NONE, 2).total)
+def _method(checkpoint: Checkpoint, device: torch.device, quantization: str) -> str:
+    """``none``, ``int8`` or ``nf4``: what to hold the linear layers in.
+
+    Raises:
+        ModelError: they are stored in another.
+    """
+    stored = checkpoint.method
+    if stored == packing.NONE:
+        return _quantization(quantization, device, checkpoint.counts.bytes_as(packing.NONE))
+    if quantization not in (AUTO, stored):
+        raise ModelError(
+            f"{checkpoint.folder} holds {stored} weights: there is nothing else to load", "--quantize auto"
+        )
+    return stored
 
 
 def _quantization(wish: str, device: torch.device, size: int) -> str:
@@ -194,7 +194,7 @@ def choose_auto(
         return BUNDLED, f"{BUNDLED}, the demonstration model: no CUDA device is in use"
     workload = workload or usual_workload()
     smallest = ""
-    for model in sorted(REGISTERED, key=lambda model: -model.shape.parameters if model.shape else 0):
+    for model in sorted(REGISTERED, key=lambda model: -model.counts.parameters if model.counts else 0):
         found = foresee_registered(model, precision, quantization, workload, device)
         if found is None:
             continue
@@ -216,7 +216,7 @@ def foresee_registered(
 
 
 def _registered_method(model: Model, quantization: str, device: torch.device) -> str:
-    return _quantization(quantization, device, model.shape.weights(packing.NONE) if model.shape else 0)
+    return _quantization(quantization, device, model.counts.bytes_as(packing.NONE) if model.counts else 0)
 
 
 def choose_device(name: str) -> torch.device:

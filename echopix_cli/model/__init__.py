@@ -1,6 +1,4 @@
-"""The model room: EchoingPixels as a delta over transformers' Qwen2.5-Omni. Importing it fills the Auto classes."""
+"""The model room: EchoingPixels as a delta over transformers' Qwen2.5-Omni.
 
-from echopix_cli.model.configuration import EchoingPixelsConfig
-from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-
-__all__ = ["EchoingPixelsConfig", "EchoingPixelsForConditionalGeneration"]
+Importing :mod:`echopix_cli.model.modeling` fills the Auto classes; the room itself loads nothing.
+"""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from echopix_cli.model.processing import PixelRules
+if TYPE_CHECKING:
+    from echopix_cli.model.processing import PixelRules
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Shape:
     pixels: int | None = None
     seconds: float = 60.0
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that it may hold, where that is named."""
+        return self.text.get("max_position_embeddings")
+
     def configured(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """A ``config.json`` of this shape.
 
@@ -45,9 +51,7 @@ class Shape:
 
     def rules(self, base: PixelRules) -> PixelRules:
         """How frames become patches, with this shape's own frame size."""
-        return PixelRules(
-            base.patch_size, base.temporal_patch_size, base.merge_size, base.mean, base.std, self.pixels, self.pixels
-        )
+        return replace(base, min_pixels=self.pixels, max_pixels=self.pixels)
 
 
 # Of the published configurations of Qwen2.5-Omni; CS2 and Sync-RoPE as in the paper.

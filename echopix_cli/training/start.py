@@ -15,8 +15,8 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import add_adapters, quantize_linears
 from echopix_cli.training.recipe import Recipe
-from echopix_cli.weights.checkpoint import read_config, read_tensors
-from echopix_cli.weights.stock import adopt_config, is_stock, load_base
+from echopix_cli.weights.checkpoint import Checkpoint, open_checkpoint, read_tensors
+from echopix_cli.weights.stock import adopt_config, load_base
 
 VOCABULARY_SCENES = 3000  # scenes whose questions and answers the tokenizer is built from
 
@@ -59,7 +59,7 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
         raise UsageError("four-bit layers cannot be trained themselves", "add --adapters 16")
     torch.manual_seed(recipe.seed)
     if recipe.base:
-        base = Path(recipe.base)
+        base = open_checkpoint(Path(recipe.base))
         overrides = _overrides(recipe, base)
         model = load_base(
             base,
@@ -68,8 +68,8 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
             dtype=torch.float32,
             text_overrides=overrides,
         )
-        processor = Processor.load(base, model.config)
-        if recipe.stage == "sieve" and needs_sieve(base):
+        processor = Processor.load(base.folder, model.config)
+        if recipe.stage == "sieve" and needs_sieve(base.folder):
             model.copy_sieve_from_decoder()
     else:
         processor = build_processor(sizes=tiny.BUNDLED)
@@ -80,7 +80,7 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
         model.thinker.audio_tower.requires_grad_(False)
     if recipe.adapters:
         if recipe.quantize == "nf4":
-            originals = {name: value for name, value in read_tensors(Path(recipe.base)).items() if ".layers." in name}
+            originals = {name: value for name, value in read_tensors(base).items() if ".layers." in name}
             quantize_linears(model.thinker.model.layers, _precision(recipe))
         add_adapters(model, recipe.adapters)
     for parameter in model.parameters():
@@ -89,13 +89,13 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
     return Start(model.to(device), processor, originals)
 
 
-def _overrides(recipe: Recipe, base: Path) -> dict[str, object]:
+def _overrides(recipe: Recipe, base: Checkpoint) -> dict[str, object]:
     """The ablations' fields of the text configuration."""
     overrides: dict[str, object] = {}
     if recipe.sieve_view != "whole":
         overrides["sieve_view"] = recipe.sieve_view
     if recipe.rope_axes == 3:
-        config = adopt_config(base, recipe.sieve_layers) if is_stock(base) else read_config(base)
+        config = adopt_config(base, recipe.sieve_layers) if base.is_stock else base.config
         overrides["sync_rope_section"] = list(config.text.rope_parameters["mrope_section"])
     return overrides
 

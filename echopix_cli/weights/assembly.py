@@ -12,7 +12,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import described
-from echopix_cli.weights.packing import BLOCK, INT8, NF4, THRESHOLD, bitsandbytes, is_quantized_name, leave_out_casts
+from echopix_cli.weights.packing import (
+    BLOCK,
+    INT8,
+    NF4,
+    NONE,
+    THRESHOLD,
+    bitsandbytes,
+    is_quantized_name,
+    leave_out_casts,
+    method_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +60,7 @@ def assemble(
     from torch import nn
 
     model = outline(config, dtype)
-    method = _method(quantization)
+    method = method_of(quantization)
     if quantization is not None:
         _replace_layers(model, quantization, dtype)
         model.config.quantization_config = dict(quantization)
@@ -60,7 +70,7 @@ def assemble(
     packed: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors:
         layer = name.rpartition("_proj.")[0] + "_proj"
-        if method is not None and is_quantized_name(f"{layer}.weight") and not name.endswith(".bias"):
+        if method != NONE and is_quantized_name(f"{layer}.weight") and not name.endswith(".bias"):
             packed.setdefault(layer, {})[name.removeprefix(f"{layer}.")] = tensor
         elif name not in missing:
             unknown.append(name)
@@ -106,23 +116,17 @@ def outline(config: EchoingPixelsConfig, dtype: torch.dtype) -> EchoingPixelsFor
     return model
 
 
-def _method(quantization: Mapping[str, Any] | None) -> str | None:
-    if quantization is None:
-        return None
-    return INT8 if quantization.get("load_in_8bit") else NF4
-
-
 def _replace_layers(model: nn.Module, quantization: Mapping[str, Any], dtype: torch.dtype) -> None:
     """Put bitsandbytes' layers where quantized weights go."""
     modules = bitsandbytes().nn
-    if _method(quantization) == INT8:
+    if method_of(quantization) == INT8:
         leave_out_casts()
     for name, module in list(model.named_modules()):
         if not is_quantized_name(f"{name}.weight"):
             continue
         sizes = {"input_features": module.in_features, "output_features": module.out_features}
         sizes |= {"bias": module.bias is not None, "device": "meta"}
-        if _method(quantization) == NF4:
+        if method_of(quantization) == NF4:
             layer = modules.Linear4bit(**sizes, compute_dtype=dtype, compress_statistics=False, quant_type=NF4)
             if module.out_features % _CPU_ROWS or module.in_features % BLOCK:
                 layer.support_avx512bf16_for_cpu = False  # its kernel takes no other sizes, and would say so by assert

@@ -11,20 +11,17 @@ touched since its manifest was written is read and compared byte by byte.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of
 from echopix_cli.weights import quantize
-from echopix_cli.weights.checkpoint import weight_files
-from echopix_cli.weights.hub import SMALL
+from echopix_cli.weights.opening import folder_revision as folder_revision
+from echopix_cli.weights.opening import open_checkpoint
 from echopix_cli.weights.packing import settings_of
 from echopix_cli.weights.registry import Model, ModelSource, files_of
 from echopix_cli.weights.store import MANIFEST, Entry, Store
@@ -61,15 +58,6 @@ class Wanted:
     def remedy(self) -> str:
         """What to type to have it made, or made again."""
         return f"echopix models pull {self.model.typed} --quantize {self.method} --dtype {self.dtype}"
-
-
-def folder_revision(folder: Path) -> str:
-    """A fingerprint of a folder's files as they are now, 16 hexadecimal digits."""
-    facts: list[object] = [str(folder.resolve())]
-    for path in sorted({*(folder / name for name in SMALL), *weight_files(folder)}):
-        if path.is_file():
-            facts.append([path.name, path.stat().st_size, path.stat().st_mtime_ns])
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def find(wanted: Wanted, store: Store | None = None, *, any_state: bool = False) -> Entry | None:
@@ -191,9 +179,9 @@ def make(
             return entry, False
         if outdated is not None:
             watcher.notice(f"the {wanted.method} copy of {name} is made again: {_why(outdated)}")
-        tensors = quantize.stored_tensors(folder)
+        checkpoint = open_checkpoint(folder)
         dtype: torch.dtype = getattr(torch, wanted.dtype)
-        _need_disk(store, quantize.weight_bytes(tensors, wanted.method, dtype.itemsize).total)
+        _need_disk(store, checkpoint.counts.bytes_as(wanted.method, dtype.itemsize))
         settings = {
             "quantize": wanted.method,
             "dtype": wanted.dtype,
@@ -204,8 +192,10 @@ def make(
         source = _source(wanted.model)
         with store.create(key, kind=KIND, source=source, revision=revision, settings=settings) as stage:
             try:
-                written = quantize.write_copy(folder, stage, wanted.method, dtype, device, watcher.quantizing)
+                written = quantize.write_copy(checkpoint, stage, wanted.method, dtype, device, watcher.quantizing)
                 quantize.prove(stage, written, wanted.method, dtype, device)
+                if wanted.model.folder and {checkpoint.revision, folder_revision(folder)} != {revision}:
+                    raise ModelError(f"{folder} has changed while it was quantized", "run the same again")
             except OSError as error:
                 raise EchopixError(
                     f"cannot write to {store.root}: {error.strerror or error}",

@@ -13,34 +13,13 @@ from typing import Any
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
-from echopix_cli.weights.registry import LAYOUTS, Model, is_commit, recognise, repository_key
+from echopix_cli.weights.opening import LAYOUTS, SMALL, recognise
+from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
 from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher, folder_name
 from echopix_cli.weights.web import not_here
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-# What a tokenizer and a processor are read from. Never code, never pickles: what is not named here is not fetched.
-SMALL = frozenset(
-    {
-        _CONFIG,
-        "generation_config.json",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "video_preprocessor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.json",
-        "merges.txt",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "chat_template.json",
-        "chat_template.jinja",
-        "LICENSE",
-        "LICENSE.txt",
-        "LICENSE.md",
-        "NOTICE",
-    }
-)
 _NOT_READ = ("talker.", "token2wav.")  # tensors of the parts that speak
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.safetensors")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

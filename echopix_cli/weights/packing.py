@@ -6,14 +6,17 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import EchopixError
 
 if TYPE_CHECKING:
     import torch
+
+    from echopix_cli.weights.headers import TensorHeader
 
 METHODS = NONE, INT8, NF4 = "none", "int8", "nf4"
 BLOCK = 64  # weights of one NF4 scale
@@ -40,21 +43,61 @@ def is_quantized_name(name: str) -> bool:
     return _NAMES.fullmatch(name) is not None
 
 
-def linear_bytes(method: str, weights: int, rows: int, layers: int, itemsize: int) -> int:
-    """What linear layers take once loaded.
+@dataclass(frozen=True)
+class WeightCounts:
+    """How many numbers a thinker's weights are, by what quantization makes of them.
 
-    Args:
-        method: ``none``, ``int8`` or ``nf4``.
-        weights: of all of them; in each a multiple of a block.
-        rows: outputs of all of them.
-        layers: how many there are.
-        itemsize: bytes of one number in the compute precision.
+    Attributes:
+        linear: weights of the linear layers of decoder and CS2, which are packed; in each layer a multiple of a block.
+        rows: outputs of these layers; four-bit copies do not say, and count none.
+        layers: how many they are.
+        other: all other parameters (towers, embeddings, output layer, score head, biases, norms).
     """
-    if method == NONE:
-        return weights * itemsize
-    if method == INT8:
-        return weights + 4 * rows
-    return (weights + 1) // 2 + 4 * -(-weights // BLOCK) + layers * _CODE_BYTES
+
+    linear: int
+    rows: int
+    layers: int
+    other: int
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, TensorHeader]) -> WeightCounts:
+        """Those of a checkpoint by its tensors' full names, be it in full precision or a quantized copy."""
+        linear = rows = layers = other = 0
+        for name, tensor in tensors.items():
+            if is_quantized_name(name):
+                packed = tensor.dtype == "U8" and tensor.shape[1:] == (1,)  # two weights to a byte
+                linear += tensor.size * 2 if packed else tensor.count
+                rows += 0 if packed or not tensor.shape else tensor.shape[0]
+                layers += 1
+            elif not BESIDE.search(name):
+                other += tensor.count
+        return cls(linear, rows, layers, other)
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.linear + self.other
+
+    def bytes_as(self, method: str, itemsize: int = 2) -> int:
+        """What they take once loaded, with the scales and tables beside packed ones.
+
+        Args:
+            method: ``none``, ``int8`` or ``nf4``.
+            itemsize: bytes of one number of all that is not packed.
+        """
+        packed = {
+            NONE: self.linear * itemsize,
+            INT8: self.linear + 4 * self.rows,
+            NF4: (self.linear + 1) // 2 + 4 * -(-self.linear // BLOCK) + self.layers * _CODE_BYTES,
+        }
+        return packed[method] + self.other * itemsize
+
+
+def method_of(quantization: Mapping[str, Any] | None) -> str:
+    """``none``, ``int8`` or ``nf4``, by what ``config.json`` says under ``quantization_config``."""
+    if quantization is None:
+        return NONE
+    return INT8 if quantization.get("load_in_8bit") else NF4
 
 
 def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -76,10 +119,11 @@ def settings_of(method: str, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def shrunk(
+def quantize_tensor(
     name: str, value: torch.Tensor, method: str, dtype: torch.dtype, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """A tensor as the copy holds it, on the device, under the names that transformers reads."""
+    """A tensor as a copy holds it, on the device, by the names that transformers reads: a packed weight with its scales
+    and tables, any other tensor alone in ``dtype``."""
     import torch
 
     if not (is_quantized_name(name) and value.ndim == 2):

@@ -12,30 +12,19 @@ reads it; the tensors of a quantized layer have the names that transformers give
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
-from echopix_cli.weights.checkpoint import full_name, load_model, read_config, unreadable, weight_files
-from echopix_cli.weights.headers import Stated, read_header
-from echopix_cli.weights.hub import SMALL
-from echopix_cli.weights.packing import (
-    BESIDE,
-    NF4,
-    NONE,
-    bitsandbytes,
-    is_quantized_name,
-    linear_bytes,
-    settings_of,
-    shrunk,
-)
+from echopix_cli.weights.checkpoint import Checkpoint, load_model
+from echopix_cli.weights.opening import SMALL, opened, unreadable
+from echopix_cli.weights.packing import NF4, NONE, bitsandbytes, is_quantized_name, quantize_tensor, settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -49,62 +38,8 @@ _LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the sys
 _INDEX = "model.safetensors.index.json"
 
 
-def stored_tensors(folder: Path) -> dict[str, Stated]:
-    """Every thinker tensor by full name, from the files' headers alone.
-
-    Raises:
-        ModelError: files missing or damaged.
-    """
-    from safetensors import SafetensorError
-
-    found: dict[str, Stated] = {}
-    for file, names in weight_files(folder).items():
-        try:
-            header = _header(file)
-            for name in header if names is None else names:
-                full = full_name(name)
-                if full and name in header:
-                    found[full] = header[name]
-        except (SafetensorError, OSError, ValueError) as error:
-            raise unreadable(file, error) from None
-    return found
-
-
-@dataclass(frozen=True)
-class WeightBytes:
-    """Bytes of loaded weights: of the ``linear`` layers that quantization shrinks, and of all ``other`` tensors."""
-
-    linear: int
-    other: int
-
-    @property
-    def total(self) -> int:
-        """Of the whole model."""
-        return self.linear + self.other
-
-
-def weight_bytes(tensors: Mapping[str, Stated], method: str, itemsize: int) -> WeightBytes:
-    """What a checkpoint's weights take once loaded.
-
-    Args:
-        tensors: from :func:`stored_tensors`, of a full-precision checkpoint or of a copy made with ``method``.
-        method: ``none``, ``int8`` or ``nf4``.
-        itemsize: bytes of one number in the compute precision.
-    """
-    linear = other = 0
-    for name, tensor in tensors.items():
-        if not is_quantized_name(name):
-            # What a copy has beside its packed weights is counted with them.
-            other += 0 if BESIDE.search(name) else tensor.count * itemsize
-        else:
-            packed = method == NF4 and tensor.shape[1:] == (1,)  # two weights to a byte, rows forgotten
-            weights = tensor.size * 2 if packed else tensor.count
-            linear += linear_bytes(method, weights, tensor.shape[0], 1, itemsize)
-    return WeightBytes(linear, other)
-
-
 def write_copy(
-    folder: Path,
+    source: Path | Checkpoint,
     target: Path,
     method: str,
     dtype: torch.dtype,
@@ -114,7 +49,7 @@ def write_copy(
     """Write a quantized copy of a checkpoint. No forward pass is run.
 
     Args:
-        folder: with the full-precision checkpoint, in any of its layouts.
+        source: the full-precision checkpoint, in any of its layouts, or its folder.
         target: an empty folder.
         method: ``int8`` or ``nf4``.
         dtype: of everything that is not quantized.
@@ -128,11 +63,12 @@ def write_copy(
         ModelError: the checkpoint is unusable, quantized already, or the written files read back otherwise.
         OSError: the disk refuses.
     """
-    read_config(folder)  # says what is wrong with it
-    raw = read_object(folder / "config.json")
-    if "quantization_config" in raw:
+    checkpoint = opened(source)
+    _ = checkpoint.config  # says what is wrong with it
+    folder, raw = checkpoint.folder, copy.deepcopy(dict(checkpoint.raw))
+    if checkpoint.quantization is not None:
         raise ModelError(f"{folder} is quantized already", "leave --quantize out")
-    total = sum(tensor.size for tensor in stored_tensors(folder).values())
+    total = sum(tensor.size for tensor in checkpoint.tensors.values())
     kept: dict[str, torch.Tensor] = {}
     written: dict[str, str] = {}
     batch: dict[str, torch.Tensor] = {}
@@ -146,10 +82,10 @@ def write_copy(
             batch.clear()
             give_back_memory()
 
-    for name, value in stream(folder):
+    for name, value in stream(checkpoint):
         size = value.nbytes
         done += size
-        for part, tensor in shrunk(name, value, method, dtype, device).items():
+        for part, tensor in quantize_tensor(name, value, method, dtype, device).items():
             kept[part] = batch[part] = tensor
         del value
         if size >= _LARGE_TENSOR:
@@ -169,29 +105,18 @@ def write_copy(
     return kept
 
 
-def stream(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def stream(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
     """Thinker tensors by full name, one at a time, each in memory of its own.
 
     Raises:
-        ModelError: files missing or damaged, or a tensor there twice.
+        ModelError: a file is damaged.
     """
     from safetensors import SafetensorError
 
-    seen: set[str] = set()
-    for file, names in weight_files(folder).items():
+    for file, names in checkpoint.shards.items():
         try:
-            wanted = list(_header(file)) if names is None else names
-            chosen: dict[str, str] = {}
-            for name in wanted:
-                full = full_name(name)
-                if full is None:
-                    continue
-                if full in seen:
-                    raise ModelError(f"{file} holds {full} a second time, under another name")
-                seen.add(full)
-                chosen[name] = full
-            for name, value in _mapped(file, chosen):
-                yield chosen[name], value.clone()
+            for stored, value in _mapped(file, names):
+                yield names[stored], value.clone()
         except (SafetensorError, OSError, ValueError) as error:
             raise unreadable(file, error) from None
 
@@ -303,20 +228,6 @@ def give_back_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _header(file: Path) -> dict[str, Stated]:
-    """What a safetensors file says of its tensors.
-
-    Raises:
-        ModelError: more than any model's does, or not what it has to say.
-        SafetensorError: lengths and places do not add up.
-    """
-    from safetensors import safe_open
-
-    header = read_header(file)
-    with safe_open(file, framework="np"):
-        return header
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -11,23 +11,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from echopix_cli import __version__
-from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, UsageError
+from echopix_cli.model.shapes import SHAPES, Shape
 from echopix_cli.settings import config_path, read_models
-from echopix_cli.weights.checkpoint import MODEL_TYPE
 from echopix_cli.weights.containment import require_contained
-from echopix_cli.weights.packing import linear_bytes
+from echopix_cli.weights.packing import WeightCounts
 from echopix_cli.weights.store import HUB, Entry, Store
 
 BUNDLED = "tiny"
 AUTO = "auto"
 PREFIX = "hf:"
-# config.json's model_type → what we call the layout.
-LAYOUTS = {
-    MODEL_TYPE: "EchoingPixels",
-    "qwen2_5_omni": "Qwen2.5-Omni",
-    "qwen2_5_omni_thinker": "Qwen2.5-Omni thinker",
-}
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
@@ -48,39 +41,6 @@ class NotHere(ModelError):
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Counts of a thinker, from the published configuration.
-
-    Attributes:
-        linear: weights of the decoder's linear layers, which quantization shrinks.
-        rows: outputs of these layers.
-        layers: how many they are.
-        other: all other parameters (towers, embeddings, output layer, biases, norms).
-        context: tokens.
-    """
-
-    linear: int
-    rows: int
-    layers: int
-    other: int
-    context: int
-
-    @property
-    def parameters(self) -> int:
-        """Of the thinker."""
-        return self.linear + self.other
-
-    def weights(self, method: str, itemsize: int = 2) -> int:
-        """Bytes of the loaded weights.
-
-        Args:
-            method: ``none``, ``int8`` or ``nf4``.
-            itemsize: bytes of one number of all that is not packed.
-        """
-        return linear_bytes(method, self.linear, self.rows, self.layers, itemsize) + self.other * itemsize
-
-
-@dataclass(frozen=True)
 class Model:
     """What a name stands for.
 
@@ -91,7 +51,7 @@ class Model:
         folder: of a model that is on this machine anyway; None for the hub's.
         licence: as the model card states it; empty when it is not known before the hub has been asked.
         download: bytes to fetch, about; None when not known.
-        shape: None when not known.
+        shape: of its layers; None when not known.
         origin: ``bundled``, ``registered``, ``config`` (the user's file) or ``given`` (a path or ``hf:``).
     """
 
@@ -103,6 +63,11 @@ class Model:
     download: int | None = None
     shape: Shape | None = None
     origin: str = "registered"
+
+    @property
+    def counts(self) -> WeightCounts | None:
+        """Of its weights, by its shape; None when that is not known."""
+        return None if self.shape is None else stock_counts(self.shape)
 
     @property
     def key(self) -> str:
@@ -145,24 +110,42 @@ class ModelSource:
 
 
 # No commit is pinned: the first download resolves and records it.
-_OMNI_3B = Shape(2_774_532_096, rows=1_032_192, layers=252, other=1_928_932_352, context=32_768)
-_OMNI_7B = Shape(6_525_288_448, rows=1_390_592, layers=196, other=2_406_525_440, context=32_768)
 REGISTERED: tuple[Model, ...] = (
     Model(
         "qwen2.5-omni-3b",
         "Qwen/Qwen2.5-Omni-3B",
         licence="Qwen research licence: non-commercial use only",
         download=9_400_000_000,
-        shape=_OMNI_3B,
+        shape=SHAPES["qwen2.5-omni-3b"],
     ),
     Model(
         "qwen2.5-omni-7b",
         "Qwen/Qwen2.5-Omni-7B",
         licence="Apache-2.0",
         download=17_900_000_000,
-        shape=_OMNI_7B,
+        shape=SHAPES["qwen2.5-omni-7b"],
     ),
 )
+
+
+def stock_counts(shape: Shape) -> WeightCounts:
+    """The weights of a stock thinker, by a shape that names the sizes of all its layers."""
+    text, vision, audio = shape.text, shape.vision, shape.audio
+    width, inner = text["hidden_size"], text["intermediate_size"]
+    query, key = (text[heads] * text["head_dim"] for heads in ("num_attention_heads", "num_key_value_heads"))
+    rows = query + 2 * key + width + 2 * inner + width  # q, k, v, o, gate, up, down
+    linear = width * (query + 2 * key + 2 * inner) + width * (query + inner)
+    decoder = text["num_hidden_layers"] * (query + 2 * key + 2 * width)  # biases, norms
+    decoder += 2 * text["vocab_size"] * width + width  # embeddings, output layer, last norm
+    w, v = vision["hidden_size"], vision["intermediate_size"]
+    merged = 4 * w
+    picture = vision["depth"] * (4 * (w * w + w) + 3 * w * v + 2 * v + w + 2 * w)  # attention, MLP, norms
+    picture += 3 * 2 * 14 * 14 * w + w + merged * (merged + 1) + (merged + 1) * width  # patches, merger
+    d, f = audio["d_model"], audio["encoder_ffn_dim"]
+    sound = audio["encoder_layers"] * (4 * d * d + 3 * d + 2 * d * f + f + d + 4 * d)  # keys have no bias
+    sound += 3 * 128 * d + d + 3 * d * d + d + 2 * d + (d + 1) * width + 2 * width  # two convolutions, norm, projection
+    layers = text["num_hidden_layers"]
+    return WeightCounts(layers * linear, layers * rows, layers * 7, decoder + picture + sound)
 
 
 def repository_key(repository: str) -> str:
@@ -253,14 +236,6 @@ def open_download(model: Model) -> Entry | None:
         return Store().open(model.key)
     except ModelError as error:
         raise ModelError(f"{model.name}: {error.message}", f"echopix models pull {model.name}") from None
-
-
-def recognise(folder: Path) -> str | None:
-    """The layout of the checkpoint in a folder by its ``config.json``: a value of :data:`LAYOUTS`, or None."""
-    try:
-        return LAYOUTS.get(str(read_object(folder / "config.json").get("model_type")))
-    except (OSError, ModelError):
-        return None
 
 
 def is_commit(revision: str | None) -> bool:

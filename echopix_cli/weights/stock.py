@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, described
 from echopix_cli.files import write_whole
-from echopix_cli.weights.checkpoint import STOCK_MODEL_TYPE as STOCK_MODEL_TYPE
-from echopix_cli.weights.checkpoint import (
-    STOCK_THINKER_TYPE,
-    load_model,
-    read_config,
-    read_quantization,
-    read_tensors,
-    save_model,
-)
+from echopix_cli.weights.checkpoint import Checkpoint, load_model, read_tensors, save_model
+from echopix_cli.weights.opening import LAYOUTS, STOCK_MODEL_TYPE, STOCK_THINKER_TYPE, opened, recognise
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +28,7 @@ _SYNC_SHARE = 18 / 64  # of half a head, for each of the first three axes (paper
 
 def is_stock(folder: Path) -> bool:
     """Whether a folder's ``config.json`` describes a Qwen2.5-Omni checkpoint without a sieve."""
-    try:
-        return read_object(folder / "config.json").get("model_type") in (STOCK_MODEL_TYPE, STOCK_THINKER_TYPE)
-    except (OSError, ModelError):
-        return False
+    return recognise(folder) in (LAYOUTS[STOCK_MODEL_TYPE], LAYOUTS[STOCK_THINKER_TYPE])
 
 
 def sync_sections(head_dim: int) -> list[int]:
@@ -47,7 +37,7 @@ def sync_sections(head_dim: int) -> list[int]:
     return [share, share, share, head_dim // 2 - 3 * share]
 
 
-def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
+def adopt_config(source: Path | Checkpoint, sieve_layers: int) -> EchoingPixelsConfig:
     """A stock checkpoint's configuration with the sieve's fields added.
 
     Raises:
@@ -55,13 +45,14 @@ def adopt_config(folder: Path, sieve_layers: int) -> EchoingPixelsConfig:
     """
     from echopix_cli.model.configuration import EchoingPixelsConfig
 
-    raw = read_object(folder / "config.json")
+    checkpoint = opened(source)
+    sections, raw = sync_sections(int(checkpoint.config.text.head_dim or 0)), copy.deepcopy(dict(checkpoint.raw))
     try:
-        sections = sync_sections(int(EchoingPixelsConfig.from_stock(raw).text.head_dim or 0))
         return EchoingPixelsConfig.from_stock(raw, av_refiner_layers=sieve_layers, sync_rope_section=sections)
     except Exception as error:
         what = described(error)[:300]
-        raise ModelError(f"{folder / 'config.json'} is not a usable Qwen2.5-Omni configuration: {what}") from None
+        path = checkpoint.folder / "config.json"
+        raise ModelError(f"{path} is not a usable Qwen2.5-Omni configuration: {what}") from None
 
 
 def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:
@@ -89,7 +80,7 @@ def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dt
 
 
 def load_base(
-    folder: Path,
+    source: Path | Checkpoint,
     *,
     sieve_layers: int = 4,
     seed: int = 0,
@@ -98,11 +89,10 @@ def load_base(
 ) -> EchoingPixelsForConditionalGeneration:
     """An EchoingPixels checkpoint as it is, or a stock one with a new sieve.
 
-    CS2 layer i starts as decoder layer i (reference README, initialisation); the score head from seeded
-    small random weights.
+    CS2 layer i starts as decoder layer i; the score head from seeded random weights of standard deviation 0.02.
 
     Args:
-        folder: of either layout.
+        source: a checkpoint of either layout, or its folder.
         sieve_layers: CS2 layers given to a stock checkpoint.
         seed: of its score head.
         dtype: of the weights; None keeps what is stored.
@@ -113,17 +103,19 @@ def load_base(
     """
     import torch
 
-    if read_quantization(folder) is not None:
+    checkpoint = opened(source)
+    folder = checkpoint.folder
+    if checkpoint.quantization is not None:
         raise ModelError(f"{folder} holds a quantized copy: it cannot be trained", "give the full-precision checkpoint")
-    if not is_stock(folder):
-        return load_model(folder, dtype=dtype, config=read_config(folder), text_overrides=text_overrides)
-    config = adopt_config(folder, sieve_layers)
+    if not checkpoint.is_stock:
+        return load_model(checkpoint, dtype=dtype, text_overrides=text_overrides)
+    config = adopt_config(checkpoint, sieve_layers)
     if sieve_layers > config.text.num_hidden_layers:
         raise ModelError(
             f"{folder} has {config.text.num_hidden_layers} decoder layers, too few for a CS2 of {sieve_layers}",
             f"train with --sieve-layers {max(1, config.text.num_hidden_layers // 4)}",
         )
-    tensors = read_tensors(folder)
+    tensors = read_tensors(checkpoint)
     layers = "thinker.model.layers."
     for name in [name for name in tensors if name.startswith(layers)]:
         number, _, rest = name.removeprefix(layers).partition(".")
@@ -132,10 +124,10 @@ def load_base(
             tensors[f"thinker.model.bidir_encoder.layers.{number}.{rest}"] = tensors[name].clone()
     width = config.text.hidden_size
     kind = tensors[f"{layers}0.input_layernorm.weight"].dtype
-    source = torch.Generator().manual_seed(seed)
+    chance = torch.Generator().manual_seed(seed)
     head = "thinker.model.compressor."
     tensors[head + "ln.weight"] = torch.ones(width, dtype=kind)
     for name, shape in (("score_head.0", (width, width)), ("score_head.2", (1, width))):
-        tensors[f"{head}{name}.weight"] = (0.02 * torch.randn(shape, generator=source)).to(kind)
+        tensors[f"{head}{name}.weight"] = (0.02 * torch.randn(shape, generator=chance)).to(kind)
         tensors[f"{head}{name}.bias"] = torch.zeros(shape[0], dtype=kind)
-    return load_model(folder, dtype=dtype, config=config, tensors=tensors, text_overrides=text_overrides)
+    return load_model(checkpoint, dtype=dtype, config=config, tensors=tensors, text_overrides=text_overrides)

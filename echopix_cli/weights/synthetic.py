@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.weights.assembly import assemble, outline
-from echopix_cli.weights.packing import NONE, settings_of, shrunk
+from echopix_cli.weights.packing import NONE, quantize_tensor, settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,8 @@ def random_model(
                 value.fill_(1.0)
             else:
                 value.normal_(0.0, 1 / math.sqrt(math.prod(parameter.shape[1:])), generator=generator)
-            yield from ({name: value} if method == NONE else shrunk(name, value, method, dtype, device)).items()
+            yield from (
+                {name: value} if method == NONE else quantize_tensor(name, value, method, dtype, device)
+            ).items()
 
     return assemble(config, values(), dtype, device, None if method == NONE else settings_of(method, dtype))

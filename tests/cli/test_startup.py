@@ -9,7 +9,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 from places import ROOT
 
 ASSETS = ROOT / "echopix_cli" / "assets"
@@ -98,22 +97,6 @@ def test_signatures_of_commands_are_no_strings() -> None:
     for command in commands:
         assert command.callback is not None
         assert not [name for name, hint in command.callback.__annotations__.items() if isinstance(hint, str)]
-
-
-def test_a_configuration_is_read_once(monkeypatch: pytest.MonkeyPatch, random_checkpoint: Path) -> None:
-    from echopix_cli.engine import Engine, Workload, engine, forecast, loading
-    from echopix_cli.weights import checkpoint
-
-    read: list[Path] = []
-
-    def counted(folder: Path) -> object:
-        read.append(folder)
-        return checkpoint.read_config(folder)
-
-    for module in (engine, forecast, loading):
-        monkeypatch.setattr(module, "read_config", counted)
-    Engine.load(str(random_checkpoint), "cpu", workload=Workload(4, 784, 1.0, 0.1, 4))
-    assert read == [random_checkpoint]
 
 
 def test_ctrl_c_while_the_command_is_imported_is_no_traceback(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from echopix_cli.media import DecodePlan, Limits
 from echopix_cli.model.thinker import EchoingPixelsThinker as Thinker
 from echopix_cli.results import Answer, PeakMemory, StageTimes
 from echopix_cli.shelf import FEATURES, Shelf
+from echopix_cli.weights.checkpoint import open_checkpoint
 
 SHORT = GenerationOptions(max_new_tokens=4)
 
@@ -45,9 +46,9 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def let_keep(engine: Engine, shelf: Shelf, notice: Callable[[str], None] = lambda text: None) -> None:
     """Give a loaded engine the cache that it would have been loaded with."""
-    folder, revision = engine.source.folder, engine.loaded_from
-    assert revision is not None
-    engine.features = open_features(shelf, engine.model, engine.processor.rules, folder, revision, notice)
+    assert engine.loaded_from is not None
+    checkpoint = replace(open_checkpoint(engine.source.folder), revision=engine.loaded_from)
+    engine.features = open_features(shelf, engine.model, engine.processor.rules, checkpoint, notice)
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_towers_are_hashed_once_and_again_when_their_file_is_replaced(
 ) -> None:
     read: list[Path] = []
     original = features_module.read_tensors
-    monkeypatch.setattr(features_module, "read_tensors", lambda folder: read.append(folder) or original(folder))
+    monkeypatch.setattr(features_module, "read_tensors", lambda of: read.append(of.folder) or original(of))
     own = tmp_path / "model"
     shutil.copytree(random_checkpoint, own)
     engine = Engine.load(str(own), "cpu")

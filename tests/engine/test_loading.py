@@ -16,7 +16,7 @@ from echopix_cli.engine.forecast import Forecast, forecast, foresee, free_memory
 from echopix_cli.engine.loading import (
     choose_auto,
     choose_device,
-    locate,
+    prepare,
 )
 from echopix_cli.engine.precision import precision_of
 from echopix_cli.errors import DeviceError
@@ -27,9 +27,9 @@ from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.shapes import SHAPES
 from echopix_cli.weights import quantize
 from echopix_cli.weights.assembly import outline
-from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.headers import Stated
-from echopix_cli.weights.packing import is_quantized_name, settings_of
+from echopix_cli.weights.checkpoint import Checkpoint, load_model, open_checkpoint, read_config
+from echopix_cli.weights.headers import TensorHeader
+from echopix_cli.weights.packing import WeightCounts, is_quantized_name, settings_of
 from echopix_cli.weights.registry import REGISTERED, Model, NotHere
 from echopix_cli.weights.store import Store
 
@@ -63,13 +63,13 @@ def test_the_second_load_makes_no_copy(random_checkpoint: Path, monkeypatch: pyt
 
 def test_what_auto_stands_for(random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """nf4 on CUDA for large weights; full precision on a CPU and for small ones."""
-    assert locate(str(random_checkpoint), CPU).source.quantization == "none"
-    source = locate("tiny", CUDA).source
-    assert source.quantization == "none"
+    assert prepare(str(random_checkpoint), CPU).source.quantization == "none"
+    found = prepare("tiny", CUDA)
+    assert found.source.quantization == "none"
     monkeypatch.setattr(room, "LARGE", 2**20)
-    assert room._method(source, CPU, "auto") == "none"
-    assert room._method(source, CUDA, "auto") == "nf4"
-    assert room._method(source, CUDA, "none") == "none"
+    assert room._method(found.checkpoint, CPU, "auto") == "none"
+    assert room._method(found.checkpoint, CUDA, "auto") == "nf4"
+    assert room._method(found.checkpoint, CUDA, "none") == "none"
     assert Store().all() == []
 
 
@@ -87,7 +87,7 @@ def test_auto_takes_what_fits_and_nothing_else(monkeypatch: pytest.MonkeyPatch) 
         fits = {}
         for model in REGISTERED:
             with pytest.raises((NotHere, DeviceError)) as caught:
-                locate(model.name, CUDA, "bfloat16", quantization, workload=work)
+                prepare(model.name, CUDA, "bfloat16", quantization, workload=work)
             fits[model.name] = caught.type is NotHere
         assert name == next((known for known in ("qwen2.5-omni-7b", "qwen2.5-omni-3b") if fits[known]), "tiny")
         assert f"{free / GIB:.1f} GiB free" in why
@@ -100,12 +100,12 @@ def test_auto_takes_what_fits_and_nothing_else(monkeypatch: pytest.MonkeyPatch) 
 def test_too_large_is_refused_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "free_memory", lambda device: 8 * GIB)
     with pytest.raises(DeviceError, match=r"qwen2\.5-omni-7b does not fit on cuda: about .* too little") as caught:
-        locate("qwen2.5-omni-7b", CUDA, quantization="none", workload=FILM)
+        prepare("qwen2.5-omni-7b", CUDA, quantization="none", workload=FILM)
     assert "--quantize nf4 saves" in caught.value.hint
     with pytest.raises(NotHere):
-        locate("qwen2.5-omni-3b", CUDA, workload=FILM)
+        prepare("qwen2.5-omni-3b", CUDA, workload=FILM)
     with pytest.raises(NotHere):
-        locate("qwen2.5-omni-7b", CUDA, quantization="none")  # as `models pull` asks: for no work yet
+        prepare("qwen2.5-omni-7b", CUDA, quantization="none")  # as `models pull` asks: for no work yet
 
 
 def test_an_eight_gigabyte_card_gets_a_real_model() -> None:
@@ -116,21 +116,23 @@ def test_an_eight_gigabyte_card_gets_a_real_model() -> None:
 @pytest.mark.parametrize("method", ["none", "int8", "nf4"])
 @pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model.name)
 def test_foreseen_is_what_the_files_will_say(
-    model: Model, method: str, random_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, method: str, random_checkpoint: Path, tmp_path: Path
 ) -> None:
     """A forecast by name alone, to the byte that of the downloaded checkpoint, and of its copy but for the making."""
     config = stock_shape(random_checkpoint, model.name)
+    raw = {"model_type": "qwen2_5_omni", "thinker_config": config.to_dict()["thinker_config"]}
     tensors = {
-        name: Stated("BF16", tuple(p.shape), 2 * p.numel())
+        name: TensorHeader("BF16", tuple(p.shape), tmp_path, name, (0, 2 * p.numel()))
         for name, p in outline(config, torch.bfloat16).named_parameters()
     }
-    monkeypatch.setattr(quantize, "stored_tensors", lambda folder: tensors)
     ahead = foresee(model, method, torch.bfloat16, FILM, CUDA)
-    assert ahead == forecast(tmp_path, method, torch.bfloat16, FILM, CUDA, config)
+    full = Checkpoint(tmp_path, raw, None, tensors, "")
+    assert full.counts == model.counts
+    assert ahead == forecast(full, method, torch.bfloat16, FILM, CUDA)
     assert (ahead.making > 0) == (method != "none")
     assert ahead.weights <= ahead.making <= 1.25 * ahead.weights or method == "none"
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": settings_of("nf4", torch.bfloat16)}))
-    assert forecast(tmp_path, method, torch.bfloat16, FILM, CUDA, config).making == 0
+    copy = Checkpoint(tmp_path, raw, settings_of("nf4", torch.bfloat16), tensors, "")
+    assert forecast(copy, method, torch.bfloat16, FILM, CUDA).making == 0
 
 
 def test_making_a_copy_can_be_what_does_not_fit() -> None:
@@ -143,7 +145,7 @@ def test_making_a_copy_can_be_what_does_not_fit() -> None:
 
 def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> None:
     config = read_config(random_checkpoint).text
-    found = forecast(random_checkpoint, "none", torch.float32, FILM, CPU)
+    found = forecast(open_checkpoint(random_checkpoint), "none", torch.float32, FILM, CPU)
     assert found.weights == sum(p.nbytes for p in load_model(random_checkpoint).parameters())
     pool = 60 * 135 + 1500
     assert (FILM.video_tokens, FILM.audio_tokens) == (60 * 135, 1500)
@@ -151,10 +153,10 @@ def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> No
     rows = pool // 5 + FILM.text_tokens + FILM.new_tokens
     assert found.cache == rows * config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_dim * 4
     assert found.total == found.weights + found.features + max(found.stages.values()) + found.cache + found.overhead
-    half = forecast(random_checkpoint, "none", torch.bfloat16, FILM, CPU)
+    half = forecast(open_checkpoint(random_checkpoint), "none", torch.bfloat16, FILM, CPU)
     assert (half.weights, half.cache) == (found.weights // 2, found.cache // 2)
     assert {flag.split()[0] for flag, _ in found.levers} >= {"--max-frames", "--max-pixels"}
-    small = forecast(random_checkpoint, "nf4", torch.float32, FILM, CPU)
+    small = forecast(open_checkpoint(random_checkpoint), "nf4", torch.float32, FILM, CPU)
     saved = dict(found.levers).get("--quantize nf4", found.total - small.total)
     assert saved == found.total - small.total
 
@@ -215,7 +217,7 @@ def test_predicted_stages_against_what_they_hold(
 def test_too_large_is_refused_before_anything_is_loaded(
     random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = forecast(random_checkpoint, "none", torch.float32, FILM, CPU)
+    needed = forecast(open_checkpoint(random_checkpoint), "none", torch.float32, FILM, CPU)
     free = needed.total - 3 * 2**20
     monkeypatch.setattr(room, "free_memory", lambda device: free)
     monkeypatch.setattr("echopix_cli.engine.engine.load_model", None)
@@ -282,12 +284,8 @@ def test_the_registry_states_these_shapes(random_checkpoint: Path, model: Model)
     built = outline(stock_shape(random_checkpoint, model.name), torch.bfloat16)
     packed = [parameter for name, parameter in built.named_parameters() if is_quantized_name(name)]
     others = [parameter for name, parameter in built.named_parameters() if not is_quantized_name(name)]
-    shape = model.shape
-    assert shape is not None
-    assert sum(parameter.numel() for parameter in packed) == shape.linear
-    assert sum(len(parameter) for parameter in packed) == shape.rows
-    assert len(packed) == shape.layers
-    assert sum(parameter.numel() for parameter in others) == shape.other
+    linear, rows = sum(parameter.numel() for parameter in packed), sum(len(parameter) for parameter in packed)
+    assert model.counts == WeightCounts(linear, rows, len(packed), sum(parameter.numel() for parameter in others))
 
 
 @pytest.mark.parametrize(

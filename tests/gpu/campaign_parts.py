@@ -263,6 +263,7 @@ def checkpoint(name: str, given: Given) -> Path:
 def memory(name: str, given: Given, findings: Findings) -> None:
     """Making and loading nf4, and a minute of film with it: predicted against measured."""
     from echopix_cli.engine.forecast import Workload, forecast
+    from echopix_cli.weights.checkpoint import open_checkpoint
 
     began = time.perf_counter()
     folder = checkpoint(name, given)
@@ -270,7 +271,7 @@ def memory(name: str, given: Given, findings: Findings) -> None:
     work = Workload(120, 308 * 336, 60.0, budget=0.1, new_tokens=16)
     device, dtype = torch.device(given.device), DTYPE if on_gpu(given) else torch.float32
     for method in ("nf4", "none") if name.endswith("3b") else ("nf4",):
-        expected = forecast(folder, method, dtype, work, device)
+        expected = forecast(open_checkpoint(folder), method, dtype, work, device)
         gc.collect()
         if on_gpu(given):
             torch.cuda.empty_cache()

@@ -20,6 +20,7 @@ from echopix_cli.engine.forecast import forecast
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.results import AudioStatus
 from echopix_cli.weights import quantize
+from echopix_cli.weights.checkpoint import open_checkpoint
 
 pytestmark = pytest.mark.gpu
 
@@ -68,7 +69,7 @@ def film() -> Clip:
 def test_memory_is_as_predicted(large: Path, device: torch.device, method: str) -> None:
     """Loaded and at work, within a tenth; towers, embeddings and output layer in bfloat16."""
     work = Workload(FRAMES, 308 * 336, 60.0, budget=0.2, new_tokens=8)
-    expected = forecast(large, method, torch.bfloat16, work, device)
+    expected = forecast(open_checkpoint(large), method, torch.bfloat16, work, device)
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)

@@ -17,7 +17,7 @@ from echopix_cli.measure.live_bytes import LiveBytes
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.weights import quantize
 from echopix_cli.weights.assembly import assemble, outline
-from echopix_cli.weights.checkpoint import load_model, read_config, read_tensors
+from echopix_cli.weights.checkpoint import load_model, open_checkpoint, read_config, read_tensors
 from echopix_cli.weights.packing import NF4, NONE, bitsandbytes
 from echopix_cli.weights.synthetic import random_model
 
@@ -88,7 +88,7 @@ def test_a_device_is_not_asked_for_the_model_twice(
 @pytest.mark.parametrize("method", METHODS)
 def test_what_making_a_copy_holds(wide_checkpoint: Path, tmp_path: Path, no_repacking: None, method: str) -> None:
     """The copy and the tensor at work: at most a quarter more than the copy. Proving it takes nothing in its size."""
-    copy = quantize.weight_bytes(quantize.stored_tensors(wide_checkpoint), method, 2).total
+    copy = open_checkpoint(wide_checkpoint).counts.bytes_as(method)
     with LiveBytes() as writing:
         tensors = quantize.write_copy(wide_checkpoint, tmp_path, method, torch.bfloat16, CPU)
     with LiveBytes() as proving:
@@ -101,7 +101,7 @@ def test_what_making_a_copy_holds(wide_checkpoint: Path, tmp_path: Path, no_repa
 @pytest.mark.parametrize("method", [NONE, *METHODS])
 def test_random_weights_are_made_once(wide_checkpoint: Path, no_repacking: None, method: str) -> None:
     raw = json.loads((wide_checkpoint / "config.json").read_text())
-    expected = quantize.weight_bytes(quantize.stored_tensors(wide_checkpoint), method, 2).total
+    expected = open_checkpoint(wide_checkpoint).counts.bytes_as(method)
     with LiveBytes() as live:
         model = random_model(raw, torch.bfloat16, CPU, method)
     assert 0.9 * expected <= live.peak <= 1.25 * expected
@@ -194,7 +194,9 @@ def test_widths_that_a_kernel_does_not_take(
 def test_loading_silences_nobody(copied: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     """Levels of loggers are as they were; of one library one sentence is left out, which each layer would repeat."""
     bitsandbytes()
-    loggers = [logging.getLogger(name) for name in ("", "bitsandbytes", "transformers", *logging.root.manager.loggerDict)]
+    loggers = [
+        logging.getLogger(name) for name in ("", "bitsandbytes", "transformers", *logging.root.manager.loggerDict)
+    ]
     before = [(logger.level, logger.disabled, logger.propagate) for logger in loggers]
     for method in ("none", "nf4", "int8"):
         load_model(copied[method], dtype=torch.bfloat16)

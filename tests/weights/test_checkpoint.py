@@ -174,7 +174,7 @@ def test_configurations_that_are_none(folder: Path, text: str, said: str) -> Non
 def test_auto_classes(folder: Path, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM
 
-    import echopix_cli.model  # noqa: F401 - registers the classes
+    import echopix_cli.model.modeling  # noqa: F401 - registers the classes
 
     model = load_model(folder)
     model.save_pretrained(tmp_path / "saved")

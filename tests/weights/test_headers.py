@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from echopix_cli.documents import parse_object, read_object
 from echopix_cli.errors import ModelError
-from echopix_cli.weights.checkpoint import load_model, read_config
-from echopix_cli.weights.headers import FLOATS, Stated, read_header, require_agreement
+from echopix_cli.weights.checkpoint import load_model, open_checkpoint, read_config
+from echopix_cli.weights.headers import FLOATS, TensorHeader, read_header
 
 FILE = "model.safetensors"
 
@@ -37,12 +37,12 @@ def test_a_header_states_what_the_file_holds(folder: Path) -> None:
     tensors = load_file(folder / FILE)
     stated = read_header(folder / FILE)
     assert {name: entry.shape for name, entry in stated.items()} == {n: tuple(t.shape) for n, t in tensors.items()}
-    assert {entry.precision for entry in stated.values()} <= FLOATS
+    assert {entry.dtype for entry in stated.values()} <= FLOATS
 
 
 def test_stock_and_sharded_checkpoints_agree(random_checkpoint: Path, stock_checkpoint: Path) -> None:
     for place in (random_checkpoint, stock_checkpoint):
-        require_agreement(place, read_config(place))
+        assert open_checkpoint(place).config.to_dict() == read_config(place).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,41 @@ def test_headers_that_are_none(tmp_path: Path, data: bytes, said: str) -> None:
 
 def test_a_header_is_read_without_its_tensors(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'
-    (tmp_path / FILE).write_bytes(len(header).to_bytes(8, "little") + header)
-    assert read_header(tmp_path / FILE) == {"a": Stated("F32", (2, 3), 24)}
+    (tmp_path / FILE).write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    (found,) = read_header(tmp_path / FILE).values()
+    assert found == TensorHeader("F32", (2, 3), tmp_path / FILE, "a", (0, 24))
+    assert (found.count, found.size) == (6, 24)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spans", "said"),
+    [
+        ([2, 3], [[0, 24]], ""),
+        ([2, 3], [[0, 12], [12, 24]], "place that it states of a is wrong"),
+        ([3], [[0, 12], [12, 24]], ""),
+        ([3], [[0, 12], [8, 20]], "place that it states of b is wrong"),
+        ([3], [[0, 12], [16, 28]], "place that it states of b is wrong"),
+        ([2**40, 2**40], [[0, 24]], "place that it states of a is wrong"),
+        ([0], [[24, 0]], "place that it states of a is wrong"),
+        ([3], [[0, 12]], "has 24 bytes of tensors, and its header states 12"),
+        ([9], [[0, 36]], "has 24 bytes of tensors, and its header states 36"),
+    ],
+)
+def test_places_fill_the_file(tmp_path: Path, shape: list[int], spans: list[list[int]], said: str) -> None:
+    """As the library judges them, which is asked too; nothing of a stated size is made."""
+    from safetensors import SafetensorError, safe_open
+
+    entries = {n: {"dtype": "F32", "shape": shape, "data_offsets": span} for n, span in zip("ab", spans, strict=False)}
+    header = json.dumps(entries).encode()
+    (tmp_path / FILE).write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    if said:
+        with pytest.raises(ModelError, match=f"cannot read .*{said}"):
+            read_header(tmp_path / FILE)
+        with pytest.raises(SafetensorError):
+            safe_open(tmp_path / FILE, framework="np")
+    else:
+        assert [list(tensor.span) for tensor in read_header(tmp_path / FILE).values()] == spans
+        safe_open(tmp_path / FILE, framework="np")
 
 
 @pytest.mark.parametrize(

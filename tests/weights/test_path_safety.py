@@ -16,7 +16,7 @@ import pytest
 from places import ROOT
 
 from echopix_cli.errors import ExitCode, ModelError
-from echopix_cli.weights.checkpoint import weight_files
+from echopix_cli.weights.checkpoint import open_checkpoint
 from echopix_cli.weights.containment import require_contained
 from echopix_cli.weights.registry import find_model, resolve_model
 
@@ -174,7 +174,7 @@ def test_an_index_cannot_name_files_elsewhere(folder: Path, name: str) -> None:
     index = {"weight_map": {"thinker.lm_head.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="names a shard"):
-        weight_files(folder)
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "a.pt", "model.ckpt", "model.safetensors.pkl"])
@@ -183,7 +183,7 @@ def test_an_index_cannot_name_pickles(folder: Path, name: str) -> None:
     index = {"weight_map": {"thinker.lm_head.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="no safetensors file"):
-        weight_files(folder)
+        open_checkpoint(folder)
     assert not (folder / "ran").exists()
 
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import nn
 
-from echopix_cli.engine.loading import locate
+from echopix_cli.engine.loading import prepare
 from echopix_cli.errors import ModelError
 from echopix_cli.weights import copies, packing, quantize
-from echopix_cli.weights.checkpoint import load_model, read_config, read_quantization, read_tensors
+from echopix_cli.weights.checkpoint import load_model, open_checkpoint, read_config, read_tensors
 from echopix_cli.weights.registry import find_model
 from echopix_cli.weights.stock import load_base
 from echopix_cli.weights.store import Store
@@ -140,7 +140,7 @@ def test_the_copy_stands_alone_and_says_what_it_is(folder: Path, store: Store) -
     assert manifest.libraries["bitsandbytes"] == metadata.version("bitsandbytes")
     assert {"config.json", "tokenizer.json", "quantized-00001.safetensors"} <= set(manifest.files)
     assert all(len(fact.sha256) == 64 for fact in manifest.files.values())
-    assert read_quantization(entry.folder) == manifest.settings["quantization_config"]
+    assert open_checkpoint(entry.folder).quantization == manifest.settings["quantization_config"]
     assert store.verify(entry) == []
     again, made = copies.make(wanted(folder), CPU, store=store)
     assert (again, made) == (entry, False)
@@ -162,7 +162,7 @@ def test_the_copy_stands_alone_and_says_what_it_is(folder: Path, store: Store) -
 def test_a_configuration_that_is_none(folder: Path, store: Store, content: bytes, said: str) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ModelError, match=said):
-        locate(str(folder), CPU, quantization="nf4")
+        prepare(str(folder), CPU, quantization="nf4")
 
 
 def test_written_before_any_forward_pass(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,17 +292,17 @@ def test_a_changed_folder_is_not_answered_from_an_old_copy(folder: Path, store: 
 
 def test_a_quantized_folder_is_loaded_as_it_is(folder: Path, store: Store) -> None:
     entry, _ = copies.make(wanted(folder, "int8"), CPU, store=store)
-    found = locate(str(entry.folder), CPU)
+    found = prepare(str(entry.folder), CPU)
     assert found.source.quantization == "int8"
     with pytest.raises(ModelError, match="holds int8 weights"):
-        locate(str(entry.folder), CPU, quantization="nf4")
+        prepare(str(entry.folder), CPU, quantization="nf4")
     with pytest.raises(ModelError, match="cannot be trained"):
         load_base(entry.folder)
     raw = json.loads((folder / "config.json").read_text())
     raw["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (folder / "config.json").write_text(json.dumps(raw))
     with pytest.raises(ModelError, match="in a way that is not read: 'gptq'"):
-        locate(str(folder), CPU)
+        prepare(str(folder), CPU)
 
 
 def test_too_small_a_disk(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,9 +319,9 @@ def test_too_small_a_disk(folder: Path, store: Store, monkeypatch: pytest.Monkey
 def test_predicted_bytes_are_the_tensors_bytes(folder: Path, store: Store, method: str, dtype: str) -> None:
     """To the byte, before and after the copy is there: parameters, and the scales and tables beside them."""
     precision: torch.dtype = getattr(torch, dtype)
-    before = quantize.weight_bytes(quantize.stored_tensors(folder), method, precision.itemsize)
+    before = open_checkpoint(folder).counts.bytes_as(method, precision.itemsize)
     at = folder if method == "none" else copies.make(wanted(folder, method, dtype), CPU, store=store)[0].folder
-    after = quantize.weight_bytes(quantize.stored_tensors(at), method, precision.itemsize)
+    after = open_checkpoint(at).counts.bytes_as(method, precision.itemsize)
     model = load_model(at, dtype=precision)
     real = 0
     for parameter in model.parameters():
@@ -330,5 +330,4 @@ def test_predicted_bytes_are_the_tensors_bytes(folder: Path, store: Store, metho
             real += state.absmax.nbytes + state.code.nbytes
         if (scales := getattr(parameter, "SCB", None)) is not None:
             real += scales.nbytes
-    assert before == after
-    assert before.total == real
+    assert before == after == real

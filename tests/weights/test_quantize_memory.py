@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echopix_cli.weights import quantize
-from echopix_cli.weights.checkpoint import read_config
+from echopix_cli.weights.checkpoint import open_checkpoint, read_config
 
 PEAK = """
 import sys, torch
@@ -86,7 +85,7 @@ def test_never_two_models_in_memory(random_checkpoint: Path, tmp_path: Path, met
         env={**os.environ, "OMP_NUM_THREADS": "1", "ECHOPIX_CACHE_DIR": str(tmp_path / "echopix")},
     )
     peak = int(ran.stdout)
-    copy = quantize.weight_bytes(quantize.stored_tensors(tmp_path / "large"), method, 2).total
+    copy = open_checkpoint(tmp_path / "large").counts.bytes_as(method)
     print(f"source {size / 1e6:.0f} MB, {method} copy {copy / 1e6:.0f} MB, peak {peak / 1e6:.0f} MB")
     assert size > 300e6
     assert peak < 2 * copy + 64e6  # and what repacking one layer takes; the source is 375 MB

@@ -11,13 +11,13 @@ import pytest
 
 from echopix_cli.errors import EchopixError, ModelError, UsageError
 from echopix_cli.settings import read_models, resolve
+from echopix_cli.weights.opening import recognise
 from echopix_cli.weights.packing import METHODS
 from echopix_cli.weights.registry import (
     BUNDLED,
     REGISTERED,
     find_model,
     known_models,
-    recognise,
     resolve_model,
 )
 from echopix_cli.weights.store import MANIFEST, Busy, FileFact, Store, sha256_of
@@ -42,11 +42,11 @@ def test_the_registered_models_say_what_they_are() -> None:
     assert by_name["qwen2.5-omni-7b"].licence == "Apache-2.0"
     assert "non-commercial" in by_name["qwen2.5-omni-3b"].licence
     for model in REGISTERED:
-        assert model.repository is not None and model.shape is not None and model.download is not None
-        assert model.shape.context == 32_768
-        weights = [model.shape.weights(method) for method in METHODS]
+        assert model.repository is not None and model.counts is not None and model.download is not None
+        assert model.shape is not None and model.shape.context == 32_768
+        weights = [model.counts.bytes_as(method) for method in METHODS]
         assert weights == sorted(weights, reverse=True)
-        assert model.download == pytest.approx(model.shape.weights("none"), rel=0.01)
+        assert model.download == pytest.approx(model.counts.bytes_as("none"), rel=0.01)
 
 
 def test_the_bundled_model_is_always_there() -> None:
