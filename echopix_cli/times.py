@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _CLOCK = re.compile(r"(?:(?:(?P<hours>[0-9]+):)?(?P<minutes>[0-9]+):)?(?P<seconds>[0-9]+(?:\.[0-9]+)?)")
@@ -38,3 +39,17 @@ def clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     shown = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
     return f"{shown}.{fraction:02d}" if fraction else shown
+
+
+def stretch(start: float, end: float, length: float = 0.0) -> str:
+    """From where to where in a film, as :func:`clock` writes it: ``0:03.76–0:05``, ``42:10–42:13``.
+
+    From a minute on in whole seconds, which the stretch then lies within. Where the end, or the film's ``length``,
+    reaches an hour, both are written as ``0:42:10``.
+    """
+    if max(end, length) < 3600:
+        first = start if start < 59.995 else math.floor(start)
+        last = end if end < 59.995 else math.ceil(end)
+        return f"{clock(first)}–{clock(last)}"
+    seconds = math.floor(start), math.ceil(end)
+    return "–".join(f"{each // 3600}:{each // 60 % 60:02d}:{each % 60:02d}" for each in seconds)

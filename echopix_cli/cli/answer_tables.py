@@ -8,13 +8,14 @@ from rich.console import Group, RenderableType
 
 from echopix_cli.cli.sheets import Sheet, Sheets
 from echopix_cli.cli.tables import facts_grid, percent, precision, seconds, sieve_words, size
+from echopix_cli.cli.timeline import Where
 from echopix_cli.cli.waiting import Waited
 from echopix_cli.results import Answer, ModalityTokens, PeakMemory
 from echopix_cli.times import clock
 
 
 def answers_table(answers: Sequence[Answer], waited: Waited) -> RenderableType:
-    """Tokens, latency, memory and provenance of all that was asked of a file.
+    """Tokens, latency, moments, memory and provenance of all that was asked of a file.
 
     Args:
         answers: at least one, of one file.
@@ -24,7 +25,7 @@ def answers_table(answers: Sequence[Answer], waited: Waited) -> RenderableType:
         drawn = [Sheets([sheet]) for sheet in (_tokens(answers[0]), _latency(answers[0]))]
     else:
         drawn = [Sheets([_questions(answers)])]
-    return Group(*drawn, facts_grid(_facts(answers, waited)))
+    return Group(*drawn, Where(answers), facts_grid(_facts(answers, waited)))
 
 
 def _tokens(answer: Answer) -> Sheet:

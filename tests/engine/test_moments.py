@@ -36,6 +36,8 @@ def test_rows_lie_where_their_frames_and_sound_do(encoded: Encoded) -> None:
     begins = encoded.inputs.grid_times + 0.5
     assert np.array_equal(shown[:: height * width, 0], begins)
     assert np.array_equal(shown[:: height * width, 1][:-1], begins[1:])
+    assert encoded.sampling.end == pytest.approx(shown[-1, 1])
+    assert shown[-1, 1] < begins[-1] + np.diff(begins)[-1]
     assert heard[0].tolist() == [0.5, 0.54]
     assert heard[-1, 1] == pytest.approx(0.5 + 0.04 * len(heard))
 
