@@ -1,5 +1,6 @@
 """The command line's door: commands, and the only map from exceptions to exit codes."""
 
+import os
 import sys
 import traceback
 from difflib import get_close_matches
@@ -26,6 +27,9 @@ from echopix_cli.cli.scene import scene
 from echopix_cli.cli.train import train
 from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
 from echopix_cli.settings import resolve
+
+# Read when transformers is imported, which is later: what it remarks on a model's files is not for stderr.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 EPILOG = (
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 model unavailable, 4 media, 5 device or memory, 130 interrupted, "

@@ -161,7 +161,8 @@ def _named() -> Iterator[tuple[str, Spoil]]:
     yield "tokenizer merges of unknown words", _json("tokenizer.json", _set([["q", "zzz"]], "model", "merges"))
     for key, value in (("chat_template", 7), ("chat_template", [{"name": "default", "template": "{{ 'a' * 10**10 }}"}]),
                        ("tokenizer_class", "../x"), ("tokenizer_class", 7), ("model_max_length", "x"),
-                       ("eos_token", 7), ("added_tokens_decoder", {"1000000000": {"content": "x"}}),
+                       ("eos_token", 7), ("clean_up_tokenization_spaces", True),
+                       ("added_tokens_decoder", {"1000000000": {"content": "x"}}),
                        ("extra_special_tokens", {"x": _NESTED[:500]}),
                        ("auto_map", {"AutoTokenizer": ["a.B", "a.B"]})):  # fmt: skip
         yield f"tokenizer_config {key} {str(value)[:20]}", _json("tokenizer_config.json", _set(value, key))

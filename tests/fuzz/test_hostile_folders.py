@@ -19,6 +19,7 @@ COUNT = int(os.environ.get("ECHOPIX_FUZZ", "0"))
 SEEDS = [
     "as it is", "template long text", "template escape", "template endless", "tokenizer normalizer grows",
     "tokenizer splits", "tokenizer pads", "tokenizer_config model_max_length x", "config.json is deep",
+    "tokenizer_config clean_up_tokenization_spaces True",
     "tokenizer.json of a gigabyte", "eos_token_id 10000000000", "preprocessor image_std [inf, inf, inf]",
     "num_hidden_layers 1000000000", "hidden_size 1000000000000000000", "max_source_positions 100000000",
     "depth of a large model", "weights nan in score_head.2.bias", "weights inf in q_proj.weight",
@@ -35,7 +36,8 @@ def test_whatever_a_model_folder_holds(tmp_path: Path) -> None:
     assert not bad
     if not COUNT:
         answered = {name for name, ending in endings.items() if ending.outcome == harness.ANSWERED}
-        assert answered == {"as it is", "tokenizer_config model_max_length x"}
+        talking = {"tokenizer_config clean_up_tokenization_spaces True"}  # which transformers remarks on
+        assert answered == {"as it is", "tokenizer_config model_max_length x"} | talking
 
 
 def test_folders_follow_from_their_numbers(tmp_path: Path) -> None:
