@@ -1,4 +1,4 @@
-"""JSON from elsewhere: of a model's folder, of a hub. Bounded in size and depth, and explained when it is none."""
+"""JSON from elsewhere: of a model's folder, of a hub, a line of a user's file; explained when it is none."""
 
 from __future__ import annotations
 
@@ -53,6 +53,34 @@ def read_object(path: Path, most: int = LARGEST) -> dict[str, Any]:
     if len(data) > most:
         raise ModelError(f"{path} is unusually large: more than {most / 1e6:.0f} MB")
     return parse_object(data, str(path))
+
+
+def numbered_lines(data: bytes) -> list[tuple[int, str]]:
+    """Lines of a text that are not blank, with their numbers from 1; a byte-order mark is no part of the first.
+
+    Lines end at newlines alone. ``str.splitlines`` would also split JSON at characters that may stand in its strings.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return [(number, line) for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1) if line.strip()]
+
+
+def line_object(line: str) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Raises:
+        ValueError: what it is instead, to follow "is": ``not JSON: …``, ``nested too deeply``, ``no JSON object``.
+    """
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
 
 
 def _kind(data: bytes, error: ValueError) -> str:

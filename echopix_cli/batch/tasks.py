@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
 
+from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import parse_time
 from echopix_cli.settings import parse_budget
@@ -148,11 +148,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     """Lines that hold something, with their numbers."""
     try:
         raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
+        lines = numbered_lines(raw)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}", "give a UTF-8 text file") from None
-    # Only at newlines: str.splitlines would also split JSON at characters that may stand in its strings.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UsageError(f"{path} holds nothing", "write one question or task a line into it")
     return lines
@@ -162,13 +160,9 @@ def _objects(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tuple[str
     for number, line in lines:
         where = f"{path}, line {number}"
         try:
-            raw = json.loads(line)
+            raw = line_object(line)
         except ValueError as error:
-            raise UsageError(f"{where} is not JSON: {error}", "write one JSON object a line") from None
-        except RecursionError:
-            raise UsageError(f"{where} is nested too deeply", "write one JSON object a line") from None
-        if not isinstance(raw, dict):
-            raise UsageError(f"{where} is no JSON object", "write one JSON object a line")
+            raise UsageError(f"{where} is {error}", "write one JSON object a line") from None
         yield where, raw
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.engine.choices import LETTERS, posed, without_letters
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.matching import chosen, normalise
@@ -90,28 +91,20 @@ def read_jsonl(path: Path) -> Iterator[Question]:
         UsageError: the file cannot be read, or a line does not fit; it names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = numbered_lines(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"cannot read questions from {path}: {reason}", f"--data {SCENES}test, or a file") from None
-    index = 0
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield _question(line, index, number, path.parent)
-            except ValueError as error:
-                raise UsageError(f"{path}:{number}: {error}", f"one object a line: {_EXAMPLE}") from None
-            index += 1
+    for index, (number, line) in enumerate(lines):
+        try:
+            yield _question(line, index, number, path.parent)
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: {error}", f"one object a line: {_EXAMPLE}") from None
 
 
 def _question(line: str, index: int, number: int, folder: Path) -> Question:
     """A line of JSONL; ValueError says what does not fit."""
-    try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise ValueError("not a JSON object")
+    raw = line_object(line)
     if unknown := sorted(set(raw) - _KNOWN):
         raise ValueError(f"unknown field {', '.join(map(repr, unknown))}; known are {', '.join(sorted(_KNOWN))}")
     for name in _TEXTS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from echopix_cli.decoding.worker import decode
+from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
@@ -42,21 +42,20 @@ def read_conversations(path: Path) -> tuple[Conversation, ...]:
         UsageError: names the file and the line of whatever does not fit.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = numbered_lines(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}", "give a JSONL file of messages and videos") from None
     found = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found.append(_conversation(json.loads(line), path.parent))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                what = f"no {error}" if isinstance(error, KeyError) else str(error)
-                raise UsageError(
-                    f"{path}:{number}: {what}",
-                    'a line is {"messages": [{"role": "user", "content": "<video>…"}, '
-                    '{"role": "assistant", "content": "…"}], "videos": ["clip.mp4"]}',
-                ) from None
+    for number, line in lines:
+        try:
+            found.append(_conversation(line_object(line), path.parent))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UsageError(
+                f"{path}:{number}: {what}",
+                'a line is {"messages": [{"role": "user", "content": "<video>…"}, '
+                '{"role": "assistant", "content": "…"}], "videos": ["clip.mp4"]}',
+            ) from None
     if not found:
         raise UsageError(f"{path} holds no conversations", "one JSON object per line")
     return tuple(found)

@@ -77,8 +77,8 @@ GOOD = {"media": "a.mp4", "question": "What plays?", "answer": "violin"}
     ("bad", "said"),
     [
         ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1]", "no JSON object"),
         ({**GOOD, "answre": "x"}, "unknown field 'answre'"),
         ({"media": "a.mp4", "question": "What?"}, "'answer' is missing"),
         ({**GOOD, "answer": 3}, "'answer' is missing or not text"),

@@ -1,38 +1,49 @@
-"""Training on people's own files: what one of them does to its decoder."""
+"""Conversations as they stand in people's own JSONL files."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
+from hypothesis import given
+from hypothesis import strategies as st
 
-from echopix_cli.decoding.worker import Worker
-from echopix_cli.media import DecodePlan
-from echopix_cli.model.processing import Processor
-from echopix_cli.training.conversations import Conversation, ConversationBatches
+from echopix_cli.errors import UsageError
+from echopix_cli.training.conversations import Conversation, read_conversations
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
 
 
-def test_a_file_that_crashes_its_decoder_is_left_out(
-    processor: Processor, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+def record(question: str, answer: str) -> dict[str, object]:
+    said = [{"role": "user", "content": f"<video>{question}"}, {"role": "assistant", "content": answer}]
+    return {"messages": said, "videos": ["clip.mp4"]}
+
+
+@given(said=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4), mark=st.booleans(), end=st.sampled_from("\r\n"))
+def test_any_text_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, str]], mark: bool, end: str
 ) -> None:
-    """In a process that prepares batches, which goes on with the others."""
-    stream = Worker.stream
+    """Separators that Python takes for ends of lines, a byte-order mark, blank lines and Windows' ends included."""
+    path = tmp_path_factory.getbasetemp() / "talk.jsonl"
+    lines = [json.dumps(record(*one), ensure_ascii=False) + ("\r\n\n" if end == "\r" else "\n") for one in said]
+    path.write_bytes(("\ufeff" if mark else "").encode() + "".join(lines).encode())
+    assert read_conversations(path) == tuple(Conversation(path.parent / "clip.mp4", *one) for one in said)
 
-    def dying(self: Worker, path: str, plan: Any) -> Iterator[Any]:
-        for part in stream(self, path, plan):
-            if "silent" in path:
-                assert self._pid is not None
-                os.kill(self._pid, signal.SIGSEGV)
-            yield part
 
-    monkeypatch.setattr(Worker, "stream", dying)
-    talks = [Conversation(clips[name], "What?", "a dog") for name in ("both", "silent", "dark")]
-    data = ConversationBatches(processor, talks, DecodePlan(fps=25.0, max_frames=400), 1, 3)
-    batches = list(DataLoader(data, batch_size=None, num_workers=1))
-    fate = {data.conversation(place).media.stem: batch is not None for place, batch in enumerate(batches)}
-    assert fate == {"both": True, "silent": False, "dark": True}
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", ":3: not JSON: "),
+        ('{"messages": ' + "[" * 100_000, ":3: nested too deeply"),
+        ("[1]", ":3: no JSON object"),
+        ('{"videos": ["a.mp4"]}', ":3: no 'messages'"),
+        (json.dumps({**record("a", "b"), "videos": []}), ":3: videos must name one file"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, what: str) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_text(json.dumps(record("a", "b")) + "\n\n" + line + "\n")
+    with pytest.raises(UsageError) as caught:
+        read_conversations(path)
+    assert str(path) + what in caught.value.message
