@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import ROOT, TESTS
 
 PACKAGE = ROOT / "echopix_cli"
 # A room may import itself, these, and the plain modules results, settings, errors, files, shelf, documents and times.
@@ -85,3 +87,17 @@ def test_the_wheel_holds_no_scripts() -> None:
     """What rebuilds assets lies in tests/tools. Templates are rendered in a process of their own, which runs a file."""
     scripts = [str(path.relative_to(PACKAGE)) for path in FILES if '__name__ == "__main__"' in path.read_text()]
     assert scripts == ["__main__.py", "model/render.py"]
+
+
+SCRIPTS = sorted(path for room in ("benchmarks", "golden", "gpu", "tools") for path in (TESTS / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(TESTS)))
+def test_what_scripts_import_is_there(path: Path) -> None:
+    """They run by hand, on other machines: nothing else would notice that a name has moved."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "echopix_cli":
+            module = import_module(str(node.module))
+            for alias in node.names:
+                below = hasattr(module, "__path__") and find_spec(f"{node.module}.{alias.name}")
+                assert hasattr(module, alias.name) or below, alias.name

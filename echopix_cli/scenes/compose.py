@@ -11,7 +11,7 @@ import numpy as np
 from echopix_cli.errors import UsageError
 from echopix_cli.scenes.audio import EQ_HZ, ROOMS, SILENCE_DB
 from echopix_cli.scenes.backgrounds import draw_background
-from echopix_cli.scenes.layout import PlannedNote, place_in_grid, place_in_lanes, play, spread, tidy_instruments
+from echopix_cli.scenes.layout import PlannedNote, favour_instruments, place_in_grid, place_in_lanes, play, spread
 from echopix_cli.scenes.questions import ask
 from echopix_cli.scenes.script import (
     DURATION,
@@ -85,7 +85,7 @@ def make_script(split: str, seed: int, family: str | None = None) -> Script:
         notes=play(rng, scene.plans, split),
         sprites=tuple(scene.sprites),
         background=_draw_background(rng, testing, scene),
-        sound=_coloured(_draw_sound(rng, bool(scene.plans)), key, testing),
+        sound=_tilted_spectrum(_draw_sound(rng, bool(scene.plans)), key, testing),
         items=(),
     )
     return replace(script, items=ask(script, rng))
@@ -96,7 +96,7 @@ def _compose_instrument(rng: Rng, testing: bool) -> _Composition:
     plans = _phrase(rng, [instrument] * int(rng.integers(2, 6)), (0.4, 1.5), 0.1)
     if rng.random() < 0.2:  # chords
         plans = sorted([*plans, *(p for p in plans if rng.random() < 0.7)], key=lambda p: p.start)
-    return _Composition(plans, _bystanders(rng, testing))
+    return _Composition(plans, _distractor_sprites(rng, testing))
 
 
 def _compose_object(rng: Rng, testing: bool) -> _Composition:
@@ -108,7 +108,7 @@ def _compose_object(rng: Rng, testing: bool) -> _Composition:
         sprites = place_in_lanes(rng, names, [(lane / 2, (lane + 1) / 2)], horizontal, testing)
     else:
         sprites = place_in_lanes(rng, names, _lanes(n), horizontal, testing)
-    return _Composition(_background_music(rng), [_come_and_go(rng, s) for s in sprites])
+    return _Composition(_distractor_notes(rng), [_come_and_go(rng, s) for s in sprites])
 
 
 def _compose_count(rng: Rng, testing: bool) -> _Composition:
@@ -119,14 +119,14 @@ def _compose_count(rng: Rng, testing: bool) -> _Composition:
             sprites = place_in_grid(rng, names, testing)
         else:
             sprites = place_in_lanes(rng, names, _lanes(n), rng.random() < 0.6, testing)
-        return _Composition(_background_music(rng), sprites, plain=True)
+        return _Composition(_distractor_notes(rng), sprites, plain=True)
     first, second = _pick_several(rng, INSTRUMENTS, 2)
     instruments = [first] * n
     if n < 4 and rng.random() < 0.3:  # another instrument, whose notes must not be counted
         instruments += [second] * int(rng.integers(1, 3))
         instruments = [instruments[i] for i in rng.permutation(len(instruments))]
     plans = _phrase(rng, instruments, (0.35, 1.0), 0.3)
-    return _Composition(plans, _bystanders(rng, testing), plain=True)
+    return _Composition(plans, _distractor_sprites(rng, testing), plain=True)
 
 
 def _compose_sync(rng: Rng, testing: bool) -> _Composition:
@@ -152,7 +152,7 @@ def _compose_sync(rng: Rng, testing: bool) -> _Composition:
 def _compose_order(rng: Rng, testing: bool) -> _Composition:
     instruments = _pick_several(rng, INSTRUMENTS, int(rng.integers(2, 4)))
     each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
-    return _Composition(_phrase(rng, each, (0.5, 1.2), 0.15), _bystanders(rng, testing))
+    return _Composition(_phrase(rng, each, (0.5, 1.2), 0.15), _distractor_sprites(rng, testing))
 
 
 def _compose_segments(rng: Rng, testing: bool) -> _Composition:
@@ -175,19 +175,19 @@ def _compose_exists(rng: Rng, testing: bool) -> _Composition:
     each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
     each = [each[i] for i in rng.permutation(len(each))]
     plans = _phrase(rng, each, (0.4, 1.2), 0.1)
-    sprites = _bystanders(rng, testing) or [_come_and_go(rng, s) for s in _one_sprite(rng, testing)]
+    sprites = _distractor_sprites(rng, testing) or [_come_and_go(rng, s) for s in _one_sprite(rng, testing)]
     return _Composition(plans, sprites)
 
 
 def _compose_silent(rng: Rng, testing: bool) -> _Composition:
     if rng.random() < 0.3:  # things that move, but with no sound
         return replace(_compose_sync(rng, testing), plans=[])
-    return _Composition([], _bystanders(rng, testing) or _one_sprite(rng, testing))
+    return _Composition([], _distractor_sprites(rng, testing) or _one_sprite(rng, testing))
 
 
 def _compose_dark(rng: Rng, testing: bool) -> _Composition:
     composer = _pick(rng, (_compose_instrument, _compose_order, _compose_exists, _compose_count))
-    plans = composer(rng, testing).plans or _background_music(rng, at_least=1)
+    plans = composer(rng, testing).plans or _distractor_notes(rng, at_least=1)
     return _Composition(plans, [], dark=True, plain=True)
 
 
@@ -214,7 +214,7 @@ def _pick_several(rng: Rng, options: tuple[str, ...], n: int) -> list[str]:
 
 
 def _pictures(rng: Rng, n: int) -> list[str]:
-    """Distinct pictures, a quarter of them instruments: a picture of a violin is not the sound of one."""
+    """Distinct pictures, each with a chance of a quarter that of an instrument, which need not sound."""
     objects, players = _pick_several(rng, OBJECTS, n), _pick_several(rng, INSTRUMENT_PICTURES, n)
     return [a if rng.random() < 0.75 else b for a, b in zip(objects, players, strict=True)]
 
@@ -229,16 +229,16 @@ def _phrase(rng: Rng, instruments: list[str], seconds: Span, gap: float) -> list
     return [PlannedNote(name, *span) for name, span in zip(instruments, spans, strict=True)]
 
 
-def _background_music(rng: Rng, at_least: int = 0) -> list[PlannedNote]:
-    """Sounds that a question about the picture must not be led astray by."""
+def _distractor_notes(rng: Rng, at_least: int = 0) -> list[PlannedNote]:
+    """Notes as distractors for questions about the picture: of one or two instruments, up to four."""
     players = _pick_several(rng, INSTRUMENTS, int(rng.integers(1, 3)))
     return _phrase(rng, [_pick(rng, players) for _ in range(int(rng.integers(at_least, 5)))], (0.4, 1.4), 0.1)
 
 
-def _bystanders(rng: Rng, testing: bool) -> list[Sprite]:
-    """Up to three pictures that a question about the sound must not be led astray by."""
+def _distractor_sprites(rng: Rng, testing: bool) -> list[Sprite]:
+    """Up to three pictures as distractors for questions about the sound."""
     n = int(rng.integers(0, 4))
-    names = tidy_instruments(rng, _pictures(rng, n))
+    names = favour_instruments(rng, _pictures(rng, n))
     sprites = place_in_lanes(rng, names, _lanes(n), rng.random() < 0.6, testing)
     return [_come_and_go(rng, s) for s in sprites]
 
@@ -264,10 +264,10 @@ def _draw_background(rng: Rng, testing: bool, scene: _Composition) -> Background
     return replace(background, kind="plain", colours=(grey, grey), noise=int(rng.integers(0, 9)))
 
 
-def _coloured(sound: Sound, key: tuple[int, int], testing: bool) -> Sound:
-    """Training's sounds, brighter or darker as a whole: another make of an instrument often is.
+def _tilted_spectrum(sound: Sound, key: tuple[int, int], testing: bool) -> Sound:
+    """The sound with its spectrum tilted by up to 2 dB a band either way, for training only.
 
-    Drawn apart from all else, so that scenes are otherwise what they were without it.
+    The slope has a random generator of its own, so that it changes no other draw of the scene.
     """
     if testing:
         return sound

@@ -134,8 +134,11 @@ def place_in_grid(rng: Rng, names: list[str], testing: bool) -> list[Sprite]:
     return sprites
 
 
-def tidy_instruments(rng: Rng, names: list[str]) -> list[str]:
-    """Make a picture of an instrument likelier among bystanders: it invites answering without listening."""
+def favour_instruments(rng: Rng, names: list[str]) -> list[str]:
+    """Put a picture of an instrument among the distractors in half of the cases that have none.
+
+    It tempts a model to answer by what is seen where the question is about what is heard.
+    """
     if not names or any(n in INSTRUMENT_PICTURES for n in names) or rng.random() < 0.5:
         return names
     return [INSTRUMENT_PICTURES[int(rng.integers(len(INSTRUMENT_PICTURES)))], *names[1:]]

@@ -72,13 +72,13 @@ def ours(folder: Path) -> Work:
     import torch
     from safetensors.torch import load_file
 
-    from echopix_cli.engine.encoding import STEPS as SLICE
-    from echopix_cli.engine.encoding import encode_sound
+    from echopix_cli.engine.encoding import encode_sound, slice_steps
     from echopix_cli.model.decoding import generate
     from echopix_cli.model.positions import uniform_grid_times
     from echopix_cli.weights.checkpoint import load_model
 
     cpu = torch.device("cpu")
+    size = slice_steps(cpu)
     thinker = load_model(folder, dtype=torch.float32, device=cpu).eval().thinker
     inputs = load_file(folder / "inputs.safetensors")
     steps, height, width = inputs["video_grid_thw"][0].tolist()
@@ -88,10 +88,10 @@ def ours(folder: Path) -> Work:
         per_step = height * width
         parts = [
             thinker.encode_pixels(
-                patches[begin * per_step : (begin + SLICE) * per_step],
-                torch.tensor([[min(SLICE, steps - begin), height, width]]),
+                patches[begin * per_step : (begin + size) * per_step],
+                torch.tensor([[min(size, steps - begin), height, width]]),
             )
-            for begin in range(0, steps, SLICE)
+            for begin in range(0, steps, size)
         ]
         return torch.cat(parts), encode_sound(thinker, mel, cpu)
 
