@@ -62,7 +62,7 @@ class Worker:
         patience: seconds for which reading a file may stand still while it is waited for.
     """
 
-    def __init__(self, timeout: float = math.inf, patience: float = math.inf) -> None:
+    def __init__(self, timeout: float = math.inf, patience: float = _PATIENCE) -> None:
         self.timeout, self.patience = timeout, patience
         self._pid: int | None = None
         self._channel: Channel | None = None
@@ -288,7 +288,7 @@ def borrowed() -> Iterator[Worker]:
     try:
         worker = _idle.pop()
     except IndexError:
-        worker = Worker(patience=_PATIENCE)
+        worker = Worker()
     try:
         yield worker
     finally:
