@@ -139,7 +139,7 @@ def _read_track(
     """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
     timeline, damage, name = _timeline(plan), Damage(), shown(path)
     hearing = Hearing(timeline, damage)
-    seen = 0
+    seen = silent = 0  # packets, and those of which nothing came
     with opened(path, plan.limits) as container:
         stream = audio_tracks(container)[track]
         if stream.codec_context is None or stream.time_base is None:
@@ -150,7 +150,14 @@ def _read_track(
         joins = clock.joins(stream)
         for packet in chain(packets(container, stream, damage, clock), (None,)):
             seen += packet is not None
-            for frame in audio_frames(stream, packet, damage):
+            frames = audio_frames(stream, packet, damage)
+            silent += not frames
+            if silent > plan.limits.max_packets:
+                raise MediaError(
+                    f"{name} holds more than {plan.limits.max_packets} audio packets without sound",
+                    "choose a shorter span, or raise the setting limit_packets",
+                )
+            for frame in frames:
                 meter.sound(frame.samples, frame.layout.nb_channels)
                 time = None if frame.pts is None else frame.pts * numerator / denominator - clock.origin
                 reached = plan.from_time if hearing.end is None else hearing.end

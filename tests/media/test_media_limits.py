@@ -57,6 +57,21 @@ def test_each_limit_has_its_own_message(clip: Path, name: str) -> None:
     assert name.replace("max_", "limit_") in caught.value.hint, "it says which setting to raise"
 
 
+def test_packets_of_no_sound_come_to_an_end_too(tmp_path: Path) -> None:
+    """What is decoded counts as bytes and as seconds; a container may hold packets without end that are neither."""
+    path = write_clip(tmp_path / "a.mka", sound=tone(2), audio_codec="flac")
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) - 1):
+        if data[at : at + 2] == b"\xff\xf8":  # each FLAC frame begins so
+            data[at] = 0
+    path.write_bytes(bytes(data))
+    with pytest.raises(MediaError, match="could not be decoded"):
+        load_clip(path, DecodePlan())
+    with pytest.raises(MediaError, match="holds more than 3 audio packets without sound") as caught:
+        load_clip(path, DecodePlan(limits=Limits(max_packets=3)))
+    assert "limit_packets" in caught.value.hint
+
+
 def test_a_clip_at_its_limits_is_read(clip: Path) -> None:
     samples = 2 * 16_000
     limits = Limits(
