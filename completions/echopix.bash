@@ -20,39 +20,34 @@ _echopix() {
         "ask:--dtype"|"bench:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         "ask:--quantize"|"bench:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
         "bench:--shape"|"bench:-s") COMPREPLY=($(compgen -W "tiny small qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
-        "eval:--family"|"scene:--family"|"train:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
+        "eval:--family"|"scene:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
         "scene:--split") COMPREPLY=($(compgen -W "train val test unseen-font" -- "$current")); compopt -o default; return;;
         "train:--base") COMPREPLY=($(compgen -W "tiny qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
-        "train:--data") COMPREPLY=($(compgen -W "scenes" -- "$current")); compopt -o default; return;;
         "train:--stage") COMPREPLY=($(compgen -W "towers full sieve" -- "$current")); compopt -o default; return;;
-        "train:--quantize") COMPREPLY=($(compgen -W "none nf4" -- "$current")); compopt -o default; return;;
-        "train:--sieve-view") COMPREPLY=($(compgen -W "whole causal no-question" -- "$current")); compopt -o default; return;;
-        "train:--rope-axes") COMPREPLY=($(compgen -W "3 4" -- "$current")); compopt -o default; return;;
-        "train:--optimizer") COMPREPLY=($(compgen -W "adamw muon" -- "$current")); compopt -o default; return;;
-        "train:--teacher") COMPREPLY=($(compgen -W "none attention" -- "$current")); compopt -o default; return;;
+        "train:--data") COMPREPLY=($(compgen -W "scenes" -- "$current")); compopt -o default; return;;
     esac
     case "$command" in
         "") words="--version --install-completion --show-completion --help -h";;
-        "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --timeout --json --format --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --json --format --timeout --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "bench") words="--shape -s --budget -b --seconds --trials --warmup --new-tokens --json --device --dtype --quantize --fps --max-frames --max-pixels --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "cache") words="--help -h"; commands="clear info";;
         "cache clear") words="--json --quiet -q --debug --no-color --color --help -h";;
         "cache info") words="--json --quiet -q --debug --no-color --color --help -h";;
         "config") words="--json --no-color --color --debug --help -h";;
         "doctor") words="--online --json --debug --no-color --color --help -h";;
-        "eval") words="--data --count -n --budget -b --sieve --prefilter --no-prefilter --question-layer --around-sieve --family --seed --output -o --items --plot --force --json --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
+        "eval") words="--data --count -n --budget -b --sieve --around-sieve --family --seed --output -o --items --plot --force --json --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
         "help") words="--help -h"; commands="ask bench cache config doctor eval help models profile scene train architecture batches evaluation experiments media performance python settings training trust weights";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models list") words="--json --quiet -q --debug --no-color --color --help -h";;
         "models path") words="--debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models prune") words="--yes -y --dry-run --json --quiet -q --debug --no-color --color --help -h";;
-        "models pull") words="--dry-run --quantize --keep-source --drop-source --device --dtype --json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
+        "models pull") words="--dry-run --json --quantize --keep-source --drop-source --device --dtype --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models rm") words="--yes -y --dry-run --json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models verify") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
-        "profile") words="--budget -b --sieve --prefilter --no-prefilter --question-layer --question -Q --repeat --warmup --json --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "profile") words="--budget -b --question -Q --repeat --warmup --json --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "scene") words="--seed --family --split --count --size --fps --data --force --json --quiet -q --debug --no-color --color --help -h";;
-        "train") words="--out --base --data --family --questions --fps --max-frames --max-pixels --stage --freeze-towers --train-towers --adapters --quantize --sieve-layers --sieve-view --rope-axes --steps --seconds --batch-size --accumulate --optimizer --learning-rate --warmup --decay --budget-low --budget-high --checkpointing --no-checkpointing --checkpoint-every --validate-every --validate-batches --seed --threads --workers --hearing --seeing --binding --pointing --evidence --hide-bands --teacher --teaching --plot --export --without-sieve --force --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
+        "train") words="--out --recipe --set --base --stage --data --steps --seed --seconds --threads --workers --plot --export --without-sieve --force --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
     if [[ -z "$command" ]]; then commands="ask bench cache config doctor eval help models profile scene train"; fi

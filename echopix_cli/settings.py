@@ -1,121 +1,43 @@
 """Where each setting comes from: flag > ``ECHOPIX_*`` > ``config.toml`` > default.
 
-One table describes every setting; the command line, the environment, the config file and ``echopix config``
-all read it. Besides settings, the config file may give models names of the user's own, in a table ``[models]``.
+:class:`Settings` declares every setting once: the command line, its help and completions, the environment, the config
+file, the manual and ``echopix config`` all read it. A training run's recipe is declared in the same way. Besides
+settings, the config file may give models names of the user's own, in a table ``[models]``.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from echopix_cli.declarations import ENVIRONMENT_PREFIX, Setting, read_toml, require_known, setting, table_of
 from echopix_cli.errors import UsageError
 from echopix_cli.media.plan import Limits
+from echopix_cli.parsers import (
+    POSITIVE,
+    bounded,
+    parse_budget,
+    parse_device,
+    parse_duration,
+    parse_folder,
+    parse_positive_size,
+    parse_size,
+    parse_switch,
+)
 from echopix_cli.times import TIME_HELP, clock, parse_time
 
-ENVIRONMENT_PREFIX = "ECHOPIX_"
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One named value: how to read it from text, what holds when nobody says (or finds that), and what it means.
-
-    ``metavar`` stands for its value in help; of a closed list it holds all of it, as ``auto|none``.
-    """
-
-    name: str
-    parse: Callable[[str], Any]
-    default: Any
-    help: str
-    metavar: str = ""
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return ENVIRONMENT_PREFIX + self.name.upper()
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A setting's value and where it came from: ``flag``, ``environment``, ``file`` or ``default``."""
-
-    value: Any
-    origin: str
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    raise ValueError("expected true or false")
-
-
-def _bounded(kind: Callable[[str], Any], low: float, what: str) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise ValueError(what) from None
-        if not low <= value < float("inf"):
-            raise ValueError(what)
-        return value
-
-    return parse
-
-
-def parse_budget(text: str) -> float:
-    """A fraction in (0, 1], or a percentage such as ``10%``; ValueError otherwise."""
-    stripped = text.strip()
-    try:
-        value = float(stripped.removesuffix("%")) / (100 if stripped.endswith("%") else 1)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value <= 1.0:
-        raise ValueError(f"not a budget: {text!r} (a fraction of tokens kept: 0.1 or 10%, above 0 and at most 1)")
-    return value
-
-
-def _duration(text: str) -> float:
-    seconds = parse_time(text)
-    if seconds <= 0:
-        raise ValueError(f"expected a time above 0: {TIME_HELP}")
-    return seconds
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            near = get_close_matches(text, words, 1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise ValueError(f"expected one of {', '.join(words)}{meant}")
-        return text
-
-    return parse
-
-
-_SIZE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[kKmMgGtT]?)(?P<binary>i?)[bB]?")
-
-
-def _size(text: str) -> int:
-    """Bytes from ``512MiB``, ``4 GB`` or a plain number; ``kB`` is a thousand, ``KiB`` 1024."""
-    match = _SIZE.fullmatch(text)
-    if match is None or (match["binary"] and not match["unit"]):
-        raise ValueError("expected a number of bytes, or a size such as 8G, 4GiB or 500MB")
-    base = 1024 if match["binary"] else 1000
-    factor: int = base ** " KMGT".index(match["unit"].upper() or " ")
-    return round(float(match["count"]) * factor)
-
-
-def _positive_size(text: str) -> int:
-    size = _size(text)
-    if not size:
-        raise ValueError("expected a size above 0, such as 8G")
-    return size
+MEDIA, MODEL, SHOW = "What to take from the media", "Model and answer", "What to print"  # headings of help
+MANY = "Many files and questions"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("auto", "none", "int8", "nf4")
+# A model has cs2 or question-attention, and all the controls.
+SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
+_OTHER_VARIABLES = ("CONFIG", "REQUIRE_GPU")  # another config file; the tests' own
+_MODELS = "models"  # the table of the config file that holds names, not settings
 
 
 def _user_cache() -> str:
@@ -124,163 +46,188 @@ def _user_cache() -> str:
     return str(platformdirs.user_cache_path("echopix"))
 
 
-def _folder(text: str) -> str:
-    return os.path.abspath(os.path.expanduser(text))
-
-
-def _device(text: str) -> str:
-    if text in ("auto", "cpu", "cuda") or (text.startswith("cuda:") and text[5:].isascii() and text[5:].isdecimal()):
-        return text
-    raise ValueError("expected auto, cpu, cuda or cuda:N")
-
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-_DEVICES = "auto|cpu|cuda|cuda:N"
-QUANTIZATIONS = ("auto", "none", "int8", "nf4")
-# A model has cs2 or question-attention, and all the controls.
-SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
-_POSITIVE = "expected a whole number of at least 1"
 _LIMITS = Limits()
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "model",
-        str,
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a command, resolved; what each means stands in its declaration."""
+
+    model: str = setting(
         "auto",
+        str,
         "model name, hf:OWNER/REPO[@REVISION] or folder; auto takes the largest model that fits the GPU, "
         "without one tiny, the demonstration model",
-    ),
-    Setting(
-        "budget", parse_budget, None, "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own"
-    ),
-    Setting(
-        "sieve",
-        _one_of(*SIEVES),
+        "--model",
+        "-m",
+        metavar="NAME|DIR",
+        panel=MODEL,
+    )
+    budget: float | None = setting(
+        None,
+        parse_budget,
+        "fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint's own",
+        "--budget",
+        "-b",
+        metavar="FRACTION",
+        panel=MODEL,
+    )
+    sieve: str = setting(
         "auto",
+        SIEVES,
         "what chooses the tokens: auto takes cs2 where the model has it, else question-attention; per-modality, "
         "uniform, random and none are controls",
-        "|".join(SIEVES),
-    ),
-    Setting(
-        "prefilter",
-        _boolean,
+        panel=MODEL,
+    )
+    prefilter: bool | None = setting(
         None,
+        parse_switch,
         "leave out the half that repeats itself before question-attention, or never do (default: at budgets below 0.2)",
-    ),
-    Setting(
-        "question_layer",
-        _bounded(int, 0, "expected a layer number, from 0"),
+        "--prefilter/--no-prefilter",
+        panel=MODEL,
+    )
+    question_layer: int | None = setting(
         None,
+        bounded(int, 0, "expected a layer number, from 0"),
         "decoder layer at which question-attention chooses; without it a third of the layers",
-    ),
-    Setting("device", _device, "auto", "where the model runs; auto takes a GPU where there is one", _DEVICES),
-    Setting("dtype", _one_of(*DTYPES), "auto", "precision of the weights", "|".join(DTYPES)),
-    Setting(
-        "quantize",
-        _one_of(*QUANTIZATIONS),
+        metavar="N",
+        panel=MODEL,
+    )
+    device: str = setting(
         "auto",
+        parse_device,
+        "where the model runs; auto takes a GPU where there is one",
+        metavar="auto|cpu|cuda|cuda:N",
+        panel=MODEL,
+    )
+    dtype: str = setting("auto", DTYPES, "precision of the weights", panel=MODEL)
+    quantize: str = setting(
+        "auto",
+        QUANTIZATIONS,
         "hold the linear layers of decoder and CS2 in fewer bits, in a copy made once; auto takes nf4 on a GPU for "
         "models of 2 GiB and more, else none",
-        "|".join(QUANTIZATIONS),
-    ),
-    Setting(
-        "keep_source",
-        _boolean,
+        panel=MODEL,
+    )
+    keep_source: bool = setting(
         True,
+        parse_switch,
         "keep the full-precision download once its quantized copy is there, or remove it (default: keep)",
-    ),
-    Setting("fps", _bounded(float, 1e-6, "expected a rate above 0"), 2.0, "frames sampled per second"),
-    Setting("max_frames", _bounded(int, 1, _POSITIVE), 120, "most frames sampled from one clip"),
-    Setting(
-        "max_pixels",
-        _bounded(int, 784, "expected a whole number of at least 784"),
+        "--keep-source/--drop-source",
+        panel=MODEL,
+    )
+    fps: float = setting(
+        2.0, bounded(float, 1e-6, "expected a rate above 0"), "frames sampled per second", metavar="RATE", panel=MEDIA
+    )
+    max_frames: int = setting(
+        120, bounded(int, 1, POSITIVE), "most frames sampled from one clip", metavar="N", panel=MEDIA
+    )
+    max_pixels: int = setting(
         105_369,
+        bounded(int, 784, "expected a whole number of at least 784"),
         "most pixels of a resized frame, unless the model was trained with other frames",
-    ),
-    Setting("start", parse_time, None, f"begin here: {TIME_HELP}"),
-    Setting("end", parse_time, None, f"stop here: {TIME_HELP}"),
-    Setting("no_audio", _boolean, False, "leave the sound out"),
-    Setting("no_video", _boolean, False, "leave the picture out"),
-    Setting("audio_track", _bounded(int, 0, "expected a track number, from 0"), None, "which audio track, from 0"),
-    Setting("video_track", _bounded(int, 0, "expected a track number, from 0"), None, "which video track, from 0"),
-    Setting("system", str, None, "system prompt; without it the family's"),
-    Setting("max_new_tokens", _bounded(int, 1, _POSITIVE), 256, "longest answer, in tokens"),
-    Setting("temperature", _bounded(float, 0.0, "expected a number of at least 0"), 0.0, "0 is greedy"),
-    Setting(
-        "cache_dir",
-        _folder,
+        metavar="N",
+        panel=MEDIA,
+    )
+    start: float | None = setting(None, parse_time, f"begin here: {TIME_HELP}", metavar="TIME", panel=MEDIA)
+    end: float | None = setting(None, parse_time, f"stop here: {TIME_HELP}", metavar="TIME", panel=MEDIA)
+    no_audio: bool = setting(False, parse_switch, "leave the sound out", "--no-audio/--audio", panel=MEDIA)
+    no_video: bool = setting(False, parse_switch, "leave the picture out", "--no-video/--video", panel=MEDIA)
+    audio_track: int | None = setting(
+        None,
+        bounded(int, 0, "expected a track number, from 0"),
+        "which audio track, from 0",
+        metavar="N",
+        panel=MEDIA,
+    )
+    video_track: int | None = setting(
+        None,
+        bounded(int, 0, "expected a track number, from 0"),
+        "which video track, from 0",
+        metavar="N",
+        panel=MEDIA,
+    )
+    system: str | None = setting(None, str, "system prompt; without it the family's", metavar="TEXT", panel=MODEL)
+    max_new_tokens: int = setting(256, bounded(int, 1, POSITIVE), "longest answer, in tokens", metavar="N", panel=MODEL)
+    temperature: float = setting(
+        0.0, bounded(float, 0.0, "expected a number of at least 0"), "0 is greedy", metavar="T", panel=MODEL
+    )
+    cache_dir: str = setting(
         _user_cache,
+        parse_folder,
         "folder for what echopix keeps about models (downloads themselves lie in the hub's cache: HF_HUB_CACHE)",
-    ),
-    Setting(
-        "cache",
-        _boolean,
+    )
+    cache: bool = setting(
         True,
+        parse_switch,
         "keep features of media files in the cache folder and find them there, or do neither (default: do both)",
-    ),
-    Setting(
-        "cache_size",
-        _size,
+        "--cache/--no-cache",
+        panel=MEDIA,
+    )
+    cache_size: int = setting(
         4 * 2**30,
+        parse_size,
         "most bytes that features may take there, such as 4GiB; what was not used for longest goes first, 0 keeps none",
-    ),
+    )
     # How much of a hostile file to put up with: limit_X is max_X of media.Limits. No flags: whoever needs more of
     # one of them needs it for good.
-    Setting("limit_side", _bounded(int, 1, _POSITIVE), _LIMITS.max_side, "most pixels along one edge of a picture"),
-    Setting("limit_area", _bounded(int, 1, _POSITIVE), _LIMITS.max_area, "most pixels of a picture"),
-    Setting("limit_tracks", _bounded(int, 1, _POSITIVE), _LIMITS.max_tracks, "most tracks that a file may declare"),
-    Setting(
-        "limit_packets", _bounded(int, 1, _POSITIVE), _LIMITS.max_packets, "most frames that a video track may hold"
-    ),
-    Setting(
-        "limit_decoded_frames",
-        _bounded(int, 1, _POSITIVE),
+    limit_side: int = setting(_LIMITS.max_side, bounded(int, 1, POSITIVE), "most pixels along one edge of a picture")
+    limit_area: int = setting(_LIMITS.max_area, bounded(int, 1, POSITIVE), "most pixels of a picture")
+    limit_tracks: int = setting(_LIMITS.max_tracks, bounded(int, 1, POSITIVE), "most tracks that a file may declare")
+    limit_packets: int = setting(
+        _LIMITS.max_packets, bounded(int, 1, POSITIVE), "most frames that a video track may hold"
+    )
+    limit_decoded_frames: int = setting(
         _LIMITS.max_decoded_frames,
+        bounded(int, 1, POSITIVE),
         "most frames that are decoded of one file to reach the sampled ones",
-    ),
-    Setting(
-        "limit_decoded_bytes",
-        _positive_size,
+    )
+    limit_decoded_bytes: int = setting(
         _LIMITS.max_decoded_bytes,
+        parse_positive_size,
         "most bytes that the picture and sound of one file may expand to: 3 a pixel, 4 a sample",
-    ),
-    Setting(
-        "limit_frame_bytes",
-        _positive_size,
-        _LIMITS.max_frame_bytes,
-        "most bytes of one file's sampled frames, resized",
-    ),
-    Setting(
-        "limit_memory",
-        _positive_size,
-        _LIMITS.max_memory,
-        "most bytes of memory that reading one file may take",
-    ),
-    Setting(
-        "limit_picture_seconds",
-        _duration,
-        _LIMITS.max_picture_seconds,
-        "longest picture that is sampled at once",
-    ),
-    Setting(
-        "limit_sound_seconds",
-        _duration,
-        _LIMITS.max_sound_seconds,
-        "longest sound that is read at once",
-    ),
-    Setting(
-        "timeout",
-        _duration,
+    )
+    limit_frame_bytes: int = setting(
+        _LIMITS.max_frame_bytes, parse_positive_size, "most bytes of one file's sampled frames, resized"
+    )
+    limit_memory: int = setting(
+        _LIMITS.max_memory, parse_positive_size, "most bytes of memory that reading one file may take"
+    )
+    limit_picture_seconds: float = setting(
+        _LIMITS.max_picture_seconds, parse_duration, "longest picture that is sampled at once"
+    )
+    limit_sound_seconds: float = setting(
+        _LIMITS.max_sound_seconds, parse_duration, "longest sound that is read at once"
+    )
+    timeout: float = setting(
         600.0,
+        parse_duration,
         "seconds that reading one file of a batch may take, or a time such as 10m",
-    ),
-    Setting("quiet", _boolean, False, "print the answer only"),
-    Setting("verbose", _boolean, False, "print more about media and model"),
-    Setting("debug", _boolean, False, "show tracebacks"),
-    Setting("no_color", _boolean, False, "no colours"),
-)
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
-_OTHER_VARIABLES = ("CONFIG", "REQUIRE_GPU")  # another config file; the tests' own
-_MODELS = "models"  # the table of the config file that holds names, not settings
+        metavar="TIME",
+        panel=MANY,
+    )
+    quiet: bool = setting(False, parse_switch, "print the answer only", "--quiet", "-q", panel=SHOW)
+    verbose: bool = setting(False, parse_switch, "print more about media and model", "--verbose", "-v", panel=SHOW)
+    debug: bool = setting(False, parse_switch, "show tracebacks", "--debug", panel=SHOW)
+    no_color: bool = setting(False, parse_switch, "no colours", "--no-color/--color", panel=SHOW)
+
+
+TABLE = table_of(Settings)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and where each came from: ``flag``, ``environment``, ``file`` or ``default``."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def said(self, name: str) -> bool:
+        """Whether anybody has said something about a setting."""
+        return self.origins[name] != "default"
+
+    def preferring(self, **values: Any) -> Resolved:
+        """With other defaults: they hold where nobody has said anything."""
+        return replace(self, settings=replace(self.settings, **{k: v for k, v in values.items() if not self.said(k)}))
 
 
 def config_path() -> Path:
@@ -293,24 +240,9 @@ def config_path() -> Path:
     return platformdirs.user_config_path("echopix") / "config.toml"
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """Settings in a config file; none when there is no file.
-
-    Raises:
-        UsageError: not TOML, or a name that is no setting.
-    """
-    values = _read_toml(path)
-    values.pop(_MODELS, None)
-    if unknown := sorted(set(values) - set(_BY_NAME)):
-        near = get_close_matches(unknown[0], _BY_NAME, 1)
-        hint = near[0] if near else f"settings are: {', '.join(_BY_NAME)}"
-        raise UsageError(f"{path} sets {', '.join(map(repr, unknown))}, which is no setting", hint)
-    return values
-
-
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """``ECHOPIX_*`` variables that nothing reads, each with the nearest name that something does, or an empty text."""
-    known = [setting.variable for setting in SETTINGS] + [ENVIRONMENT_PREFIX + name for name in _OTHER_VARIABLES]
+    known = [setting.variable for setting in TABLE.values()] + [ENVIRONMENT_PREFIX + name for name in _OTHER_VARIABLES]
     names = os.environ if environment is None else environment
     unknown = sorted(name for name in names if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     return [(name, next(iter(get_close_matches(name, known, 1)), "")) for name in unknown]
@@ -326,7 +258,7 @@ def read_models(path: Path | None = None) -> dict[str, str]:
         UsageError: not TOML, or not a table of strings.
     """
     file = config_path() if path is None else path
-    table = _read_toml(file).get(_MODELS, {})
+    table = read_toml(file).get(_MODELS, {})
     if not isinstance(table, dict) or not all(isinstance(value, str) and value for value in table.values()):
         raise UsageError(
             f"{file}: [models] is a table of strings", 'such as mine = "hf:OWNER/REPO" or mine = "/a/folder"'
@@ -343,38 +275,13 @@ def cache_dir() -> Path:
     Raises:
         UsageError: the config file cannot be read.
     """
-    setting = _BY_NAME["cache_dir"]
-    return Path(_settle(setting, None, os.environ, config_path(), read_file(config_path())).value)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        import tomllib
-
-        return tomllib.loads(text)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:  # text that is not UTF-8 or not TOML is a ValueError
-        raise UsageError(f"cannot read {path}: {error}", "mend or remove the file") from None
-
-
-def _parsed(setting: Setting, raw: Any, where: str) -> Any:
-    """A value from text or TOML, with an error that says where it stands."""
-    try:
-        if isinstance(raw, bool) != (setting.parse is _boolean) and not isinstance(raw, str):
-            raise ValueError(
-                "expected true or false" if setting.parse is _boolean else "true or false means nothing here"
-            )
-        return setting.parse(str(raw))
-    except ValueError as error:
-        raise UsageError(f"{where}: {raw!r} does not fit: {error}", f"{setting.name}: {setting.help}") from None
+    return Path(_settle(TABLE["cache_dir"], None, os.environ, config_path(), _read_settings(config_path()))[0])
 
 
 def resolve(
     flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, path: Path | None = None
-) -> dict[str, Resolved]:
-    """Every setting with its value and origin.
+) -> Resolved:
+    """Every setting and its origin.
 
     Args:
         flags: values from the command line; None stands for "not given".
@@ -386,25 +293,31 @@ def resolve(
     """
     variables = os.environ if environment is None else environment
     file = config_path() if path is None else path
-    from_file = read_file(file)
-    resolved = {
-        setting.name: _settle(setting, flags.get(setting.name), variables, file, from_file) for setting in SETTINGS
-    }
-    start, end = resolved["start"].value, resolved["end"].value
+    from_file = _read_settings(file)
+    found = {name: _settle(own, flags.get(name), variables, file, from_file) for name, own in TABLE.items()}
+    settings = Settings(**{name: value for name, (value, _) in found.items()})
+    start, end = settings.start, settings.end
     if start is not None and end is not None and end <= start:
         raise UsageError(f"--end {clock(end)} is not after --start {clock(start)}", "give an end later than the start")
-    return resolved
+    return Resolved(settings, {name: origin for name, (_, origin) in found.items()})
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What a config file says about settings, not parsed."""
+    values = read_toml(path)
+    values.pop(_MODELS, None)
+    require_known(values, TABLE, str(path))
+    return values
 
 
 def _settle(
-    setting: Setting, flag: Any, variables: Mapping[str, str], file: Path, from_file: Mapping[str, Any]
-) -> Resolved:
-    """One setting from the first place that says something."""
-    name, variable = setting.name, setting.variable
+    own: Setting, flag: Any, variables: Mapping[str, str], file: Path, from_file: Mapping[str, Any]
+) -> tuple[Any, str]:
+    """A setting's value from the first place that says something, and which that is."""
     if flag is not None:
-        return Resolved(_parsed(setting, flag, f"--{name.replace('_', '-')}"), "flag")
-    if variable in variables and (variables[variable] or setting.parse is _boolean):
-        return Resolved(_parsed(setting, variables[variable], variable), "environment")
-    if name in from_file:
-        return Resolved(_parsed(setting, from_file[name], f"{file}, {name}"), "file")
-    return Resolved(setting.default() if callable(setting.default) else setting.default, "default")
+        return own.read(flag, own.flag), "flag"
+    if own.variable in variables and (variables[own.variable] or own.switch):
+        return own.read(variables[own.variable], own.variable), "environment"
+    if own.name in from_file:
+        return own.read(from_file[own.name], f"{file}, {own.name}"), "file"
+    return own.default() if callable(own.default) else own.default, "default"

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "assets": set(),
     "cli": {"batch", "decoding", "engine", "evaluation", "measure", "model", "media", "scenes", "training", "weights"},
 }
-PLAIN = {"results", "settings", "errors", "files", "shelf", "documents", "times", ""}
+PLAIN = {"results", "settings", "declarations", "parsers", "errors", "files", "shelf", "documents", "times", ""}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli"}, "typer": {"cli"}}
 
 

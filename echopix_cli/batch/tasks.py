@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import parse_time
-from echopix_cli.settings import parse_budget
+from echopix_cli.parsers import parse_budget
 from echopix_cli.times import clock
 
 # What a folder is searched for. A file that is named outright may be called anything.

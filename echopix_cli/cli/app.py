@@ -135,7 +135,7 @@ def _preference(name: str) -> bool:
     """A switch that matters to errors, wherever it is set; off when the settings themselves are the error."""
     given = f"--{name.replace('_', '-')}" in sys.argv[1:]
     try:
-        return bool(resolve({name: True if given else None})[name].value)
+        return bool(getattr(resolve({name: True if given else None}).settings, name))
     except EchopixError:
         return given
 

@@ -13,6 +13,7 @@ from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.formats import wanted_format
 from echopix_cli.errors import UsageError
+from echopix_cli.settings import MODEL
 
 _EXAMPLE = 'echopix ask clip.mp4 "What instrument is playing?"'
 
@@ -76,7 +77,12 @@ def _from_stdin() -> str:
         raise UsageError(f"the question on stdin is not valid text: {error.reason}", "pipe in UTF-8") from None
 
 
+@opt.taking(
+    "timeout", "budget", "sieve", *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", "temperature",
+    *opt.SAMPLING, "start", "end", *opt.PARTS, *opt.TRACKS, "cache", *opt.PRINTING_MORE,
+)  # fmt: skip
 def ask(
+    run: opt.Run,
     media: Annotated[
         list[str] | None, typer.Argument(metavar="MEDIA", help="media files to ask about", show_default=False)
     ] = None,
@@ -86,7 +92,7 @@ def ask(
     choices: Annotated[
         str | None,
         typer.Option(
-            "--choices", metavar="A|B|…", help="answer with one of these", rich_help_panel=opt.MODEL, show_default=False
+            "--choices", metavar="A|B|…", help="answer with one of these", rich_help_panel=MODEL, show_default=False
         ),
     ] = None,
     question: opt.Questions = None,
@@ -110,35 +116,8 @@ def ask(
     ] = None,
     shard: Annotated[str | None, opt.many("only the I-th of N shares of the files", "--shard", metavar="I/N")] = None,
     fail_fast: Annotated[bool, opt.many("end at the first failure", "--fail-fast")] = False,
-    timeout: opt.Timeout = None,
     json: opt.Json = False,
     format: opt.Format = None,
-    budget: opt.Budget = None,
-    sieve: opt.Sieve = None,
-    prefilter: opt.Prefilter = None,
-    question_layer: opt.QuestionLayer = None,
-    model: opt.Model = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    quantize: opt.Quantize = None,
-    keep_source: opt.KeepSource = None,
-    system: opt.System = None,
-    max_new_tokens: opt.MaxNewTokens = None,
-    temperature: opt.Temperature = None,
-    fps: opt.Fps = None,
-    max_frames: opt.MaxFrames = None,
-    max_pixels: opt.MaxPixels = None,
-    start: opt.Start = None,
-    end: opt.End = None,
-    no_audio: opt.NoAudio = None,
-    no_video: opt.NoVideo = None,
-    audio_track: opt.AudioTrack = None,
-    video_track: opt.VideoTrack = None,
-    cache: opt.Cache = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
 ) -> None:
     """Ask about what is seen and heard in media files.
 
@@ -146,7 +125,6 @@ def ask(
     also be several files, folders, or - for paths on stdin: then every file and question becomes one line, in a pipe
     a JSON object. demo is a clip that comes with the program.
     """
-    run = opt.Run.begin(locals())
     form = wanted_format(format, json)
     arguments = [*(media or []), *([] if last is None else [last])]
     if tasks is not None:
@@ -155,7 +133,7 @@ def ask(
     else:
         files, asked = split_arguments(arguments, question or [], questions is not None)
     if files and all(demo.media_path(name) != name for name in files):
-        run = run.preferring("model", "tiny")  # which knows it, whatever the GPU would hold
+        run = run.preferring(model="tiny")  # which knows it, whatever the GPU would hold
     files = [demo.media_path(name) for name in files]
     options = _split_choices(choices)
     if resume is not None and output is None:

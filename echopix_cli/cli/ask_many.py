@@ -129,14 +129,14 @@ def ask_many(run: opt.Run, many: Many) -> None:
             report.take,
             journal=journal,
             stop=lambda: bool(received),
-            timeout=run["timeout"],
+            timeout=run.settings.timeout,
             fail_fast=many.fail_fast,
             passed=tally.skip,
         )
         if journal is not None:
             journal.begin()
         summary = batch.run(tasks)
-    if run["verbose"] and summary.seconds:
+    if run.settings.verbose and summary.seconds:
         share = f"{summary.waited:.1f} s of {summary.seconds:.1f} s ({100 * summary.waited / summary.seconds:.0f} %)"
         run.output.notice(f"the model waited {share} for files to be decoded")
     done = f"{summary.done} of {summary.tasks} done"

@@ -42,7 +42,7 @@ def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[st
     with run.output.progress(f"reading {path}"):
         encoded = engine.read(path, plan)
     waited = Waited(started - engine.load_seconds, engine.load_seconds, since_start() - started, 0.0)
-    if run["verbose"]:
+    if run.settings.verbose:
         run.describe(path, encoded.info)
     for notice in encoded.notices:
         run.output.warn(f"{path}: {notice}")
@@ -82,7 +82,7 @@ class _Asking:
                     of = f"nothing of the {name} was kept (0 of {total} tokens)"
                     self.run.output.warn(f"{answer.media}: {of}; a larger --budget keeps more")
                     said.add(name)
-        if self.records is None and not self.run["quiet"]:
+        if self.records is None and not self.run.settings.quiet:
             from echopix_cli.cli.answer_tables import answers_table
 
             self.run.output.show(answers_table(answers, waited))

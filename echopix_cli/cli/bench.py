@@ -21,7 +21,9 @@ SHAPE_NAMES = ("tiny", "small", "qwen2.5-omni-3b", "qwen2.5-omni-7b")
 DEFAULT_BUDGETS = (0.2, 0.1, 0.05)
 
 
+@opt.taking("device", "dtype", "quantize", *opt.SAMPLING, *opt.PRINTING_MORE)
 def bench(
+    run: opt.Run,
     media: Annotated[
         str | None,
         typer.Argument(metavar="MEDIA", help="a file to decode in each round; without one, noise of --seconds"),
@@ -53,16 +55,6 @@ def bench(
         int, typer.Option("--new-tokens", min=1, metavar="N", help="tokens generated in each run")
     ] = 16,
     json: opt.Json = False,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    quantize: opt.Quantize = None,
-    fps: opt.Fps = None,
-    max_frames: opt.MaxFrames = None,
-    max_pixels: opt.MaxPixels = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
 ) -> None:
     """Measure what a model of a named shape does on this machine, with random weights: nothing is downloaded.
 
@@ -70,9 +62,6 @@ def bench(
     decoder. Rounds beside other work are repeated, and where that does not help, it is said that nothing can be
     concluded. The table goes to stderr, --json to stdout.
     """
-    flags = dict(locals())
-    flags["budget"] = None
-    run = opt.Run.begin(flags)
     run.require_output(json)
     if shape not in SHAPE_NAMES:
         raise UsageError(f"there is no shape {shape!r}", f"choose from: {', '.join(SHAPE_NAMES)}")
@@ -89,12 +78,12 @@ def bench(
     from echopix_cli.measure import bench as room
     from echopix_cli.model.shapes import SHAPES
 
-    where = choose_device(run["device"])
-    method = "none" if run["quantize"] == "auto" else run["quantize"]
+    where = choose_device(run.settings.device)
+    method = "none" if run.settings.quantize == "auto" else run.settings.quantize
     advice = "try a smaller --shape, --quantize nf4, --dtype bfloat16, or less: --seconds, --max-frames"
     sizes = SHAPES[shape]
     with run.output.progress(f"making random weights in the shape of {shape}") as say, memory_errors(where, advice):
-        engine = room.random_engine(sizes, where, precision_of(run["dtype"], where), method)
+        engine = room.random_engine(sizes, where, precision_of(run.settings.dtype, where), method)
         say(f"measuring, {warmup + trials} rounds")
         result = room.bench(
             engine,

@@ -13,15 +13,13 @@ cache = opt.group("cache", "Show or remove what is kept of media files.")
 
 
 @cache.command("info")
-def info(
-    json: opt.Json = False, quiet: opt.Quiet = None, debug: opt.Debug = None, no_color: opt.NoColor = None
-) -> None:
+@opt.taking(*opt.PRINTING)
+def info(run: opt.Run, json: opt.Json = False) -> None:
     """Where features of media files are kept, how many, and how many bytes they take and may take."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     shelf = _shelf(run)
     items = shelf.items()
     entries = _features(items)
-    on = bool(run["cache"] and shelf.cap)
+    on = bool(run.settings.cache and shelf.cap)
     total = sum(item.size for item in items)
     oldest, newest = (_when(entries[at].used) if entries else None for at in (0, -1))
     if json:
@@ -50,11 +48,9 @@ def info(
 
 
 @cache.command("clear")
-def clear(
-    json: opt.Json = False, quiet: opt.Quiet = None, debug: opt.Debug = None, no_color: opt.NoColor = None
-) -> None:
+@opt.taking(*opt.PRINTING)
+def clear(run: opt.Run, json: opt.Json = False) -> None:
     """Remove all features of media files. They are made again when they are needed."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     shelf = _shelf(run)
     removed = shelf.clear()
     entries, total = len(_features(removed)), sum(item.size for item in removed)
@@ -72,7 +68,7 @@ def _shelf(run: opt.Run) -> "Shelf":
 
     from echopix_cli.shelf import feature_shelf
 
-    return feature_shelf(Path(run["cache_dir"]), run["cache_size"])
+    return feature_shelf(Path(run.settings.cache_dir), run.settings.cache_size)
 
 
 def _features(items: "list[Item]") -> "list[Item]":

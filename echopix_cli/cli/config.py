@@ -1,27 +1,24 @@
 """``echopix config``: every setting, its value and where it came from."""
 
 import json as json_module
+from dataclasses import asdict
 
 from echopix_cli.cli import options as opt
-from echopix_cli.settings import SETTINGS, config_path
+from echopix_cli.settings import TABLE, config_path
 
 
-def config(json: opt.Json = False, no_color: opt.NoColor = None, debug: opt.Debug = None) -> None:
+@opt.taking("no_color", "debug")
+def config(run: opt.Run, json: opt.Json = False) -> None:
     """Show every setting with its value and where it came from."""
-    run = opt.Run.begin({"no_color": no_color, "debug": debug})
-    path = config_path()
+    path, origins = config_path(), run.resolved.origins
+    found = asdict(run.settings)
     if json:
-        values = {name: {"value": found.value, "origin": found.origin} for name, found in run.settings.items()}
+        values = {name: {"value": value, "origin": origins[name]} for name, value in found.items()}
         run.output.record({"file": str(path), "file_exists": path.exists(), "settings": values})
         return
-    widths = [
-        max(len(setting.name) for setting in SETTINGS),
-        16,
-        max(len(run.settings[s.name].origin) for s in SETTINGS),
-    ]
+    widths = [max(map(len, TABLE)), 16, max(map(len, origins.values()))]
     state = "" if path.exists() else " (not there)"
     run.output.answer(f"# {path}{state}")
-    for setting in SETTINGS:
-        found = run.settings[setting.name]
-        shown = "-" if found.value is None else json_module.dumps(found.value, ensure_ascii=False)
-        run.output.columns((setting.name, shown, found.origin, setting.variable), widths)
+    for name, value in found.items():
+        shown = "-" if value is None else json_module.dumps(value, ensure_ascii=False)
+        run.output.columns((name, shown, origins[name], TABLE[name].variable), widths)

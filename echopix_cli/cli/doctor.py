@@ -16,8 +16,9 @@ from echopix_cli import __version__
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.demo import QUESTION, demo_clip, right_answer
 from echopix_cli.cli.output import SCHEMA_VERSION, Output
+from echopix_cli.declarations import ENVIRONMENT_PREFIX
 from echopix_cli.errors import EchopixError, ExitCode, ModelError, UsageError, described
-from echopix_cli.settings import ENVIRONMENT_PREFIX
+from echopix_cli.settings import TABLE
 
 _GIB = 2**30
 
@@ -35,8 +36,8 @@ class Finding:
 def doctor(
     online: Annotated[bool, typer.Option("--online", help="also ask the model hub", show_default=False)] = False,
     json: opt.Json = False,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
+    debug: Annotated[bool | None, opt.option(TABLE["debug"])] = None,
+    no_color: Annotated[bool | None, opt.option(TABLE["no_color"])] = None,
 ) -> None:
     """Try everything that answering needs, and say what is broken and how to mend it.
 
@@ -238,7 +239,7 @@ def _fitting() -> Iterator[Finding]:
         fits = [method for method, need in needs.items() if free is not None and need <= free]
         verdict = f"fits as {', '.join(fits)}" if fits else "does not fit" if free is not None else "wants a GPU"
         yield Finding(model.name, "ok" if fits else "note", f"{verdict} (the settings' longest clip: {shown})")
-    name, why = choose_auto(free, here, precision, run["quantize"], work)
+    name, why = choose_auto(free, here, precision, run.settings.quantize, work)
     yield Finding("auto", "ok", f"--model auto takes {why if why.startswith(name) else f'{name}, {why}'}")
 
 

@@ -44,7 +44,11 @@ LONGEST_ANSWER = 32  # tokens; questions with gold answers have short ones, and 
 _SHOWN_FAILURES = 5
 
 
+@opt.taking(
+    *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, *opt.PARTS, *opt.PRINTING
+)  # fmt: skip
 def evaluate(
+    run: opt.Run,
     data: Annotated[
         str,
         typer.Option(
@@ -78,8 +82,6 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    prefilter: opt.Prefilter = None,
-    question_layer: opt.QuestionLayer = None,
     around_sieve: Annotated[
         bool,
         typer.Option("--around-sieve", help="measure also every row past CS2, for a model before its sieve is trained"),
@@ -114,35 +116,17 @@ def evaluate(
         bool, typer.Option("--force", help="replace files that something else has written", show_default=False)
     ] = False,
     json: opt.Json = False,
-    model: opt.Model = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    quantize: opt.Quantize = None,
-    keep_source: opt.KeepSource = None,
-    system: opt.System = None,
-    max_new_tokens: opt.MaxNewTokens = None,
-    fps: opt.Fps = None,
-    max_frames: opt.MaxFrames = None,
-    max_pixels: opt.MaxPixels = None,
-    no_audio: opt.NoAudio = None,
-    no_video: opt.NoVideo = None,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
 ) -> None:
     """Measure how often answers are right, by family, budget and sieve.
 
     Controls run beside the model's own sieve on the same questions. Answers are greedy and end after 32 tokens unless
     --max-new-tokens says otherwise. The tables go to stderr, --json to stdout.
     """
-    flags = dict(locals())
-    flags["budget"] = flags["sieve"] = None
     budgets = [opt.read_budget(value) for value in budget or []]
-    run = opt.Run.begin(flags)
     _check(run, sieve or [], json, output, items, plot, force)
     if not budgets:
         # A budget from the environment or the config file is measured beside keeping everything.
-        budgets = [1.0, run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS)
+        budgets = [1.0, run.settings.budget] if run.settings.budget else list(DEFAULT_BUDGETS)
     with run.output.progress("reading the questions"):
         from echopix_cli.evaluation.questions import load_questions
         from echopix_cli.evaluation.report import make_report
@@ -190,7 +174,7 @@ def _check(
     if unknown := [name for name in sieves if name not in NAMES]:
         raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(NAMES)}")
     run.require_output(json or output or items or plot, "--json or --output FILE")
-    if run["no_audio"] and run["no_video"]:
+    if run.settings.no_audio and run.settings.no_video:
         raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
     check_targets(output, items, plot, force)
 
@@ -201,15 +185,15 @@ def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
     from echopix_cli.scenes import frame_side
 
     options, rules = run.generation(), engine.processor.rules
-    longest, pixels = run.settings["max_new_tokens"], run.settings["max_pixels"]
+    settings = run.resolved.preferring(max_new_tokens=LONGEST_ANSWER, max_pixels=rules.max_pixels).settings
     return Asking(
         plan=run.plan(engine),
-        side=frame_side(rules.max_pixels if pixels.origin == "default" else pixels.value, rules.size_factor),
+        side=frame_side(settings.max_pixels, rules.size_factor),
         seed=seed,
-        max_new_tokens=LONGEST_ANSWER if longest.origin == "default" else longest.value,
+        max_new_tokens=settings.max_new_tokens,
         system=options.system,
-        question_layer=run["question_layer"],
-        prefilter=run["prefilter"],
+        question_layer=run.settings.question_layer,
+        prefilter=run.settings.prefilter,
     )
 
 
@@ -310,7 +294,7 @@ def _show(run: opt.Run, report: "Report", json: bool) -> None:
     output = run.output
     if json:
         output.record(report_record(report))
-    elif not run["quiet"]:
+    elif not run.settings.quiet:
         from echopix_cli.cli.eval_tables import report_tables
 
         output.show(report_tables(report, output.console.width))

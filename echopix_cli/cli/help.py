@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from echopix_cli.cli.manual import MORE, topics
 from echopix_cli.cli.parameters import OTHER, Parameter, parameters_of
+from echopix_cli.settings import SHOW
 
 _WIDEST_LABEL = 30  # characters; what is longer has its text below it
 _NARROW = 70  # columns, below which all texts stand below their labels
@@ -83,12 +84,13 @@ def examples_of(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def groups_of(command: Any) -> dict[str, list[Parameter]]:
-    """Options and arguments by heading, in the order in which headings first appear; ``Other`` comes last."""
+    """Options and arguments by heading, in the order in which headings first appear; what is printed, and ``Other``,
+    come last."""
     grouped: dict[str, list[Parameter]] = {}
     for own in parameters_of(command):
         grouped.setdefault(own.group, []).append(own)
-    last = grouped.pop(OTHER)
-    return {**grouped, OTHER: last}
+    last = {title: grouped.pop(title) for title in (SHOW, OTHER) if title in grouped}
+    return grouped | last
 
 
 def _lines(command: Any, path: str, width: int) -> Iterator[str]:

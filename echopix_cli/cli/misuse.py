@@ -12,6 +12,7 @@ import typer
 
 from echopix_cli.cli.parameters import Parameter, parameter, parameters_of
 from echopix_cli.errors import UsageError
+from echopix_cli.training.recipe import RECIPE
 
 WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # what typer raises about command lines, whatever they lack
 _HELP_ASKED = "NoArgsIsHelpError"  # what it raises where a group is called without a command; its message is the help
@@ -29,6 +30,9 @@ def explained(error: Any) -> UsageError:
     more = f"{command} --help"
     options = [] if context is None else [p for p in parameters_of(context.command) if p.names]
     if kind == "NoSuchOption":
+        key = error.option_name.lstrip("-").replace("-", "_")
+        if command == "echopix train" and key in RECIPE:
+            return UsageError(f"{command} has no option {error.option_name}", f"--set {key}=VALUE: {RECIPE[key].help}")
         names = [name for option in options for name in option.names]
         near = get_close_matches(error.option_name, names, 1)
         hint = next((_described(option) for option in options if near and near[0] in option.names), more)

@@ -35,11 +35,9 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask", show_defaul
 
 
 @models.command("list")
-def list_models(
-    json: opt.Json = False, quiet: opt.Quiet = None, debug: opt.Debug = None, no_color: opt.NoColor = None
-) -> None:
+@opt.taking(*opt.PRINTING)
+def list_models(run: opt.Run, json: opt.Json = False) -> None:
     """Every model's name, whether it is on this machine, its size and its licence."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     from echopix_cli.weights.hub import hub_cache
     from echopix_cli.weights.store import Store
 
@@ -73,15 +71,9 @@ def list_models(
 
 
 @models.command("info")
-def info(
-    name: Name,
-    json: opt.Json = False,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
-) -> None:
+@opt.taking(*opt.PRINTING)
+def info(run: opt.Run, name: Name, json: opt.Json = False) -> None:
     """What is known about one model: licence, sizes, weights by quantization, files. Asks no hub."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     from echopix_cli.cli.tables import size as binary
     from echopix_cli.weights.registry import find_model
     from echopix_cli.weights.store import Store
@@ -114,39 +106,32 @@ def info(
 
 
 @models.command("path")
-def path(name: Name, debug: opt.Debug = None, no_color: opt.NoColor = None) -> None:
+@opt.taking("debug", "no_color")
+def path(run: opt.Run, name: Name) -> None:
     """Print the folder that a model's files lie in. It has to be on this machine."""
-    run = opt.Run.begin({"debug": debug, "no_color": no_color})
     from echopix_cli.weights.registry import resolve_model
 
     run.output.answer(str(resolve_model(name).folder))
 
 
 @models.command("pull")
-def pull(
-    name: Name,
-    dry_run: DryRun = False,
-    quantize: opt.Quantize = None,
-    keep_source: opt.KeepSource = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
-) -> None:
+@opt.taking("quantize", "keep_source", "device", "dtype", *opt.PRINTING)
+def pull(run: opt.Run, name: Name, dry_run: DryRun = False, json: opt.Json = False) -> None:
     """Fetch a model, and check every file against the hub's checksums. Interrupted, it goes on where it stopped.
 
     Only what answering needs is fetched: no talker, no vocoder. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and
     HF_HUB_OFFLINE are respected. With --quantize the quantized copy is made too, for the device and --dtype that
     will load it; of a folder, that alone. --drop-source then removes the download.
     """
-    run = opt.Run.begin(dict(locals()))
     from echopix_cli.weights.registry import find_model
 
     model = find_model(name)
-    wanted = run.settings["quantize"].origin != "default" and run["quantize"] != "none"
-    if keep_source is False and (not wanted or model.repository is None):
+    wanted = run.resolved.said("quantize") and run.settings.quantize != "none"
+    if (
+        run.resolved.origins["keep_source"] == "flag"
+        and not run.settings.keep_source
+        and (not wanted or model.repository is None)
+    ):
         raise UsageError("--drop-source removes a download that has a quantized copy", "add --quantize nf4 or int8")
     if dry_run and model.repository is not None:
         from echopix_cli.cli.download import Shown
@@ -200,7 +185,7 @@ def _has_copy(run: opt.Run, model: "Model") -> bool:
     from echopix_cli.engine.loading import choose_device, prepare
 
     try:
-        prepare(model.typed, choose_device(run["device"]), run["dtype"], run["quantize"])
+        prepare(model.typed, choose_device(run.settings.device), run.settings.dtype, run.settings.quantize)
     except ModelError:
         return False
     return True
@@ -213,26 +198,20 @@ def _quantize(run: opt.Run, model: "Model") -> "ModelSource":
         from echopix_cli.engine.loading import choose_device, memory_errors, prepare
         from echopix_cli.weights.upkeep import drop_download
 
-        where = choose_device(run["device"])
+        where = choose_device(run.settings.device)
         with memory_errors(where, "close what else uses the memory, or give --device cpu"):
             found = prepare(
-                model.typed, where, run["dtype"], run["quantize"], watcher=Quantizing(run.output, say), mend=True
+                model.typed, where, run.settings.dtype, run.settings.quantize, watcher=Quantizing(run.output, say), mend=True
             )
-        if found.replaces_download and not run["keep_source"]:
+        if found.replaces_download and not run.settings.keep_source:
             drop_download(found.model)
         return found.source
 
 
 @models.command("verify")
-def verify(
-    name: Name,
-    json: opt.Json = False,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
-) -> None:
+@opt.taking(*opt.PRINTING)
+def verify(run: opt.Run, name: Name, json: opt.Json = False) -> None:
     """Read every byte of a downloaded model and compare. What differs is fetched again by the next pull."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     from echopix_cli.weights import copies
     from echopix_cli.weights.registry import find_model, resolve_model
     from echopix_cli.weights.store import Store
@@ -287,17 +266,9 @@ def _compared(output: Output, store: "Store", entry: "Entry") -> list[str]:
 
 
 @models.command("rm")
-def rm(
-    name: Name,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
-) -> None:
+@opt.taking(*opt.PRINTING)
+def rm(run: opt.Run, name: Name, yes: Yes = False, dry_run: DryRun = False, json: opt.Json = False) -> None:
     """Remove what this machine holds of a model: its download, copies made of it, unfinished files."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     from echopix_cli.weights import upkeep
     from echopix_cli.weights.registry import find_model
 
@@ -305,16 +276,9 @@ def rm(
 
 
 @models.command("prune")
-def prune(
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
-) -> None:
+@opt.taking(*opt.PRINTING)
+def prune(run: opt.Run, yes: Yes = False, dry_run: DryRun = False, json: opt.Json = False) -> None:
     """Remove what nothing can use: unfinished downloads, half-written copies, records of files that are gone."""
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
     from echopix_cli.weights import upkeep
 
     _remove(run.output, upkeep.of_nobody(), yes, dry_run, json, "to prune")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,56 +17,62 @@ import typer
 
 from echopix_cli.cli.help import Command, Group
 from echopix_cli.cli.output import Output
+from echopix_cli.declarations import Setting
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.settings import SETTINGS, Resolved, parse_budget, resolve, unknown_variables
+from echopix_cli.parsers import parse_budget
+from echopix_cli.settings import MANY, SHOW, TABLE, Resolved, Settings, resolve, unknown_variables
 from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
     from echopix_cli.media import DecodePlan, Limits, MediaInfo
 
-_SETTING = {setting.name: setting for setting in SETTINGS}
+# Settings that commands have options for, in the order of their help.
+CHOOSING = ("prefilter", "question_layer")
+LOADING = ("model", "device", "dtype", "quantize", "keep_source")
+SAMPLING = ("fps", "max_frames", "max_pixels")
+PARTS = ("no_audio", "no_video")
+TRACKS = ("audio_track", "video_track")
+PRINTING = ("quiet", "debug", "no_color")
+PRINTING_MORE = ("quiet", "verbose", "debug", "no_color")
 
 
-def _option(name: str, *flags: str, metavar: str | None = None, panel: str | None = None) -> Any:
-    """A shared option. Its default is None: who said what is settled in one place, ``settings``."""
-    flags = flags or (f"--{name.replace('_', '-')}",)
-    metavar = metavar or _SETTING[name].metavar or None
-    return typer.Option(*flags, help=_SETTING[name].help, metavar=metavar, rich_help_panel=panel, show_default=False)
+def option(declared: Setting) -> Any:
+    """A declared value as an option. Its default is None: who said what is settled where it is declared."""
+    flags = declared.flags or (declared.flag,)
+    metavar, panel = declared.metavar or None, declared.panel or None
+    return typer.Option(*flags, help=declared.help, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
-_MEDIA, MODEL, _SHOW = "What to take from the media", "Model and answer", "What to print"
-_MANY = "Many files and questions"
+def _parameter(declared: Setting) -> inspect.Parameter:
+    kind: Any = bool | None if declared.switch else str | None
+    hint: Any = Annotated[kind, option(declared)]
+    return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
-Budget = Annotated[str | None, _option("budget", "--budget", "-b", metavar="FRACTION", panel=MODEL)]
-Sieve = Annotated[str | None, _option("sieve", panel=MODEL)]
-Prefilter = Annotated[bool | None, _option("prefilter", "--prefilter/--no-prefilter", panel=MODEL)]
-QuestionLayer = Annotated[str | None, _option("question_layer", metavar="N", panel=MODEL)]
-Model = Annotated[str | None, _option("model", "--model", "-m", metavar="NAME|DIR", panel=MODEL)]
-Device = Annotated[str | None, _option("device", panel=MODEL)]
-Dtype = Annotated[str | None, _option("dtype", panel=MODEL)]
-Quantize = Annotated[str | None, _option("quantize", panel=MODEL)]
-KeepSource = Annotated[bool | None, _option("keep_source", "--keep-source/--drop-source", panel=MODEL)]
-System = Annotated[str | None, _option("system", metavar="TEXT", panel=MODEL)]
-MaxNewTokens = Annotated[str | None, _option("max_new_tokens", metavar="N", panel=MODEL)]
-Temperature = Annotated[str | None, _option("temperature", metavar="T", panel=MODEL)]
-Fps = Annotated[str | None, _option("fps", metavar="RATE", panel=_MEDIA)]
-MaxFrames = Annotated[str | None, _option("max_frames", metavar="N", panel=_MEDIA)]
-MaxPixels = Annotated[str | None, _option("max_pixels", metavar="N", panel=_MEDIA)]
-Start = Annotated[str | None, _option("start", metavar="TIME", panel=_MEDIA)]
-End = Annotated[str | None, _option("end", metavar="TIME", panel=_MEDIA)]
-NoAudio = Annotated[bool | None, _option("no_audio", "--no-audio/--audio", panel=_MEDIA)]
-NoVideo = Annotated[bool | None, _option("no_video", "--no-video/--video", panel=_MEDIA)]
-AudioTrack = Annotated[str | None, _option("audio_track", metavar="N", panel=_MEDIA)]
-VideoTrack = Annotated[str | None, _option("video_track", metavar="N", panel=_MEDIA)]
-Cache = Annotated[bool | None, _option("cache", "--cache/--no-cache", panel=_MEDIA)]
-Timeout = Annotated[str | None, _option("timeout", metavar="TIME", panel=_MANY)]
-Quiet = Annotated[bool | None, _option("quiet", "--quiet", "-q", panel=_SHOW)]
-Verbose = Annotated[bool | None, _option("verbose", "--verbose", "-v", panel=_SHOW)]
-Debug = Annotated[bool | None, _option("debug", "--debug", panel=_SHOW)]
-NoColor = Annotated[bool | None, _option("no_color", "--no-color/--color", panel=_SHOW)]
+
+def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command options for these settings, after its own, and as its first argument a :class:`Run`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(function).parameters.values()
+        parameters = [*own, *(_parameter(TABLE[name]) for name in names)]
+
+        @wraps(function)
+        def command(**given: Any) -> None:
+            run = Run.begin({name: given.pop(name) for name in names})
+            function(run, **given)
+
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        vars(command)["__signature__"] = inspect.Signature(
+            [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        )
+        return command
+
+    return decorate
+
+
 Json = Annotated[
-    bool, typer.Option("--json", help="print JSON objects instead of text", rich_help_panel=_SHOW, show_default=False)
+    bool, typer.Option("--json", help="print JSON objects instead of text", rich_help_panel=SHOW, show_default=False)
 ]
 Format = Annotated[
     str | None,
@@ -73,7 +81,7 @@ Format = Annotated[
         metavar="text|jsonl|tsv|csv",
         help="how answers are printed, the same on a terminal and in a pipe (default: text; of several files in a "
         "pipe jsonl)",
-        rich_help_panel=_SHOW,
+        rich_help_panel=SHOW,
         show_default=False,
     ),
 ]
@@ -81,7 +89,7 @@ Format = Annotated[
 
 def many(help: str, *flags: str, metavar: str | None = None) -> Any:
     """An option about many files and questions."""
-    return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=_MANY, show_default=False)
+    return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=MANY, show_default=False)
 
 
 Questions = Annotated[
@@ -130,34 +138,33 @@ def read_budget(text: str) -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """Settings of one command, resolved, and the output it writes to."""
+    """A command's settings, and the output it writes to."""
 
-    settings: dict[str, Resolved]
+    resolved: Resolved
     output: Output
     _seen: dict[str, MediaInfo | None] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, flags: dict[str, Any]) -> Run:
+    def begin(cls, flags: Mapping[str, Any]) -> Run:
         """Resolve a command's flags against environment, file and defaults.
 
         Raises:
             UsageError: a value that does not fit.
         """
-        settings = resolve({setting.name: flags.get(setting.name) for setting in SETTINGS})
-        color = False if settings["no_color"].value else None
-        output = Output(quiet=settings["quiet"].value, color=color)
+        resolved = resolve(flags)
+        output = Output(quiet=resolved.settings.quiet, color=False if resolved.settings.no_color else None)
         for name, near in unknown_variables():
             output.warn(f"{name} is set, and nothing reads it" + (f"; did you mean {near}?" if near else ""))
-        return cls(settings, output)
+        return cls(resolved, output)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.settings[name].value
+    @property
+    def settings(self) -> Settings:
+        """What holds."""
+        return self.resolved.settings
 
-    def preferring(self, name: str, value: Any) -> Run:
-        """With another default of one setting."""
-        if self.settings[name].origin != "default":
-            return self
-        return replace(self, settings={**self.settings, name: Resolved(value, "default")})
+    def preferring(self, **values: Any) -> Run:
+        """With other defaults of some settings."""
+        return replace(self, resolved=self.resolved.preferring(**values))
 
     def engine(self, media: Sequence[str] = (), budget: float | None = None, keeps: bool = False) -> Engine:
         """Load the model, unless it is known beforehand that it and its work do not fit.
@@ -201,45 +208,45 @@ class Run:
             from echopix_cli.engine import Engine
 
         shelf = None
-        if keeps and self["cache"] and self["cache_size"]:
+        if keeps and self.settings.cache and self.settings.cache_size:
             from echopix_cli.shelf import feature_shelf
 
-            shelf = feature_shelf(Path(self["cache_dir"]), self["cache_size"])
+            shelf = feature_shelf(Path(self.settings.cache_dir), self.settings.cache_size)
         return Engine.load(
-            self["model"],
-            self["device"],
-            self["dtype"],
-            self["quantize"],
-            keep_source=self["keep_source"],
+            self.settings.model,
+            self.settings.device,
+            self.settings.dtype,
+            self.settings.quantize,
+            keep_source=self.settings.keep_source,
             workload=self.workload(media, budget),
             watcher=Quantizing(self.output, say),
             shelf=shelf,
-            notice=self.output.notice if self["verbose"] else _unsaid,
+            notice=self.output.notice if self.settings.verbose else _unsaid,
         )
 
     def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
         """The most that the plan allows, or that the largest of some files holds."""
         from echopix_cli.engine import Workload
 
-        most = self["max_frames"]
-        frames, seconds = (0, 0.0) if media else (most, most / self["fps"])
+        most = self.settings.max_frames
+        frames, seconds = (0, 0.0) if media else (most, most / self.settings.fps)
         for path in media:
             info = self.look(path)
             if info is None:
                 continue
             span = math.inf if info.duration is None else info.duration
-            span = max(0.0, min(span, self["end"] or math.inf) - (self["start"] or 0.0))
+            span = max(0.0, min(span, self.settings.end or math.inf) - (self.settings.start or 0.0))
             if info.of_kind("video"):
-                wanted = 1 if info.still else max(4, math.ceil(min(span * self["fps"], most)))
+                wanted = 1 if info.still else max(4, math.ceil(min(span * self.settings.fps, most)))
                 frames = max(frames, min(most, wanted))
             if info.of_kind("audio"):
-                seconds = max(seconds, span if math.isfinite(span) else most / self["fps"])
+                seconds = max(seconds, span if math.isfinite(span) else most / self.settings.fps)
         return Workload(
-            frames=0 if self["no_video"] else frames,
-            frame_pixels=self["max_pixels"],
-            audio_seconds=0.0 if self["no_audio"] else seconds,
-            budget=self["budget"] if budget is None else budget,
-            new_tokens=self["max_new_tokens"],
+            frames=0 if self.settings.no_video else frames,
+            frame_pixels=self.settings.max_pixels,
+            audio_seconds=0.0 if self.settings.no_audio else seconds,
+            budget=self.settings.budget if budget is None else budget,
+            new_tokens=self.settings.max_new_tokens,
         )
 
     def look(self, path: str) -> MediaInfo | None:
@@ -276,33 +283,34 @@ class Run:
         """How much of a hostile file to put up with."""
         from echopix_cli.media import Limits
 
-        return Limits(**{field.name: self[field.name.replace("max_", "limit_", 1)] for field in fields(Limits)})
+        return Limits(
+            **{field.name: getattr(self.settings, field.name.replace("max_", "limit_", 1)) for field in fields(Limits)}
+        )
 
     def plan(self, engine: Engine) -> DecodePlan:
         """What to take from each file."""
         from echopix_cli.media import DecodePlan
 
         wanted = DecodePlan(
-            fps=self["fps"],
-            max_frames=self["max_frames"],
-            start=self["start"],
-            end=self["end"],
-            audio=not self["no_audio"],
-            video=not self["no_video"],
-            audio_track=self["audio_track"],
-            video_track=self["video_track"],
+            fps=self.settings.fps,
+            max_frames=self.settings.max_frames,
+            start=self.settings.start,
+            end=self.settings.end,
+            audio=not self.settings.no_audio,
+            video=not self.settings.no_video,
+            audio_track=self.settings.audio_track,
+            video_track=self.settings.video_track,
             limits=self.limits(),
         )
         # The default yields to the frame size that the checkpoint was trained with; a wish does not.
-        pixels = self.settings["max_pixels"]
-        return engine.plan(wanted, max_pixels=None if pixels.origin == "default" else pixels.value)
+        return engine.plan(wanted, max_pixels=self.settings.max_pixels if self.resolved.said("max_pixels") else None)
 
     def generation(self) -> GenerationOptions:
         """How answers are made."""
         from echopix_cli.engine import GenerationOptions
 
-        options = GenerationOptions(max_new_tokens=self["max_new_tokens"], temperature=self["temperature"])
-        return options if self["system"] is None else replace(options, system=self["system"])
+        options = GenerationOptions(max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature)
+        return options if self.settings.system is None else replace(options, system=self.settings.system)
 
     def asking(self, engine: Engine) -> AskOptions:
         """How questions are answered.
@@ -312,9 +320,9 @@ class Run:
         """
         from echopix_cli.engine import AskOptions, SieveOptions
 
-        sieve = SieveOptions(self["sieve"], self["question_layer"], self["prefilter"])
+        sieve = SieveOptions(self.settings.sieve, self.settings.question_layer, self.settings.prefilter)
         engine.choose(sieve)  # now, and not once for every file
-        return AskOptions(self["budget"], self.generation(), sieve)
+        return AskOptions(self.settings.budget, self.generation(), sieve)
 
     def require_output(self, other: object, ways: str = "--json") -> None:
         """Refuse ``--quiet`` where the table is all that there would be.
@@ -326,7 +334,7 @@ class Run:
         Raises:
             UsageError: nothing would be printed.
         """
-        if self["quiet"] and not other:
+        if self.settings.quiet and not other:
             raise UsageError("--quiet leaves nothing to print", f"add {ways}, or leave --quiet out")
 
     def describe(self, path: str, info: MediaInfo) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from echopix_cli.settings import SETTINGS
+from echopix_cli.settings import TABLE
+from echopix_cli.training.recipe import RECIPE
 
-_SETTING = {setting.name: setting for setting in SETTINGS}
+_DECLARED = {own.help: own for own in (*TABLE.values(), *RECIPE.values())}
 _LONGEST_METAVAR = 26  # characters; longer lists of choices stand in the text
 OTHER = "Other"
 
@@ -106,9 +107,8 @@ def _default(raw: Any, is_switch: bool) -> str:
     """What holds where nobody says; nothing where the help says it, or where a switch is simply off."""
     help = getattr(raw, "help", None) or ""
     value = raw.default
-    setting = _SETTING.get(raw.name or "")
-    if value is None and setting is not None and setting.help == help:
-        value = setting.default
-    if value is None or is_switch or callable(value) or "default" in help:
+    if value is None and help in _DECLARED:
+        value = _DECLARED[help].default
+    if value in (None, "") or is_switch or callable(value) or "default" in help:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -19,7 +19,12 @@ DEFAULT_QUESTION = "What instrument is playing?"
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2)
 
 
+@opt.taking(
+    "sieve", *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, "start", "end", *opt.PARTS,
+    *opt.TRACKS, *opt.PRINTING_MORE,
+)  # fmt: skip
 def profile(
+    run: opt.Run,
     media: Annotated[str, typer.Argument(metavar="MEDIA", help="the media file to measure with")],
     budget: Annotated[
         list[str] | None,
@@ -31,9 +36,6 @@ def profile(
             show_default=False,
         ),
     ] = None,
-    sieve: opt.Sieve = None,
-    prefilter: opt.Prefilter = None,
-    question_layer: opt.QuestionLayer = None,
     question: Annotated[
         str, typer.Option("--question", "-Q", metavar="TEXT", help="the question asked")
     ] = DEFAULT_QUESTION,
@@ -42,43 +44,20 @@ def profile(
         int, typer.Option("--warmup", min=0, metavar="N", help="rounds before them that do not count")
     ] = 1,
     json: opt.Json = False,
-    model: opt.Model = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    quantize: opt.Quantize = None,
-    keep_source: opt.KeepSource = None,
-    system: opt.System = None,
-    max_new_tokens: opt.MaxNewTokens = None,
-    fps: opt.Fps = None,
-    max_frames: opt.MaxFrames = None,
-    max_pixels: opt.MaxPixels = None,
-    start: opt.Start = None,
-    end: opt.End = None,
-    no_audio: opt.NoAudio = None,
-    no_video: opt.NoVideo = None,
-    audio_track: opt.AudioTrack = None,
-    video_track: opt.VideoTrack = None,
-    quiet: opt.Quiet = None,
-    verbose: opt.Verbose = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
 ) -> None:
     """Measure budgets against keeping every token, on one file, in one process.
 
     Budget 1.0 is always measured beside the others. Rounds beside other work are repeated, and where that does not
     help, it is said that nothing can be concluded. The table goes to stderr, --json to stdout.
     """
-    flags = dict(locals())
-    flags["budget"] = None
     budgets = [opt.read_budget(value) for value in budget or []]
     media = demo.media_path(media)
-    run = opt.Run.begin(flags)
     run.require_output(json)
     # A budget from the environment or the config file stands in for the flag.
-    asked = budgets or ([run["budget"]] if run["budget"] else list(DEFAULT_BUDGETS))
+    asked = budgets or ([run.settings.budget] if run.settings.budget else list(DEFAULT_BUDGETS))
     require_file(media)
     wait_passively()
-    if run["verbose"]:
+    if run.settings.verbose:
         from echopix_cli.decoding.worker import probe
 
         run.describe(media, probe(media, run.limits()))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from echopix_cli.scenes import Script
 
 
+@opt.taking(*opt.PRINTING)
 def scene(
+    run: opt.Run,
     out: Annotated[str, typer.Argument(metavar="OUT", help="the mp4 to write; with --count, a folder for many")],
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="which scene; the same number, the same scene")] = 0,
     family: Annotated[
@@ -57,16 +59,12 @@ def scene(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace files that exist", show_default=False)] = False,
     json: opt.Json = False,
-    quiet: opt.Quiet = None,
-    debug: opt.Debug = None,
-    no_color: opt.NoColor = None,
 ) -> None:
     """Render a scene with known answers to an mp4, and print its questions and answers.
 
     For 8 seconds pictures come, go and move while recorded instruments play. Files appear when all are complete.
     """
-    # --fps here is of the file that is written, not the setting of that name: it stays out of the settings.
-    run = opt.Run.begin({"quiet": quiet, "debug": debug, "no_color": no_color})
+    # --fps here is of the file that is written, not the setting of that name.
     folder = _folder(Path(out), many=count is not None)
     with run.output.progress("writing scripts"):
         from echopix_cli.scenes import make_script

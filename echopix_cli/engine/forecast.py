@@ -25,7 +25,7 @@ from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.shapes import SHAPES
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.text import block_rows
-from echopix_cli.settings import SETTINGS
+from echopix_cli.settings import Settings
 from echopix_cli.weights import packing, quantize
 from echopix_cli.weights.checkpoint import Checkpoint, read_config
 from echopix_cli.weights.registry import BUNDLED, Model, files_of, find_model
@@ -160,13 +160,13 @@ def _published(name: str) -> EchoingPixelsConfig:
 
 def usual_workload() -> Workload:
     """The most that is asked of a model where nobody has said otherwise."""
-    usual = {setting.name: setting.default for setting in SETTINGS}
+    usual = Settings()
     return Workload(
-        frames=usual["max_frames"],
-        frame_pixels=usual["max_pixels"],
-        audio_seconds=usual["max_frames"] / usual["fps"],
-        budget=usual["budget"],
-        new_tokens=usual["max_new_tokens"],
+        frames=usual.max_frames,
+        frame_pixels=usual.max_pixels,
+        audio_seconds=usual.max_frames / usual.fps,
+        budget=usual.budget,
+        new_tokens=usual.max_new_tokens,
     )
 
 

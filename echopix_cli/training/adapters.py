@@ -29,7 +29,7 @@ def add_adapters(model: EchoingPixelsForConditionalGeneration, rank: int) -> Non
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UsageError("--adapters needs the package peft", "pip install 'echopix[train]'") from None
+        raise UsageError("training adapters needs the package peft", "pip install 'echopix[train]'") from None
     text = model.thinker.model
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), text.layers)
     for name, parameter in text.named_parameters():

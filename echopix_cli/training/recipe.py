@@ -1,20 +1,26 @@
-"""What a training run does, as plain data that is written beside its checkpoints."""
+"""What a training run does, as plain data that is read from a ``recipe.toml`` and written beside its checkpoints."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from echopix_cli.declarations import read_toml, require_known, setting, table_of
 from echopix_cli.errors import UsageError
-from echopix_cli.files import write_whole
-from echopix_cli.media import DecodePlan
-from echopix_cli.model.processing import Processor
-from echopix_cli.model.values import Selection
-from echopix_cli.scenes import FAMILIES
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.parsers import bounded, one_of, parse_budget, parse_switch
+from echopix_cli.settings import TABLE
 
+if TYPE_CHECKING:
+    from echopix_cli.model.processing import Processor
+    from echopix_cli.model.values import Selection
+
+SCENES = "scenes"
 STAGES = ("towers", "full", "sieve")
 VIEWS = ("whole", "causal", "no-question")
 TEACHERS = ("none", "attention")
@@ -22,91 +28,139 @@ QUANTIZATIONS = ("none", "nf4")
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
 CONTROLS: tuple[Selection, ...] = ("random", "uniform")  # what any sieve has to beat
-_FILE = "recipe.json"
+WHAT, DATA, HOW, LOSS = "What to train", "What to train on", "How to train", "What is learned from"
+FILE = "recipe.toml"
+_EARLIER_FILE = "recipe.json"  # in folders of runs that were started before recipes were TOML
+
+
+def _families() -> tuple[str, ...]:
+    from echopix_cli.scenes import FAMILIES
+
+    return FAMILIES
+
+
+def _number(default: float, help: str, panel: str) -> Any:
+    return setting(default, bounded(float, 0.0, "expected a number of at least 0"), help, panel=panel)
+
+
+def _share(default: float, help: str, panel: str) -> Any:
+    return setting(default, bounded(float, 0.0, "expected a number from 0 to 1", 1.0), help, panel=panel)
+
+
+def _count(default: int, help: str, panel: str, low: int = 1) -> Any:
+    what = f"expected a whole number of at least {low}"
+    return setting(default, bounded(int, low, what), help, metavar="N", panel=panel)
+
+
+def _decoded(name: str) -> Any:
+    own = TABLE[name]
+    return setting(None, own.parse, f"{own.help} (default: the program's setting, or the checkpoint's)", panel=DATA)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of training.
+    """One stage of training."""
 
-    Args:
-        base: folder of the checkpoint that the run starts from; empty builds the bundled model's shape from
-            random weights. A stock base gets a CS2 copied from its first decoder layers.
-        data: ``scenes`` renders them on the fly; otherwise a JSONL file of messages and videos.
-        fps, max_frames, max_pixels: how files are decoded; None takes the program's or the checkpoint's default.
-        stage: ``towers`` trains the towers alone on their auxiliary losses, a few frames of many scenes: seeing
-            and hearing come several times faster than beside a decoder. ``full`` trains on all tokens, around
-            the sieve; ``sieve`` trains CS2, score head and decoder
-            with a budget drawn per batch, log-uniform in [budget_low, budget_high] (paper; reference README,
-            initialisation and step 7).
-        steps: optimizer steps of ``accumulate`` batches of ``batch_size`` clips. Of a scene the ``full`` stage
-            asks every question that it answers, ``sieve`` asks ``questions``.
-        optimizer: ``muon`` orthogonalises the updates of the layers' matrices (Jordan et al. 2024) and leaves the rest
-            to AdamW.
-        decay: share of the steps, at the end, over which the learning rate falls to zero.
-        families: question families that scenes are made for, a repeated name being drawn more often.
-        hearing, seeing: weights of the towers' auxiliary losses (which instruments sound at this audio row,
-            which picture lies on this video row); from scratch nothing is learned without them. Scenes only.
-        binding: weight of what the decoder's first half, and in the ``sieve`` stage CS2, learns to know at every
-            audio row: what is on screen meanwhile, what has moved, how many notes have begun; and CS2 at every
-            video row: what sounds meanwhile. Questions that join picture and sound stay at chance for very long
-            without it. Scenes only.
-        pointing: weight of the loss that draws a question's attention, in the layer after that half, to the rows
-            its answer depends on. Scenes only.
-        evidence: weight of the loss that draws scores towards the rows an answer depends on. Scenes only.
-            The straight-through gradient alone is divided by the pool's size and leaves the choice to chance.
-        hide_bands: share of the sounds whose frequencies are moved a little and hidden in part, so that an
-            instrument is known by more than one recording's timbre.
-        teacher: ``attention`` draws scores towards what the base's own decoder attends to, with ``teaching``
-            as the weight; needs no labels, so it serves real data.
-        freeze_towers: leave the towers as they are, as for a real base model.
-        adapters: rank of the decoder's LoRA adapters; 0 trains the decoder whole.
-        quantize: ``nf4`` keeps the decoder's linear layers in four bits under the adapters.
-        precision: of the arithmetic; trained weights stay float32.
-        checkpointing: recompute activations in the backward pass instead of keeping them.
-        sieve_layers: CS2 layers given to a base that has none.
-        sieve_view, rope_axes: ablations, written into the checkpoint's configuration: what CS2 may see, and
-            3 for the family's M-RoPE in place of Sync-RoPE.
-    """
-
-    base: str = ""
-    data: str = "scenes"
-    fps: float | None = None
-    max_frames: int | None = None
-    max_pixels: int | None = None
-    stage: str = "sieve"
-    steps: int = 6000
-    batch_size: int = 8
-    accumulate: int = 1
-    questions: int = 2
-    optimizer: str = "adamw"
-    learning_rate: float = 8e-4
-    warmup: int = 200
-    decay: float = 0.25
-    weight_decay: float = 0.05
-    seed: int = 1
-    families: tuple[str, ...] = FAMILIES
-    budget_low: float = 0.05
-    budget_high: float = 1.0
-    hearing: float = 4.0
-    seeing: float = 1.0
-    binding: float = 4.0
-    pointing: float = 0.3
-    evidence: float = 0.3
-    hide_bands: float = 0.0
-    teacher: str = "none"
-    teaching: float = 0.3
-    freeze_towers: bool = False
-    adapters: int = 0
-    quantize: str = "none"
-    precision: str = "float32"
-    checkpointing: bool = False
-    sieve_layers: int = 4
-    sieve_view: str = "whole"
-    rope_axes: int = 4
-    checkpoint_every: int = 250
-    validate_every: int = 500
-    validate_batches: int = 16
+    base: str = setting(
+        "",
+        str,
+        "checkpoint to start from; without it, the bundled shape from nothing. A stock base gets a CS2 copied from its "
+        "first decoder layers",
+        metavar="NAME|DIR",
+        panel=WHAT,
+    )
+    stage: str = setting(
+        "sieve",
+        STAGES,
+        "towers: these alone, on their auxiliary losses; full: on all tokens, around the sieve; sieve: CS2, score head "
+        "and decoder, at a budget drawn for each batch",
+        panel=WHAT,
+    )
+    freeze_towers: bool = setting(
+        False, parse_switch, "leave the towers as they are (default: true for a stock base)", panel=WHAT
+    )
+    adapters: int = _count(
+        0, "rank of LoRA adapters that are trained in place of the decoder; 0 trains it whole", WHAT, 0
+    )
+    quantize: str = setting("none", QUANTIZATIONS, "four-bit decoder under the adapters", panel=WHAT)
+    sieve_layers: int = _count(4, "CS2 layers given to a stock base", WHAT)
+    sieve_view: str = setting("whole", VIEWS, "ablation: what CS2 sees", panel=WHAT)
+    rope_axes: int = setting(
+        4, bounded(int, 3, "expected 3 or 4", 4), "ablation: 3 is the family's M-RoPE, 4 Sync-RoPE", panel=WHAT
+    )
+    data: str = setting(
+        SCENES,
+        str,
+        "scenes, rendered on the fly, or a JSONL file of messages and videos",
+        metavar="scenes|FILE",
+        panel=DATA,
+    )
+    families: tuple[str, ...] = setting(
+        _families,
+        lambda text: one_of(_families())(text),
+        "families of questions that scenes are made for; a repeated name is drawn more often (default: all)",
+        panel=DATA,
+        repeats=True,
+    )
+    questions: int = _count(2, "questions per scene in the sieve stage; the full stage asks all", DATA)
+    hide_bands: float = _share(
+        0.0,
+        "share of sounds with frequencies moved and hidden, so that an instrument is known by more than one recording",
+        DATA,
+    )
+    fps: float | None = _decoded("fps")
+    max_frames: int | None = _decoded("max_frames")
+    max_pixels: int | None = _decoded("max_pixels")
+    steps: int = _count(6000, "optimizer steps; may be raised when a run goes on", HOW)
+    batch_size: int = _count(8, "clips in a batch", HOW)
+    accumulate: int = _count(1, "batches in a step", HOW)
+    optimizer: str = setting(
+        "adamw",
+        OPTIMIZERS,
+        "muon orthogonalises the updates of the layers' matrices (Jordan et al. 2024) and leaves the rest to AdamW",
+        panel=HOW,
+    )
+    learning_rate: float = _number(
+        8e-4, "at its highest (default: 0.0001 for adapters on a stock base, 0.00001 for a whole one)", HOW
+    )
+    warmup: int = _count(200, "steps until the learning rate is at its highest (default: 50 for a stock base)", HOW, 0)
+    decay: float = _share(0.25, "share of the steps, at the end, over which it falls to zero", HOW)
+    weight_decay: float = _number(0.05, "weight decay of matrices", HOW)
+    seed: int = _count(1, "of everything random", HOW, 0)
+    budget_low: float = setting(0.05, parse_budget, "smallest budget drawn; draws are log-uniform", panel=HOW)
+    budget_high: float = setting(1.0, parse_budget, "largest budget drawn", panel=HOW)
+    precision: str = setting("float32", PRECISIONS, "of the arithmetic; trained weights stay float32", panel=HOW)
+    checkpointing: bool = setting(False, parse_switch, "recompute activations, for less memory", panel=HOW)
+    checkpoint_every: int = _count(250, "steps between checkpoints", HOW)
+    validate_every: int = _count(500, "steps between validations (scenes)", HOW)
+    validate_batches: int = _count(16, "batches of a validation; 0 for none", HOW, 0)
+    hearing: float = _number(
+        4.0, "weight: which instruments sound at each audio row; from nothing, needed to learn anything (scenes)", LOSS
+    )
+    seeing: float = _number(1.0, "weight: which picture lies on each video row; as needed (scenes)", LOSS)
+    binding: float = _number(
+        4.0,
+        "weight: what is seen, has moved and has sounded meanwhile, at every audio row of the decoder's first half, "
+        "and what sounds at every video row; without it, questions that join both stay at chance for long (scenes)",
+        LOSS,
+    )
+    pointing: float = _number(
+        0.3,
+        "weight: a question's attention, in the layer after that half, to the rows its answer rests on (scenes)",
+        LOSS,
+    )
+    evidence: float = _number(
+        0.3,
+        "weight: scores onto the rows that an answer rests on; the gradient alone leaves the choice to chance (scenes)",
+        LOSS,
+    )
+    teacher: str = setting(
+        "none",
+        TEACHERS,
+        "attention: scores onto what the base's own decoder attends to; needs no labels",
+        panel=LOSS,
+    )
+    teaching: float = _number(0.3, "weight of the teacher", LOSS)
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, constant, and linear to zero over the last ``decay`` of the run.
@@ -138,25 +192,39 @@ class Recipe:
         wanted = replace(default, fps=self.fps or default.fps, max_frames=self.max_frames or default.max_frames)
         return processor.plan(wanted, self.max_pixels)
 
+    def text(self) -> str:
+        """All of it as TOML, each key below what it means."""
+        lines = ["# One stage of training; echopix train --recipe FILE --out DIR repeats it."]
+        for name, own in RECIPE.items():
+            value = getattr(self, name)
+            lines += ["", f"# {own.help}", f"# {name} =" if value is None else f"{name} = {_toml(value)}"]
+        return "\n".join(lines) + "\n"
+
     def save(self, folder: Path) -> None:
-        """Write ``recipe.json``."""
-        write_whole(folder / _FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        """Write ``recipe.toml``.
+
+        Raises:
+            UsageError: a path in it is no text.
+        """
+        from echopix_cli.files import write_whole
+
+        try:
+            content = self.text().encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"a path in the recipe of {folder} is not valid UTF-8", "rename the folder") from None
+        write_whole(folder / FILE, content)
 
     @classmethod
     def load(cls, folder: Path) -> Recipe | None:
         """The recipe of the run in a folder, None where no run was started.
 
         Raises:
-            UsageError: ``recipe.json`` is damaged, or of a version of the tool with other fields.
+            UsageError: it is damaged, or of a version of the tool with other keys.
         """
-        path = folder / _FILE
-        try:
-            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**raw, "families": tuple(raw["families"])})
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"cannot read {path}: {error}", "train into another folder with --out") from None
+        for path in (folder / FILE, folder / _EARLIER_FILE):
+            if path.is_file():
+                return cls(**read_values(path))
+        return None
 
     def resumed_with(self, wanted: dict[str, Any]) -> Recipe:
         """This recipe with another length; whatever else is asked for must be what the run was started with.
@@ -172,3 +240,51 @@ class Recipe:
                     "leave the option out to go on, or train into another folder with --out",
                 )
         return Recipe(**{**own, "steps": wanted.get("steps", self.steps)})
+
+
+RECIPE = table_of(Recipe)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """What a ``recipe.toml`` says. Relative paths in it start from its folder.
+
+    Raises:
+        UsageError: it cannot be read, or a key or value does not fit.
+    """
+    if path.suffix == ".json":
+        try:
+            raw = {name: value for name, value in json.loads(path.read_bytes()).items() if value is not None}
+        except (OSError, ValueError, AttributeError) as error:
+            raise UsageError(f"cannot read {path}: {error}", "train into another folder with --out") from None
+    else:
+        raw = read_toml(path)
+    require_known(raw, RECIPE, str(path), "recipe key")
+    values = {name: RECIPE[name].read(value, f"{path}, {name}") for name, value in raw.items()}
+    if values.get("data", SCENES) != SCENES:
+        values["data"] = str(path.parent / os.path.expanduser(values["data"]))
+    if base := values.get("base"):
+        from echopix_cli.weights.registry import known_models
+
+        beside = path.parent / os.path.expanduser(base)
+        values["base"] = str(beside) if base not in known_models() and beside.is_dir() else base
+    return values
+
+
+def read_assignments(lines: Iterable[str]) -> dict[str, Any]:
+    """What ``NAME=VALUE`` of ``--set`` say.
+
+    Raises:
+        UsageError: a name or value does not fit.
+    """
+    parts = [line.partition("=") for line in lines]
+    if wrong := [name for name, equals, _ in parts if not equals]:
+        raise UsageError(f"--set {wrong[0]} gives no value", f"--set {wrong[0]}=VALUE")
+    require_known({name.strip(): None for name, _, _ in parts}, RECIPE, "--set", "recipe key")
+    return {name.strip(): RECIPE[name.strip()].read(value.strip(), f"--set {name.strip()}") for name, _, value in parts}
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    # Escapes of JSON are escapes of TOML too, which takes no bare DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -56,7 +56,7 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
         UsageError: adapters or quantization without the package they need, or without each other.
     """
     if recipe.quantize != "none" and not recipe.adapters:
-        raise UsageError("four-bit layers cannot be trained themselves", "add --adapters 16")
+        raise UsageError("four-bit layers cannot be trained themselves", "add --set adapters=16")
     torch.manual_seed(recipe.seed)
     if recipe.base:
         base = open_checkpoint(Path(recipe.base))

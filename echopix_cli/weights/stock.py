@@ -65,7 +65,7 @@ def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dt
     if len(text.sync_rope_section) != 3:
         raise ModelError(
             "a stock checkpoint has the family's three-axis positions, and this model has Sync-RoPE's four",
-            "train it with --stage full --rope-axes 3",
+            "train it with --stage full --set rope_axes=3",
         )
     own = ("thinker.model.bidir_encoder.", "thinker.model.compressor.")
     save_model(model, folder, dtype, {n: t for n, t in model.state_dict().items() if not n.startswith(own)})

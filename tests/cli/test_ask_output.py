@@ -239,9 +239,10 @@ def test_what_will_be_taken_of_a_long_file(
 ) -> None:
     from echopix_cli.cli.options import Run
     from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
+    from echopix_cli.settings import resolve
 
     info = MediaInfo("matroska", duration, tuple(TrackInfo(kind, 0) for kind in kinds))
-    run = Run({}, Output(), {"film.mkv": info})
+    run = Run(resolve({}), Output(), {"film.mkv": info})
     assert run.sampling_words("film.mkv", DecodePlan(**plan)) == said  # type: ignore[arg-type]
 
 

@@ -128,7 +128,7 @@ def test_what_cannot_be_removed_is_a_failure(run, cached: Path) -> None:
 
 def test_sizes(tmp_path: Path) -> None:
     def size(text: str) -> int:
-        return int(resolve({}, {"ECHOPIX_CACHE_SIZE": text}, tmp_path / "none.toml")["cache_size"].value)
+        return resolve({}, {"ECHOPIX_CACHE_SIZE": text}, tmp_path / "none.toml").settings.cache_size
 
     for text, expected in (
         ("0", 0), ("1", 1), ("12B", 12), ("2kB", 2000), ("2KiB", 2048), ("1.5 MB", 1_500_000), ("4GiB", 2**32),
@@ -139,8 +139,8 @@ def test_sizes(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="or a size such as 8G"):
             size(text)
     (tmp_path / "my.toml").write_text("cache_size = 5\ncache = false\n")
-    found = resolve({}, {}, tmp_path / "my.toml")
-    assert (found["cache_size"].value, found["cache"].value) == (5, False)
+    found = resolve({}, {}, tmp_path / "my.toml").settings
+    assert (found.cache_size, found.cache) == (5, False)
 
 
 # --- batches

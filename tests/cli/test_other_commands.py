@@ -24,7 +24,7 @@ from echopix_cli.engine import AskOptions, Engine, GenerationOptions
 from echopix_cli.measure.profiling import Profile, profile
 from echopix_cli.measure.rounds import Spread
 from echopix_cli.media import DecodePlan
-from echopix_cli.settings import SETTINGS, resolve
+from echopix_cli.settings import TABLE, resolve
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,10 @@ def test_precedence(tmp_path: Path) -> None:
     file.write_text("fps = 1.0\nmax_frames = 7\nno_audio = true\nbudget = 0.5\n")
     environment = {"ECHOPIX_FPS": "3", "ECHOPIX_BUDGET": "0.25"}
     found = resolve({"budget": "0.05", "no_audio": None}, environment, file)
-    assert resolve({"no_audio": False}, environment, file)["no_audio"].origin == "flag"
+    assert resolve({"no_audio": False}, environment, file).origins["no_audio"] == "flag"
     assert {
-        name: (found[name].value, found[name].origin) for name in ("budget", "fps", "max_frames", "no_audio", "model")
+        name: (getattr(found.settings, name), found.origins[name])
+        for name in ("budget", "fps", "max_frames", "no_audio", "model")
     } == {
         "budget": (0.05, "flag"),
         "fps": (3.0, "environment"),
@@ -128,7 +129,7 @@ def test_config_shows_where_values_come_from(run, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("ECHOPIX_START", "01:30")
     (record,) = run("config", "--json").records
     settings = record["settings"]
-    assert set(settings) == {setting.name for setting in SETTINGS}
+    assert set(settings) == set(TABLE)
     assert settings["max_frames"] == {"value": 9, "origin": "file"}
     assert settings["start"] == {"value": 90.0, "origin": "environment"}
     assert settings["temperature"] == {"value": 0.0, "origin": "default"}

@@ -20,7 +20,14 @@ from echopix_cli.media import DecodePlan
 from echopix_cli.weights.checkpoint import load_model
 from echopix_cli.weights.stock import load_base, sync_sections
 
-QUICK = ("--validate-batches", 0, "--batch-size", 1, "--family", "instrument", "--threads", 1, "--checkpoint-every", 1)
+
+def keys(**values: object) -> tuple[str, ...]:
+    """Keys of the recipe, as they are typed."""
+    return tuple(word for name, value in values.items() for word in ("--set", f"{name}={value}"))
+
+
+ONE = (*keys(validate_batches=0, batch_size=1, families="instrument"), "--threads", "1")
+QUICK = (*ONE, *keys(checkpoint_every=1))
 
 
 def steps(out: Path) -> list[dict[str, Any]]:
@@ -74,8 +81,7 @@ def test_killed_and_resumed(command: Any, random_checkpoint: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--out", tmp_path / "run", "--base", random_checkpoint, "--steps", 500, *QUICK]
-    arguments[-1] = 100
+    arguments = ["train", "--out", tmp_path / "run", "--base", random_checkpoint, "--steps", 500, *ONE]
     process = subprocess.Popen(
         [sys.executable, "-m", "echopix_cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True
     )
@@ -95,22 +101,8 @@ def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path
 @pytest.mark.slow
 def test_learning_from_nothing(command: Any, tmp_path: Path) -> None:
     """A few dozen steps of the bundled model's own recipe, exact seed: the loss falls by half."""
-    flags = (
-        "--stage",
-        "full",
-        "--steps",
-        40,
-        "--batch-size",
-        2,
-        "--threads",
-        1,
-        "--seed",
-        5,
-        "--warmup",
-        5,
-        "--validate-batches",
-        1,
-    )
+    flags = ("--stage", "full", "--steps", 40, "--threads", 1, "--seed", 5)
+    flags += keys(batch_size=2, warmup=5, validate_batches=1)
     ran = command("train", "--out", tmp_path / "run", *flags, "--plot", tmp_path / "curves.png", "--json")
     assert ran.code == 0, ran.err
     losses = [record["answer"] for record in steps(tmp_path / "run")]
@@ -126,9 +118,9 @@ def test_learning_from_nothing(command: Any, tmp_path: Path) -> None:
     "how",
     [
         (),
-        ("--adapters", 4),
+        keys(adapters=4),
         pytest.param(
-            ("--adapters", 4, "--quantize", "nf4", "--dtype", "bfloat16", "--checkpointing", "--teacher", "attention"),
+            (*keys(adapters=4, quantize="nf4", checkpointing="true", teacher="attention"), "--dtype", "bfloat16"),
             marks=pytest.mark.slow,
         ),
     ],
@@ -139,8 +131,8 @@ def test_a_sieve_on_a_stock_base(
 ) -> None:
     """Real layout in, people's own files as data, and out comes a checkpoint that answers."""
     out = tmp_path / "run"
-    flags = ("--base", stock_checkpoint, "--data", conversations, "--steps", 3, "--batch-size", 2, "--threads", 1)
-    sizes = ("--sieve-layers", 2, "--max-frames", 4, "--accumulate", 2, "--learning-rate", 3e-3, "--warmup", 1)
+    flags = ("--base", stock_checkpoint, "--data", conversations, "--steps", 3, "--threads", 1)
+    sizes = keys(batch_size=2, sieve_layers=2, max_frames=4, accumulate=2, learning_rate=3e-3, warmup=1)
     ran = command("train", "--out", out, *flags, *sizes, *how)
     assert ran.code == 0, ran.err
     before, after = load_file_all(stock_checkpoint), load_file(out / "model.safetensors")
@@ -165,7 +157,7 @@ def test_a_sieve_on_a_stock_base(
     losses = curve(out)
     assert len(losses) == 3
     assert all(0 < loss < 20 for loss in losses)
-    assert ("teaching" in steps(out)[0]) == ("--teacher" in how)
+    assert ("teaching" in steps(out)[0]) == ("teacher=attention" in how)
 
 
 def load_file_all(folder: Path) -> dict[str, torch.Tensor]:
@@ -188,7 +180,7 @@ def test_a_stock_base_is_given_a_copy_of_its_first_layers(stock_checkpoint: Path
 
 
 def test_ablations_are_written_into_the_checkpoint(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
-    flags = ("--base", random_checkpoint, "--steps", 1, *QUICK, "--sieve-view", "no-question", "--rope-axes", 3)
+    flags = ("--base", random_checkpoint, "--steps", 1, *QUICK, *keys(sieve_view="no-question", rope_axes=3))
     assert command("train", "--out", tmp_path / "run", *flags).code == 0
     text = json.loads((tmp_path / "run" / "config.json").read_text())["thinker_config"]["text_config"]
     assert text["sieve_view"] == "no-question"
@@ -209,7 +201,7 @@ def test_a_full_token_model_becomes_a_stock_checkpoint(
     command: Any, random_checkpoint: Path, clips: dict[str, Path], tmp_path: Path
 ) -> None:
     """Without its sieve, at budget 1.0, it answers what the trained model says around its sieve."""
-    flags = ("--base", random_checkpoint, "--steps", 1, "--stage", "full", "--rope-axes", 3, *QUICK)
+    flags = ("--base", random_checkpoint, "--steps", 1, "--stage", "full", *keys(rope_axes=3), *QUICK)
     assert command("train", "--out", tmp_path / "run", *flags).code == 0
     assert command("train", "--out", tmp_path / "run", "--export", tmp_path / "stock", "--without-sieve").code == 0
     assert json.loads((tmp_path / "stock" / "config.json").read_text())["model_type"] == "qwen2_5_omni"
@@ -232,12 +224,16 @@ def test_a_full_token_model_becomes_a_stock_checkpoint(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--stage", "half"), "--stage: 'half' is not one of towers, full, sieve"),
-        (("--family", "tuba"), "there is no family 'tuba'"),
+        (("--stage", "half"), "--stage: 'half' does not fit: expected one of towers, full, sieve"),
+        (keys(families="tuba"), "--set families: 'tuba' does not fit: expected one of instrument, object,"),
         (("--base", "nowhere"), "no model named 'nowhere'"),
         (("--data", "x.jsonl"), "training from nothing takes scenes"),
-        (("--budget-low", 0), "--budget-low 0 is outside (0, 1]"),
-        (("--quantize", "nf4"), "four-bit layers cannot be trained themselves"),
+        (keys(budget_low=0), "--set budget_low: '0' does not fit: not a budget"),
+        (keys(lerning_rate=1), "--set sets 'lerning_rate', which is no recipe key try: learning_rate"),
+        (("--set", "steps"), "--set steps gives no value try: --set steps=VALUE"),
+        (("--dtype", "float16"), "--dtype: 'float16' does not fit: expected one of float32, bfloat16"),
+        (("--recipe", "nowhere.toml"), "there is no file nowhere.toml"),
+        (keys(quantize="nf4"), "four-bit layers cannot be trained themselves"),
     ],
 )
 def test_what_does_not_fit_is_said(command: Any, tmp_path: Path, flags: tuple[object, ...], said: str) -> None:
@@ -293,7 +289,7 @@ def test_data_of_which_nothing_can_be_read(
     command: Any, stock_checkpoint: Path, conversations: Path, tmp_path: Path
 ) -> None:
     conversations.write_text(conversations.read_text().splitlines()[1] + "\n")
-    flags = ("--base", stock_checkpoint, "--data", conversations, "--sieve-layers", 1)
+    flags = ("--base", stock_checkpoint, "--data", conversations, *keys(sieve_layers=1))
     ran = command("train", "--out", tmp_path / "run", *flags)
     assert ran.code == 4
     assert "none of a step's files could be decoded" in " ".join(ran.err.split())

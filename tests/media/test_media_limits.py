@@ -19,7 +19,7 @@ from makers import greys, tone, write_clip, write_picture
 from echopix_cli.cli.options import Run
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import DecodePlan, Limits, load_clip, memory, probe
-from echopix_cli.settings import SETTINGS
+from echopix_cli.settings import TABLE
 
 # One for each field, as far as the clip below exceeds it: the limit, and what is said.
 EXCEEDED = {
@@ -341,7 +341,7 @@ def test_png_tracks_are_turned_all_the_same(tmp_path: Path, turn: int) -> None:
 
 def test_limits_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config file and the environment set each of them, by the field's own name."""
-    defaults = {setting.name: setting.default for setting in SETTINGS if setting.name.startswith("limit_")}
+    defaults = {name: own.default for name, own in TABLE.items() if name.startswith("limit_")}
     assert defaults == {field.name.replace("max_", "limit_"): field.default for field in fields(Limits)}
     (tmp_path / "config.toml").write_text("limit_tracks = 3\nlimit_picture_seconds = 7.5\nlimit_side = 5\n")
     monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "config.toml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_a_run_leaves_a_loadable_model(processor: Processor, tmp_path: Path) -> 
     trainer(processor, tmp_path).run(until=2)
     model = load_model(tmp_path)
     assert model.config.text.compression_ratio == 0.1
-    assert json.loads((tmp_path / "recipe.json").read_text())["stage"] == "sieve"
+    assert tomllib.loads((tmp_path / "recipe.toml").read_text())["stage"] == "sieve"
 
 
 @pytest.mark.parametrize("stage", ["full", "sieve"])

@@ -105,7 +105,7 @@ def test_names_of_ones_own(names: Path) -> None:
     names.write_text('fps = 1.0\n[models]\nmine = "hf:me/sieve@v1"\nhere = "here"\n')
     assert (known_models()["mine"].repository, known_models()["mine"].revision) == ("me/sieve", "v1")
     assert resolve_model("here").folder == names.parent / "here"
-    assert resolve({})["fps"].value == 1.0
+    assert resolve({}).settings.fps == 1.0
     with pytest.raises(ModelError, match="mine is not on this machine") as failed:
         resolve_model("mine")
     assert failed.value.hint == "echopix models pull mine"

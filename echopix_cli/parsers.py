@@ -1,0 +1,100 @@
+"""Text to values: what flags, variables and files may say. Each raises ValueError with what was expected."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from echopix_cli.times import TIME_HELP, parse_time
+
+POSITIVE = "expected a whole number of at least 1"
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+_SIZE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[kKmMgGtT]?)(?P<binary>i?)[bB]?")
+
+
+def parse_switch(text: str) -> bool:
+    """``true``, ``yes``, ``on`` and ``1``, or their opposites; nothing is off."""
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError("expected true or false")
+
+
+def bounded(kind: Callable[[str], Any], low: float, what: str, high: float | None = None) -> Callable[[str], Any]:
+    """A parser of finite numbers from ``low`` to ``high``, both allowed; ``what`` is said of all else."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(what) from None
+        if not low <= value < float("inf") or (high is not None and value > high):
+            raise ValueError(what)
+        return value
+
+    return parse
+
+
+def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    """A parser of a closed list; of a word that is none of it, the nearest is said."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            near = get_close_matches(text, words, 1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"expected one of {', '.join(words)}{meant}")
+        return text
+
+    return parse
+
+
+def parse_budget(text: str) -> float:
+    """A fraction in (0, 1], or a percentage such as ``10%``."""
+    stripped = text.strip()
+    try:
+        value = float(stripped.removesuffix("%")) / (100 if stripped.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise ValueError(f"not a budget: {text!r} (a fraction of tokens kept: 0.1 or 10%, above 0 and at most 1)")
+    return value
+
+
+def parse_duration(text: str) -> float:
+    """Seconds above 0, as a number or a time."""
+    seconds = parse_time(text)
+    if seconds <= 0:
+        raise ValueError(f"expected a time above 0: {TIME_HELP}")
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``512MiB``, ``4 GB`` or a plain number; ``kB`` is a thousand, ``KiB`` 1024."""
+    match = _SIZE.fullmatch(text)
+    if match is None or (match["binary"] and not match["unit"]):
+        raise ValueError("expected a number of bytes, or a size such as 8G, 4GiB or 500MB")
+    base = 1024 if match["binary"] else 1000
+    factor: int = base ** " KMGT".index(match["unit"].upper() or " ")
+    return round(float(match["count"]) * factor)
+
+
+def parse_positive_size(text: str) -> int:
+    """As :func:`parse_size`, but not 0."""
+    size = parse_size(text)
+    if not size:
+        raise ValueError("expected a size above 0, such as 8G")
+    return size
+
+
+def parse_folder(text: str) -> str:
+    """An absolute path; ``~`` is the home folder."""
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def parse_device(text: str) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    if text in ("auto", "cpu", "cuda") or (text.startswith("cuda:") and text[5:].isascii() and text[5:].isdecimal()):
+        return text
+    raise ValueError("expected auto, cpu, cuda or cuda:N")
