@@ -1,7 +1,8 @@
-"""Write the shell completions, the manual page and the command reference from the command tree itself.
+"""Write the shell completions, the manual page and the command reference from the command tree itself, and the tables
+of settings and recipe keys that end two pages of the manual from what declares them.
 
-``python completions/generate.py`` rewrites the files beside it; ``--check`` only says which are out of date
-and exits 1. The completions are static: pressing Tab starts no Python.
+``python completions/generate.py`` rewrites these files; ``--check`` only says which are out of date and exits 1. The
+completions are static: pressing Tab starts no Python.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import typer
 from echopix_cli.cli.app import EPILOG, app
 from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
 from echopix_cli.cli.manual import topics
-from echopix_cli.cli.parameters import Parameter, parameters_of
+from echopix_cli.cli.parameters import OTHER, Parameter, choices_in, parameters_of
+from echopix_cli.declarations import Setting
+from echopix_cli.parsers import parse_positive_size, parse_size
 from echopix_cli.scenes import FAMILIES, SPLITS
-from echopix_cli.settings import SIEVES
+from echopix_cli.settings import SIEVES, TABLE
+from echopix_cli.training.recipe import RECIPE, toml
 from echopix_cli.weights.registry import AUTO, BUNDLED, REGISTERED
 
 HERE = Path(__file__).parent
+MANUAL = HERE.parent / "echopix_cli" / "manual"
 NAMES = (BUNDLED, *(model.name for model in REGISTERED))
 # Values that stand in no metavar, because they are many, or are read elsewhere when the program runs.
 WORDS = {
@@ -274,6 +279,30 @@ def manual(commands: tuple[Command, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_table(page: Path, heading: str, table: dict[str, Setting]) -> str:
+    """A page of the manual, whose last part, below ``heading``, lists what a table declares."""
+    start, found, _ = page.read_text().partition(f"\n## {heading}\n")
+    assert found, f"{page} has no part {heading!r}"
+    parts = [start + found]
+    for panel in dict.fromkeys(own.panel for own in table.values()):
+        parts.append(f"| {panel or OTHER} | |\n| --- | --- |")
+        for own in (own for own in table.values() if own.panel == panel):
+            words = choices_in(own.metavar)
+            allowed = f" [{', '.join(words)}]" if words and not own.switch else ""
+            parts.append(f"| `{_assigned(own)}` | {own.help.replace('|', chr(92) + '|')}{allowed} |")
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _assigned(own: Setting) -> str:
+    """A line of TOML with the default, or the name alone where there is none to write down."""
+    if own.default in (None, "") or callable(own.default):
+        return own.name
+    if own.parse in (parse_size, parse_positive_size) and not own.default % 2**30:
+        return f'{own.name} = "{own.default // 2**30}GiB"'
+    return f"{own.name} = {toml(own.default)}"
+
+
 def main() -> int:
     """Write or check the files."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -281,18 +310,20 @@ def main() -> int:
     check = parser.parse_args().check
     commands = command_tree()
     files = {
-        "echopix.bash": bash(commands),
-        "_echopix": zsh(commands),
-        "echopix.fish": fish(commands),
-        "echopix.1": manual(commands),
-        "COMMANDS.md": reference(commands),
+        HERE / "echopix.bash": bash(commands),
+        HERE / "_echopix": zsh(commands),
+        HERE / "echopix.fish": fish(commands),
+        HERE / "echopix.1": manual(commands),
+        HERE / "COMMANDS.md": reference(commands),
+        MANUAL / "settings.md": with_table(MANUAL / "settings.md", "Every setting", TABLE),
+        MANUAL / "training.md": with_table(MANUAL / "training.md", "Every key of a recipe", RECIPE),
     }
-    stale = [name for name, text in files.items() if not (HERE / name).exists() or (HERE / name).read_text() != text]
-    for name in stale:
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
         if check:
-            print(f"completions/{name} is out of date: run python completions/generate.py")
+            print(f"{path.relative_to(HERE.parent)} is out of date: run python completions/generate.py")
         else:
-            (HERE / name).write_text(files[name])
+            path.write_text(files[path])
     return 1 if check and stale else 0
 
 

@@ -201,7 +201,12 @@ def _quantize(run: opt.Run, model: "Model") -> "ModelSource":
         where = choose_device(run.settings.device)
         with memory_errors(where, "close what else uses the memory, or give --device cpu"):
             found = prepare(
-                model.typed, where, run.settings.dtype, run.settings.quantize, watcher=Quantizing(run.output, say), mend=True
+                model.typed,
+                where,
+                run.settings.dtype,
+                run.settings.quantize,
+                watcher=Quantizing(run.output, say),
+                mend=True,
             )
         if found.replaces_download and not run.settings.keep_source:
             drop_download(found.model)

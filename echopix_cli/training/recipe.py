@@ -197,7 +197,7 @@ class Recipe:
         lines = ["# One stage of training; echopix train --recipe FILE --out DIR repeats it."]
         for name, own in RECIPE.items():
             value = getattr(self, name)
-            lines += ["", f"# {own.help}", f"# {name} =" if value is None else f"{name} = {_toml(value)}"]
+            lines += ["", f"# {own.help}", f"# {name} =" if value is None else f"{name} = {toml(value)}"]
         return "\n".join(lines) + "\n"
 
     def save(self, folder: Path) -> None:
@@ -283,8 +283,9 @@ def read_assignments(lines: Iterable[str]) -> dict[str, Any]:
     return {name.strip(): RECIPE[name.strip()].read(value.strip(), f"--set {name.strip()}") for name, _, value in parts}
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """A text, number, switch or tuple of these as a value of TOML."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml, value))}]"
     # Escapes of JSON are escapes of TOML too, which takes no bare DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -251,6 +251,9 @@ def test_a_run_goes_on_as_it_began(command: Any, random_checkpoint: Path, tmp_pa
     assert "started with seed 1, not 9" in " ".join(ran.err.split())
     assert command("train", "--out", out, "--steps", 2).code == 0
     assert len(steps(out)) == 2
+    again = tmp_path / "again"
+    assert command("train", "--out", again, "--recipe", out / "recipe.toml", "--threads", 1).code == 0
+    assert curve(again) == curve(out)
     other = tmp_path / "mine"
     other.mkdir()
     (other / "thesis.txt").write_text("keep me")

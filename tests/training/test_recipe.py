@@ -1,0 +1,124 @@
+"""Recipes of training runs: what a file says is what the run does, and what the run's folder says repeats it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echopix_cli.errors import UsageError
+from echopix_cli.training.recipe import RECIPE, Recipe, read_assignments, read_values
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+# What the command line took before recipes were files.
+EARLIER = {
+    *("base", "data", "families", "questions", "fps", "max_frames", "max_pixels", "stage", "freeze_towers", "adapters"),
+    *(
+        "quantize",
+        "sieve_layers",
+        "sieve_view",
+        "rope_axes",
+        "steps",
+        "batch_size",
+        "accumulate",
+        "optimizer",
+        "warmup",
+    ),
+    *("learning_rate", "decay", "budget_low", "budget_high", "checkpointing", "checkpoint_every", "validate_every"),
+    *("validate_batches", "seed", "hearing", "seeing", "binding", "pointing", "evidence", "hide_bands", "teacher"),
+    "teaching",
+}
+
+
+def drawn(name: str) -> st.SearchStrategy[object]:
+    """Values that fit a key."""
+    own = RECIPE[name]
+    default = getattr(Recipe(), name)
+    if name == "base":
+        return TEXT.map("/nowhere/{}".format)
+    if name == "families":
+        return st.lists(st.sampled_from(Recipe().families), min_size=1).map(tuple)
+    if own.metavar == "N" or isinstance(default, int):
+        return st.booleans() if own.switch else st.integers(3, 4) if name == "rope_axes" else st.integers(1, 10**12)
+    if isinstance(default, float):
+        return st.floats(1e-300, 1.0)
+    words = [word for word in own.metavar.split("|") if word.islower()]
+    return st.sampled_from(words) if words else st.just(default)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.fixed_dictionaries({name: drawn(name) for name in RECIPE}))
+def test_what_is_written_is_read(values: dict[str, object]) -> None:
+    recipe = replace(Recipe(), **values)  # type: ignore[arg-type]
+    with TemporaryDirectory() as folder:
+        recipe.save(Path(folder))
+        assert Recipe.load(Path(folder)) == recipe
+
+
+def test_every_earlier_option_is_a_key() -> None:
+    assert set(RECIPE) >= EARLIER
+    assert set(RECIPE) == set(asdict(Recipe()))
+
+
+def test_a_file_says_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'base = "run"\ndata = "my.jsonl"\nlearning_rate = 1e-3\nbudget_low = "10%"\nfreeze_towers = true\n'
+        'families = ["instrument", "order"]\nsteps = 7\n'
+    )
+    assert read_values(path) == {
+        "base": str(tmp_path / "run"), "data": str(tmp_path / "my.jsonl"), "learning_rate": 1e-3, "budget_low": 0.1,
+        "freeze_towers": True, "families": ("instrument", "order"), "steps": 7,
+    }  # fmt: skip
+    path.write_text('base = "tiny"\ndata = "scenes"\nfamilies = "dark, dark"\n')
+    (tmp_path / "tiny").mkdir()  # a known name is no folder, here as on the command line
+    assert read_values(path) == {"base": "tiny", "data": "scenes", "families": ("dark", "dark")}
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "hint"),
+    [
+        ("lerning_rate = 1", "sets 'lerning_rate', which is no recipe key", "learning_rate"),
+        ("steps = 0", "steps: 0 does not fit: expected a whole number of at least 1", "steps: optimizer steps"),
+        ("steps = true", "steps: True does not fit: true or false means nothing here", ""),
+        ("steps = 2.5", "steps: 2.5 does not fit", ""),
+        ("checkpointing = 1", "checkpointing: 1 does not fit: expected true or false", ""),
+        ("decay = 1.5", "expected a number from 0 to 1", ""),
+        ("hearing = nan", "expected a number of at least 0", ""),
+        ("rope_axes = 2", "expected 3 or 4", ""),
+        ('stage = "sive"', "did you mean sieve?", ""),
+        ('families = ["ordr"]', "did you mean order?", ""),
+        ("steps =", "cannot read", "mend"),
+    ],
+)
+def test_a_file_that_does_not_fit(tmp_path: Path, line: str, said: str, hint: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(line + "\n")
+    with pytest.raises(UsageError) as failed:
+        read_values(path)
+    assert str(path) in failed.value.message
+    assert said in failed.value.message
+    assert hint in (failed.value.hint or "")
+
+
+def test_assignments_are_read_as_the_file_is() -> None:
+    lines = ("steps=3", "families=dark,order", "checkpointing = yes", "base=a=b")
+    assert read_assignments(lines) == {
+        "steps": 3, "families": ("dark", "order"), "checkpointing": True, "base": "a=b",
+    }  # fmt: skip
+
+
+def test_runs_of_before_go_on(tmp_path: Path) -> None:
+    recipe = Recipe(steps=3, families=("dark",), fps=1.0)
+    (tmp_path / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    assert Recipe.load(tmp_path) == recipe
+    assert Recipe.load(tmp_path / "elsewhere") is None
+    (tmp_path / "recipe.json").write_text("[")
+    with pytest.raises(UsageError, match="cannot read"):
+        Recipe.load(tmp_path)
