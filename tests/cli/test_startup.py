@@ -51,7 +51,7 @@ UNNEEDED = {
     *("torchvision", "triton", "transformers.integrations.bitsandbytes", "transformers.pipelines"),
     *("transformers.trainer", "huggingface_hub.cli"),
     *("echopix_cli.batch", "echopix_cli.cli.tables", "echopix_cli.measure.bench", "echopix_cli.measure.profiling"),
-    *("echopix_cli.evaluation", "echopix_cli.scenes", "echopix_cli.training", "echopix_cli.weights.synthetic"),
+    *("echopix_cli.evaluation", "echopix_cli.scenes", "echopix_cli.training.loop", "echopix_cli.weights.synthetic"),
 }
 
 
