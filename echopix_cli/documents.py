@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from echopix_cli.errors import ModelError
 
 LARGEST = 16 * 2**20  # bytes; the family's largest configuration or index has a hundredth of that
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; never wait for a pipe that nobody writes to.
+
+    Raises:
+        FileNotFoundError, OSError: there is none, or it cannot be opened.
+        ModelError: it is a pipe or a device.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - returned
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ModelError(f"{path} is a pipe or device, not a file", "give a checkpoint's own folder")
+    return file
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
@@ -44,7 +60,7 @@ def read_object(path: Path, most: int = LARGEST) -> dict[str, Any]:
         ModelError: it cannot be read, is larger, or holds something else.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(most + 1)
     except FileNotFoundError:
         raise

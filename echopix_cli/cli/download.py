@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from echopix_cli.cli.model_records import size
 from echopix_cli.cli.output import Output, one_line
 from echopix_cli.weights.copies import Watcher
-from echopix_cli.weights.hub import Plan, Progress
-from echopix_cli.weights.transfer import RemoteFile
+from echopix_cli.weights.hub import Plan
+from echopix_cli.weights.transfer import Progress, RemoteFile
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Display

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
@@ -40,8 +42,8 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     entry: Entry | None = store.peek(model.key) if model.repository is not None else None
     folder = None if entry is None or entry.faults else entry.folder
     if model.folder is not None:
-        state = model.origin if model.origin == "bundled" else "folder" if model.folder.is_dir() else "missing"
-        folder = model.folder if model.folder.is_dir() else None
+        state = model.origin if model.origin == "bundled" else "folder" if os.path.isdir(model.folder) else "missing"
+        folder = model.folder if os.path.isdir(model.folder) else None
     elif entry is None:
         begun = sum(path.stat().st_size for path in parts(hub_cache(), model.repository))
         state = f"unfinished ({size(begun)})" if begun else "not here"
@@ -81,7 +83,8 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
     if model.origin == "bundled":
         found["revision"] = resolve_model(model.name).revision
     if folder is not None and entry is None:
-        found["bytes"] = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        with suppress(OSError):  # a folder that may not be looked into
+            found["bytes"] = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if files:
         manifest = entry.manifest if entry else None
         found["checked"] = f"{manifest.created}, every byte" if manifest else ""

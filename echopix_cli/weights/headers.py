@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from echopix_cli.documents import parse_object
+from echopix_cli.documents import open_regular, parse_object
 from echopix_cli.errors import ModelError
 
 LARGEST = 8 * 2**20  # bytes of a header; the family's largest has a twentieth of that
@@ -57,7 +57,7 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
         ModelError: it is no such file, its header is larger than any, or it is damaged or incomplete.
         OSError: it cannot be read.
     """
-    with open(file, "rb") as handle:
+    with open_regular(file) as handle:
         length = int.from_bytes(handle.read(8), "little")
         if length > LARGEST:
             raise ModelError(f"cannot read {file}: it is no safetensors file, or its header is unusually large")

@@ -16,7 +16,7 @@ from echopix_cli.errors import ModelError
 from echopix_cli.weights.opening import LAYOUTS, SMALL, recognise
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
-from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher, folder_name
+from echopix_cli.weights.transfer import PART, Progress, RemoteFile, Transfer, folder_name
 from echopix_cli.weights.web import not_here
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -82,13 +82,6 @@ class Pulled:
     plan: Plan | None
     fetched: int
     seconds: float
-
-
-class Progress(Watcher):
-    """Is told what happens during a download; this one does nothing with it."""
-
-    def planned(self, plan: Plan) -> None:
-        """What is about to be fetched."""
 
 
 def pull(model: Model, watcher: Progress | None = None, store: Store | None = None) -> Pulled:

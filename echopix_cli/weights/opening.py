@@ -16,7 +16,9 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -235,7 +237,12 @@ def folder_revision(folder: Path) -> str:
 
 def _stamps(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
     """Sizes and times of change of the files that there are, by path."""
-    return {str(path): (at.st_size, at.st_mtime_ns) for path in files if path.is_file() and (at := path.stat())}
+    found = {}
+    for path in files:
+        with suppress(OSError):  # of any kind, where Path.is_file lets some through
+            if stat.S_ISREG((at := path.stat()).st_mode):
+                found[str(path)] = (at.st_size, at.st_mtime_ns)
+    return found
 
 
 def _fingerprint(folder: Path, stamps: Mapping[str, tuple[int, int]]) -> str:
@@ -250,7 +257,7 @@ def _read_raw(folder: Path) -> dict[str, Any]:
         ModelError: no such folder, no or unreadable ``config.json``, or another kind of model.
     """
     path = folder / "config.json"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ModelError(f"no model folder at {folder}", "give the path of a folder with config.json, or a model name")
     try:
         raw = read_object(path)

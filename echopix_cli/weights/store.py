@@ -301,6 +301,7 @@ class Store:
                 raise ValueError("written by another version")
             raw["files"] = {str(name): FileFact(**fact) for name, fact in raw["files"].items()}
             manifest = Manifest(**raw)
+            _require_kinds(manifest)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             why = f"its {MANIFEST} cannot be read: {error}"
             return Entry(home.name, home, Manifest("unknown", "", None), (why,))
@@ -309,6 +310,20 @@ class Store:
             return Entry(home.name, home, manifest, (f"its {MANIFEST} lists no files",))
         faults = [fault for name, fact in manifest.files.items() if (fault := _fault(entry.folder, name, fact))]
         return Entry(home.name, home, manifest, tuple(faults))
+
+
+def _require_kinds(manifest: Manifest) -> None:
+    """Refuse values that only a damaged or foreign manifest has.
+
+    Raises:
+        TypeError: names the field.
+    """
+    texts = (manifest.kind, manifest.source, manifest.created, manifest.revision or "", manifest.folder or "")
+    facts = [fact for file in manifest.files.values() for fact in ((file.size, int), (file.sha256, str))]
+    kinds = [*((text, str) for text in texts), *facts, (manifest.settings, dict), (manifest.libraries, dict)]
+    for value, kind in kinds:
+        if not isinstance(value, kind):
+            raise TypeError(f"{str(value)[:40]!r} stands where a {kind.__name__} belongs")
 
 
 def library_versions(names: Sequence[str] = _LIBRARIES) -> dict[str, str]:

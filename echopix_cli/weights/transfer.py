@@ -17,13 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of, sync
 from echopix_cli.weights.registry import is_commit
 from echopix_cli.weights.store import FileFact
 from echopix_cli.weights.web import LONGEST_PAUSE, Lost, TooLong, Web, not_here
+
+if TYPE_CHECKING:
+    from echopix_cli.weights.hub import Plan
 
 PART = ".echopix.incomplete"
 _PIECE = 2**20  # bytes kept at a time: no more are lost when the process is killed
@@ -62,8 +65,11 @@ class RemoteFile:
         return self.sha256 or self.blob
 
 
-class Watcher:
-    """Is told what happens to files; this one does nothing with it."""
+class Progress:
+    """Is told what happens during a download; this one does nothing with it."""
+
+    def planned(self, plan: Plan) -> None:
+        """What is about to be fetched."""
 
     def fetching(self, file: RemoteFile, at: int) -> None:
         """``at`` bytes of a file are on the disk. Falls back to 0 when a file has to be fetched again."""
@@ -92,7 +98,7 @@ class Transfer:
         facts: of the files that were brought.
     """
 
-    def __init__(self, name: str, repository: str, revision: str | None, watcher: Watcher) -> None:
+    def __init__(self, name: str, repository: str, revision: str | None, watcher: Progress) -> None:
         from huggingface_hub import constants
 
         self.name = name

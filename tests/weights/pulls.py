@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from echopix_cli.weights import hub
 from echopix_cli.weights.registry import find_model
-from echopix_cli.weights.transfer import RemoteFile
+from echopix_cli.weights.transfer import Progress, RemoteFile
 
 BIG, SECOND, TALKER = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
 NAME = "hf:someone/omni"
 
 
-class Heard(hub.Progress):
+class Heard(Progress):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from echopix_cli.errors import ModelError
 from echopix_cli.weights import hub
 from echopix_cli.weights.registry import resolve_model
 from echopix_cli.weights.store import Store
-from echopix_cli.weights.transfer import PART, RemoteFile, Transfer, Watcher
+from echopix_cli.weights.transfer import PART, Progress, RemoteFile, Transfer
 from echopix_cli.weights.web import Web
 
 CUT = 12_000_000  # bytes after which a connection ends in these tests
@@ -241,7 +241,7 @@ def test_files_with_a_hash_of_gits_are_read_in_blocks(tmp_path: Path) -> None:
     with open(path, "wb") as made:
         made.truncate(size)
     etag = hashlib.sha1(b"blob %d\0" % size + bytes(size)).hexdigest()
-    transfer = Transfer(NAME, "someone/omni", None, Watcher())
+    transfer = Transfer(NAME, "someone/omni", None, Progress())
     tracemalloc.start()
     try:
         assert transfer._matches(RemoteFile("large", size, etag, None), path)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from echopix_cli.cli.model_records import describe
 from echopix_cli.engine import Engine, Workload
 from echopix_cli.errors import ModelError
 from echopix_cli.weights import copies, quantize
@@ -30,7 +32,8 @@ _opened: Counter[str] = Counter()
 
 
 def _count(event: str, arguments: tuple[object, ...]) -> None:
-    if _watched and event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+    # os.open has no mode: an open() that goes by way of it is told of twice.
+    if _watched and event == "open" and arguments[1] is not None and isinstance(arguments[0], (str, os.PathLike)):
         path = Path(os.fspath(arguments[0]))
         _opened[path.name] += path.parent == _watched[0]
 
@@ -186,3 +189,32 @@ def test_long_names_are_cut_short(folder: Path) -> None:
     with pytest.raises(ModelError, match="does not name") as caught:
         load_model(folder)
     assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX, "a.safetensors"])
+def test_a_pipe_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    said: list[str] = []
+
+    def look() -> None:
+        try:
+            open_checkpoint(folder)
+        except ModelError as error:
+            said.append(error.message)
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(20)
+    assert [text for text in said if f"{name} is a pipe or device, not a file" in text]
+
+
+def test_a_model_whose_name_no_folder_can_have_is_listed_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text(f'[models]\nmine = "/{"x" * 300}"\n')
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "config.toml"))
+    record = describe(find_model("mine"), Store(tmp_path / "cache"))
+    assert (record["state"], record["folder"], record["layout"]) == ("missing", None, None)
+    with pytest.raises(ModelError, match="no model folder at /xxx"):
+        open_checkpoint(Path("/" + "x" * 300))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from echopix_cli.cli.model_records import entry_record
 from echopix_cli.errors import EchopixError, ModelError, UsageError
 from echopix_cli.settings import read_models, resolve
 from echopix_cli.weights.opening import recognise
@@ -222,3 +223,20 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
             pass
         assert "ECHOPIX_CACHE_DIR" in failed.value.hint
     assert store.all() == [] and store.open("k") is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("settings", None), ("settings", []), ("folder", 7), ("revision", ["a"]), ("libraries", "torch"), ("kind", None),
+     ("files", {"w.bin": {"size": "7", "sha256": ""}}), ("files", {"w.bin": {"size": 7, "sha256": None}}),
+     ("files", {"w.bin": []}), ("files", [])],
+)  # fmt: skip
+def test_a_manifest_of_other_kinds_is_damaged(store: Store, field: str, value: object) -> None:
+    """Whatever lists, checks or removes entries meets it."""
+    with store.create("a", kind="quantized", source="a/b", revision=None) as stage:
+        (stage / "w.bin").write_bytes(b"weights")
+    path = store.entries / "a" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    (entry,) = store.all()
+    assert len(entry.faults) == 1
+    assert (entry.size, entry_record(entry)["state"]) == (0, "damaged")
