@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from echopix_cli.engine.encoded import Encoded
@@ -20,6 +22,7 @@ def answer_of(
     text: str,
     sift: Sift,
     *,
+    budget: float,
     special: SpecialTokens,
     generated: int,
     finish_reason: str,
@@ -35,6 +38,7 @@ def answer_of(
         question: in the user's words.
         text: of the answer.
         sift: what the sieve kept for it.
+        budget: that was meant, of all rows there were.
         special: ids of the placeholders.
         generated: tokens of the answer, with the one that ends it.
         finish_reason: ``stop``, ``length`` or ``choice``.
@@ -43,14 +47,17 @@ def answer_of(
         peaks: of memory since the question was put.
         model: that answered.
     """
-    before = encoded.seconds
+    before, film = dict(encoded.seconds), None
+    seconds = {**seconds, "sieve": seconds["sieve"] + before.pop("sieve", 0.0)}  # of a film's windows, too
+    if encoded.survivors is not None:
+        film = replace(encoded.survivors.facts, share=min(budget, encoded.survivors.share))
     first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
     return Answer(
         media=encoded.path,
         question=question,
         answer=text,
-        tokens=_count(sift, special, generated),
-        budget=sift.budget if sift.choice.selection != "none" else 0.0,
+        tokens=_count(encoded, sift, special, generated),
+        budget=budget if sift.choice.selection != "none" else 0.0,
         sieve=sift.choice.selection,
         latency=StageTimes(
             load=load_seconds,
@@ -73,11 +80,12 @@ def answer_of(
         cached=encoded.cached,
         moments=moments_of(encoded, sift, special),
         kept_tokens=kept_tokens_of(encoded, sift, special) if sift.list_kept else (),
+        film=film,
         notices=(*encoded.notices, *((DEMONSTRATION,) if model.demonstration else ())),
     )
 
 
-def _count(sift: Sift, special: SpecialTokens, generated: int) -> TokenCounts:
+def _count(encoded: Encoded, sift: Sift, special: SpecialTokens, generated: int) -> TokenCounts:
     """Rows by modality, before the sieve and after it."""
     ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0]
 
@@ -86,4 +94,8 @@ def _count(sift: Sift, special: SpecialTokens, generated: int) -> TokenCounts:
         return ModalityTokens(int(where.sum()), int(where[kept].sum()))
 
     video, audio = rows(special.video, special.image), rows(special.audio)
-    return TokenCounts(video, audio, text=len(ids) - video.total - audio.total, generated=generated)
+    text = len(ids) - video.total - audio.total
+    if encoded.survivors is not None:
+        video = ModalityTokens(encoded.survivors.video_total, video.kept)
+        audio = ModalityTokens(encoded.survivors.audio_total, audio.kept)
+    return TokenCounts(video, audio, text=text, generated=generated)

@@ -10,10 +10,38 @@ from torch import Tensor
 
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.model.processing import ClipInputs
-from echopix_cli.results import AudioStatus, PeakMemory, Sampling
+from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
 
 AUDIO_ROW = 0.04  # seconds of sound in one row of the tower: 25 a second
 Spans = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """The rows that the windows of a film handed on, in the order of the last prompt.
+
+    Attributes:
+        is_audio: (n,) rows of sound.
+        positions: (3, n) relative to the start of the block.
+        spans: (n, 2) seconds of media time.
+        boxes: (n, 4) parts of the frame that each row of picture shows, as :attr:`Encoded.boxes`.
+        video_total: rows of picture that all windows had.
+        audio_total: rows of sound.
+        facts: how the film was read.
+    """
+
+    is_audio: np.ndarray[Any, np.dtype[np.bool_]]
+    positions: np.ndarray[Any, np.dtype[np.int64]]
+    spans: Spans
+    boxes: Spans
+    video_total: int
+    audio_total: int
+    facts: FilmFacts
+
+    @property
+    def share(self) -> float:
+        """Of all rows."""
+        return len(self.is_audio) / max(1, self.video_total + self.audio_total)
 
 
 @dataclass(frozen=True)
@@ -32,6 +60,8 @@ class Encoded:
         seconds: spent in ``decode``, ``vision`` and ``audio``.
         peaks: of memory meanwhile.
         cached: whether the features were computed earlier and came from the disk.
+        survivors: of a film, what its windows handed on for one question; ``video`` and ``audio`` are theirs, and
+            ``inputs`` say only which of them there are. None for a clip.
     """
 
     path: str
@@ -45,10 +75,13 @@ class Encoded:
     seconds: dict[str, float]
     peaks: PeakMemory
     cached: bool = False
+    survivors: Survivors | None = None
 
     @property
     def spans(self) -> tuple[Spans, Spans]:
         """Seconds of media time, (rows, 2) with start and end, in which each row of picture and of sound lies."""
+        if self.survivors is not None:
+            return self.survivors.spans[~self.survivors.is_audio], self.survivors.spans[self.survivors.is_audio]
         _, height, width = self.inputs.cells
         begins = self.inputs.grid_times
         last = begins[-1:] + (np.diff(begins)[-1:] if len(begins) > 1 else self.sampling.second_per_grid or 0.0)
@@ -62,6 +95,9 @@ class Encoded:
     def boxes(self) -> Spans:
         """What each row of the picture shows of its frame, (rows, 4): left, top, right and bottom edge as fractions of
         width and height."""
+        if self.survivors is not None:
+            boxes: Spans = self.survivors.boxes[~self.survivors.is_audio]
+            return boxes
         steps, height, width = self.inputs.cells
         row, column = np.divmod(np.arange(height * width), max(width, 1))
         edges = np.stack([column / width, row / height, (column + 1) / width, (row + 1) / height], axis=1)

@@ -15,14 +15,13 @@ from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
 from echopix_cli.engine.features import FeatureCache, Fetched, open_features
 from echopix_cli.engine.forecast import Forecast, Workload
-from echopix_cli.engine.loading import ADVICE, choose_device, is_out_of_memory, memory_errors, prepare
+from echopix_cli.engine.loading import ADVICE, choose_device, memory_errors, parts_of, prepare
 from echopix_cli.engine.meters import Clock, read_peaks, reset_peaks
 from echopix_cli.engine.options import AskOptions
-from echopix_cli.engine.posing import Posed, Sift
+from echopix_cli.engine.posing import Posed, Sift, chosen, place
 from echopix_cli.engine.reading import finished, on_device
 from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
 from echopix_cli.engine.streaming import TextStream
-from echopix_cli.errors import EchopixError, ModelError, described
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.finite import require_finite
@@ -32,9 +31,8 @@ from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.values import Prompt
 from echopix_cli.results import Answer, Choice, ModelFacts
 from echopix_cli.shelf import Shelf
-from echopix_cli.weights.checkpoint import load_model
 from echopix_cli.weights.copies import Watcher
-from echopix_cli.weights.quantize import check_modules, parameter_count
+from echopix_cli.weights.quantize import parameter_count
 from echopix_cli.weights.registry import ModelSource
 from echopix_cli.weights.upkeep import drop_download
 
@@ -126,21 +124,9 @@ class Engine:
         if found.replaces_download and not keep_source:
             drop_download(found.model)
         checkpoint = found.checkpoint
-        folder = checkpoint.folder
         advice = (found.forecast and found.forecast.advice) or NO_ROOM
         with clock.stage("load"), memory_errors(where, advice):
-            try:
-                processor = Processor.load(folder, checkpoint.config)
-                loaded = load_model(checkpoint, dtype=found.dtype, device=where)
-                check_modules(loaded, found.source.quantization, found.dtype)
-            except EchopixError:
-                raise
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                # A folder from anywhere can be wrong in more ways than can be listed.
-                what = described(error)
-                raise ModelError(f"{folder} holds no usable model: {what}") from error
+            loaded, processor = parts_of(found, where)
         seconds, cache = clock.seconds["load"], None
         if shelf is not None:
             cache = open_features(shelf, loaded, processor.rules, checkpoint, notice)
@@ -239,17 +225,7 @@ class Engine:
     @torch.inference_mode()
     def place(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Prompt:
         """A question about an encoded clip as embedded, positioned prompt rows."""
-        ids = self.processor.prompt_ids(question, encoded.inputs, system).to(self.device)
-        grid = encoded.inputs.grid_thw
-        placed: Prompt = self.model.thinker.place(
-            ids,
-            video_features=encoded.video,
-            video_grid_thw=None if grid is None else torch.tensor([grid]),
-            video_grid_times=None if grid is None else [encoded.inputs.grid_times],
-            audio_features=encoded.audio,
-            audio_rows=[encoded.inputs.audio_rows] if encoded.audio is not None else [],
-        )
-        return placed
+        return place(self.model.thinker, self.processor, encoded, question, system)
 
     def stream(
         self,
@@ -295,7 +271,7 @@ class Engine:
         if text != shown:
             yield TextPiece(text[len(shown) :])
         finish = "stop" if ids[-1] in self.processor.stop_ids else "length"
-        yield self._answer(encoded, question, text, sift, len(ids), finish, clock)
+        yield self._answer(encoded, question, text, sift, options, len(ids), finish, clock)
 
     def decide(
         self,
@@ -329,7 +305,7 @@ class Engine:
         scored = tuple(map(Choice, LETTERS, choices, shares))
         best = max(scored, key=lambda choice: choice.probability)
         clock.seconds["generate"] = 0.0
-        return replace(self._answer(encoded, question, best.text, sift, 1, "choice", clock), choices=scored)
+        return replace(self._answer(encoded, question, best.text, sift, options, 1, "choice", clock), choices=scored)
 
     def ask(
         self,
@@ -346,16 +322,30 @@ class Engine:
         """The sieve over one prompt, on the clock."""
         reset_peaks(self.device)
         with clock.stage("sieve"):
-            return self.pose(encoded, question, options.generation.system).sift(options)
+            posed = self.pose(encoded, question, options.generation.system)
+            if encoded.survivors is not None:  # which are a part of what the budget is of
+                wanted, _ = chosen(self.model.thinker, options)
+                share = encoded.survivors.share
+                options = replace(options, budget=min(1.0, wanted / share) if share else 1.0)
+            return posed.sift(options)
 
     def _answer(
-        self, encoded: Encoded, question: str, text: str, sift: Sift, generated: int, finish_reason: str, clock: Clock
+        self,
+        encoded: Encoded,
+        question: str,
+        text: str,
+        sift: Sift,
+        options: AskOptions,
+        generated: int,
+        finish_reason: str,
+        clock: Clock,
     ) -> Answer:
         return answer_of(
             encoded,
             question,
             text,
             sift,
+            budget=chosen(self.model.thinker, options)[0],
             special=self.model.thinker.special,
             generated=generated,
             finish_reason=finish_reason,

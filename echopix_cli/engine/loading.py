@@ -20,9 +20,12 @@ from echopix_cli.engine.forecast import (
     usual_workload,
 )
 from echopix_cli.engine.precision import precision_of
-from echopix_cli.errors import DeviceError, EchopixError, ModelError
+from echopix_cli.errors import DeviceError, EchopixError, ModelError, described
+from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
+from echopix_cli.model.processing import Processor
 from echopix_cli.weights import copies, packing
-from echopix_cli.weights.checkpoint import Checkpoint, open_checkpoint
+from echopix_cli.weights.checkpoint import Checkpoint, load_model, open_checkpoint
+from echopix_cli.weights.quantize import check_modules
 from echopix_cli.weights.registry import (
     AUTO,
     BUNDLED,
@@ -129,6 +132,27 @@ def prepare(
         raise
     copied = method != stored and model.repository is not None
     return Prepared(model, source, checkpoint, precision, chosen, expected, copied)
+
+
+def parts_of(prepared: Prepared, device: torch.device) -> tuple[EchoingPixelsForConditionalGeneration, Processor]:
+    """The model, on its device, and the processor of what was prepared.
+
+    Raises:
+        ModelError: the files are damaged or of another kind.
+    """
+    checkpoint = prepared.checkpoint
+    try:
+        processor = Processor.load(checkpoint.folder, checkpoint.config)
+        model = load_model(checkpoint, dtype=prepared.dtype, device=device)
+        check_modules(model, prepared.source.quantization, prepared.dtype)
+        return model, processor
+    except EchopixError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # A folder from anywhere can be wrong in more ways than can be listed.
+        raise ModelError(f"{checkpoint.folder} holds no usable model: {described(error)}") from error
 
 
 def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSource:

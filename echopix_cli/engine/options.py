@@ -19,6 +19,18 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True)
+class FilmOptions:
+    """How a file is read that is longer than one window.
+
+    ``window`` is the length of one in seconds, None what the checkpoint was trained on; ``look`` is how many of them
+    are read again at the full rate for a question, where all were only glanced at.
+    """
+
+    window: float | None = None
+    look: int = 4
+
+
+@dataclass(frozen=True)
 class AskOptions:
     """How questions are answered.
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.sieves import SieveChoice, choose
 from echopix_cli.errors import UsageError
 from echopix_cli.model.finite import require_finite
+from echopix_cli.model.positions import SpecialTokens, block_positions
+from echopix_cli.model.processing import Processor
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import FirstLayers, Prompt, Scored, Sieved
 
@@ -56,6 +62,21 @@ class Posed:
         return self._scored[1]
 
     @torch.inference_mode()
+    def ranking(self, options: AskOptions, window: int = 0) -> Tensor:
+        """What the rows (L,) of one window of a film are ranked by among those of all, -inf where they cannot be kept.
+
+        Raises:
+            UsageError, ModelError: as :meth:`sift`.
+        """
+        _, choice = chosen(self._thinker, options)
+        scored = self.score(choice)
+        seed = np.random.SeedSequence((options.sieve.seed, window)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed[0]))
+        ranking = self._thinker.ranking(scored.scores, scored.candidates, choice.selection, generator)
+        kept = scored.candidates if choice.selection != "none" else torch.zeros_like(scored.candidates)
+        return ranking.masked_fill(~kept, -torch.inf)[0]
+
+    @torch.inference_mode()
     def sift(self, options: AskOptions) -> Sift:
         """Keep what the budget allows.
 
@@ -88,6 +109,40 @@ class Posed:
             labels=None,
             next_position=prompt.rope_deltas + length,
         )
+
+
+@torch.inference_mode()
+def place(thinker: EchoingPixelsThinker, processor: Processor, encoded: Encoded, question: str, system: str) -> Prompt:
+    """A question about an encoded clip, or about what the windows of a film handed on, as embedded, positioned rows.
+
+    Raises:
+        UsageError: the question is empty, or longer than the model's context.
+    """
+    device, grid, survivors = thinker.device, encoded.inputs.grid_thw, encoded.survivors
+    ids = processor.prompt_ids(question, encoded.inputs, system, None if survivors is None else survivors.is_audio)
+    positions = None
+    if survivors is not None:
+        made = _positions(thinker.special, ids, survivors.positions)
+        positions = made[0].to(device), made[1].to(device)
+    placed: Prompt = thinker.place(
+        ids.to(device),
+        video_features=encoded.video,
+        video_grid_thw=None if grid is None else torch.tensor([grid]),
+        video_grid_times=None if grid is None else [encoded.inputs.grid_times],
+        audio_features=encoded.audio,
+        audio_rows=[encoded.inputs.audio_rows] if encoded.audio is not None else [],
+        positions=positions,
+    )
+    return placed
+
+
+def _positions(special: SpecialTokens, ids: Tensor, block: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Of a prompt's rows (1, L), where those of its media have positions (3, n) of their own."""
+    rows = ids[0].tolist()
+    paired = special.audio_start in rows and special.vision_start in rows
+    media = (place for place, row in enumerate(rows) if row in special.placeholders)
+    before = rows.index(special.audio_start) + 1 if paired else next(media, len(rows))
+    return block_positions(before, block, len(rows) - before - block.shape[1], paired=paired)
 
 
 def chosen(thinker: EchoingPixelsThinker, options: AskOptions) -> tuple[float, SieveChoice]:

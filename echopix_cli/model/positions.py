@@ -210,6 +210,31 @@ def _prompt_positions(
     return np.concatenate(walker.segments, axis=1)
 
 
+def block_positions(before: int, block: IntArray, after: int, *, paired: bool) -> tuple[Tensor, Tensor]:
+    """Positions of a prompt whose one block of media has positions of its own, as rows of many windows have.
+
+    Args:
+        before: text rows before the block, with the border tokens.
+        block: (3, n) relative to the block's start.
+        after: text rows behind it, with the border tokens.
+        paired: whether two border tokens on either side share one position, as around picture and sound together.
+
+    Returns:
+        as :func:`position_ids`, for one prompt.
+    """
+    walker, border = _Walker(), 2 if paired else 0
+    walker.text(before - border)
+    if paired:
+        walker.shared_pair()
+    walker.append(block)
+    if paired:
+        walker.shared_pair()
+    walker.text(after - border)
+    three = np.concatenate(walker.segments, axis=1)
+    delta = int(three.max()) + 1 - three.shape[1]
+    return torch.from_numpy(np.concatenate([three, three[:1]]))[:, None], torch.tensor([[delta]])
+
+
 def position_ids(
     input_ids: Tensor,
     special: SpecialTokens,

@@ -38,7 +38,8 @@ _MOST_PIXELS = 2**24  # of a frame that a checkpoint may ask for
 class PixelRules:
     """How frames become patches; a checkpoint's ``preprocessor_config.json`` may say otherwise.
 
-    ``min_pixels`` and ``max_pixels`` are what the checkpoint was trained with, None where it does not say.
+    ``min_pixels``, ``max_pixels`` and ``window_seconds``, the length of a clip, are what the checkpoint was trained
+    with, None where it does not say.
     """
 
     patch_size: int = 14
@@ -48,6 +49,7 @@ class PixelRules:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     min_pixels: int | None = None
     max_pixels: int | None = None
+    window_seconds: float | None = None
 
     @property
     def size_factor(self) -> int:
@@ -214,21 +216,29 @@ class Processor:
             max_audio_seconds=plan.max_audio_seconds or float((context - _TEXT_RESERVE) // per_second),
         )
 
-    def prompt_ids(self, question: str, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> Tensor:
+    def prompt_ids(
+        self,
+        question: str,
+        clip: ClipInputs,
+        system: str = DEFAULT_SYSTEM,
+        rows: npt.NDArray[np.bool_] | None = None,
+    ) -> Tensor:
         """Token ids (1, L) of a question about a clip: system, user with the media block, assistant.
 
         Picture and sound together form one block of interleaved two-second chunks; either alone has the
-        family's own block form. The user's words are never read as special tokens.
+        family's own block form. The user's words are never read as special tokens. ``rows`` is as in
+        :meth:`around_question`.
 
         Raises:
             UsageError: the question is empty, or longer than the model's context.
         """
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
-        before, after = self.around_question(clip, system)
+        before, after = self.around_question(clip, system, rows)
         asked = self.question_ids(question)
         context = self.config.text.max_position_embeddings
-        words = len(before) + len(asked) + len(after) - clip.video_rows - clip.audio_rows
+        media = clip.video_rows + clip.audio_rows if rows is None else len(rows)
+        words = len(before) + len(asked) + len(after) - media
         if words > context:
             raise UsageError(
                 f"the question and what goes with it have {words} tokens, and this model's context holds {context}",
@@ -236,11 +246,17 @@ class Processor:
             )
         return torch.tensor([[*before, *asked, *after]])
 
-    def around_question(self, clip: ClipInputs, system: str = DEFAULT_SYSTEM) -> tuple[list[int], list[int]]:
-        """Token ids of a prompt before its question, with the media block, and after it."""
+    def around_question(
+        self, clip: ClipInputs, system: str = DEFAULT_SYSTEM, rows: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt before its question, with the media block, and after it.
+
+        ``rows`` (n,) says of each row of the block whether it is sound; None takes all of the clip's, in their order.
+        """
         turns = self._turns["video" if clip.grid_thw is not None else "audio" if clip.audio_rows else None]
         opening = [*self._encode(turns.before), *self._encode(system.strip(), literal=True)]
-        return [*opening, *self._expand(self._encode(turns.between), clip)], self._encode(turns.after)
+        between = self._encode(turns.between)
+        return [*opening, *self._expand(between, clip, rows)], self._encode(turns.after)
 
     def question_ids(self, question: str) -> list[int]:
         """Token ids of a question alone; no word of it is read as a special token."""
@@ -260,30 +276,33 @@ class Processor:
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)
         return list(encoded["input_ids"])
 
-    def _expand(self, ids: list[int], clip: ClipInputs) -> list[int]:
+    def _expand(self, ids: list[int], clip: ClipInputs, rows: npt.NDArray[np.bool_] | None) -> list[int]:
         """Replace the template's single placeholder by one per row of the clip."""
+        if clip.grid_thw is None and not clip.audio_rows:
+            return ids
         thinker: Any = self.config.thinker_config
         video, audio = thinker.video_token_id, thinker.audio_token_id
-        block: list[int]
-        if clip.grid_thw is None:
-            token, block = audio, [audio] * clip.audio_rows
-        elif not clip.audio_rows:
-            token, block = video, [video] * clip.video_rows
-        else:
-            _, height, width = clip.grid_thw
-            steps = grid_times_to_steps(clip.grid_times, thinker.position_id_per_seconds)
-            rows = video_block(steps, height // clip.merge_size, width // clip.merge_size)
-            chunk = thinker.position_id_per_seconds * thinker.seconds_per_chunk
-            token, block = video, [thinker.audio_start_token_id]
-            for kind, begin, end in interleave(rows, audio_block(clip.audio_rows), chunk):
-                block += [video if kind == "video" else audio] * (end - begin)
-            block.append(thinker.audio_end_token_id)
-        if not block:
-            return ids
+        token = audio if clip.grid_thw is None else video
+        is_audio = self._rows(clip) if rows is None else rows
+        block = [audio if sound else video for sound in is_audio.tolist()]
+        if clip.grid_thw is not None and clip.audio_rows:
+            block = [thinker.audio_start_token_id, *block, thinker.audio_end_token_id]
         if ids.count(token) != 1:
             raise ModelError(f"the chat template has {ids.count(token)} placeholders with id {token}, not one")
         at = ids.index(token)
         return [*ids[:at], *block, *ids[at + 1 :]]
+
+    def _rows(self, clip: ClipInputs) -> npt.NDArray[np.bool_]:
+        """Of each row of a clip's block whether it is sound, in their order."""
+        is_audio = np.repeat([False, True], [clip.video_rows, clip.audio_rows])
+        if clip.grid_thw is None or not clip.audio_rows:
+            return is_audio
+        thinker: Any = self.config.thinker_config
+        steps = grid_times_to_steps(clip.grid_times, thinker.position_id_per_seconds)
+        picture = video_block(steps, *clip.cells[1:])
+        chunk = thinker.position_id_per_seconds * thinker.seconds_per_chunk
+        pieces = interleave(picture, audio_block(clip.audio_rows), chunk)
+        return np.concatenate([np.full(end - begin, kind == "audio") for kind, begin, end in pieces])
 
 
 def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -314,7 +333,8 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
     """Patch sizes from the vision tower; colours and the trained frame size from the preprocessor's file.
 
     The family's files state pixel bounds for still images that its own tools override for video, so only
-    our own ``video_min_pixels`` and ``video_max_pixels`` are taken as what a checkpoint was trained with.
+    our own ``video_min_pixels``, ``video_max_pixels`` and ``video_window_seconds`` are taken as what a checkpoint was
+    trained with.
     """
     vision: Any = config.thinker_config.vision_config  # type: ignore[union-attr]
     path = folder / "preprocessor_config.json"
@@ -331,6 +351,9 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
             or not all(_within(v, least, 10.0) for v in values)
         ):
             raise ModelError(f"{path}: {name} is not three numbers: {str(values)[:80]}")
+    window = raw.get("video_window_seconds")
+    if window is not None and not _within(window, 1.0, 3600.0):
+        raise ModelError(f"{path}: video_window_seconds is no number of seconds: {str(window)[:80]}")
     bounds = {name: raw.get(name) for name in ("video_min_pixels", "video_max_pixels")}
     for name, value in bounds.items():
         if value is not None and not (isinstance(value, int) and _within(value, 1, _MOST_PIXELS)):
@@ -343,6 +366,7 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
         std=tuple(colours["image_std"]),
         min_pixels=bounds["video_min_pixels"],
         max_pixels=bounds["video_max_pixels"],
+        window_seconds=window,
     )
 
 

@@ -217,7 +217,7 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         if chosen not in self.selections:
             raise ValueError(f"this checkpoint has no sieve {chosen!r}; it has {', '.join(self.selections)}")
         ids, in_pool = prompt.input_ids, scored.in_pool
-        ranking = self._ranking(scored.scores, scored.candidates, chosen, generator)
+        ranking = self.ranking(scored.scores, scored.candidates, chosen, generator)
         is_audio = ids == self.special.audio
         drops_audio = self.config.text_config.retain_token == "v"
         candidates = scored.candidates & ~is_audio if drops_audio else scored.candidates
@@ -265,7 +265,7 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         rereads = visible & in_pool.any(dim=1, keepdim=True)
         return encoded if bool(rereads.all()) else torch.where(rereads.unsqueeze(-1), encoded, prompt.embeds)
 
-    def _ranking(
+    def ranking(
         self, scores: Tensor, candidates: Tensor, selection: Selection, generator: torch.Generator | None
     ) -> Tensor:
         """The values (B, L) whose highest among the candidates are kept."""

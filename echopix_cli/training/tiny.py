@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import FAMILY_TEMPLATE, PixelRules, Processor
+from echopix_cli.scenes import DURATION
 
 # The family's special tokens, in a fixed order; everything learned comes after them.
 SPECIAL_TOKENS = (
@@ -135,7 +136,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, sizes: Sizes = SMALL) -> Ec
 
 def pixel_rules() -> PixelRules:
     """The bundled model looks at small frames; this is what its preprocessor file says."""
-    return PixelRules(min_pixels=FRAME_PIXELS, max_pixels=FRAME_PIXELS)
+    return PixelRules(min_pixels=FRAME_PIXELS, max_pixels=FRAME_PIXELS, window_seconds=DURATION)
 
 
 def build_model(config: EchoingPixelsConfig, seed: int) -> EchoingPixelsForConditionalGeneration:
@@ -159,6 +160,7 @@ def save_processor(processor: Processor, folder: Path) -> None:
         "merge_size": rules.merge_size,
         "video_min_pixels": rules.min_pixels,
         "video_max_pixels": rules.max_pixels,
+        "video_window_seconds": rules.window_seconds,
     }
     generation = {"eos_token_id": sorted(processor.stop_ids), "do_sample": False}
     for name, value in (("preprocessor_config.json", preprocessor), ("generation_config.json", generation)):

@@ -1,0 +1,99 @@
+"""A film: more than one window holds.
+
+Every window is sieved with the question, in positions that begin anew; what scores highest over all of them, at most
+as many rows as one window has, forms one last prompt for sieve and decoder. A long film's picture is glanced at first,
+some frames a window; the windows that hold most of the score are read again at the full rate. The sound is always heard
+whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from echopix_cli.media import DecodePlan
+
+FAMILY_WINDOW = 60.0  # seconds, where a checkpoint does not say what it was trained on
+_GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip
+_REST = 0.1  # of a window; a last one that is shorter belongs to the one before it
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Film:
+    """How a file is read as windows.
+
+    Attributes:
+        spans: (start, end) of each window in seconds of media time.
+        plan: for a window's full rate.
+        glance: frames a window when the film is glanced at; None where it is read at the full rate at once.
+    """
+
+    spans: tuple[tuple[float, float], ...]
+    plan: DecodePlan
+    glance: int | None
+
+    def window(self, number: int, full: bool) -> DecodePlan:
+        """What to read of a window."""
+        start, end = self.spans[number]
+        last = number + 1 == len(self.spans) and self.plan.end is None
+        plan = replace(self.plan, start=start, end=None if last else end)
+        if full or self.glance is None:
+            return plan
+        return replace(plan, max_frames=self.glance, min_frames=min(plan.min_frames, self.glance))
+
+
+def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | None:
+    """How to read a file of a length; None where one window holds it, or where its length is not known.
+
+    Args:
+        plan: from :meth:`~.engine.Engine.plan`.
+        duration: seconds, as the container says.
+        window: seconds.
+    """
+    if duration is None:
+        return None
+    begin, end = plan.from_time, min(duration, math.inf if plan.end is None else plan.end)
+    count = max(1, math.ceil((end - begin) / window - _REST))
+    if count == 1:
+        return None
+    edges = [begin + window * number for number in range(count)] + [end]
+    frames = math.ceil(min(plan.max_frames, window * plan.fps))
+    few = _GLANCES * plan.max_frames // count
+    # Two frames make one step of the picture, so that fewer show no less.
+    glance = None if not plan.video or few >= frames else max(2, few // 2 * 2)
+    return Film(tuple(pairwise(edges)), replace(plan, max_audio_seconds=None), glance)
+
+
+def joined_positions(windows: Ints, positions: Ints, is_audio: Flags, *, gap: int, longest: int) -> Ints:
+    """Positions (3, n) in one block of rows that come from several windows, in order of time.
+
+    Windows follow one another, ``gap`` positions apart; order and spacing within a window stay. Where all together
+    reach further than ``longest``, time is compressed to that.
+
+    Args:
+        windows: (n,) ascending, the window of each row.
+        positions: (3, n) relative to the start of the row's window.
+        is_audio: (n,) rows of sound, whose three positions are all time.
+        gap: positions between two windows.
+        longest: positions that the model was trained on.
+    """
+    times = positions[0].astype(np.float64)
+    base = 0.0
+    for window in np.unique(windows):
+        own = windows == window
+        least, most = times[own].min(), times[own].max()
+        times[own] += base - least
+        base += most - least + gap
+    if len(times) and times.max() >= longest:
+        times *= (longest - 1) / times.max()
+    joined = positions.copy()
+    joined[0] = np.floor(times).astype(np.int64)
+    joined[:, is_audio] = joined[0, is_audio]
+    return joined

@@ -1,0 +1,253 @@
+"""The windows of a film, sieved for some questions, and what they hand on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from echopix_cli.engine.encoded import Encoded, Survivors
+from echopix_cli.engine.features import Fetched
+from echopix_cli.engine.film import Film, joined_positions
+from echopix_cli.engine.meters import Clock, larger
+from echopix_cli.engine.options import AskOptions
+from echopix_cli.engine.pool import Pool
+from echopix_cli.engine.posing import Posed
+from echopix_cli.errors import MediaError
+from echopix_cli.model.processing import ClipInputs
+from echopix_cli.model.thinker import EchoingPixelsThinker
+from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
+from echopix_cli.times import clock as clock_words
+
+_GAP = 1.0  # seconds between rows of two windows in the last prompt
+_MOST_SAID = 6  # notices of a film
+
+Pose = Callable[[Encoded, str], Posed]
+Watch = Callable[[float, float, str], None]
+
+
+class Survey:
+    """One pass over a film's windows, and another over those worth a look, for some questions at once.
+
+    Args:
+        path: of the file, for its name alone.
+        film: how it is read.
+        thinker: that sieves.
+        pose: puts a question to an encoded window.
+        questions: as the model reads them.
+        options: of the sieve.
+        look: windows that are read again at the full rate, for each question.
+        fetch: the content of a window, in any thread; :class:`~echopix_cli.errors.MediaError` where there is none.
+        encode: of what was fetched.
+        watch: is told seconds of media done, of how many, and what is being done.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        film: Film,
+        thinker: EchoingPixelsThinker,
+        pose: Pose,
+        questions: Sequence[str],
+        options: AskOptions,
+        look: int,
+        fetch: Callable[[int, bool], Fetched],
+        encode: Callable[[Fetched], Encoded],
+        watch: Watch,
+    ) -> None:
+        self.path, self.film, self.thinker, self.pose, self.questions = path, film, thinker, pose, questions
+        self.options, self.look, self.fetch, self.encode, self.watch = options, look, fetch, encode, watch
+        self._pools: list[Pool | None] = [None] * len(questions)
+        self._capacity = 0
+        self._seen: dict[int, Encoded] = {}  # windows, without their features
+        self._totals: dict[int, tuple[int, int]] = {}  # rows of picture and sound by window
+        self._unread: dict[int, MediaError] = {}
+        self._seconds = {"decode": 0.0, "vision": 0.0, "audio": 0.0, "sieve": 0.0}
+        self._peaks = PeakMemory()
+
+    def run(self) -> tuple[Encoded, ...]:
+        """For each question what is handed on, as something that it can be put to.
+
+        Raises:
+            MediaError: no window can be read.
+            EchopixError: as :meth:`~.engine.Engine.encode` and the sieve do.
+        """
+        everyone = range(len(self.questions))
+        numbers = range(len(self.film.spans))
+        self._pass(dict.fromkeys(numbers, everyone), False, "glancing" if self.film.glance else "reading")
+        if not self._seen:
+            raise next(iter(self._unread.values()))
+        looked: list[tuple[int, ...]] = [()] * len(self.questions)
+        if self.film.glance and self.look:
+            looked = [self._worth(pool) for pool in self._pools]
+            wanted = {number: [q for q in everyone if number in looked[q]] for number in numbers}
+            self._pass({number: whom for number, whom in wanted.items() if whom}, True, "looking")
+        return tuple(self._handed_on(pool, own) for pool, own in zip(self._pools, looked, strict=True))
+
+    def _worth(self, pool: Pool | None) -> tuple[int, ...]:
+        """The windows that hold most of the score."""
+        if pool is None or not len(pool.scores):
+            return ()
+        mass = torch.zeros(len(self.film.spans), dtype=torch.double)
+        mass.index_add_(0, pool.windows, pool.scores.softmax(0))
+        order = mass.argsort(descending=True, stable=True)[: self.look].tolist()
+        return tuple(sorted(number for number in order if mass[number] > 0))
+
+    def _pass(self, wanted: dict[int, Sequence[int]], full: bool, stage: str) -> None:
+        """Read windows, and put each to the questions that want it."""
+        lengths = {number: end - start for number, (start, end) in enumerate(self.film.spans) if number in wanted}
+        done, total = 0.0, sum(lengths.values())
+        self.watch(done, total, stage)
+        with closing(self._read(list(wanted), full)) as windows:
+            for number, encoded in windows:
+                if encoded is not None:
+                    self._put(number, encoded, wanted[number], full)
+                done += lengths[number]
+                self.watch(done, total, stage)
+
+    def _read(self, numbers: list[int], full: bool) -> Generator[tuple[int, Encoded | None]]:
+        """Windows after the towers, the next one decoded meanwhile; None for one that cannot be read."""
+        threads = ThreadPoolExecutor(1, thread_name_prefix="window")
+        try:
+            ahead = [threads.submit(self.fetch, number, full) for number in numbers[:1]]
+            for place, number in enumerate(numbers):
+                clock, encoded = Clock(torch.device("cpu")), None
+                try:
+                    with clock.stage("decode"):
+                        fetched = ahead.pop().result()
+                    error = None
+                except MediaError as raised:
+                    error = raised
+                ahead = [threads.submit(self.fetch, following, full) for following in numbers[place + 1 : place + 2]]
+                if error is None:
+                    try:
+                        encoded = self.encode(replace(fetched, seconds=clock.seconds["decode"]))
+                    except MediaError as raised:
+                        error = raised
+                if error is not None:
+                    self._unread.setdefault(number, error)
+                yield number, encoded
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _put(self, number: int, encoded: Encoded, whom: Sequence[int], full: bool) -> None:
+        """One window, to some questions."""
+        thinker, inputs = self.thinker, encoded.inputs
+        for stage in ("decode", "vision", "audio"):
+            self._seconds[stage] += encoded.seconds[stage]
+        self._capacity = max(self._capacity, self._rows_at_full_rate(encoded))
+        clock = Clock(thinker.device)
+        with clock.stage("sieve"):
+            for q in whom:
+                posed = self.pose(encoded, self.questions[q])
+                pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options, number), number)
+                before = self._pools[q]
+                if before is not None and full:
+                    before = before.taken(before.windows != number)
+                joined = pool if before is None else before.joined(pool)
+                self._pools[q] = joined.best(self._capacity)
+        self._seconds["sieve"] += clock.seconds["sieve"]
+        self._peaks = larger(self._peaks, encoded.peaks)
+        self._unread.pop(number, None)
+        self._seen[number] = replace(encoded, video=None, audio=None)
+        self._totals[number] = (inputs.video_rows, inputs.audio_rows)
+
+    def _rows_at_full_rate(self, encoded: Encoded) -> int:
+        """What a whole window of this picture and sound has."""
+        start, end = self.film.spans[0]
+        plan, (steps, height, width) = self.film.plan, encoded.inputs.cells
+        frames = math.ceil(min(plan.max_frames, (end - start) * plan.fps))
+        picture = max(steps, -(-frames // 2)) * height * width
+        sound = round((end - start) * self.thinker.timeline.per_second) if encoded.inputs.audio_rows else 0
+        return max(picture + sound, encoded.inputs.video_rows + encoded.inputs.audio_rows)
+
+    def _handed_on(self, pool: Pool | None, looked: tuple[int, ...]) -> Encoded:
+        """The survivors of all windows as one clip, in order of time."""
+        assert pool is not None
+        order = np.lexsort((pool.places.numpy(), pool.windows.numpy()))
+        pool = pool.taken(torch.from_numpy(order.copy()))
+        per_second = self.thinker.timeline.per_second
+        start, end = self.film.spans[0]
+        positions = joined_positions(
+            pool.windows.numpy(),
+            pool.positions.numpy(),
+            pool.is_audio.numpy(),
+            gap=round(_GAP * per_second),
+            longest=round((end - start) * per_second),
+        )
+        seen = [self._seen[number] for number in sorted(self._seen)]
+        first = seen[0]
+        picture = next((one.inputs for one in seen if one.inputs.grid_thw is not None), ClipInputs())
+        sound = max(one.inputs.audio_rows for one in seen)
+        totals = np.array([self._totals[number] for number in sorted(self._totals)]).sum(axis=0)
+        facts = FilmFacts(
+            windows=len(self.film.spans),
+            window_seconds=end - start,
+            unread=len(self._unread),
+            looked=tuple(self.film.spans[number] for number in looked),
+            frames=sum(one.sampling.frames for one in seen),
+            survivors=len(pool.scores),
+            share=1.0,
+        )
+        heard = pool.is_audio.to(pool.rows.device)
+        status, notices = self._told(seen)
+        return Encoded(
+            path=self.path,
+            info=first.info,
+            audio_status=status,
+            sampling=_sampling(seen, self.film),
+            notices=notices,
+            inputs=replace(picture, audio_rows=sound),
+            video=pool.rows[~heard] if picture.grid_thw is not None else None,
+            audio=pool.rows[heard] if sound else None,
+            seconds=dict(self._seconds),
+            peaks=self._peaks,
+            cached=all(one.cached for one in seen),
+            survivors=Survivors(
+                is_audio=pool.is_audio.numpy(),
+                positions=positions,
+                spans=pool.spans.numpy(),
+                boxes=pool.boxes.numpy(),
+                video_total=int(totals[0]),
+                audio_total=int(totals[1]),
+                facts=facts,
+            ),
+        )
+
+    def _told(self, seen: Sequence[Encoded]) -> tuple[AudioStatus, tuple[str, ...]]:
+        """What became of the sound of all windows, and what is to be said; each thing once."""
+        said = list(dict.fromkeys(notice for one in seen for notice in one.notices))
+        for number, error in sorted(self._unread.items()):
+            start, end = self.film.spans[number]
+            said.append(f"{clock_words(start)} to {clock_words(end)} could not be read: {error.message}")
+        more = len(said) - _MOST_SAID
+        if more > 0:
+            said = [*said[:_MOST_SAID], f"and {more} more of this kind"]
+        found = {one.audio_status for one in seen}
+        lost = {AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED} & found or self._unread
+        if AudioStatus.USED in found:
+            return AudioStatus.TRUNCATED if lost else AudioStatus.USED, tuple(said)
+        ranked = (AudioStatus.TRUNCATED, AudioStatus.UNDECODABLE, AudioStatus.DISABLED, AudioStatus.ABSENT)
+        return next(status for status in ranked if status in found), tuple(said)
+
+
+def _sampling(seen: Sequence[Encoded], film: Film) -> Sampling:
+    """What was taken of all windows."""
+    frames = sum(one.sampling.frames for one in seen)
+    pictured = [one.sampling for one in seen if one.sampling.frames]
+    begin, end = film.spans[0][0], film.spans[-1][1]
+    return Sampling(
+        fps=frames / (end - begin) if frames > 1 else None,
+        frames=frames,
+        height=pictured[0].height if pictured else None,
+        width=pictured[0].width if pictured else None,
+        second_per_grid=None,
+        start=begin,
+        end=end,
+        audio_seconds=sum(one.sampling.audio_seconds for one in seen),
+    )
