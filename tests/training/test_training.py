@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from echopix_cli import scenes
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
-from echopix_cli.training.data import _LOOKED_FOR, SceneBatches, collate, make_example
+from echopix_cli.training.data import _LOOKED_FOR, Batch, SceneBatches, collate, make_example
 from echopix_cli.training.loop import Trainer
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
@@ -185,16 +186,29 @@ def test_a_run_goes_on_with_the_heads_of_its_base(processor: Processor, tmp_path
 
 @pytest.mark.parametrize("stage", ["full", "sieve"])
 def test_steps_are_independent_of_how_they_are_cut(processor: Processor, tmp_path: Path, stage: str) -> None:
-    """Two batches accumulated give the gradient of both together, where each has as many answer tokens."""
+    """Two batches accumulated give the mean of their losses and of their gradients, kept activations or not."""
     recipe = replace(RECIPE, stage=stage, hearing=0.0, seeing=0.0, evidence=0.0, budget_low=1.0)
     data = SceneBatches(processor, "train", 1, ("instrument",), 9, questions=1)
-    parts = [data[0], data[1]]
-    fit = trainer(processor, tmp_path, recipe)
-    separate_losses = [fit.update([part])["answer"] for part in parts[:1]]
-    both = trainer(processor, tmp_path / "b", recipe).update(list(parts))
-    assert both["answer"] != separate_losses[0]
-    checkpointed = trainer(processor, tmp_path / "c", replace(recipe, checkpointing=True)).update(list(parts))
+
+    def updated(name: str, *parts: Batch, checkpointing: bool = False) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The losses, and the gradient before it was scaled to a norm of at most one."""
+        fit = trainer(processor, tmp_path / name, replace(recipe, checkpointing=checkpointing))
+        found = fit.update(list(parts))
+        scale = max(1.0, found["gradient"] + 1e-6)
+        return found, {name: p.grad * scale for name, p in fit.trained.items() if p.grad is not None}
+
+    (one, first), (other, second) = updated("a", data[0]), updated("b", data[1])
+    both, together = updated("c", data[0], data[1])
+    assert abs(one["answer"] - other["answer"]) > 0.01
+    assert both["answer"] == pytest.approx((one["answer"] + other["answer"]) / 2, abs=2e-5)
+    size = max(float(gradient.abs().max()) for gradient in together.values())
+    assert first.keys() == second.keys() == together.keys()
+    for name in together:
+        torch.testing.assert_close(together[name], (first[name] + second[name]) / 2, rtol=1e-3, atol=1e-4 * size)
+    checkpointed, again = updated("d", data[0], data[1], checkpointing=True)
     assert checkpointed == pytest.approx(both, rel=1e-4)
+    for name in together:
+        torch.testing.assert_close(again[name], together[name], rtol=1e-3, atol=1e-4 * size)
 
 
 def test_frames_are_those_that_sampling_takes(tmp_path: Path) -> None:
