@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +33,13 @@ PLAIN = {"results", "settings", "declarations", "parsers", "errors", "files", "s
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli"}, "typer": {"cli"}}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -60,7 +67,7 @@ def test_files_are_decoded_in_processes_of_their_own() -> None:
     reading = {"echopix_cli.media": {"load_clip", "probe"}, "echopix_cli.media.load": {"load_clip", "probe"}}
     callers = set()
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & reading.get(
                 node.module or "", set()
             ):
@@ -78,9 +85,57 @@ def test_torch_is_imported_late(path: Path) -> None:
         assert not {name.partition(".")[0] for name in imports(path, True)} & {"torch", "transformers"}
 
 
-def test_no_file_is_too_long() -> None:
-    long = {str(p.relative_to(ROOT)): n for p in FILES if (n := len(p.read_text().splitlines())) > 520}
-    assert long == {}
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_at_once(statements: list[ast.stmt]) -> Iterator[str]:
+    """Names that a module needs as it is imported, and those that only its annotations need (TYPE_CHECKING)."""
+    for node in statements:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If | ast.Try):
+            handled = [line for handler in getattr(node, "handlers", []) for line in handler.body]
+            yield from imported_at_once([*node.body, *handled, *node.orelse, *getattr(node, "finalbody", [])])
+
+
+def needs(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """For each module those that it imports by name; a name in a package is the package's where it is no module."""
+    found = {}
+    for module, path in modules.items():
+        names = {name if name in modules else name.rpartition(".")[0] for name in imported_at_once(parsed(path).body)}
+        found[module] = (names & set(modules)) - {module}
+    return found
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph of imports, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """The face of the whole package aside: what it offers is loaded when it is touched."""
+    graph = needs({module_of(path): path for path in FILES})
+    assert {"echopix_cli.errors", "echopix_cli.settings"} <= graph["echopix_cli.cli.options"], "imports are found"
+    assert "echopix_cli.errors" in graph["echopix_cli"], "under TYPE_CHECKING, too"
+    graph["echopix_cli"] = set()
+    assert circle_in(graph) == []
+    assert circle_in({**graph, "echopix_cli.errors": {"echopix_cli.settings"}}) != []
+
+
+@pytest.mark.parametrize(
+    "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_no_file_is_too_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
 
 
 def test_the_wheel_holds_no_scripts() -> None:

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from feature_entries import entries, same, timeless
 from safetensors.torch import load_file, save, save_file
 
 from echopix_cli.decoding.worker import Worker
-from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine import features as features_module
 from echopix_cli.engine.features import FeatureCache, open_features
 from echopix_cli.files import WHOLE
 from echopix_cli.measure.profiling import profile
 from echopix_cli.media import DecodePlan, Limits
 from echopix_cli.model.thinker import EchoingPixelsThinker as Thinker
-from echopix_cli.results import Answer, PeakMemory, StageTimes
-from echopix_cli.shelf import FEATURES, Shelf
+from echopix_cli.shelf import Shelf
 from echopix_cli.weights.checkpoint import open_checkpoint
 
 SHORT = GenerationOptions(max_new_tokens=4)
@@ -79,35 +79,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     monkeypatch.setattr(Thinker, "encode_pixels", count("vision", Thinker.encode_pixels))
     monkeypatch.setattr(Thinker, "encode_mel", count("audio", Thinker.encode_mel))
     return counts
-
-
-def entries(shelf: Shelf) -> list[Path]:
-    return [item.path for item in shelf.items() if item.path.suffix == FEATURES]
-
-
-def same(first: Encoded, second: Encoded) -> bool:
-    """Whether two differ in nothing but what they cost."""
-    for one, other in ((first.video, second.video), (first.audio, second.audio)):
-        if (one is None) != (other is None):
-            return False
-        if one is not None and other is not None and not (one.dtype == other.dtype and torch.equal(one, other)):
-            return False
-    if first.inputs.grid_times.dtype != second.inputs.grid_times.dtype:
-        return False
-    if first.inputs.grid_times.tolist() != second.inputs.grid_times.tolist():
-        return False
-    plain = [
-        replace(
-            one, video=None, audio=None, seconds={}, peaks=PeakMemory(), cached=False,
-            inputs=replace(one.inputs, grid_times=None),  # type: ignore[arg-type]
-        )
-        for one in (first, second)
-    ]  # fmt: skip
-    return plain[0] == plain[1]
-
-
-def timeless(answer: Answer) -> Answer:
-    return replace(answer, latency=StageTimes(), peak_memory=PeakMemory(), cached=False)
 
 
 # --- a hit
