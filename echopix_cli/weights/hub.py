@@ -16,7 +16,7 @@ from echopix_cli.errors import ModelError
 from echopix_cli.weights.opening import LAYOUTS, SMALL, recognise
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
-from echopix_cli.weights.transfer import PART, Progress, RemoteFile, Transfer, folder_name
+from echopix_cli.weights.transfer import PART, Plan, Progress, RemoteFile, Transfer, folder_name
 from echopix_cli.weights.web import not_here
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -42,36 +42,6 @@ class Listing:
     others: int = 0
     other_bytes: int = 0
     pickle: str = ""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a download is about to do. All sizes are bytes.
-
-    Attributes:
-        files: wanted, the smallest first.
-        fetch: still to come over the network.
-        present: of the wanted files, already on the disk (and yet to be checked).
-        skipped: of files that the thinker does not need.
-        free: on the disk of ``destination``.
-    """
-
-    model: Model
-    commit: str
-    licence: str
-    layout: str
-    destination: Path
-    files: tuple[RemoteFile, ...]
-    fetch: int
-    present: int
-    skipped: int
-    skipped_files: int
-    free: int
-
-    @property
-    def total(self) -> int:
-        """Of all wanted files."""
-        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True)

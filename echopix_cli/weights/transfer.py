@@ -17,16 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of, sync
-from echopix_cli.weights.registry import is_commit
+from echopix_cli.weights.registry import Model, is_commit
 from echopix_cli.weights.store import FileFact
 from echopix_cli.weights.web import LONGEST_PAUSE, Lost, TooLong, Web, not_here
-
-if TYPE_CHECKING:
-    from echopix_cli.weights.hub import Plan
 
 PART = ".echopix.incomplete"
 _PIECE = 2**20  # bytes kept at a time: no more are lost when the process is killed
@@ -63,6 +60,36 @@ class RemoteFile:
     def etag(self) -> str:
         """Its name in the hub's cache."""
         return self.sha256 or self.blob
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a download is about to do. All sizes are bytes.
+
+    Attributes:
+        files: wanted, the smallest first.
+        fetch: still to come over the network.
+        present: of the wanted files, already on the disk (and yet to be checked).
+        skipped: of files that the thinker does not need.
+        free: on the disk of ``destination``.
+    """
+
+    model: Model
+    commit: str
+    licence: str
+    layout: str
+    destination: Path
+    files: tuple[RemoteFile, ...]
+    fetch: int
+    present: int
+    skipped: int
+    skipped_files: int
+    free: int
+
+    @property
+    def total(self) -> int:
+        """Of all wanted files."""
+        return sum(file.size for file in self.files)
 
 
 class Progress:
