@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from echopix_cli.cli.model_records import size
 from echopix_cli.cli.output import Output, one_line
 from echopix_cli.weights.copies import Watcher
-from echopix_cli.weights.hub import Plan
-from echopix_cli.weights.transfer import Progress, RemoteFile
+from echopix_cli.weights.transfer import Plan, Progress, RemoteFile
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Display

@@ -12,9 +12,10 @@ from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 from echopix_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from echopix_cli.weights.hub import Plan, Pulled
+    from echopix_cli.weights.hub import Pulled
     from echopix_cli.weights.registry import Model
     from echopix_cli.weights.store import Entry
+    from echopix_cli.weights.transfer import Plan
 
 
 def all_models(store: Any) -> list[Model]:

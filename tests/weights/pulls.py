@@ -14,11 +14,11 @@ class Heard(Progress):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.plan: hub.Plan | None = None
+        self.plan: Plan | None = None
         self.notices: list[str] = []
         self.starts: dict[str, list[int]] = {}
 
-    def planned(self, plan: hub.Plan) -> None:
+    def planned(self, plan: Plan) -> None:
         self.plan = plan
 
     def fetching(self, file: RemoteFile, at: int) -> None:
