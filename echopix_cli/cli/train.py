@@ -12,7 +12,7 @@ from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import Interrupted, UsageError
 from echopix_cli.times import clock
-from echopix_cli.training.recipe import HOW, PRECISIONS, RECIPE, SCENES, Recipe, read_assignments, read_values
+from echopix_cli.training.recipe import HOW, PRECISIONS, RECIPE, SCENES, WHAT, Recipe, read_assignments, read_values
 
 if TYPE_CHECKING:
     from echopix_cli.training.loop import Progress, Trainer
@@ -36,12 +36,19 @@ def train(
             "--recipe",
             metavar="FILE",
             help="a recipe.toml, such as a run's folder holds; its keys: echopix help training",
+            rich_help_panel=WHAT,
             show_default=False,
         ),
     ] = None,
     assigned: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="a key of the recipe; repeat for more", show_default=False),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="a key of the recipe; repeat for more",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
     ] = None,
     base: Annotated[str | None, _of_recipe("base")] = None,
     stage: Annotated[str | None, _of_recipe("stage")] = None,

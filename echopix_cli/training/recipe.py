@@ -77,7 +77,7 @@ class Recipe:
         panel=WHAT,
     )
     freeze_towers: bool = setting(
-        False, parse_switch, "leave the towers as they are (default: true for a stock base)", panel=WHAT
+        False, parse_switch, "leave the towers as they are; true on a stock base, unless it is given", panel=WHAT
     )
     adapters: int = _count(
         0, "rank of LoRA adapters that are trained in place of the decoder; 0 trains it whole", WHAT, 0
@@ -121,9 +121,11 @@ class Recipe:
         panel=HOW,
     )
     learning_rate: float = _number(
-        8e-4, "at its highest (default: 0.0001 for adapters on a stock base, 0.00001 for a whole one)", HOW
+        8e-4, "at its highest; on a stock base 0.0001 with adapters and 0.00001 without, unless it is given", HOW
     )
-    warmup: int = _count(200, "steps until the learning rate is at its highest (default: 50 for a stock base)", HOW, 0)
+    warmup: int = _count(
+        200, "steps until the learning rate is at its highest; on a stock base 50, unless it is given", HOW, 0
+    )
     decay: float = _share(0.25, "share of the steps, at the end, over which it falls to zero", HOW)
     weight_decay: float = _number(0.05, "weight decay of matrices", HOW)
     seed: int = _count(1, "of everything random", HOW, 0)
@@ -137,7 +139,7 @@ class Recipe:
     hearing: float = _number(
         4.0, "weight: which instruments sound at each audio row; from nothing, needed to learn anything (scenes)", LOSS
     )
-    seeing: float = _number(1.0, "weight: which picture lies on each video row; as needed (scenes)", LOSS)
+    seeing: float = _number(1.0, "weight: which picture lies on each video row; needed in the same way (scenes)", LOSS)
     binding: float = _number(
         4.0,
         "weight: what is seen, has moved and has sounded meanwhile, at every audio row of the decoder's first half, "
