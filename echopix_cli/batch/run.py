@@ -32,7 +32,7 @@ _LOOK = 0.1  # seconds between looks at whether to stop, while a file is being d
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchOptions:
     """What holds for every task: a plan from :meth:`Engine.plan`, and how answers are made."""
 
     plan: DecodePlan
@@ -126,7 +126,7 @@ class Batch:
     def __init__(
         self,
         engine: Engine,
-        settings: Settings,
+        settings: BatchOptions,
         sink: Callable[[Outcome], None],
         *,
         journal: Journal | None = None,

@@ -117,9 +117,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
                 journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
         engine = run.engine(keeps=True)
-        from echopix_cli.batch.run import Batch, Settings
+        from echopix_cli.batch.run import Batch, BatchOptions
 
-        settings = Settings(run.plan(engine), run.asking(engine))
+        settings = BatchOptions(run.plan(engine), run.asking(engine))
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
         report = _Report(run, many, tasks, tally, journal)

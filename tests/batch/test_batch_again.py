@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from batch_files import asked, records_of
 
-from echopix_cli.batch.run import Batch, Settings
+from echopix_cli.batch.run import Batch, BatchOptions
 from echopix_cli.batch.tasks import Task
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
@@ -99,7 +99,7 @@ def test_another_bundled_model_of_the_same_version_asks_again(tmp_path: Path) ->
     from safetensors.torch import load_file, save_file
 
     engine, task = Engine.load("tiny", "cpu"), Task("a.mp4", "What?")
-    settings = Settings(engine.plan(DecodePlan()))
+    settings = BatchOptions(engine.plan(DecodePlan()))
 
     def key() -> str:
         return Batch(engine, settings, lambda outcome: None)._key("ab" * 32, task)

@@ -20,7 +20,7 @@ import pytest
 import torch
 from batch_files import asked, records_of
 
-from echopix_cli.batch.run import Batch, Settings
+from echopix_cli.batch.run import Batch, BatchOptions
 from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import Output
 from echopix_cli.decoding.worker import Worker
@@ -266,7 +266,7 @@ def test_an_item_for_which_memory_does_not_suffice_holds_none_of_it(
     monkeypatch.setattr(Engine, "encode", encoding)
     monkeypatch.setattr(thinker, "encode_mel", failing("encode_mel", sounds / "0.m4a"))
     monkeypatch.setattr(thinker, "score", failing("score", sounds / "1.m4a"))
-    batch = Batch(engine, Settings(engine.plan(DecodePlan())), kept.append)  # whoever reports keeps the errors
+    batch = Batch(engine, BatchOptions(engine.plan(DecodePlan())), kept.append)  # whoever reports keeps the errors
     batch.run([Task(str(sounds / f"{number}.m4a"), "What?") for number in range(3)])
     assert [type(outcome.error).__name__ for outcome in kept] == ["DeviceError", "DeviceError", "NoneType"]
     assert len(held) >= 5
