@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from echopix_cli.weights import hub
 from echopix_cli.weights.registry import find_model
-from echopix_cli.weights.transfer import Progress, RemoteFile
+from echopix_cli.weights.transfer import Plan, Progress, RemoteFile
 
 BIG, SECOND, TALKER = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
 NAME = "hf:someone/omni"
