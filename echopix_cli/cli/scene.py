@@ -1,4 +1,4 @@
-"""``echopix scene``: a procedural clip whose questions have known answers."""
+"""``echopix scene``: a procedural clip, or a movie of many, whose questions have known answers."""
 
 import json as json_module
 import os
@@ -14,9 +14,12 @@ import typer
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.times import TIME_HELP, clock, parse_time
 
 if TYPE_CHECKING:
-    from echopix_cli.scenes import Script
+    from echopix_cli.scenes import Movie, Script
+
+    Subject = Script | Movie
 
 
 @opt.taking(*opt.PRINTING)
@@ -31,7 +34,8 @@ def scene(
             "--family",
             metavar="NAME",
             help="what the first question is about (default: drawn by the seed): instrument, object, count, sync, "
-            "order, when, heard, exists, silent or dark",
+            "order, when, heard, exists, silent or dark; a movie has no count, sync, silent and dark, and by default "
+            "questions of all others",
             show_default=False,
         ),
     ] = None,
@@ -49,6 +53,16 @@ def scene(
             "--count", min=1, metavar="N", help="N scenes, of this seed and those after it", show_default=False
         ),
     ] = None,
+    movie: Annotated[
+        str | None,
+        typer.Option(
+            "--movie",
+            metavar="LENGTH",
+            help=f"a movie of scenes one after another, as long as {TIME_HELP}, with questions about what only one of "
+            "them holds",
+            show_default=False,
+        ),
+    ] = None,
     size: Annotated[
         int, typer.Option("--size", min=32, max=2160, metavar="N", help="pixels along an edge of the square picture")
     ] = 224,
@@ -62,15 +76,14 @@ def scene(
 ) -> None:
     """Render a scene with known answers to an mp4, and print its questions and answers.
 
-    For 8 seconds pictures come, go and move while recorded instruments play. Files appear when all are complete.
+    For 8 seconds pictures come, go and move while recorded instruments play. In a movie what is asked about is seen or
+    heard once, or never. Files appear when all are complete.
     """
     # --fps here is of the file that is written, not the setting of that name.
     folder = _folder(Path(out), many=count is not None)
     with run.output.progress("writing scripts"):
-        from echopix_cli.scenes import make_script
-
-        scripts = [make_script(split, seed + k, family) for k in range(count or 1)]
-    media = [Path(out)] if count is None else [folder / f"{s.family}-{s.seed:06d}.mp4" for s in scripts]
+        scripts = [_subject(split, seed + k, family, movie) for k in range(count or 1)]
+    media = [Path(out)] if count is None else [folder / f"{_kind(s)}-{s.seed:06d}.mp4" for s in scripts]
     questions = None if data is None else Path(data)
     _require_free(media, questions, folder, force)
     scenes = list(zip(media, scripts, strict=True))
@@ -83,8 +96,35 @@ def scene(
         _print(run.output, scenes, name_media=count is not None)
 
 
-def scene_record(media: str, script: "Script") -> dict[str, Any]:
-    """A scene as one JSON object: its questions, their answers, and what each answer rests on."""
+def _subject(split: str, seed: int, family: str | None, movie: str | None) -> "Subject":
+    """What a seed stands for.
+
+    Raises:
+        UsageError: a length that is no time or that no movie has, an unknown split or family, or a negative seed.
+    """
+    from echopix_cli.scenes import make_movie, make_script
+
+    if movie is None:
+        return make_script(split, seed, family)
+    try:
+        length = parse_time(movie)
+    except ValueError as error:
+        raise UsageError(f"--movie: {error}", "--movie 10:00") from None
+    return make_movie(split, seed, length, family)
+
+
+def _kind(subject: "Subject") -> str:
+    """What sets its file and its questions apart from others of the same seed."""
+    from echopix_cli.scenes import Movie
+
+    if not isinstance(subject, Movie):
+        return subject.family
+    kind = f"movie-{subject.duration:.0f}s"
+    return kind if subject.family is None else f"{kind}-{subject.family}"
+
+
+def scene_record(media: str, script: "Subject") -> dict[str, Any]:
+    """A scene or movie as one JSON object: its questions, their answers, and what each answer rests on."""
     return {
         "schema_version": SCHEMA_VERSION,
         "media": media,
@@ -96,13 +136,13 @@ def scene_record(media: str, script: "Script") -> dict[str, Any]:
     }
 
 
-def data_lines(media: Path, script: "Script", home: Path) -> Iterator[str]:
+def data_lines(media: Path, script: "Subject", home: Path) -> Iterator[str]:
     """A scene's questions as lines of a JSONL file in the folder ``home``, which media paths are relative to."""
     relative = Path(os.path.relpath(_real(media), os.path.realpath(home))).as_posix()
     for number, item in enumerate(script.items):
         line = {
-            # Split, family and seed are the whole scene: an id stays unique when files are joined.
-            "id": f"{script.split}-{script.family}-{script.seed:06d}-{number}",
+            # Split, kind and seed are the whole scene: an id stays unique when files are joined.
+            "id": f"{script.split}-{_kind(script)}-{script.seed:06d}-{number}",
             "media": relative,
             "question": item.question,
             "answer": item.answer,
@@ -156,7 +196,7 @@ def _require_free(media: Sequence[Path], questions: Path | None, folder: Path, f
 
 
 def _write(
-    scenes: "Sequence[tuple[Path, Script]]",
+    scenes: "Sequence[tuple[Path, Subject]]",
     questions: Path | None,
     folder: Path,
     size: int,
@@ -168,7 +208,7 @@ def _write(
     Raises:
         EchopixError: the disk refuses.
     """
-    from echopix_cli.scenes import write_mp4
+    from echopix_cli.scenes import Movie, write_movie, write_mp4
 
     home = folder if questions is None else questions.parent
     try:
@@ -177,7 +217,10 @@ def _write(
             parts = [(stage / f"{number}.mp4", path) for number, (path, _) in enumerate(scenes, 1)]
             for (part, _), (_, script) in zip(parts, scenes, strict=True):
                 say(f"rendering {part.stem} of {len(scenes)}")
-                write_mp4(script, part, size, fps)
+                if isinstance(script, Movie):
+                    write_movie(script, part, size, fps, _watch(say, part.stem, len(scenes), script.duration))
+                else:
+                    write_mp4(script, part, size, fps)
             if questions is not None:
                 lines = desk / "questions"
                 lines.write_text("".join(line for scene in scenes for line in data_lines(*scene, home)), "ascii")
@@ -188,6 +231,11 @@ def _write(
         places = str(folder) if home == folder else f"{folder} or {home}"
         reason = error.strerror or str(error)
         raise EchopixError(f"cannot write to {places}: {reason}", "choose a folder that can be written to") from error
+
+
+def _watch(say: Callable[[str], None], number: str, count: int, duration: float) -> Callable[[float], None]:
+    """Tells how much of a movie is there."""
+    return lambda seconds: say(f"rendering {number} of {count}: {clock(seconds)} of {clock(duration)}")
 
 
 @contextmanager
@@ -219,7 +267,7 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path.parent)) / path.name
 
 
-def _print(output: Output, scenes: "Sequence[tuple[Path, Script]]", name_media: bool) -> None:
+def _print(output: Output, scenes: "Sequence[tuple[Path, Subject]]", name_media: bool) -> None:
     """One line per question: in columns on a terminal, between tabs elsewhere."""
     rows = [
         [item.question, item.answer, *([one_line(str(path))] if name_media else [])]

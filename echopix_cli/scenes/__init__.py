@@ -1,7 +1,8 @@
 """Procedural audio-visual scenes with known answers: what training reads and evaluation measures.
 
 A scene is first written (``make_script``: symbolic, cheap, a pure function of split and seed), then rendered
-straight to arrays (``render_frames``, ``render_audio``) or to a file (``write_mp4``).
+straight to arrays (``render_frames``, ``render_audio``) or to a file (``write_mp4``). A movie (``make_movie``) is
+scenes one after another, rendered window by window (``movie_clip``) or to a file (``write_movie``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from echopix_cli.scenes.clip import (
     surroundings,
 )
 from echopix_cli.scenes.compose import make_script
+from echopix_cli.scenes.movie import LONGEST_MOVIE, Movie, make_movie
+from echopix_cli.scenes.movie_clip import movie_clip, movie_sound
+from echopix_cli.scenes.movie_questions import MOVIE_FAMILIES, Needle
 from echopix_cli.scenes.questions import ask_everything
 from echopix_cli.scenes.script import (
     DURATION,
@@ -38,12 +42,13 @@ from echopix_cli.scenes.script import (
     Sprite,
 )
 from echopix_cli.scenes.video import render_frames, seen
-from echopix_cli.scenes.writer import write_mp4
+from echopix_cli.scenes.writer import write_movie, write_mp4
 
 __all__ = [
-    "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "OBJECTS", "PICTURES", 
-    "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "Background", "Evidence", "Item", "NoteEvent", "PlayedNote",
-    "Script", "Sound", "Sprite",
-    "ask_everything", "evidence_rows", "frame_side", "heard", "make_script", "render_audio", "render_frames",
-    "sample_times", "scene_clip", "seen", "surroundings", "write_mp4",
+    "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "LONGEST_MOVIE",
+    "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "Background", "Evidence",
+    "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
+    "ask_everything", "evidence_rows", "frame_side", "heard", "make_movie", "make_script", "movie_clip", "movie_sound",
+    "render_audio", "render_frames", "sample_times", "scene_clip", "seen", "surroundings", "write_movie",
+    "write_mp4",
 ]  # fmt: skip

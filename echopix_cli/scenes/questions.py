@@ -89,17 +89,17 @@ def _ask_instrument(script: Script, rng: Rng) -> list[Item]:
     names = {note.instrument for note in script.notes}
     if len(names) != 1:
         return []
-    return [Item("instrument", _word(rng, "instrument"), names.pop(), _sounds(script.notes))]
+    return [Item("instrument", word(rng, "instrument"), names.pop(), sounds(script.notes))]
 
 
 def _ask_object(script: Script, rng: Rng) -> list[Item]:
     items = []
     for side in SIDES:
         if (sprite := _alone_on(script, side)) is not None:
-            items.append(Item("object", _word(rng, "object-side", side=side), sprite.name, (_sight(sprite),)))
+            items.append(Item("object", word(rng, "object-side", side=side), sprite.name, (sight(sprite),)))
     if len(script.sprites) == 1:
         (sprite,) = script.sprites
-        items.append(Item("object", _word(rng, "object-only"), sprite.name, (_sight(sprite),)))
+        items.append(Item("object", word(rng, "object-only"), sprite.name, (sight(sprite),)))
     return items
 
 
@@ -125,18 +125,18 @@ def _ask_count(script: Script, rng: Rng) -> list[Item]:
     apart = all(b.start - a.end >= 0.25 for a, b in pairwise(notes))
     names = sorted({note.instrument for note in notes})
     if apart and 1 <= len(notes) <= len(NUMBERS):
-        items.append(Item("count", _word(rng, "count-notes"), NUMBERS[len(notes) - 1], _sounds(notes)))
+        items.append(Item("count", word(rng, "count-notes"), NUMBERS[len(notes) - 1], sounds(notes)))
     if apart and len(names) == 2:
         for name in names:
             own = tuple(note for note in notes if note.instrument == name)
             if len(own) <= len(NUMBERS):
-                question = _word(rng, "count-times", name=name)
-                items.append(Item("count", question, NUMBERS[len(own) - 1], _sounds(own)))
+                question = word(rng, "count-times", name=name)
+                items.append(Item("count", question, NUMBERS[len(own) - 1], sounds(own)))
     sprites = script.sprites
     whole = all(s.show[0] <= 0 and s.show[1] >= script.duration for s in sprites)
     if 1 <= len(sprites) <= len(NUMBERS) and whole and script.background.specks == 0:
-        evidence = tuple(_sight(s) for s in sprites)
-        items.append(Item("count", _word(rng, "count-things"), NUMBERS[len(sprites) - 1], evidence))
+        evidence = tuple(sight(s) for s in sprites)
+        items.append(Item("count", word(rng, "count-things"), NUMBERS[len(sprites) - 1], evidence))
     return items
 
 
@@ -149,8 +149,8 @@ def _ask_sync(script: Script, rng: Rng) -> list[Item]:
         return []
     (mover,) = movers
     # Whoever sees the one without the other that moves has nothing to tell them apart by.
-    sights = tuple(_sight(sprite, hop) for sprite in script.sprites for hop in sprite.hops)
-    return [Item("sync", _word(rng, "sync"), mover.name, _sounds(script.notes) + sights)]
+    sights = tuple(sight(sprite, hop) for sprite in script.sprites for hop in sprite.hops)
+    return [Item("sync", word(rng, "sync"), mover.name, sounds(script.notes) + sights)]
 
 
 def _moves_with(sprite: Sprite, notes: tuple[PlayedNote, ...]) -> bool:
@@ -174,7 +174,7 @@ def _ask_order(script: Script, rng: Rng) -> list[Item]:
         else:
             clear = min(n.start for n in own) >= max(n.end for n in rest)
         if clear:
-            items.append(Item("order", _word(rng, kind), name, _sounds(tuple(own))))
+            items.append(Item("order", word(rng, kind), name, sounds(tuple(own))))
     return items
 
 
@@ -188,9 +188,9 @@ def _ask_when(script: Script, rng: Rng) -> list[Item]:
         spans = [(n.start - 0.1, n.end + 0.1) for n in notes]
         near = [s for s in script.sprites if any(_meets(s.show, span) for span in spans)]
         if len(near) == 1 and all(near[0].show[0] <= a and b <= near[0].show[1] for a, b in spans):
-            sights = tuple(_sight(near[0], (n.start, n.end)) for n in notes)
-            question = _word(rng, "when", name=name)
-            items.append(Item("when", question, near[0].name, _sounds(notes) + sights))
+            sights = tuple(sight(near[0], (n.start, n.end)) for n in notes)
+            question = word(rng, "when", name=name)
+            items.append(Item("when", question, near[0].name, sounds(notes) + sights))
     return items
 
 
@@ -204,8 +204,8 @@ def _ask_heard(script: Script, rng: Rng) -> list[Item]:
         names = {n.instrument for n in notes}
         inside = all(sprite.show[0] <= n.start and n.end <= sprite.show[1] for n in notes)
         if len(names) == 1 and inside:
-            question = _word(rng, "heard", name=sprite.name)
-            items.append(Item("heard", question, names.pop(), (_sight(sprite), *_sounds(notes))))
+            question = word(rng, "heard", name=sprite.name)
+            items.append(Item("heard", question, names.pop(), (sight(sprite), *sounds(notes))))
     return items
 
 
@@ -219,16 +219,16 @@ def _ask_exists_seen(script: Script, rng: Rng) -> Item | None:
     if not present:
         return None
     if rng.random() < 0.5:
-        name = _pick(rng, list(present))
-        answer, evidence = "yes", (_sight(present[name]),)
+        name = pick(rng, list(present))
+        answer, evidence = "yes", (sight(present[name]),)
     else:
         # Half the time an instrument that sounds but is not shown: the question is about the eye only.
         tempting = [n for n in INSTRUMENT_PICTURES if n not in present and n in _sounding(script)]
         absent = [n for n in PICTURES if n not in present]
-        name = _pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
+        name = pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
         answer, evidence = "no", (Evidence("video", 0.0, script.duration),)
     kind = "exists-object" if name in OBJECTS and rng.random() < 0.3 else "exists-seen"
-    return Item("exists", _word(rng, kind, name=name), answer, evidence)
+    return Item("exists", word(rng, kind, name=name), answer, evidence)
 
 
 def _ask_exists_heard(script: Script, rng: Rng) -> Item | None:
@@ -236,29 +236,29 @@ def _ask_exists_heard(script: Script, rng: Rng) -> Item | None:
     if not present:
         return None
     if rng.random() < 0.5:
-        name = _pick(rng, present)
+        name = pick(rng, present)
         answer = "yes"
-        evidence = _sounds(tuple(n for n in script.notes if n.instrument == name))
+        evidence = sounds(tuple(n for n in script.notes if n.instrument == name))
     else:
         shown = {s.name for s in script.sprites}
         tempting = [n for n in INSTRUMENTS if n not in present and n in shown]
         absent = [n for n in INSTRUMENTS if n not in present]
-        name = _pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
+        name = pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
         answer, evidence = "no", (Evidence("audio", 0.0, script.duration),)
-    return Item("exists", _word(rng, "exists-heard", name=name), answer, evidence)
+    return Item("exists", word(rng, "exists-heard", name=name), answer, evidence)
 
 
 def _ask_silent(script: Script, rng: Rng) -> list[Item]:
     if script.notes:
         return []
     kinds = ["instrument", "order-first", "order-last"]
-    questions = [(_word(rng, kind), NOTHING) for kind in kinds]
-    questions.append((_word(rng, "exists-heard", name=_pick(rng, INSTRUMENTS)), "no"))
+    questions = [(word(rng, kind), NOTHING) for kind in kinds]
+    questions.append((word(rng, "exists-heard", name=pick(rng, INSTRUMENTS)), "no"))
     if len(script.sprites) > 1:
-        questions.append((_word(rng, "sync"), NOTHING))
+        questions.append((word(rng, "sync"), NOTHING))
     if script.sprites:
         name = script.sprites[int(rng.integers(len(script.sprites)))].name
-        questions.append((_word(rng, "heard", name=name), NOTHING))
+        questions.append((word(rng, "heard", name=name), NOTHING))
     evidence = (Evidence("audio", 0.0, script.duration),)
     return [Item("silent", question, answer, evidence) for question, answer in questions]
 
@@ -266,12 +266,12 @@ def _ask_silent(script: Script, rng: Rng) -> list[Item]:
 def _ask_dark(script: Script, rng: Rng) -> list[Item]:
     if script.sprites or script.background.specks or script.background.kind != "plain":
         return []
-    questions = [(_word(rng, "object-side", side=side), NOTHING) for side in SIDES[:2]]
-    questions.append((_word(rng, "object-only"), NOTHING))
-    questions.append((_word(rng, "exists-seen", name=_pick(rng, PICTURES)), "no"))
-    questions.append((_word(rng, "sync"), NOTHING))
+    questions = [(word(rng, "object-side", side=side), NOTHING) for side in SIDES[:2]]
+    questions.append((word(rng, "object-only"), NOTHING))
+    questions.append((word(rng, "exists-seen", name=pick(rng, PICTURES)), "no"))
+    questions.append((word(rng, "sync"), NOTHING))
     if present := _sounding(script):
-        questions.append((_word(rng, "when", name=_pick(rng, present)), NOTHING))
+        questions.append((word(rng, "when", name=pick(rng, present)), NOTHING))
     evidence = (Evidence("video", 0.0, script.duration),)
     return [Item("dark", question, answer, evidence) for question, answer in questions]
 
@@ -290,12 +290,12 @@ ASKERS: dict[str, Callable[[Script, Rng], list[Item]]] = {
 }
 
 
-def _word(rng: Rng, kind: str, **slots: str) -> str:
+def word(rng: Rng, kind: str, **slots: str) -> str:
     article = "an" if slots.get("name", "")[:1] in tuple("aeiou") else "a"
-    return _pick(rng, WORDINGS[kind]).format(a=article, **slots)
+    return pick(rng, WORDINGS[kind]).format(a=article, **slots)
 
 
-def _pick(rng: Rng, options: tuple[str, ...] | list[str]) -> str:
+def pick(rng: Rng, options: tuple[str, ...] | list[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
@@ -307,11 +307,11 @@ def _sounding(script: Script) -> list[str]:
     return list(dict.fromkeys(note.instrument for note in script.notes))
 
 
-def _sounds(notes: tuple[PlayedNote, ...]) -> tuple[Evidence, ...]:
+def sounds(notes: tuple[PlayedNote, ...]) -> tuple[Evidence, ...]:
     return tuple(Evidence("audio", note.start, note.end) for note in notes)
 
 
-def _sight(sprite: Sprite, span: Span | None = None) -> Evidence:
+def sight(sprite: Sprite, span: Span | None = None) -> Evidence:
     span = span or sprite.show
     return Evidence("video", span[0], span[1], box_over(sprite, span))
 

@@ -1,0 +1,113 @@
+"""Questions about a movie that hang on its needles, with evidence in seconds of the movie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from echopix_cli.scenes.questions import pick, sight, sounds, word
+from echopix_cli.scenes.script import DURATION, NUMBERS, OBJECTS, Evidence, Item, Script
+
+MOVIE_FAMILIES: tuple[str, ...] = ("instrument", "object", "when", "heard", "order", "exists")
+PARTS = len(NUMBERS)
+
+Rng = np.random.Generator
+Modality = Literal["audio", "video"]
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """Names that a movie's haystack does without, both as sounds and as pictures.
+
+    Attributes:
+        heard: instruments that needles let sound.
+        seen: pictures that needles show.
+    """
+
+    heard: tuple[str, ...]
+    seen: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset((*self.heard, *self.seen))
+
+    def of(self, modality: Modality) -> tuple[str, ...]:
+        """Those that are to be heard, or to be seen."""
+        return self.heard if modality == "audio" else self.seen
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A scene in a window of a movie, with the one reserved name that it lets sound or shows."""
+
+    window: int
+    name: str
+    modality: Modality
+    script: Script
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Where the name sounds or is shown, in seconds of the movie."""
+        if self.modality == "audio":
+            own = sounds(tuple(note for note in self.script.notes if note.instrument == self.name))
+        else:
+            own = tuple(sight(sprite) for sprite in self.script.sprites if sprite.name == self.name)
+        return _moved(own, self.window)
+
+    @property
+    def within(self) -> Item | None:
+        """The question of what else goes on meanwhile; None where the scene leaves it open."""
+        family = "when" if self.modality == "audio" else "heard"  # as scenes call it
+        about = (item for item in self.script.items if item.family == family and f" the {self.name} " in item.question)
+        return next((replace(item, evidence=_moved(item.evidence, self.window)) for item in about), None)
+
+    def part(self, duration: float) -> int | None:
+        """Which of five equal parts of a movie it lies in, from 0; None where it lies in two."""
+        ends = {int(PARTS * at / duration) for piece in self.evidence for at in (piece.start, piece.end)}
+        return ends.pop() if len(ends) == 1 else None
+
+
+def ask_movie(rng: Rng, needles: tuple[Needle, ...], reserved: Reserved, duration: float) -> tuple[Item, ...]:
+    """Every question that needles answer, and what is never heard or seen, families in their order."""
+    items = [item for needle in needles for item in _ask_needle(rng, needle, duration)]
+    verbs: dict[Modality, str] = {"audio": "plays", "video": "is shown"}
+    for modality, verb in verbs.items():
+        items += _ask_order(rng, [needle for needle in needles if needle.modality == modality], verb)
+        absent = [name for name in reserved.of(modality) if name not in {needle.name for needle in needles}]
+        items.append(_yes_or_no(rng, pick(rng, absent), "no", (Evidence(modality, 0.0, duration),)))
+    return tuple(sorted(items, key=lambda item: MOVIE_FAMILIES.index(item.family)))
+
+
+def _ask_needle(rng: Rng, needle: Needle, duration: float) -> list[Item]:
+    items = [_yes_or_no(rng, needle.name, "yes", needle.evidence)]
+    if (item := needle.within) is not None:
+        items.append(replace(item, family="object" if needle.modality == "audio" else "instrument"))
+    if (part := needle.part(duration)) is not None:
+        verb = "does the {name} play" if needle.modality == "audio" else "is the {name} shown"
+        question = f"In which fifth of the movie {verb.format(name=needle.name)}?"
+        items.append(Item("when", question, NUMBERS[part], needle.evidence))
+    return items
+
+
+def _ask_order(rng: Rng, needles: list[Needle], verb: str) -> list[Item]:
+    if len(needles) != 2:
+        return []
+    one, other = (needles[i].name for i in rng.permutation(2))
+    question = f"Which {verb} first, the {one} or the {other}?"
+    return [Item("order", question, needles[0].name, needles[0].evidence + needles[1].evidence)]
+
+
+def _yes_or_no(rng: Rng, name: str, answer: str, evidence: tuple[Evidence, ...]) -> Item:
+    if evidence[0].modality == "audio":
+        return Item("heard", word(rng, "exists-heard", name=name), answer, evidence)
+    kind = "exists-object" if name in OBJECTS and rng.random() < 0.3 else "exists-seen"
+    return Item("exists", word(rng, kind, name=name), answer, evidence)
+
+
+def _moved(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:
+    """Evidence of a scene, in seconds of the movie whose window it fills."""
+    begin = window * DURATION
+    return tuple(replace(piece, start=piece.start + begin, end=piece.end + begin) for piece in evidence)
