@@ -16,6 +16,9 @@ from echopix_cli.scenes.movie_clip import movie_sound
 from echopix_cli.scenes.script import SAMPLE_RATE, Script
 from echopix_cli.scenes.video import render_frames
 
+# How coarse the picture may be. Most of a file is the grain of its frames: an hour would take 700 MB at 20.
+_CRF, _CRF_MOVIE = 20, 26
+# Scenes, the seconds shown of each, and its sound.
 Written = Iterable[tuple[Script, float, "np.ndarray | None"]]
 
 
@@ -34,7 +37,7 @@ def write_mp4(script: Script, path: str | os.PathLike[str], size: int | tuple[in
         UsageError: the picture's height or width is odd.
     """
     wave = render_audio(script)
-    _write(Path(path), [(script, script.duration, wave)], size, fps, heard=wave is not None)
+    _write(Path(path), [(script, script.duration, wave)], size, fps, _CRF, heard=wave is not None)
 
 
 def write_movie(
@@ -63,10 +66,10 @@ def write_movie(
             yield movie.script(window), end - begin, movie_sound(movie, window)
             watch(end)
 
-    _write(Path(path), scenes(), size, fps, heard=True)
+    _write(Path(path), scenes(), size, fps, _CRF_MOVIE, heard=True)
 
 
-def _write(target: Path, scenes: Written, size: int | tuple[int, int], fps: int, heard: bool) -> None:
+def _write(target: Path, scenes: Written, size: int | tuple[int, int], fps: int, crf: int, heard: bool) -> None:
     import av
 
     height, width = (size, size) if isinstance(size, int) else size
@@ -79,7 +82,7 @@ def _write(target: Path, scenes: Written, size: int | tuple[int, int], fps: int,
             picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
             # The same bytes every time: x264's macroblock tree reads memory that nobody wrote, and slices
             # depend on how many cores there are.
-            picture.options = {"crf": "20", "preset": "veryfast", "mbtree": "0"}
+            picture.options = {"crf": str(crf), "preset": "veryfast", "mbtree": "0"}
             picture.thread_count = 1
             sound: Any = container.add_stream("aac", rate=SAMPLE_RATE) if heard else None
             if sound is not None:

@@ -17,7 +17,7 @@ import pytest
 
 from echopix_cli.errors import EchopixError
 from echopix_cli.media import DecodePlan, load_clip, probe
-from echopix_cli.scenes import FAMILIES, SPLITS, Script, make_script
+from echopix_cli.scenes import FAMILIES, MOVIE_FAMILIES, SPLITS, Script, make_movie, make_script
 
 SMALL = ("--size", "32", "--fps", "5")
 # Where bytes are compared: of a row of macroblocks that does not fill its vectors, x264's macroblock tree reads
@@ -141,6 +141,31 @@ def test_many_scenes_in_a_new_folder(run, room: Path) -> None:
     assert (room / "one.mp4").read_bytes() == (room / "many" / names[1]).read_bytes()
 
 
+def test_a_movie_and_its_questions(run, room: Path) -> None:
+    ran = run("scene", "--movie", "0:20", "--seed", "7", "out.mp4", "--data", "q.jsonl", "--json", *SMALL)
+    (record,) = ran.records
+    movie = make_movie("test", 7, 20)
+    assert [record[key] for key in ("split", "seed", "family", "duration")] == ["test", 7, None, 20.0]
+    assert [(item["question"], item["answer"]) for item in record["items"]] == [
+        (item.question, item.answer) for item in movie.items
+    ]
+    assert [piece["start"] for item in record["items"] for piece in item["evidence"]] == [
+        piece.start for item in movie.items for piece in item.evidence
+    ]
+    info = probe(room / "out.mp4")
+    assert [track.kind for track in info.tracks] == ["video", "audio"]
+    assert info.duration == pytest.approx(20.0, abs=0.1)
+    lines = [json.loads(line) for line in (room / "q.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [f"test-movie-20s-000007-{k}" for k in range(len(movie.items))]
+
+
+def test_movies_of_one_family_in_a_folder(run, room: Path) -> None:
+    ran = run("scene", "many", "--count", "2", "--movie", "8", "--family", "order", "--json", *SMALL)
+    assert [record["media"] for record in ran.records] == [f"many/movie-8s-order-00000{seed}.mp4" for seed in (0, 1)]
+    assert all(record["items"][0]["family"] == "order" for record in ran.records)
+    assert (ran.code, ran.err) == (0, "")
+
+
 def script_items(seed: int) -> tuple[Any, ...]:
     return make_script("test", seed, "order").items
 
@@ -206,6 +231,10 @@ def test_one_taken_name_of_many(run, room: Path) -> None:
     [
         (["out.mp4", "--family", "tango"], [*FAMILIES]),
         (["out.mp4", "--split", "dev"], [*SPLITS]),
+        (["out.mp4", "--movie", "1:00", "--family", "sync"], [*MOVIE_FAMILIES]),
+        (["out.mp4", "--movie", "5"], ["5 s", "from 8 s to 4:00:00"]),
+        (["out.mp4", "--movie", "8.5"], ["whole seconds"]),
+        (["out.mp4", "--movie", "soon"], ["not a time: 'soon'", "--movie 10:00"]),
         (["out.mp4", "--seed", "-1"], ["-1", "0 or more"]),
         (["out.mp4", "--size", "33"], ["33x33", "even"]),
         (["out.mp4", "--size", "8"], ["--size", "32"]),
