@@ -31,7 +31,6 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "scene": (
         ("echopix scene out.mp4", "one clip; its questions and answers on stdout"),
-        ("echopix scene --seed 7 --family order out.mp4", "what the first question is about"),
         ("echopix scene --count 5 --data scenes/questions.jsonl scenes", "five, with a file that eval reads"),
         ("echopix scene --movie 10:00 --seed 7 out.mp4", "ten minutes, with questions about single moments"),
     ),
