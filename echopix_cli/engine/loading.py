@@ -189,7 +189,7 @@ def _method(checkpoint: Checkpoint, device: torch.device, quantization: str) -> 
 
 
 def _quantization(wish: str, device: torch.device, size: int) -> str:
-    """What a wish comes to for full-precision weights of ``size`` bytes in two bytes a number."""
+    """The method for full-precision weights: the one asked for, or ``auto``'s, by their bytes as bfloat16."""
     if wish != AUTO:
         return wish
     return packing.NF4 if device.type == "cuda" and size >= LARGE else packing.NONE

@@ -239,7 +239,7 @@ def open_download(model: Model) -> Entry | None:
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether a revision is a full commit hash, which never comes to mean something else."""
+    """Whether a revision is a full commit hash, 40 hexadecimal digits; branches and tags may move."""
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
