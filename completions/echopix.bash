@@ -19,6 +19,7 @@ _echopix() {
         "ask:--device"|"bench:--device"|"eval:--device"|"models pull:--device"|"profile:--device"|"train:--device") COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
         "ask:--dtype"|"bench:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         "ask:--quantize"|"bench:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
+        "ask:--look"|"profile:--look") COMPREPLY=($(compgen -W "all" -- "$current")); compopt -o default; return;;
         "bench:--shape"|"bench:-s") COMPREPLY=($(compgen -W "tiny small qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
         "eval:--family"|"scene:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
         "scene:--split") COMPREPLY=($(compgen -W "train val test unseen-font" -- "$current")); compopt -o default; return;;
@@ -28,7 +29,7 @@ _echopix() {
     esac
     case "$command" in
         "") words="--version --install-completion --show-completion --help -h";;
-        "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --json --format --timeout --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --json --format --timeout --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --window --look --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "bench") words="--shape -s --budget -b --seconds --trials --warmup --new-tokens --json --device --dtype --quantize --fps --max-frames --max-pixels --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "cache") words="--help -h"; commands="clear info";;
         "cache clear") words="--json --quiet -q --debug --no-color --color --help -h";;
@@ -45,7 +46,7 @@ _echopix() {
         "models pull") words="--dry-run --json --quantize --keep-source --drop-source --device --dtype --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models rm") words="--yes -y --dry-run --json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models verify") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
-        "profile") words="--budget -b --question -Q --repeat --warmup --json --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "profile") words="--budget -b --question -Q --repeat --warmup --json --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --window --look --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "scene") words="--seed --family --split --count --movie --size --fps --data --force --json --quiet -q --debug --no-color --color --help -h";;
         "train") words="--out --recipe --set --base --stage --data --steps --seed --seconds --threads --workers --plot --export --without-sieve --force --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac

@@ -37,6 +37,14 @@ def bounded(kind: Callable[[str], Any], low: float, what: str, high: float | Non
     return parse
 
 
+EVERY_WINDOW = 2**31 - 1  # of a film
+
+
+def parse_look(text: str) -> int:
+    """A number of windows from 0, or ``all``."""
+    return EVERY_WINDOW if text == "all" else int(bounded(int, 0, "expected a number from 0, or all")(text))
+
+
 def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     """A parser of a closed list; of a word that is none of it, the nearest is said."""
 

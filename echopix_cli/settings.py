@@ -24,6 +24,7 @@ from echopix_cli.parsers import (
     parse_device,
     parse_duration,
     parse_folder,
+    parse_look,
     parse_positive_size,
     parse_size,
     parse_switch,
@@ -130,6 +131,20 @@ class Settings:
     )
     start: float | None = setting(None, parse_time, f"begin here: {TIME_HELP}", metavar="TIME", panel=MEDIA)
     end: float | None = setting(None, parse_time, f"stop here: {TIME_HELP}", metavar="TIME", panel=MEDIA)
+    window: float | None = setting(
+        None,
+        bounded(float, 1.0, "expected a number of seconds from 1 to 3600", 3600.0),
+        "seconds of the windows in which a longer file is read; without it what the model was trained on, or 60",
+        metavar="SECONDS",
+        panel=MEDIA,
+    )
+    look: int = setting(
+        4,
+        parse_look,
+        "windows of a film that are read again at the full rate, where all could only be glanced at; all of them, or 0",
+        metavar="N|all",
+        panel=MEDIA,
+    )
     no_audio: bool = setting(False, parse_switch, "leave the sound out", "--no-audio/--audio", panel=MEDIA)
     no_video: bool = setting(False, parse_switch, "leave the picture out", "--no-video/--video", panel=MEDIA)
     audio_track: int | None = setting(

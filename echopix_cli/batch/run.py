@@ -20,11 +20,13 @@ from echopix_cli.batch.tasks import Task
 from echopix_cli.batch.workers import Workers
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Encoded, Engine
+from echopix_cli.engine.choices import posed
 from echopix_cli.engine.features import Fetched
-from echopix_cli.errors import EchopixError, MediaError, bare, described
+from echopix_cli.engine.opening import changed, film_in, open_media
+from echopix_cli.engine.options import FilmOptions
+from echopix_cli.errors import EchopixError, bare, described
 from echopix_cli.files import WHOLE, Look, look_at, sha256_of, whole_identity
-from echopix_cli.media import DecodePlan
-from echopix_cli.media.source import shown
+from echopix_cli.media import DecodePlan, MediaInfo
 from echopix_cli.results import Answer
 from echopix_cli.weights.registry import is_commit
 
@@ -37,6 +39,7 @@ class BatchOptions:
 
     plan: DecodePlan
     asking: AskOptions = field(default_factory=AskOptions)
+    films: FilmOptions = field(default_factory=FilmOptions)
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,19 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A group after its file was looked at: what is left to ask, and the file's content, or why there is none."""
+    """A group after its file was looked at: what is left to ask, and the file's content, or why there is none. A film's
+    is read when its turn comes, for all of its questions at once."""
 
     file: FileFacts | None
     open: tuple[tuple[Task, str | None], ...]
     fetched: Fetched | None = None
+    film: MediaInfo | None = None
+    look: Look | None = None
     error: EchopixError | None = None
+
+
+class _Stopped(Exception):
+    """A film is no longer to be read."""
 
 
 class _Changed(EchopixError):
@@ -200,15 +210,16 @@ class Batch:
                     left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
                     if not left:
                         return _Prepared(file, ())
+                    plan = self._plan(group)
+                    info = worker.probe(group.media, plan.limits)
+                    if film_in(self.engine, info, plan, self.settings.films) is not None:
+                        return _Prepared(file, left, film=info, look=look)
                     identity = partial(_identity, worker, group.media, file)
-                    fetched = self.engine.fetch(group.media, self._plan(group), worker.decode, identity)
+                    fetched = self.engine.fetch(group.media, plan, worker.decode, identity)
                     _require_same(group.media, look)  # or an answer about one content would get another one's key
                     return _Prepared(file, left, fetched)
             except _Changed:
-                error = MediaError(
-                    f"{shown(group.media)} changed while it was read", "run again when nothing writes to it any more"
-                )
-                return _Prepared(None, tuple((task, None) for task, _ in left), error=error)
+                return _Prepared(None, tuple((task, None) for task, _ in left), error=changed(group.media))
             except EchopixError as raised:
                 return _Prepared(file, left, error=bare(raised))
 
@@ -244,18 +255,20 @@ class Batch:
         self.before += skipped
         if skipped:
             self.passed(skipped)
-        encoded: Encoded | None = None
+        encoded: tuple[Encoded, ...] | None = None
         failure = prepared.error
-        for task, key in prepared.open:
+        for place, (task, key) in enumerate(prepared.open):
             if self._ended():
                 return
             answer, error = None, failure
             try:
                 if failure is None:
                     if encoded is None:
-                        encoded = self._encode(prepared)
-                    if (answer := self._answer(encoded, task)) is None:
+                        encoded = self._encode(group, prepared)
+                    if (answer := self._answer(encoded[place], task)) is None:
                         return
+            except _Stopped:
+                return
             except EchopixError as raised:
                 error = bare(raised)
                 failure = error if encoded is None else None  # what one file cannot do, its other questions cannot
@@ -263,10 +276,27 @@ class Batch:
             self.failed += error is not None
             self.sink(Outcome(task, key, prepared.file, answer, error))
 
-    def _encode(self, prepared: _Prepared) -> Encoded:
-        assert prepared.fetched is not None
+    def _encode(self, group: _Group, prepared: _Prepared) -> tuple[Encoded, ...]:
+        """For each open task of a group what it can be put to."""
         with _nothing_unexpected():
-            return self.engine.encode(prepared.fetched)
+            if prepared.film is None:
+                assert prepared.fetched is not None
+                return (self.engine.encode(prepared.fetched),) * len(prepared.open)
+            questions = [posed(task.question, task.choices) for task, _ in prepared.open]
+            own, media = self.settings, group.media
+            found = open_media(
+                self.engine, media, self._plan(group), questions, own.asking, own.films, self._watch, prepared.film
+            )
+            assert prepared.look is not None
+            try:
+                _require_same(media, prepared.look)
+            except _Changed:
+                raise changed(media) from None
+            return found
+
+    def _watch(self, done: float, total: float, stage: str) -> None:
+        if self.stop():
+            raise _Stopped
 
     def _answer(self, encoded: Encoded, task: Task) -> Answer | None:
         """One answer; None when it was to be dropped."""
@@ -293,7 +323,7 @@ class Batch:
             "plan": plan,
             "options": asdict(self.settings.asking.generation),
             "sieve": asdict(self.settings.asking.sieve),
-        }
+        } | ({} if self.settings.films == FilmOptions() else {"films": asdict(self.settings.films)})
 
     def _key(self, sha256: str, task: Task) -> str:
         """What an answer depends on, in 32 hexadecimal digits."""
@@ -345,7 +375,7 @@ def _nothing_unexpected() -> Iterator[None]:
     """What nobody thought of is one item's failure too."""
     try:
         yield
-    except EchopixError:
+    except (EchopixError, _Stopped):
         raise
     except Exception as error:
         what = described(error)

@@ -79,7 +79,7 @@ def _from_stdin() -> str:
 
 @opt.taking(
     "timeout", "budget", "sieve", *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", "temperature",
-    *opt.SAMPLING, "start", "end", *opt.PARTS, *opt.TRACKS, "cache", *opt.PRINTING_MORE,
+    *opt.SAMPLING, *opt.FILMS, "start", "end", *opt.PARTS, *opt.TRACKS, "cache", *opt.PRINTING_MORE,
 )  # fmt: skip
 def ask(
     run: opt.Run,

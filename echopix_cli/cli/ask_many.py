@@ -119,7 +119,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
         engine = run.engine(keeps=True)
         from echopix_cli.batch.run import Batch, BatchOptions
 
-        settings = BatchOptions(run.plan(engine), run.asking(engine))
+        settings = BatchOptions(run.plan(engine), run.asking(engine), run.films())
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
         report = _Report(run, many, tasks, tally, journal)

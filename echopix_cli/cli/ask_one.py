@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import answer_record, one_line
 from echopix_cli.cli.waiting import Waited, since_start
 from echopix_cli.media import require_file
+from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.engine import AskOptions, Encoded, Engine
@@ -37,16 +38,34 @@ def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[st
     engine = run.engine([path], keeps=True)
     started = since_start()
     plan, asking = run.plan(engine), run.asking(engine)
-    if said := run.sampling_words(path, plan):
+    if said := run.sampling_words(path, plan, engine):
         run.output.notice(f"{path}: {said}")
-    with run.output.progress(f"reading {path}"):
-        encoded = engine.read(path, plan)
+    from echopix_cli.engine.choices import posed
+    from echopix_cli.engine.opening import open_media
+
+    with run.output.progress(f"reading {path}") as say:
+        asked = [posed(question, choices) for question in questions]
+        info = run.look(path)
+        opened = open_media(engine, path, plan, asked, asking, run.films(), films_progress(say, path), info)
+    encoded = opened[0]
     waited = Waited(started - engine.load_seconds, engine.load_seconds, since_start() - started, 0.0)
     if run.settings.verbose:
         run.describe(path, encoded.info)
     for notice in encoded.notices:
         run.output.warn(f"{path}: {notice}")
-    _Asking(run, engine, encoded, asking, choices, form).ask(questions, waited)
+    _Asking(run, engine, asking, choices, form).ask(list(zip(questions, opened, strict=True)), waited)
+
+
+def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, float, str], None]:
+    """What tells how far the reading of a film has come, and when it will be done."""
+    began: dict[str, float] = {}
+
+    def watch(done: float, total: float, stage: str) -> None:
+        passed = time.monotonic() - began.setdefault(stage, time.monotonic())
+        left = f", {clock(round(passed * (total - done) / done))} left" if done and done < total else ""
+        say(f"{stage} at {path}: {clock(round(done))} of {clock(round(total))}{left}".replace("reading at", "reading"))
+
+    return watch
 
 
 class _Asking:
@@ -56,22 +75,21 @@ class _Asking:
         self,
         run: opt.Run,
         engine: Engine,
-        encoded: Encoded,
         asking: AskOptions,
         choices: tuple[str, ...],
         form: str,
     ) -> None:
-        self.run, self.engine, self.encoded, self.asking, self.choices = run, engine, encoded, asking, choices
+        self.run, self.engine, self.asking, self.choices = run, engine, asking, choices
         self.records = None if form == "text" else Records(run.output, form)
         self.live = self.records is None and run.output.answers_on_terminal
 
-    def ask(self, questions: Sequence[str], waited: Waited) -> None:
-        """Ask all; then one table."""
+    def ask(self, asked: Sequence[tuple[str, Encoded]], waited: Waited) -> None:
+        """Ask all, each about what was read for it; then one table."""
         answers: list[Answer] = []
         said: set[str] = set()
-        for question in questions:
+        for question, encoded in asked:
             began = time.perf_counter()
-            answer = self._answered(question, f"{one_line(question)} → " if len(questions) > 1 else "")
+            answer = self._answered(question, encoded, f"{one_line(question)} → " if len(asked) > 1 else "")
             waited = replace(waited, answer=waited.answer + time.perf_counter() - began)
             answers.append(answer)
             if self.records is not None:
@@ -87,7 +105,7 @@ class _Asking:
 
             self.run.output.show(answers_table(answers, waited))
 
-    def _answered(self, question: str, head: str) -> Answer:
+    def _answered(self, question: str, encoded: Encoded, head: str) -> Answer:
         """One answer; as text, it is on stdout when this returns: ``head`` first, then pieces as they come."""
         from echopix_cli.results import Answer
 
@@ -95,9 +113,9 @@ class _Asking:
         first = None
         with output.progress("answering"):
             if self.choices:
-                answer = engine.decide(self.encoded, question, self.choices, self.asking)
+                answer = engine.decide(encoded, question, self.choices, self.asking)
             else:
-                events = engine.stream(self.encoded, question, self.asking)
+                events = engine.stream(encoded, question, self.asking)
                 if self.live:
                     first = next(events)
                 else:

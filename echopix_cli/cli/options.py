@@ -25,12 +25,15 @@ from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
+    from echopix_cli.engine.options import FilmOptions
     from echopix_cli.media import DecodePlan, Limits, MediaInfo
 
 # Settings that commands have options for, in the order of their help.
 CHOOSING = ("prefilter", "question_layer")
 LOADING = ("model", "device", "dtype", "quantize", "keep_source")
+LONGEST_WINDOW = 60.0  # seconds, of a film read with a model that does not say what it was trained on
 SAMPLING = ("fps", "max_frames", "max_pixels")
+FILMS = ("window", "look")
 PARTS = ("no_audio", "no_video")
 TRACKS = ("audio_track", "video_track")
 PRINTING = ("quiet", "debug", "no_color")
@@ -241,6 +244,8 @@ class Run:
                 frames = max(frames, min(most, wanted))
             if info.of_kind("audio"):
                 seconds = max(seconds, span if math.isfinite(span) else most / self.settings.fps)
+        window = self.settings.window or LONGEST_WINDOW  # of a film only one is held at a time, and what it hands on
+        frames, seconds = min(frames, math.ceil(window * self.settings.fps)), min(seconds, window)
         return Workload(
             frames=0 if self.settings.no_video else frames,
             frame_pixels=self.settings.max_pixels,
@@ -260,24 +265,25 @@ class Run:
                 self._seen[path] = None
         return self._seen[path]
 
-    def sampling_words(self, path: str, plan: DecodePlan) -> str:
-        """What will be taken of a file that is longer than the plan reaches; nothing where all of it is."""
+    def films(self) -> FilmOptions:
+        """How files are read that are longer than one window."""
+        from echopix_cli.engine.options import FilmOptions
+
+        return FilmOptions(self.settings.window, self.settings.look)
+
+    def sampling_words(self, path: str, plan: DecodePlan, engine: Engine) -> str:
+        """What will be taken of a file that is longer than one window; nothing where all of it is."""
         info = self.look(path)
         if info is None or info.duration is None:
             return ""
-        first = plan.from_time
-        span = (info.duration if plan.end is None else min(plan.end, info.duration)) - first
-        sparse = plan.video and info.of_kind("video") and span * plan.fps > plan.max_frames
-        heard = span if plan.max_audio_seconds is None else min(span, plan.max_audio_seconds)
-        cut = plan.audio and info.of_kind("audio") and heard < span
-        if not (sparse or cut):
+        from echopix_cli.engine.opening import film_in
+
+        film = film_in(engine, info, plan, self.films())
+        if film is None:
             return ""
-        every = span / plan.max_frames
-        taken = [f"1 frame every {f'{every:.3g} s' if every < 60 else clock(every)}"] if sparse else []
-        if plan.audio and info.of_kind("audio"):
-            taken.append(f"sound to {clock(first + heard)} only" if cut else "sound to the end")
-        whole = "" if plan.start is None and plan.end is None else f", {clock(first)} to {clock(first + span)}"
-        return f"{clock(info.duration)} long{whole}: {', '.join(taken)}"
+        first, last = film.spans[0][0], film.spans[-1][1]
+        whole = "" if plan.start is None and plan.end is None else f", {clock(first)} to {clock(last)}"
+        return f"{clock(info.duration)} long{whole}: {film.words(info, self.settings.look)}"
 
     def limits(self) -> Limits:
         """How much of a hostile file to put up with."""

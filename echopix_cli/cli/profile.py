@@ -20,8 +20,8 @@ DEFAULT_BUDGETS = (0.05, 0.1, 0.2)
 
 
 @opt.taking(
-    "sieve", *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, "start", "end", *opt.PARTS,
-    *opt.TRACKS, *opt.PRINTING_MORE,
+    "sieve", *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, *opt.FILMS, "start", "end",
+    *opt.PARTS, *opt.TRACKS, *opt.PRINTING_MORE,
 )  # fmt: skip
 def profile(
     run: opt.Run,
@@ -76,6 +76,7 @@ def profile(
             repeat=repeat,
             warmup=warmup,
             options=replace(asking, generation=greedy),
+            films=run.films(),
             watch=lambda done, of: say(f"measuring, {done} of {of} rounds done"),
         )
     if json:

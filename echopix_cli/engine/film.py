@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from echopix_cli.media import DecodePlan
+from echopix_cli.media import DecodePlan, MediaInfo
+from echopix_cli.times import clock
 
 FAMILY_WINDOW = 60.0  # seconds, where a checkpoint does not say what it was trained on
 _GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip
@@ -38,6 +39,20 @@ class Film:
     spans: tuple[tuple[float, float], ...]
     plan: DecodePlan
     glance: int | None
+
+    def words(self, info: MediaInfo, look: int) -> str:
+        """What will be taken of it, in words: of the picture, and of the sound."""
+        start, end = self.spans[0]
+        taken = [f"{len(self.spans)} windows of {clock(end - start)}"]
+        if self.plan.video and info.of_kind("video"):
+            every = (end - start) / (self.glance or min(self.plan.max_frames, (end - start) * self.plan.fps))
+            taken.append(f"1 frame every {f'{every:.3g} s' if every < 60 else clock(every)}")
+            if self.glance is not None and look:
+                again = "all" if look >= len(self.spans) else f"{look} of them"
+                taken.append(f"then {again} at {self.plan.fps:g} frames a second")
+        if self.plan.audio and info.of_kind("audio"):
+            taken.append("all of the sound")
+        return ", ".join(taken)
 
     def window(self, number: int, full: bool) -> DecodePlan:
         """What to read of a window."""

@@ -123,5 +123,10 @@ def open_media(
         worker.kill()
         worker.close()
     if look_at(path) != look:
-        raise MediaError(f"{shown(path)} changed while it was read", "run again when nothing writes to it any more")
+        raise changed(path)
     return found
+
+
+def changed(path: str) -> MediaError:
+    """Says that a file is another one than it was when its reading began."""
+    return MediaError(f"{shown(path)} changed while it was read", "run again when nothing writes to it any more")

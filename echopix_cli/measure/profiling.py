@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.engine import Engine
-from echopix_cli.engine.options import AskOptions
+from echopix_cli.engine.opening import open_media
+from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.sieves import AUTO
 from echopix_cli.measure.rounds import Disturbance, Ratio, Spread, disagreement, interleave, paired_ratios, ratio_of
 from echopix_cli.measure.rounds import spread_of as spread_of
@@ -71,6 +72,7 @@ def profile(
     warmup: int = 1,
     repeats: int | None = None,
     options: AskOptions = AskOptions(),  # noqa: B008 - frozen
+    films: FilmOptions = FilmOptions(),  # noqa: B008 - frozen
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Profile:
     """Measure budget 1.0 and ``budgets`` on one file.
@@ -85,6 +87,7 @@ def profile(
         repeats: rounds that may be added to them; as many as ``repeat`` without it.
         options: of generation, and the sieve below budget 1.0. There the model's own keeps everything, whatever is
             chosen below.
+        films: how a file is read that is longer than one window.
         watch: called with (rounds done, rounds expected).
 
     Raises:
@@ -105,7 +108,7 @@ def profile(
 
     measured = interleave(
         order,
-        lambda: engine.read(path, plan),
+        lambda: open_media(engine, path, plan, [question], options, films)[0],
         answer,
         trials=repeat,
         warmup=warmup,

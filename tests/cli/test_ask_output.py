@@ -10,6 +10,7 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import ROOT
@@ -218,42 +219,47 @@ def test_broken_streams(tmp_path: Path, redirection: str, code: int, out: str, e
 
 
 @pytest.mark.parametrize(
-    ("duration", "kinds", "plan", "said"),
+    ("duration", "kinds", "plan", "look", "said"),
     [
-        (60.0, ("video", "audio"), {}, ""),
-        (4200.0, ("video", "audio"), {}, "1:10:00 long: 1 frame every 35 s, sound to the end"),
-        (4200.0, ("video",), {}, "1:10:00 long: 1 frame every 35 s"),
-        (4200.0, ("video", "audio"), {"audio": False}, "1:10:00 long: 1 frame every 35 s"),
-        (36_000.0, ("video", "audio"), {"max_audio_seconds": 1300.0},
-         "10:00:00 long: 1 frame every 5:00, sound to 21:40 only"),
-        (4200.0, ("audio",), {"max_audio_seconds": 60.0, "start": 30.0},
-         "1:10:00 long, 0:30 to 1:10:00: sound to 1:30 only"),
-        (4200.0, ("video", "audio"), {"start": 600.0, "end": 1200.0},
-         "1:10:00 long, 10:00 to 20:00: 1 frame every 5 s, sound to the end"),
-        (4200.0, ("video", "audio"), {"start": 600.0, "end": 660.0}, ""),
-        (None, ("video", "audio"), {}, ""),
+        (60.0, ("video", "audio"), {}, 4, ""),
+        (600.0, ("video", "audio"), {}, 4,
+         "10:00 long: 10 windows of 1:00, 1 frame every 0.5 s, all of the sound"),
+        (4200.0, ("video", "audio"), {}, 4,
+         "1:10:00 long: 70 windows of 1:00, 1 frame every 3.75 s, then 4 of them at 2 frames a second, "
+         "all of the sound"),
+        (4200.0, ("video",), {}, 0, "1:10:00 long: 70 windows of 1:00, 1 frame every 3.75 s"),
+        (36_000.0, ("video", "audio"), {"audio": False}, 2**31 - 1,
+         "10:00:00 long: 600 windows of 1:00, 1 frame every 30 s, then all at 2 frames a second"),
+        (4200.0, ("audio",), {"start": 30.0}, 4,
+         "1:10:00 long, 0:30 to 1:10:00: 70 windows of 1:00, all of the sound"),
+        (4200.0, ("video", "audio"), {"start": 600.0, "end": 660.0}, 4, ""),
+        (None, ("video", "audio"), {}, 4, ""),
     ],
 )  # fmt: skip
 def test_what_will_be_taken_of_a_long_file(
-    duration: float | None, kinds: tuple[str, ...], plan: dict[str, object], said: str
+    duration: float | None, kinds: tuple[str, ...], plan: dict[str, object], look: int, said: str
 ) -> None:
+    from types import SimpleNamespace
+
     from echopix_cli.cli.options import Run
     from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
     from echopix_cli.settings import resolve
 
     info = MediaInfo("matroska", duration, tuple(TrackInfo(kind, 0) for kind in kinds))
-    run = Run(resolve({}), Output(), {"film.mkv": info})
-    assert run.sampling_words("film.mkv", DecodePlan(**plan)) == said  # type: ignore[arg-type]
+    run = Run(resolve({"look": look}), Output(), {"film.mkv": info})
+    family: Any = SimpleNamespace(processor=SimpleNamespace(rules=SimpleNamespace(window_seconds=None)))
+    assert run.sampling_words("film.mkv", DecodePlan(**plan), family) == said  # type: ignore[arg-type]
 
 
 def test_the_plan_is_said_before_a_long_file_is_read(run, tmp_path: Path) -> None:
     from clips import write_clip
 
     film = write_clip(tmp_path / "film.mp4", seconds=70, fps=1)
-    ran = run("ask", film, "What?", "--max-frames", "4")
+    ran = run("ask", film, "What?", "--max-frames", "4", "--window", "30")
     assert ran.code == 0
-    assert f"note: {film}: 1:10 long: 1 frame every 17.5 s, sound to the end" in ran.err.splitlines()
-    assert "1 frame every" not in run("ask", film, "What?", "--max-frames", "4", "-q").err
+    said = "1:10 long: 3 windows of 0:30, 1 frame every 7.5 s, all of the sound"
+    assert f"note: {film}: {said}" in ran.err.splitlines()
+    assert "windows of" not in run("ask", film, "What?", "--max-frames", "4", "-q").err
 
 
 @pytest.mark.parametrize(
