@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.decoding.worker import Worker
@@ -32,6 +32,7 @@ PLAN = DecodePlan()
 # --- windows
 
 
+@settings(deadline=None)
 @given(
     start=st.floats(0, 500),
     length=st.floats(0.1, 20_000),
@@ -84,6 +85,7 @@ def rows(draw: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndar
     return windows, np.stack([times, np.where(audio, times, 3), np.where(audio, times, 4)]), audio
 
 
+@settings(deadline=None)
 @given(rows())
 def test_windows_follow_one_another_and_keep_their_spacing(made: Any) -> None:
     windows, positions, audio = made
@@ -96,6 +98,7 @@ def test_windows_follow_one_another_and_keep_their_spacing(made: Any) -> None:
     assert np.array_equal(joined[1:, ~audio], positions[1:, ~audio])
 
 
+@settings(deadline=None)
 @given(rows(), st.integers(2, 300))
 def test_time_is_compressed_into_what_was_trained(made: Any, longest: int) -> None:
     windows, positions, audio = made

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
@@ -81,6 +81,7 @@ def test_without_kept_tokens_there_is_no_moment(engine: Engine, encoded: Encoded
     assert engine.ask(encoded, "What?", AskOptions(0.1, SHORT, SieveOptions("none"))).moments == ()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 4)), min_size=1, max_size=30))
 def test_moments_are_apart_and_cover_what_they_are_made_of(spans: list[tuple[int, int]]) -> None:
     taken = np.array([(start, start + length) for start, length in spans], np.float64)
