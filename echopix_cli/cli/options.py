@@ -186,13 +186,13 @@ class Run:
 
     def _engine(self, media: Sequence[str], budget: float | None, keeps: bool) -> Engine:
         with self.output.progress("loading the model") as say:
-            from huggingface_hub import constants
-
             from echopix_cli.weights.registry import NotHere
 
             try:
                 return self._load(say, media, budget, keeps)
             except NotHere as absent:
+                from huggingface_hub import constants
+
                 if constants.HF_HUB_OFFLINE:
                     raise
                 model = absent.model
@@ -366,9 +366,9 @@ def _unsaid(text: str) -> None:
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Import torch and transformers without looking for garbage.
+    """Import torch without looking for garbage.
 
-    They make 350 000 objects that all stay; a seventh of the time would go into searching these again and again.
+    It makes hundreds of thousands of objects that all stay, and which would be searched again and again.
     """
     if "torch" in sys.modules:
         yield

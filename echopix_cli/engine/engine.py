@@ -244,7 +244,7 @@ class Engine:
             UsageError: an empty question, a budget outside (0, 1], or a sieve that this model has not.
             DeviceError: out of memory.
         """
-        clock, shown, pieces = Clock(self.device), "", TextStream(self.processor.tokenizer.backend_tokenizer)
+        clock, shown, pieces = Clock(self.device), "", TextStream(self.processor.tokenizer.core)
         generation, ids = options.generation, list[int]()
         with memory_errors(self.device, self.advice):
             sift = self._sift(clock, encoded, question, options)

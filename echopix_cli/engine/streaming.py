@@ -17,7 +17,7 @@ class TextStream:
     end is for the caller to add, from the text of all ids.
 
     Args:
-        tokenizer: the library's own, below transformers'.
+        tokenizer: the library's own.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

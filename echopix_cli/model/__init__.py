@@ -1,4 +1,1 @@
-"""The model room: EchoingPixels as a delta over transformers' Qwen2.5-Omni.
-
-Importing :mod:`echopix_cli.model.modeling` fills the Auto classes; the room itself loads nothing.
-"""
+"""The model room: EchoingPixels, the family's Qwen2.5-Omni thinker with a sieve between towers and decoder."""

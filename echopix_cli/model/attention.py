@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
-from echopix_cli.model.layers import normalised, turned
+from echopix_cli.model.positions import Rotary, apply_rotary
 
-# What transformers is told to call: torch's scaled dot product attention, in the kernels below.
-IMPLEMENTATION = "sdpa-chosen"
+if TYPE_CHECKING:
+    from echopix_cli.model.layers import DecoderLayer
+
 # Not cuDNN's, which torch prefers on Hopper and Blackwell: it plans anew for every length of the keys.
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _GROUPED = (8, 0)  # compute capability from which a kernel other than the L × L one takes grouped keys
@@ -37,57 +36,35 @@ def chosen_kernels(device: torch.device) -> AbstractContextManager[Any]:
     return sdpa_kernel(BACKENDS) if device.type == "cuda" else nullcontext()
 
 
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention as transformers' layers call it.
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, causal: bool = True) -> Tensor:
+    """Scaled dot product attention through the kernels that are meant.
 
     Args:
-        module: the attention layer; its ``is_causal`` holds where the argument is None.
         query: (B, heads, n, head_dim).
         key, value: (B, key heads, m, head_dim); query heads are a multiple of key heads.
-        attention_mask: (B, 1, n or 1, m) bool or added to the scores; None hides nothing but what causality hides.
-        dropout: of the weights.
-        scaling: of the scores; None is 1 / sqrt(head_dim).
-        is_causal: whether row i sees rows up to i only, where there is no mask.
+        mask: (B, 1, n or 1, m) bool, which keys a row sees; None hides nothing but what causality hides.
+        causal: whether row i sees rows up to i only, where there is no mask.
 
     Returns:
-        (B, n, heads, head_dim), and None in place of weights.
+        (B, n, heads, head_dim).
     """
     groups = query.shape[1] // key.shape[1]
-    grouped = groups > 1 and attention_mask is None and takes_grouped_keys(query.device, query.element_size())
+    grouped = groups > 1 and mask is None and takes_grouped_keys(query.device, query.element_size())
     if groups > 1 and not grouped:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    causal = cast(Any, module).is_causal if is_causal is None else is_causal
     with chosen_kernels(query.device):
         mixed = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=attention_mask,
-            dropout_p=dropout,
-            scale=scaling,
-            is_causal=bool(causal) and attention_mask is None and query.shape[2] > 1,
+            attn_mask=mask,
+            is_causal=causal and mask is None and query.shape[2] > 1,
             enable_gqa=grouped,
         )
-    return mixed.transpose(1, 2).contiguous(), None
+    return mixed.transpose(1, 2).contiguous()
 
 
-AttentionInterface.register(IMPLEMENTATION, attend)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
-
-
-def attention_received(
-    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], asking: Tensor, valid: Tensor
-) -> Tensor:
+def attention_received(layer: nn.Module, hidden: Tensor, rotary: Rotary, asking: Tensor, valid: Tensor) -> Tensor:
     """Causal attention of a decoder layer that each row receives from the asking rows.
 
     Queries are taken of the asking rows only, a block of them at a time, so memory grows with L, not with its
@@ -110,15 +87,15 @@ def attention_received(
         if len(rows) == 0:
             continue
         own = slice(row, row + 1)
-        turns = (rotary[0][own], rotary[1][own])
-        for _, weights in attention_of(layer, hidden[own], turns, rows[None], valid[own]):
+        angles = (rotary[0][own], rotary[1][own])
+        for _, weights in attention_of(layer, hidden[own], angles, rows[None], valid[own]):
             received[row] += weights[0].mean(dim=0).sum(dim=0)
         received[row] /= len(rows)
     return received
 
 
 def attention_of(
-    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], rows: Tensor, visible: Tensor
+    layer: nn.Module, hidden: Tensor, rotary: Rotary, rows: Tensor, visible: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
     """Causal attention weights of some rows of each prompt, a block of them at a time.
 
@@ -135,17 +112,16 @@ def attention_of(
     Yields:
         The block's places in ``rows``, and its weights (B, heads, block, L), float32.
     """
-    attention = cast(Any, layer).self_attn
-    normed = normalised(cast(Any, layer).input_layernorm, hidden)
+    parts = cast("DecoderLayer", layer)
+    attention, normed = parts.self_attn, parts.input_layernorm(hidden)
     places = torch.arange(hidden.shape[1], device=hidden.device)
     prompts = torch.arange(len(hidden), device=hidden.device)[:, None]
-    size = (-1, attention.head_dim)
-    key = turned(attention.k_proj(normed).unflatten(-1, size), rotary).transpose(1, 2).float()
+    key = apply_rotary(attention.heads(attention.k_proj(normed)), rotary).transpose(1, 2).float()
     for begin in range(0, rows.shape[1], _BLOCK):
         block = slice(begin, begin + _BLOCK)
         own = rows[:, block]
-        query = attention.q_proj(normed[prompts, own]).unflatten(-1, size)
-        query = turned(query, (rotary[0][prompts, own], rotary[1][prompts, own])).transpose(1, 2)
+        query = attention.heads(attention.q_proj(normed[prompts, own]))
+        query = apply_rotary(query, (rotary[0][prompts, own], rotary[1][prompts, own])).transpose(1, 2)
         query = query.float() * attention.scaling
         with torch.autocast(query.device.type, enabled=False):
             # Query heads that share a key head, one below the other.

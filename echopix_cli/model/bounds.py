@@ -13,8 +13,7 @@ from typing import Any
 from echopix_cli.model.configuration import EchoingPixelsConfig
 
 _WIDTH, _DEPTH, _HEADS = (1, 2**15), (1, 256), (1, 256)
-# Part of the thinker → field → least and most. A table of max_source_positions × d_model is the one thing that is made
-# of sizes alone: 256 MiB at most. All else takes the memory that its tensors take.
+# Part of the thinker → field → least and most. All memory but a table of n_window × d_model is that of tensors.
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "text_config": {
         "hidden_size": _WIDTH, "intermediate_size": (1, 2**18), "num_hidden_layers": _DEPTH, "head_dim": (2, 1024),
@@ -23,7 +22,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     },
     "audio_config": {
         "d_model": (1, 2**13), "encoder_layers": _DEPTH, "encoder_attention_heads": _HEADS,
-        "encoder_ffn_dim": (1, 2**18), "max_source_positions": (1, 2**13), "num_mel_bins": (128, 128),
+        "encoder_ffn_dim": (1, 2**18), "num_mel_bins": (128, 128),
         "n_window": (1, 2**12), "output_dim": _WIDTH,
     },
     "vision_config": {
@@ -67,6 +66,17 @@ def faults(config: EchoingPixelsConfig) -> Iterator[str]:
         value = getattr(thinker, name, None)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < text.vocab_size:
             yield f"{name} is {str(value)[:40]}, and the vocabulary has {text.vocab_size} words"
-    theta = (getattr(text, "rope_parameters", None) or {}).get("rope_theta")
-    if not isinstance(theta, (int, float)) or not 1.0 <= theta <= 1e12:
-        yield f"rope_theta is {str(theta)[:40]}"
+    for part, name, known in (
+        ("text_config", "hidden_act", "silu"),
+        ("vision_config", "hidden_act", "silu"),
+        ("audio_config", "activation_function", "gelu"),
+    ):
+        if (value := getattr(getattr(thinker, part), name)) != known:
+            yield f"{part}.{name} is {value[:40]!r}, not {known!r}"
+    if vision.window_size < vision.patch_size * vision.spatial_merge_size:
+        yield f"vision_config.window_size is {vision.window_size}, less than one merged patch"
+    rotary = ("text_config", text.rope_parameters), ("vision_config", vision.others.get("rope_parameters"))
+    for part, stated in rotary:
+        theta = (stated or {}).get("rope_theta", 1.0)
+        if not isinstance(theta, (int, float)) or not 1.0 <= theta <= 1e12:
+            yield f"{part}: rope_theta is {str(theta)[:40]}"

@@ -1,62 +1,46 @@
-"""EchoingPixels as a whole checkpoint: the thinker under the authors' names, known to the Auto classes."""
+"""EchoingPixels as a whole checkpoint: the thinker under the authors' names."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForMultimodalLM
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniPreTrainedModel
 
 from echopix_cli.model.configuration import EchoingPixelsConfig
+from echopix_cli.model.layers import Recomputing
 from echopix_cli.model.positions import uniform_grid_times
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import Prompt, Sieved, TrainingOutput, audio_row_counts
 
 
-class EchoingPixelsForConditionalGeneration(Qwen2_5OmniPreTrainedModel):
+class EchoingPixelsForConditionalGeneration(nn.Module):
     """A whole checkpoint in the authors' layout; ``talker.*`` and ``token2wav.*`` are never needed."""
 
-    config: EchoingPixelsConfig
-    config_class = EchoingPixelsConfig
-    base_model_prefix = "thinker"
-    _keys_to_ignore_on_load_unexpected = (r"^talker\.", r"^token2wav\.")
-
     def __init__(self, config: EchoingPixelsConfig) -> None:
-        super().__init__(config)
-        self.thinker = EchoingPixelsThinker._from_config(config.thinker_config)
-        self.post_init()
+        super().__init__()
+        self.config = config
+        self.thinker = EchoingPixelsThinker(config.thinker_config)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.thinker.get_input_embeddings()
+    @torch.no_grad()
+    def draw_weights(self) -> None:
+        """Random weights as the family begins with: normal for matrices, zero for biases, one for norms."""
+        thinker = self.config.thinker_config
+        for name, parameter in self.named_parameters():
+            part = "vision" if ".visual." in name else "audio" if ".audio_tower." in name else "text"
+            if name.endswith(".bias"):
+                parameter.zero_()
+            elif parameter.ndim == 1:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(0.0, getattr(thinker, f"{part}_config").initializer_range)
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As the parent's, but a checkpoint that lacks tensors or holds unknown ones is an error.
-
-        Raises:
-            ValueError: names the tensors; nothing is left randomly initialised without a word.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        # Mismatches are let through here only to be named below, with everything else that is wrong.
-        kwargs["ignore_mismatched_sizes"] = True
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        complaints = [
-            f"{what} {', '.join(sorted(str(name) for name in info[key])[:8])}"
-            for key, what in (
-                ("missing_keys", "lacks"),
-                ("unexpected_keys", "holds unknown"),
-                ("mismatched_keys", "has the wrong shape for"),
-            )
-            if info[key]
-        ]
-        if complaints:
-            raise ValueError(f"this checkpoint {'; '.join(complaints)}")
-        return (model, info) if wants_info else model
+    def recompute_activations(self) -> None:
+        """While it is trained, compute the layers' inner activations again in the backward pass, not keep them."""
+        for module in self.modules():
+            if isinstance(module, Recomputing):
+                module.recomputes = True
 
     def copy_sieve_from_decoder(self) -> None:
-        """Initialise CS2 layer i from decoder layer i (reference README, initialisation)."""
+        """Initialise CS2 layer i from decoder layer i."""
         encoder = self.thinker.model.bidir_encoder
         if encoder is not None:
             for target, source in zip(encoder.layers, self.thinker.model.layers, strict=False):
@@ -79,8 +63,7 @@ class EchoingPixelsForConditionalGeneration(Qwen2_5OmniPreTrainedModel):
     ) -> TrainingOutput | Sieved:
         """The family's usual inputs, embedded and sieved; with labels, decoded to a loss too.
 
-        Args are the processor's: see the reference README. ``budget`` is of this call; without it the
-        checkpoint's ``compression_ratio`` holds.
+        ``budget`` is of this call; without it the checkpoint's ``compression_ratio`` holds.
         """
         prompt = self.prompt(
             input_ids,
@@ -141,7 +124,3 @@ class EchoingPixelsForConditionalGeneration(Qwen2_5OmniPreTrainedModel):
             audio_features=audio,
             audio_rows=rows,
         )
-
-
-AutoModel.register(EchoingPixelsConfig, EchoingPixelsForConditionalGeneration)
-AutoModelForMultimodalLM.register(EchoingPixelsConfig, EchoingPixelsForConditionalGeneration)

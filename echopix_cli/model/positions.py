@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+Rotary = tuple[Tensor, Tensor]  # cosine and sine (…, head_dim) of the angles of each row
 
 
 @dataclass(frozen=True)
@@ -312,13 +313,11 @@ def _axes(sections: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor([axis for axis, size in enumerate(sections) for _ in range(size)], device=device)
 
 
-def rotary_embedding(
-    positions: Tensor, sections: Sequence[int], theta: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def rotary_embedding(positions: Tensor, sections: Sequence[int], theta: float, dtype: torch.dtype) -> Rotary:
     """Cosine and sine (B, L, head_dim) of axis-split rotary angles.
 
     Half a head has ``sum(sections)`` frequencies, highest first; section i follows axis i. ``[18,18,18,10]``
-    over ``[T,H,W,T]`` is Sync-RoPE (paper; reference README step 3), ``[16,24,24]`` the family's M-RoPE.
+    over ``[T,H,W,T]`` is Sync-RoPE (paper, Sync-RoPE), ``[16,24,24]`` the family's M-RoPE.
 
     Args:
         positions: (axes, B, L) integer positions, one axis per section.
@@ -331,3 +330,10 @@ def rotary_embedding(
     angles = positions[axis_of].permute(1, 2, 0).float() * frequencies(len(axis_of), theta, positions.device)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(heads: Tensor, rotary: Rotary) -> Tensor:
+    """Queries or keys (…, heads, head_dim) rotated by the angles of their rows."""
+    cosine, sine = (part.unsqueeze(-2) for part in rotary)
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosine + torch.cat((-second, first), dim=-1) * sine

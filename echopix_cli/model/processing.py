@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.configuration import EchoingPixelsConfig
+from echopix_cli.model.log_mel import log_mel
 from echopix_cli.model.positions import audio_block, grid_times_to_steps, interleave, video_block
 from echopix_cli.model.templates import FAMILY_TEMPLATE as FAMILY_TEMPLATE
 from echopix_cli.model.templates import Turns, turns_of
-from echopix_cli.model.tokenization import load_tokenizer
+from echopix_cli.model.tokenization import Tokenizer, load_tokenizer
 from echopix_cli.model.values import audio_row_counts
 
-SAMPLE_RATE = 16_000
 DEFAULT_SYSTEM = "You are a helpful assistant."
 _TEXT_RESERVE = 1024  # positions kept for system prompt, question and answer
 _MOST_PIXELS = 2**24  # of a frame that a checkpoint may ask for
@@ -91,27 +89,6 @@ def normalise(patches: Tensor, rules: PixelRules = PixelRules()) -> Tensor:
     mean = torch.tensor(rules.mean, device=patches.device).view(3, 1)
     std = torch.tensor(rules.std, device=patches.device).view(3, 1)
     return ((patches.view(len(patches), 3, -1).float() / 255.0 - mean) / std).flatten(1)
-
-
-@cache
-def _mel_extractor() -> WhisperFeatureExtractor:
-    return WhisperFeatureExtractor(feature_size=128, sampling_rate=SAMPLE_RATE)
-
-
-def log_mel(waveform: npt.NDArray[np.float32]) -> Tensor:
-    """16 kHz waveform (n,) → log-mel (128, ceil(n / 160)), 100 frames a second, of any length.
-
-    The family pads every sound with silence to 300 s and cuts it there. Only the silence within reach of
-    the last window matters, so that much is added and no more, and nothing is cut.
-    """
-    extractor = _mel_extractor()
-    frames = -(-len(waveform) // extractor.hop_length)
-    padded = np.pad(waveform, (0, extractor.n_fft + extractor.hop_length))
-    features = extractor(padded, sampling_rate=SAMPLE_RATE, padding=False, truncation=False, return_tensors="pt")[
-        "input_features"
-    ]
-    mel: Tensor = features[0, :, :frames]
-    return mel
 
 
 @dataclass(frozen=True)
@@ -177,7 +154,7 @@ class Processor:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         config: EchoingPixelsConfig,
         rules: PixelRules = PixelRules(),
         stop_ids: Sequence[int] = (),
@@ -186,7 +163,7 @@ class Processor:
         self.config = config
         self.rules = rules
         self.stop_ids = frozenset(stop_ids) | _turn_ends(tokenizer)
-        self._turns: dict[str | None, Turns] = turns_of(tokenizer.chat_template, tokenizer.special_tokens_map)
+        self._turns: dict[str | None, Turns] = turns_of(tokenizer.chat_template, tokenizer.named)
 
     @classmethod
     def load(cls, folder: Path, config: EchoingPixelsConfig) -> Processor:
@@ -207,7 +184,7 @@ class Processor:
         """
         rules, thinker = self.rules, self.config.thinker_config
         context = self.config.text.max_position_embeddings
-        per_second = thinker.position_id_per_seconds  # type: ignore[union-attr]
+        per_second = thinker.position_id_per_seconds
         return replace(
             plan,
             size_factor=rules.size_factor,
@@ -254,33 +231,27 @@ class Processor:
         ``rows`` (n,) says of each row of the block whether it is sound; None takes all of the clip's, in their order.
         """
         turns = self._turns["video" if clip.grid_thw is not None else "audio" if clip.audio_rows else None]
-        opening = [*self._encode(turns.before), *self._encode(system.strip(), literal=True)]
-        between = self._encode(turns.between)
-        return [*opening, *self._expand(between, clip, rows)], self._encode(turns.after)
+        opening = [*self.tokenizer.encode(turns.before), *self.tokenizer.encode(system.strip(), literal=True)]
+        between = self.tokenizer.encode(turns.between)
+        return [*opening, *self._expand(between, clip, rows)], self.tokenizer.encode(turns.after)
 
     def question_ids(self, question: str) -> list[int]:
         """Token ids of a question alone; no word of it is read as a special token."""
-        return self._encode(question.strip(), literal=True)
+        return self.tokenizer.encode(question.strip(), literal=True)
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of an answer and the token that ends the turn, as training labels."""
-        return [*self._encode(answer, literal=True), *self._encode("<|im_end|>")]
+        return [*self.tokenizer.encode(answer, literal=True), *self.tokenizer.encode("<|im_end|>")]
 
     def text(self, ids: Sequence[int]) -> str:
         """Token ids → text without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def _encode(self, text: str, literal: bool = False) -> list[int]:
-        if not text:
-            return []
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)
-        return list(encoded["input_ids"])
+        return self.tokenizer.decode(ids)
 
     def _expand(self, ids: list[int], clip: ClipInputs, rows: npt.NDArray[np.bool_] | None) -> list[int]:
         """Replace the template's single placeholder by one per row of the clip."""
         if clip.grid_thw is None and not clip.audio_rows:
             return ids
-        thinker: Any = self.config.thinker_config
+        thinker = self.config.thinker_config
         video, audio = thinker.video_token_id, thinker.audio_token_id
         token = audio if clip.grid_thw is None else video
         is_audio = self._rows(clip) if rows is None else rows
@@ -297,7 +268,7 @@ class Processor:
         is_audio = np.repeat([False, True], [clip.video_rows, clip.audio_rows])
         if clip.grid_thw is None or not clip.audio_rows:
             return is_audio
-        thinker: Any = self.config.thinker_config
+        thinker = self.config.thinker_config
         steps = grid_times_to_steps(clip.grid_times, thinker.position_id_per_seconds)
         picture = video_block(steps, *clip.cells[1:])
         chunk = thinker.position_id_per_seconds * thinker.seconds_per_chunk
@@ -305,10 +276,10 @@ class Processor:
         return np.concatenate([np.full(end - begin, kind == "audio") for kind, begin, end in pieces])
 
 
-def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _turn_ends(tokenizer: Tokenizer) -> frozenset[int]:
     """Ids that end an answer, whatever else a generation config names."""
-    named = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id]
-    return frozenset(i for i in named if isinstance(i, int) and i != tokenizer.unk_token_id)
+    named = [tokenizer.id_of("<|im_end|>"), tokenizer.eos_token_id]
+    return frozenset(number for number in named if number is not None)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -336,7 +307,7 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
     our own ``video_min_pixels``, ``video_max_pixels`` and ``video_window_seconds`` are taken as what a checkpoint was
     trained with.
     """
-    vision: Any = config.thinker_config.vision_config  # type: ignore[union-attr]
+    vision = config.thinker_config.vision_config
     path = folder / "preprocessor_config.json"
     raw = _read_json(path)
     default = PixelRules()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from echopix_cli.model.attention import attention_received
 from echopix_cli.model.positions import SpecialTokens, Timeline
@@ -16,6 +15,18 @@ from echopix_cli.model.redundancy import prefilter
 from echopix_cli.model.sieve import left_mask, pack_left
 from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.values import FirstLayers, Prompt, Scored
+
+
+class LayerStates:
+    """Keys and values (B, key heads, R, head_dim) of the layers that ran, in their order."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Take a layer's keys and values, and give them back."""
+        self.layers.append((keys, values))
+        return keys, values
 
 
 def scoring_layer(layers: int, wanted: int | None) -> int:
@@ -77,9 +88,9 @@ def score_by_question(
     real = torch.ones_like(packed_ids, dtype=torch.bool) if mask is None else mask.bool()
 
     # 2. The first layers; their keys and values of kept rows will be needed by every generated token.
-    cache = DynamicCache(config=model.config)
+    cache = LayerStates()
     hidden = model.run_layers(hidden, positions, mask, cache, 0, start)
-    first = tuple((layer.keys, layer.values) for layer in cache.layers[:start])
+    first = tuple(cache.layers)
 
     # 3. Attention received at layer ``start``, and where each prompt row stands.
     rotary = model.rotary(positions, hidden.dtype)

@@ -1,8 +1,9 @@
 """Renders a chat template that came with somebody's model: a program of its own, run by :mod:`.templates`.
 
-Reads one JSON object on stdin (``template``, ``names``, ``conversations``) and writes one on stdout: ``rendered``, a
-text for each conversation, or ``error``. A template is a program that can ask for any amount of time and memory and may
-know a way out of Jinja's sandbox, so this process can take little of either, open no file and start no process.
+Reads one JSON object on stdin (``template``, ``names``, ``conversations``; ``memory`` in bytes and ``seconds`` of
+processor time, which it may take) and writes one on stdout: ``rendered``, a text for each conversation, or ``error``.
+A template is a program that can ask for any amount of time and memory and may know a way out of Jinja's sandbox, so
+this process can take little of either, open no file and start no process.
 """
 
 import json
@@ -16,8 +17,6 @@ import jinja2
 import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MEMORY = 256 * 2**20  # bytes of address space
-SECONDS = 2  # of processor time
 LONGEST = 2**20  # characters of what is rendered; the family's has 300
 
 
@@ -70,11 +69,11 @@ def rendered(template: str, names: dict[str, Any], conversations: list[Any]) -> 
     return texts
 
 
-def _confine() -> None:
+def _confine(memory: int, seconds: int) -> None:
     """Take from this process what rendering does not need."""
     for kind, most in (
-        (resource.RLIMIT_AS, MEMORY),
-        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 3),
@@ -89,11 +88,11 @@ def _main() -> None:
     wanted = json.load(sys.stdin)
     with suppress(jinja2.TemplateError):  # what Jinja and Python import when they are first needed
         rendered("{% for a in [1] %}{{ strftime_now('%Y') }}{% endfor %}{{ raise_exception('') }}", {}, [[]])
-    _confine()
+    _confine(wanted["memory"], wanted["seconds"])
     try:
         answer: dict[str, Any] = {"rendered": rendered(wanted["template"], wanted["names"], wanted["conversations"])}
     except MemoryError:
-        answer = {"error": f"it takes more than {MEMORY >> 20} MiB of memory"}
+        answer = {"error": f"it takes more than {wanted['memory'] >> 20} MiB of memory"}
     except RecursionError:
         answer = {"error": "it is nested too deeply"}
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from echopix_cli.model.layers import completed, normalised, projected, turned_together
+from echopix_cli.model.layers import DecoderLayer
 from echopix_cli.model.positions import frequencies
 from echopix_cli.model.text import EchoingPixelsTextModel
 from echopix_cli.model.values import Sieved
@@ -133,8 +133,7 @@ class Stepper:
             if temperature
             else None
         )
-        theta = float(model.config.rope_parameters["rope_theta"])
-        self._frequencies = frequencies(sum(model.config.sync_rope_section), theta, device)
+        self._frequencies = frequencies(sum(model.config.sync_rope_section), model.config.rope_theta, device)
         self._graph: Any = None
         self._graphs = graphs and device.type == "cuda" and _recordable(model)
         self._taken = 0
@@ -180,12 +179,11 @@ class Stepper:
         batch = len(hidden)
         self._bias.index_fill_(1, self._place, 0.0)
         angles = self._positions.float() * self._frequencies  # (B, head_dim / 2): every axis has the same position
-        turns = (angles.cos().repeat(1, 2).to(hidden.dtype), angles.sin().repeat(1, 2).to(hidden.dtype))
+        rotary = (angles.cos().repeat(1, 2).to(hidden.dtype), angles.sin().repeat(1, 2).to(hidden.dtype))
         bias: Tensor | None = None
-        for layer, (keys, values) in zip(cast(Sequence[Any], model.layers), self._layers, strict=True):
+        for layer, (keys, values) in zip(cast(Sequence[DecoderLayer], model.layers), self._layers, strict=True):
             attention = layer.self_attn
-            query, key, value = projected(attention, normalised(layer.input_layernorm, hidden))
-            query, key = turned_together(query, key, turns)
+            query, key, value = attention.project(layer.input_layernorm(hidden), rotary)
             keys.index_copy_(2, self._place, key[:, :, None])
             values.index_copy_(2, self._place, value[:, :, None])
             heads = key.shape[1]
@@ -194,8 +192,8 @@ class Stepper:
                 bias = self._bias.repeat_interleave(heads, dim=0)[:, None].expand(-1, grouped.shape[1], -1)
             weights = scores_of(grouped, keys.flatten(0, 1), bias, attention.scaling).softmax(dim=-1)
             mixed = torch.bmm(weights.to(values.dtype), values.flatten(0, 1))
-            hidden = completed(layer, hidden, mixed.view(batch, -1))
-        logits = self._head(normalised(model.norm, hidden)).float()
+            hidden = layer.finish(hidden, mixed.view(batch, -1))
+        logits = self._head(model.norm(hidden)).float()
         self.tokens.copy_(picked(logits, self._temperature, self.noise))
         self.made[1].copy_((0 * logits).sum(-1).isnan())  # 0 times NaN or infinity is NaN
         self._positions += 1

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from echopix_cli.errors import ModelError
-from echopix_cli.model import render
 
 # Stand-ins for the user's words: private-use characters, which no template contains.
 _SYSTEM_MARK, _QUESTION_MARK = "\ue000", "\ue001"
 _MEDIA = (None, "video", "audio")
 _LARGEST = 2**20  # characters of a template; the family's has a thousandth of that
-_PATIENCE = 15 * render.SECONDS  # seconds, on a machine that is busy
+_MEMORY, _SECONDS = 256 * 2**20, 2  # bytes of address space and processor time that rendering may take
+_PATIENCE = 15 * _SECONDS  # seconds, on a machine that is busy
+_RENDER = Path(__file__).with_name("render.py")  # run, not imported: Jinja is for it alone
 
 # For checkpoints whose tokenizer brings no template of its own: the family's turns and borders.
 FAMILY_TEMPLATE = (
@@ -103,10 +104,11 @@ def _rendered(template: str, names: dict[str, str]) -> list[str]:
     Raises:
         ModelError: none came.
     """
-    wanted = {"template": template, "names": names, "conversations": [conversation(media) for media in _MEDIA]}
+    wanted = {"template": template, "names": names, "conversations": [conversation(media) for media in _MEDIA],
+              "memory": _MEMORY, "seconds": _SECONDS}  # fmt: skip
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(Path(render.__file__))],
+            [sys.executable, "-P", str(_RENDER)],
             input=json.dumps(wanted).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -114,7 +116,7 @@ def _rendered(template: str, names: dict[str, str]) -> list[str]:
         )
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):  # killed, by us or by its limits
-        what = f"it takes more than {render.SECONDS} s or {render.MEMORY >> 20} MiB"
+        what = f"it takes more than {_SECONDS} s or {_MEMORY >> 20} MiB"
         raise ModelError(f"the chat template of this checkpoint cannot be rendered: {what}") from None
     if "error" in answer:
         raise ModelError(f"the chat template of this checkpoint cannot be rendered: {answer['error']}")

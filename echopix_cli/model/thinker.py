@@ -1,10 +1,9 @@
-"""The thinker: towers, sieve and decoder over transformers' Qwen2.5-Omni parts.
+"""The thinker: towers, sieve and decoder.
 
-Only the delta lives here. Towers and decoder layers are transformers' own; the module tree is named after
-the authors' checkpoint (``visual``, ``model.bidir_encoder`` …), so that tensors need no renaming on the way
-in or out. Each stage is a method, so that an engine can time them one by one.
+The module tree is named after the authors' checkpoint (``visual``, ``model.bidir_encoder`` …), so that tensors need no
+renaming on the way in or out. Each stage is a method, so that an engine can time them one by one.
 
-Source: paper sections on CS2 and Sync-RoPE; ``forward pass`` of the reference README, step by step.
+Source: the paper's sections on CS2 and Sync-RoPE.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniPreTrainedModel
 
 from echopix_cli.model.configuration import EchoingPixelsThinkerConfig
 from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids
 from echopix_cli.model.question_attention import score_by_question
 from echopix_cli.model.sieve import keep_count, packing, select, spread_order, straight_through
 from echopix_cli.model.text import EchoingPixelsTextModel
-from echopix_cli.model.towers import build_audio, build_visual
+from echopix_cli.model.towers import AudioTower, VisionTower
 from echopix_cli.model.values import (
     CONTROLS,
     IGNORE,
@@ -36,48 +34,30 @@ from echopix_cli.model.values import (
 )
 
 
-class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
+class EchoingPixelsThinker(nn.Module):
     """Towers, sieve and decoder: everything between model inputs and logits."""
 
-    config: EchoingPixelsThinkerConfig
-    config_class = EchoingPixelsThinkerConfig
-
     def __init__(self, config: EchoingPixelsThinkerConfig) -> None:
-        super().__init__(config)
-        self.audio_tower = build_audio(config.audio_config)
-        self.visual = build_visual(config.vision_config)
-        self.model = EchoingPixelsTextModel._from_config(config.text_config)
+        super().__init__()
+        self.config = config
+        self.audio_tower = AudioTower(config.audio_config)
+        self.visual = VisionTower(config.vision_config)
+        self.model = EchoingPixelsTextModel(config.text_config)
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.special, self.timeline = SpecialTokens.of(config), Timeline.of(config)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.embed_tokens
 
     # 1. Towers.
 
     def encode_pixels(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
         """Patches (n, 1176) with grids (videos, 3) → features (n / 4, d), one row per merged 2×2 patch."""
-        output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw)
-        return cast(Tensor, output.pooler_output)
+        rows: Tensor = self.visual(pixel_values, grid_thw.tolist())
+        return rows
 
     def encode_mel(self, input_features: Tensor, mel_frames: Tensor) -> Tensor:
         """Log-mel (sounds, 128, frames), of which ``mel_frames`` (sounds,) are real → features (rows, d)."""
-        chunk, frames = 2 * self.config.audio_config.n_window, input_features.shape[2]
-        lengths = (mel_frames - 1) // 2 + 1
-        pieces: dict[str, Tensor] = {}
-        if frames % chunk == 0 and bool((mel_frames == frames).all()):
-            # Whole windows alone, as many of each sound: one reshaping instead of a copy for each window.
-            windows = input_features.reshape(*input_features.shape[:2], -1, chunk)
-            pieces["padded_feature"] = windows.transpose(1, 2).flatten(0, 1)
-            pieces["chunk_lengths"] = mel_frames.new_full((len(pieces["padded_feature"]),), chunk)
-        joined = None
-        if not pieces:
-            real = torch.arange(frames, device=input_features.device) < mel_frames[:, None]
-            joined = input_features.permute(0, 2, 1)[real].T.to(self.audio_tower.dtype)
-        output = self.audio_tower(joined, feature_lens=mel_frames, aftercnn_lens=lengths, **pieces)
-        return cast(Tensor, output.last_hidden_state)
+        rows: Tensor = self.audio_tower(input_features, mel_frames.tolist())
+        return rows
 
     # 2. Embeddings and positions.
 
@@ -293,7 +273,7 @@ class EchoingPixelsThinker(Qwen2_5OmniPreTrainedModel):
         return cast(Tensor, self.lm_head(hidden[:, -1])).float()
 
     def forward(self, prompt: Prompt, labels: Tensor, budget: float) -> TrainingOutput:
-        """One training pass (paper; reference README steps 4–8 with labels)."""
+        """One training pass."""
         sieved = self.sieve(prompt, budget, labels=labels)
         assert sieved.labels is not None
         hidden = self.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask)

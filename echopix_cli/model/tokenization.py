@@ -7,11 +7,13 @@ are made of before the library reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+import tokenizers
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, described
@@ -19,6 +21,8 @@ from echopix_cli.errors import ModelError, described
 _LARGEST = 64 * 2**20  # bytes of tokenizer.json; the family's has 11 MB
 _LONGEST = 1000  # characters of an added token
 _DEEPEST = 8  # sequences in sequences
+_TEMPLATE, _LONGEST_TEMPLATE = "chat_template.jinja", 2**21  # characters that are read of it
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Of each section: what changes no text's length by more than a small factor, in time that grows with the text.
 _KNOWN = {
     "normalizer": {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "ByteLevel", "Sequence"},
@@ -35,7 +39,61 @@ _PATTERNS = {
 }
 
 
-def load_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
+@dataclass(frozen=True)
+class Tokenizer:
+    """Text to token ids and back.
+
+    Attributes:
+        core: the library's own.
+        settings: contents of ``tokenizer_config.json``.
+        chat_template: a text, or several by name; None where the checkpoint brings none.
+    """
+
+    core: tokenizers.Tokenizer
+    settings: dict[str, Any] = field(default_factory=dict)
+    chat_template: object = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Special tokens by their roles, such as ``eos_token``."""
+        stated = {role: self.settings.get(role) for role in _ROLES}
+        texts = {role: token.get("content") if isinstance(token, dict) else token for role, token in stated.items()}
+        return {role: text for role, text in texts.items() if isinstance(text, str)}
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text; None where none is named."""
+        return self.id_of(self.named.get("eos_token", ""))
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The token that fills up a batch; None where none is named."""
+        return self.id_of(self.named.get("pad_token", ""))
+
+    def id_of(self, token: str) -> int | None:
+        """A token's number; None of what is not one token."""
+        number: int | None = self.core.token_to_id(token)
+        return number
+
+    def encode(self, text: str, literal: bool = False) -> list[int]:
+        """Token ids of a text; ``literal`` reads no word of it as a special token."""
+        self.core.encode_special_tokens = literal
+        return list(self.core.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids → text without special tokens."""
+        return str(self.core.decode(list(ids), skip_special_tokens=True))
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json``, ``tokenizer_config.json`` and the chat template, as they are read."""
+        self.core.save(str(folder / "tokenizer.json"))
+        text = json.dumps(self.settings, indent=2, sort_keys=True)
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+        if isinstance(self.chat_template, str):
+            (folder / _TEMPLATE).write_text(self.chat_template, encoding="utf-8")
+
+
+def load_tokenizer(folder: Path, rows: int) -> Tokenizer:
     """Read a checkpoint's tokenizer.
 
     Args:
@@ -45,19 +103,31 @@ def load_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it is missing, unreadable, or made of parts that the family's tokenizers are not made of.
     """
+    path = folder / "tokenizer.json"
     try:
-        raw = read_object(folder / "tokenizer.json", _LARGEST)
+        raw = read_object(path, _LARGEST)
     except FileNotFoundError:
-        raw = {}  # made of vocab.json and merges.txt then
-    if fault := next(faults(raw, rows), None):
-        raise ModelError(f"{folder / 'tokenizer.json'} is no tokenizer of the family: {fault}")
+        raw = None  # made of vocab.json and merges.txt then
+    if fault := next(faults(raw or {}, rows), None):
+        raise ModelError(f"{path} is no tokenizer of the family: {fault}")
     try:
-        # Given no configuration it reads the folder's, talker and all, and warns of every token id in it.
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
-        )
-        tokenizer.model_max_length = 2**40  # what is too long is for whoever knows the model
-        words = len(tokenizer)
+        settings = read_object(folder / "tokenizer_config.json", _LARGEST)
+    except FileNotFoundError:
+        settings = {}
+    added = settings.get("added_tokens_decoder") or {}
+    listed = [{"id": number, **token} for number, token in _numbered(added)]
+    if fault := next(_added_faults(listed, rows), None):
+        raise ModelError(f"{folder / 'tokenizer_config.json'} is of no tokenizer of the family: {fault}")
+    try:
+        core = _of_vocabulary(folder) if raw is None else tokenizers.Tokenizer.from_file(str(path))
+        core.no_truncation()
+        core.no_padding()
+        made = Tokenizer(core, settings, _template(folder, settings))
+        # What the configuration says of a token holds; a special token that is not yet one becomes it.
+        core.add_tokens([_token(**token) for token in listed])
+        known = {token.content for token in core.get_added_tokens_decoder().values()}
+        core.add_tokens([_token(text, special=True) for text in made.named.values() if text not in known])
+        words = core.get_vocab_size(with_added_tokens=True)
     except MemoryError:
         raise
     except BaseException as error:
@@ -68,7 +138,41 @@ def load_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
         raise ModelError(f"cannot read the tokenizer of {folder}: {reason}") from None
     if words > rows:
         raise ModelError(f"the tokenizer of {folder} has {words} words, and the model {rows}")
-    return tokenizer
+    return made
+
+
+def _of_vocabulary(folder: Path) -> tokenizers.Tokenizer:
+    """A tokenizer of ``vocab.json`` and ``merges.txt``, which transformers knows how to put together."""
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    # Given no configuration it reads the folder's, talker and all, and warns of every token id in it.
+    return AutoTokenizer.from_pretrained(
+        folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+    ).backend_tokenizer
+
+
+def _template(folder: Path, settings: dict[str, Any]) -> object:
+    """The chat template: a file of its own, or what the configuration says."""
+    try:
+        with open(folder / _TEMPLATE, encoding="utf-8") as handle:
+            return handle.read(_LONGEST_TEMPLATE)
+    except FileNotFoundError:
+        stated = settings.get("chat_template")
+    if isinstance(stated, list):
+        return {part["name"]: part["template"] for part in stated}
+    return stated
+
+
+def _numbered(added: object) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Tokens by their numbers, of a configuration that lists them; what is no such list has no number."""
+    for number, token in added.items() if isinstance(added, dict) else [("", {})]:
+        yield (int(number) if number.isdecimal() else None), token if isinstance(token, dict) else {}
+
+
+def _token(content: str, special: bool = False, **flags: Any) -> tokenizers.AddedToken:
+    """A token that is found in texts before they are split."""
+    kept = {name: bool(flags[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in flags}
+    return tokenizers.AddedToken(content, special=bool(special), **kept)
 
 
 def faults(raw: dict[str, Any], rows: int) -> Iterator[str]:
@@ -82,7 +186,11 @@ def faults(raw: dict[str, Any], rows: int) -> Iterator[str]:
     numbers = vocabulary.values() if isinstance(vocabulary, dict) else ()
     if not all(isinstance(number, int) and 0 <= number < rows for number in numbers):
         yield f"its words are numbered beyond the model's {rows}"
-    added = raw.get("added_tokens") or []
+    yield from _added_faults(raw.get("added_tokens") or [], rows)
+
+
+def _added_faults(added: object, rows: int) -> Iterator[str]:
+    """What added tokens have that those of the family have not."""
     if not isinstance(added, list) or len(added) > rows:
         yield "its added tokens are no list of tokens"
         return

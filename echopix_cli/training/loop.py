@@ -73,9 +73,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.heads = AuxiliaryHeads(self.model.config.text.hidden_size).to(self.device)
         if recipe.checkpointing:
-            # The newer name, where transformers has it; the older one warns there.
-            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
+            self.model.recompute_activations()
         everything = [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
         self.trained = {name: p for name, p in everything if p.requires_grad}
         self.optimizers = _optimizers(self.trained, recipe)

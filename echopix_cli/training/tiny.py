@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import tokenizers
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import FAMILY_TEMPLATE, PixelRules, Processor
+from echopix_cli.model.tokenization import Tokenizer
 from echopix_cli.scenes import DURATION
 
 # The family's special tokens, in a fixed order; everything learned comes after them.
@@ -36,9 +37,9 @@ FRAME_PIXELS = SIDE * SIDE
 _TURNS = ("system\n", "user\n", "assistant\n", "You are a helpful assistant.", "What do you see? What do you hear?")
 
 
-def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """A byte-level BPE over ``texts``: any input can be spelled, the scenes' words are single tokens."""
-    core = Tokenizer(models.BPE())
+    core = tokenizers.Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -48,13 +49,13 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator([*texts, *_TURNS], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=FAMILY_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    settings = {
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    return Tokenizer(core, settings, FAMILY_TEMPLATE)
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ SMALL = Sizes(192, 576, 3, 2, 96, 2, 128, 2, 1_000_000.0, (9, 9, 9, 5))  # what 
 BUNDLED = Sizes(256, 512, 5, 3, 128, 3, 128, 4, 100.0, (8, 8, 8, 8))
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast, sizes: Sizes = SMALL) -> EchoingPixelsConfig:
+def build_config(tokenizer: Tokenizer, sizes: Sizes = SMALL) -> EchoingPixelsConfig:
     """A configuration of the given sizes, with heads of 64 in the decoder and of 32 in the towers."""
-    token = tokenizer.convert_tokens_to_ids
+    token = tokenizer.id_of
     return EchoingPixelsConfig(
         architectures=["Qwen2_5OmniCompressForConditionalGeneration"],
         thinker_config={
@@ -94,7 +95,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, sizes: Sizes = SMALL) -> Ec
             "vision_end_token_id": token("<|vision_eos|>"),
             "audio_start_token_id": token("<|audio_bos|>"),
             "audio_end_token_id": token("<|audio_eos|>"),
-            "user_token_id": token("user") if "user" in tokenizer.get_vocab() else 0,
+            "user_token_id": token("user") or 0,
             "pad_token_id": token("<|endoftext|>"),
             "audio_config": {
                 "d_model": sizes.audio_width,
@@ -143,6 +144,7 @@ def build_model(config: EchoingPixelsConfig, seed: int) -> EchoingPixelsForCondi
     """Random weights from ``seed``; CS2 starts as a copy of the decoder's first layers."""
     torch.manual_seed(seed)
     model = EchoingPixelsForConditionalGeneration(config)
+    model.draw_weights()
     model.copy_sieve_from_decoder()
     return model
 
@@ -150,7 +152,7 @@ def build_model(config: EchoingPixelsConfig, seed: int) -> EchoingPixelsForCondi
 def save_processor(processor: Processor, folder: Path) -> None:
     """Write tokenizer, generation and preprocessing files, as :meth:`Processor.load` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    processor.tokenizer.save_pretrained(folder)
+    processor.tokenizer.save(folder)
     rules = processor.rules
     preprocessor = {
         "image_mean": list(rules.mean),

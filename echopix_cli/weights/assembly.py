@@ -1,8 +1,6 @@
 """A model put together from its tensors: each goes to its place on the device once, and nothing is allocated beside.
 
-transformers' own loading reserves the whole model on the device a second time before it reads anything, and turns
-running out of memory into other errors on the way. A copy is made and proven with its tensors on the device already,
-where there may be no room for that.
+A copy is made and proven with its tensors on the device already, where there may be no room for a second model.
 """
 
 from __future__ import annotations
@@ -63,7 +61,6 @@ def assemble(
     method = method_of(quantization)
     if quantization is not None:
         _replace_layers(model, quantization, dtype)
-        model.config.quantization_config = dict(quantization)
     missing = {name for name, _ in model.named_parameters()}
     unknown: list[str] = []
     misshapen: list[str] = []
@@ -96,24 +93,29 @@ def assemble(
     told = {"lacks": missing, "holds unknown": unknown, "has the wrong shape for": misshapen}
     if complaints := [f"{what} {', '.join(sorted(names)[:_NAMED])}" for what, names in told.items() if names]:
         raise ValueError(f"this checkpoint {'; '.join(complaints)}")
-    for module in model.modules():  # what is computed rather than stored: tables of frequencies
-        for name, table in module.named_buffers(recurse=False):
-            setattr(module, name, table.to(device))
     return model.eval()
 
 
 def outline(config: EchoingPixelsConfig, dtype: torch.dtype) -> EchoingPixelsForConditionalGeneration:
-    """The modules of a model: parameters take no memory yet, tables of frequencies are computed."""
-    from accelerate import init_empty_weights
+    """The modules of a model, whose parameters take no memory yet."""
+    import torch
+    from torch.overrides import TorchFunctionMode
 
-    from echopix_cli.model.attention import IMPLEMENTATION
     from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 
-    with init_empty_weights(include_buffers=False):
-        model: EchoingPixelsForConditionalGeneration = EchoingPixelsForConditionalGeneration._from_config(
-            copy.deepcopy(config), dtype=dtype, attn_implementation=IMPLEMENTATION
-        )
-    return model
+    class Undrawn(TorchFunctionMode):
+        """Layers draw no first weights, which torch would import its compilers for where a device has no memory."""
+
+        def __torch_function__(
+            self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+        ) -> Any:
+            named = named or {}
+            if getattr(function, "__module__", None) == "torch.nn.init":
+                return named["tensor"] if "tensor" in named else arguments[0]
+            return function(*arguments, **named)
+
+    with torch.device("meta"), Undrawn():
+        return EchoingPixelsForConditionalGeneration(copy.deepcopy(config)).to(dtype)
 
 
 def _replace_layers(model: nn.Module, quantization: Mapping[str, Any], dtype: torch.dtype) -> None:
