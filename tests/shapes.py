@@ -37,7 +37,7 @@ def write_shape(folder: Path, random_checkpoint: Path, raw: dict[str, Any], devi
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     (folder / "config.json").write_text(json.dumps(raw))
     with torch.device("meta"):
-        model = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig.from_dict(raw))
+        model = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig(**raw))
     generator = torch.Generator(device).manual_seed(1)
     weight_map: dict[str, str] = {}
     batch: dict[str, torch.Tensor] = {}

@@ -276,7 +276,7 @@ class AudioTower(nn.Module):
         spans = [(sound, begin, min(begin + size, end)) for sound, end in enumerate(frames)
                  for begin in range(0, end, size)]  # fmt: skip
         lengths = np.array([end - begin for _, begin, end in spans], dtype=np.int64)
-        if log_mel.shape[2] % size == 0 and bool((lengths == size).all()):
+        if log_mel.shape[2] % size == 0 and all(end == log_mel.shape[2] for end in frames):
             # Whole windows alone, as many of each sound: one reshaping instead of a copy for each window.
             pieces = log_mel.reshape(*log_mel.shape[:2], -1, size).transpose(1, 2).flatten(0, 1)
         else:

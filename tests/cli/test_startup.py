@@ -44,12 +44,11 @@ try:
 finally:
     print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
-# Optional libraries, and rooms that other commands use. Not here: what transformers imports by itself together with
-# its base class for models, such as accelerate, torch._dynamo and sympy; older releases bring rich too.
+# Optional libraries, torch's compilers, what transformers is needed for, and rooms that other commands use.
 UNNEEDED = {
-    *("bitsandbytes", "datasets", "matplotlib", "pandas", "peft", "scipy", "sklearn", "tensorflow", "torchaudio"),
-    *("torchvision", "triton", "transformers.integrations.bitsandbytes", "transformers.pipelines"),
-    *("transformers.trainer", "huggingface_hub.cli"),
+    *("accelerate", "bitsandbytes", "datasets", "jinja2", "matplotlib", "pandas", "peft", "scipy", "sklearn"),
+    *("huggingface_hub", "sympy", "tensorflow", "torch._dynamo", "torch._inductor", "torch.distributed.tensor"),
+    *("torch.fx.experimental.symbolic_shapes", "torchaudio", "torchvision", "transformers", "triton"),
     *("echopix_cli.batch", "echopix_cli.cli.tables", "echopix_cli.measure.bench", "echopix_cli.measure.profiling"),
     *("echopix_cli.evaluation", "echopix_cli.scenes", "echopix_cli.training.loop", "echopix_cli.weights.synthetic"),
 }

@@ -53,7 +53,7 @@ def counted(engine: Engine, encoded: Encoded) -> dict[str, Any]:
             sieved = thinker.sieve(prompt, BUDGET)
         found |= {"sieve": flops.get_flop_counts()["Global"], "sieve_calls": calls.names}
         with FlopCounterMode(display=False) as flops, Calls() as calls:
-            thinker.prefill(sieved, DynamicCache(config=thinker.config.text_config))
+            thinker.prefill(sieved, DynamicCache())
         found |= {"prefill": flops.get_flop_counts()["Global"], "prefill_calls": calls.names}
     return found | {"kept": sieved.hidden.shape[1]}
 

@@ -106,7 +106,7 @@ def test_shapes_are_configurations(shape: Shape, random_checkpoint: Path) -> Non
 
     raw = shape.configured(json.loads((random_checkpoint / "config.json").read_text()))
     with torch.device("meta"):
-        model = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig.from_dict(raw))
+        model = EchoingPixelsForConditionalGeneration(EchoingPixelsConfig(**raw))
     text = model.config.text
     assert sum(text.sync_rope_section) * 2 == text.head_dim
     assert len(model.thinker.model.bidir_encoder.layers) == text.av_refiner_layers

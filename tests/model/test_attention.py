@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,10 +32,9 @@ def test_keys_are_repeated_where_no_fast_kernel_takes_fewer(
         return kernel(query, key, value, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spied)
-    layer: Any = SimpleNamespace(is_causal=causal)
-    expected, _ = attend(layer, *tensors, None)
+    expected = attend(*tensors, causal=causal)
     monkeypatch.setattr(attention, "takes_grouped_keys", lambda device, itemsize: False)
-    found, _ = attend(layer, *tensors, None)
+    found = attend(*tensors, causal=causal)
     assert seen == [(2, True), (6, False)]
     torch.testing.assert_close(found, expected)
 

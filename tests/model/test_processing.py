@@ -176,7 +176,7 @@ def test_words_beyond_the_context_are_refused_with_both_numbers(processor: Proce
 
 def test_any_writing_survives_the_tokenizer(processor: Processor) -> None:
     text = "Что слышно? 犬は? 🎻 \t'quoted'"
-    assert processor.text(processor._encode(text, literal=True)) == text
+    assert processor.text(processor.tokenizer.encode(text, literal=True)) == text
 
 
 @pytest.mark.parametrize(("stated", "more"), [(None, set()), (5, {5}), ([4, 5], {4, 5})])
@@ -188,7 +188,7 @@ def test_what_stops_an_answer(
     config = {} if stated is None else {"eos_token_id": stated}
     (folder / "generation_config.json").write_text(json.dumps(config))
     loaded = Processor.load(folder, read_config(folder))
-    turn_end = loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    turn_end = loaded.tokenizer.id_of("<|im_end|>")
     assert turn_end not in more
     assert loaded.stop_ids == {turn_end, *more}
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from prompts import Media, inputs_of, make_media, padded
+from reference_layers import run_theirs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
@@ -18,6 +19,7 @@ from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.question_attention import asking_rows, scoring_layer
 from echopix_cli.model.sieve import keep_count
+from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import FirstLayers, Prompt, Selection
 from echopix_cli.settings import SIEVES
 from echopix_cli.weights.checkpoint import load_model
@@ -66,20 +68,14 @@ def test_who_asks(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_scores_are_the_attention_that_transformers_would_show(
-    model: EchoingPixelsForConditionalGeneration, stock_checkpoint: Path, prompt: Prompt, layer: int
+    model: EchoingPixelsForConditionalGeneration, prompt: Prompt, layer: int
 ) -> None:
     """Against the whole map of eager attention, which only a test may make."""
-    eager = load_model(stock_checkpoint, dtype=torch.float32)
-    eager.set_attn_implementation("eager")
-    maps: list[Tensor] = []
-    hook = eager.thinker.model.layers[layer].self_attn.register_forward_hook(lambda *call: maps.append(call[2][1]))
-    eager.thinker.model.decode(
-        prompt.embeds.clone(), prompt.position_ids.clone()
-    )  # with gradients: transformers' layers
+    visible = causal_mask(torch.ones_like(prompt.input_ids, dtype=torch.bool))
+    seen = run_theirs(model.thinker.model, prompt.embeds.clone(), prompt.position_ids.clone(), visible)
     with torch.inference_mode():
         scored = model.thinker.score(prompt, first_layers=FirstLayers(layer))
-    hook.remove()
-    expected = maps[0][0, :, -9:].detach().mean(dim=(0, 1))
+    expected = seen[layer].weights[0, :, -9:].mean(dim=(0, 1))
     assert torch.allclose(scored.scores[0], expected, atol=1e-6)
     assert scored.scores.sum() == pytest.approx(1.0, abs=1e-5)
 
@@ -113,7 +109,7 @@ def test_at_layer_zero_it_is_plain_gathering(
         (kept,) = sieved.kept
         assert (sieved.start, sieved.first) == (0, ())
         assert torch.equal(sieved.hidden, prompt.embeds[:, kept])
-        cache, plain = DynamicCache(config=thinker.config.text_config), DynamicCache(config=thinker.config.text_config)
+        cache, plain = DynamicCache(), DynamicCache()
         logits = thinker.prefill(sieved, cache)
         hidden = thinker.model.decode(prompt.embeds[:, kept], prompt.position_ids[..., kept], None, plain)
         assert torch.equal(logits, thinker.lm_head(hidden[:, -1]))
@@ -133,7 +129,7 @@ def test_the_first_layers_rows_are_those_of_kept_rows(
         scored = thinker.score(prompt, first_layers=FirstLayers(layer, share))
         sieved = thinker.keep(prompt, scored, 0.2)
         left = (scored.candidates | ~scored.in_pool)[0].nonzero().flatten()
-        cache = DynamicCache(config=thinker.config.text_config)
+        cache = DynamicCache()
         hidden = thinker.model.run_layers(prompt.embeds[:, left], prompt.position_ids[..., left], None, cache, 0, layer)
         places = torch.searchsorted(left, sieved.kept[0])
         assert len(left) == prompt.input_ids.shape[1] if share == 1.0 else len(left) < prompt.input_ids.shape[1]
@@ -143,7 +139,7 @@ def test_the_first_layers_rows_are_those_of_kept_rows(
         for (keys, values), made in zip(sieved.first, cache.layers, strict=False):
             assert torch.equal(keys, made.keys[:, :, places])
             assert torch.equal(values, made.values[:, :, places])
-        filled = DynamicCache(config=thinker.config.text_config)
+        filled = DynamicCache()
         thinker.prefill(sieved, filled)
     assert {made.keys.shape[2] for made in filled.layers} == {len(places)}
     assert torch.equal(filled.layers[0].keys, sieved.first[0][0])

@@ -33,7 +33,7 @@ def test_a_step_is_the_layers_over_a_growing_cache(
     try:
         with torch.inference_mode():
             sieved = thinker.sieve(model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
-            growing, fixed = DynamicCache(config=thinker.config.text_config), FixedCache(thinker.model, sieved, 5)
+            growing, fixed = DynamicCache(), FixedCache(thinker.model, sieved, 5)
             tokens = thinker.prefill(sieved, growing).argmax(-1)
             thinker.prefill(sieved, fixed)
             steps = Stepper(thinker.model, thinker.lm_head, fixed, sieved, tokens)

@@ -7,13 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from echopix_cli.errors import ModelError
 from echopix_cli.model import templates
-from echopix_cli.model.processing import Processor
 from echopix_cli.model.templates import FAMILY_TEMPLATE, turns_of
-from echopix_cli.weights.checkpoint import read_config
 
 # As the family's processors have it: placeholders by kind of content, a system turn of its own where there is none.
 STOCK = (
@@ -36,7 +34,7 @@ OTHER = (
 
 @pytest.fixture(scope="module")
 def tokenizer(random_checkpoint: Path) -> PreTrainedTokenizerBase:
-    return Processor.load(random_checkpoint, read_config(random_checkpoint)).tokenizer
+    return AutoTokenizer.from_pretrained(random_checkpoint, config=PreTrainedConfig())
 
 
 @pytest.mark.parametrize("template", [FAMILY_TEMPLATE, STOCK, OTHER])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference_layers import run_theirs
 
 from echopix_cli import scenes
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
@@ -268,14 +269,9 @@ def test_the_teacher_measures_attention_without_the_map(processor: Processor) ->
         prompt, _ = encode(model, batch)
         assert prompt.attention_mask is not None
         target = AttentionTeacher(model).target(prompt, pool)
-        text = model.thinker.model
-        text.set_attn_implementation("eager")
-        maps: list[Any] = []
-        for layer in text.layers:
-            layer.self_attn.register_forward_hook(lambda _, __, output: maps.append(output[1]))
-    # With gradients, or it would not be transformers' layers that run.
-    text.decode(prompt.embeds.clone(), prompt.position_ids.clone(), prompt.attention_mask.clone())
+    visible = causal_mask(prompt.attention_mask.bool())
+    seen = run_theirs(model.thinker.model, prompt.embeds.clone(), prompt.position_ids.clone(), visible)
     for row in range(len(pool)):
         after = torch.arange(pool.shape[1]) > int(pool[row].nonzero().max())
-        expected = sum(layer_map[row].detach()[:, after].mean(dim=(0, 1)) for layer_map in maps)
+        expected = sum(layer.weights[row][:, after].mean(dim=(0, 1)) for layer in seen)
         assert torch.allclose(target[row], expected, atol=1e-5)

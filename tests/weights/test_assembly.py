@@ -73,18 +73,6 @@ def no_repacking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False, raising=False)
 
 
-@pytest.mark.parametrize("method", [NONE, *METHODS])
-def test_a_device_is_not_asked_for_the_model_twice(
-    copied: dict[str, Path], method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """transformers' warm-up, which allocates a second model on the device, is not called."""
-    asked: list[object] = []
-    monkeypatch.setattr("transformers.modeling_utils.caching_allocator_warmup", lambda *args: asked.append(args))
-    model = load_model(copied[method], dtype=torch.bfloat16, device=META)
-    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
-    assert asked == []
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_what_making_a_copy_holds(wide_checkpoint: Path, tmp_path: Path, no_repacking: None, method: str) -> None:
     """The copy and the tensor at work: at most a quarter more than the copy. Proving it takes nothing in its size."""
@@ -116,19 +104,6 @@ def test_tensors_in_their_final_form_are_taken_as_they_are(random_checkpoint: Pa
     assert {p.data_ptr() for p in model.parameters()} == {t.data_ptr() for t in tensors.values()}
     assert not model.training and all(p.requires_grad for p in model.parameters())
     assert outline(config, torch.float32).config.to_dict() == model.config.to_dict()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_same_model_as_transformers_loads(random_checkpoint: Path, dtype: torch.dtype) -> None:
-    """Parameters, tables of frequencies and their precisions."""
-    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-
-    ours = load_model(random_checkpoint, dtype=dtype)
-    theirs = EchoingPixelsForConditionalGeneration.from_pretrained(random_checkpoint, dtype=dtype)
-    for kind in ("named_parameters", "named_buffers"):
-        one, other = (dict(getattr(model, kind)()) for model in (ours, theirs))
-        assert list(one) == list(other)
-        assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
 
 
 LAYER = "thinker.model.layers.1.mlp.up_proj."

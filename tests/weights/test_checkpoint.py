@@ -169,18 +169,3 @@ def test_configurations_that_are_none(folder: Path, text: str, said: str) -> Non
     (folder / "config.json").write_text(text)
     with pytest.raises(ModelError, match=said):
         read_config(folder)
-
-
-def test_auto_classes(folder: Path, tmp_path: Path) -> None:
-    from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM
-
-    import echopix_cli.model.modeling  # noqa: F401 - registers the classes
-
-    model = load_model(folder)
-    model.save_pretrained(tmp_path / "saved")
-    assert AutoConfig.from_pretrained(tmp_path / "saved").text.av_refiner_layers == 2
-    for auto in (AutoModel, AutoModelForMultimodalLM):
-        assert same(auto.from_pretrained(tmp_path / "saved"), model)
-    edit_tensors(tmp_path / "saved", lambda t: t.pop("thinker.lm_head.weight"))
-    with pytest.raises(ValueError, match=r"lacks thinker\.lm_head\.weight"):
-        AutoModel.from_pretrained(tmp_path / "saved")

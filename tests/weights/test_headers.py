@@ -75,7 +75,7 @@ def test_sizes_that_the_weights_have_not(folder: Path, part: str, field: str, va
     [("text_config", "hidden_size", 10**9), ("text_config", "num_hidden_layers", 10**9),
      ("text_config", "head_dim", 0), ("text_config", "vocab_size", -1),
      ("text_config", "rms_norm_eps", float("nan")), ("vision_config", "depth", 10**8),
-     ("vision_config", "patch_size", 0), ("audio_config", "max_source_positions", 10**9),
+     ("vision_config", "patch_size", 0), ("audio_config", "n_window", 10**9),
      ("audio_config", "num_mel_bins", 7), ("text_config", "num_key_value_heads", 5)],
 )  # fmt: skip
 def test_sizes_that_no_model_has(folder: Path, part: str, field: str, value: float) -> None:

@@ -45,21 +45,22 @@ def wanted(folder: Path, method: str = "nf4", dtype: str = "float32") -> copies.
 
 
 def freshly_quantized(folder: Path, method: str, dtype: torch.dtype) -> nn.Module:
-    """transformers' own way: quantized while it is loaded, never written."""
-    from transformers import BitsAndBytesConfig
+    """bitsandbytes' own way: layers that quantize what they are given when they are moved to the device."""
+    import bitsandbytes as bnb
 
-    from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-
-    settings = packing.settings_of(method, dtype)
-    del settings["quant_method"]
-    model: nn.Module = EchoingPixelsForConditionalGeneration.from_pretrained(
-        None,
-        config=read_config(folder),
-        state_dict=read_tensors(folder),
-        dtype=dtype,
-        quantization_config=BitsAndBytesConfig(**settings),
-        device_map={"": "cpu"},
-    )
+    model = load_model(folder, dtype=dtype)
+    for name, layer in list(model.named_modules()):
+        if not packing.is_quantized_name(f"{name}.weight"):
+            continue
+        sizes = (layer.in_features, layer.out_features, layer.bias is not None)
+        if method == "nf4":
+            small = bnb.nn.Linear4bit(*sizes, compute_dtype=dtype, compress_statistics=False, quant_type="nf4")
+        else:
+            small = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0)
+        small.load_state_dict(layer.state_dict())
+        model.set_submodule(name, small.to(CPU))
+        if small.bias is not None:
+            small.bias.data = small.bias.data.to(dtype)
     return model.eval()
 
 
@@ -69,7 +70,7 @@ def freshly_quantized(folder: Path, method: str, dtype: torch.dtype) -> nn.Modul
 def test_a_copy_is_the_freshly_quantized_model(
     store: Store, method: str, dtype: torch.dtype, layout: str, request: pytest.FixtureRequest
 ) -> None:
-    """Tensors and logits are exactly those that transformers gets by quantizing the checkpoint anew."""
+    """Tensors and logits are exactly those that bitsandbytes gets by quantizing the checkpoint anew."""
     folder: Path = request.getfixturevalue(layout)
     entry, made = copies.make(wanted(folder, method, str(dtype).removeprefix("torch.")), CPU, store=store)
     assert made
@@ -113,6 +114,8 @@ def test_which_modules_are_packed(folder: Path, store: Store, method: str) -> No
 
 
 def test_modules_that_are_not_as_they_should_be_are_named(folder: Path) -> None:
+    import bitsandbytes as bnb
+
     model = load_model(folder)
     quantize.check_modules(model, "none", torch.float32)
     with pytest.raises(ModelError, match=r"thinker\.model\.bidir_encoder\.layers\.0\.self_attn\.q_proj .* as Linear"):
@@ -120,14 +123,10 @@ def test_modules_that_are_not_as_they_should_be_are_named(folder: Path) -> None:
     model.thinker.visual.to(torch.bfloat16)
     with pytest.raises(ModelError, match=r"thinker\.visual\.\S+ was loaded as torch\.bfloat16, not torch\.float32"):
         quantize.check_modules(model, "none", torch.float32)
-    # What transformers' own list of names for this family leads to.
-    names = packing._SKIPPED
-    kept, names[:] = list(names), ["visual", "audio_tower", "lm_head"]
-    try:
-        loose = freshly_quantized(folder, "nf4", torch.float32)
-    finally:
-        names[:] = kept
-    with pytest.raises(ModelError, match="was loaded as"):
+    loose = freshly_quantized(folder, "nf4", torch.float32)
+    layer = loose.thinker.visual.blocks[0].mlp.up_proj
+    loose.thinker.visual.blocks[0].mlp.up_proj = bnb.nn.Linear4bit(layer.in_features, layer.out_features)
+    with pytest.raises(ModelError, match=r"visual\.blocks\.0\.mlp\.up_proj was loaded as Linear4bit"):
         quantize.check_modules(loose, "nf4", torch.float32)
 
 
