@@ -57,10 +57,10 @@ def freshly_quantized(folder: Path, method: str, dtype: torch.dtype) -> nn.Modul
             small = bnb.nn.Linear4bit(*sizes, compute_dtype=dtype, compress_statistics=False, quant_type="nf4")
         else:
             small = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0)
-        small.load_state_dict(layer.state_dict())
-        model.set_submodule(name, small.to(CPU))
+        small.weight.data = layer.weight.data
         if small.bias is not None:
-            small.bias.data = small.bias.data.to(dtype)
+            small.bias.data = layer.bias.data
+        model.set_submodule(name, small.to(CPU))
     return model.eval()
 
 
