@@ -1,7 +1,7 @@
 """echopix: ask questions about what is seen and heard in local media.
 
 The public names load lazily, so that ``import echopix_cli`` (and with it
-``echopix --help``) costs nothing: torch and transformers are imported only
+``echopix --help``) costs nothing: torch is imported only
 when ``Engine`` is first touched.
 """
 

@@ -47,6 +47,11 @@ class EchoingPixelsThinker(nn.Module):
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.special, self.timeline = SpecialTokens.of(config), Timeline.of(config)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.lm_head.weight.device
+
     # 1. Towers.
 
     def encode_pixels(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:

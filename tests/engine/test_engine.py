@@ -62,7 +62,7 @@ def test_events_are_text_pieces_then_one_answer(engine: Engine, encoded: Encoded
 def test_characters_of_several_tokens_arrive_whole(
     engine: Engine, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [*engine.processor._encode("犬ä", literal=True), 2]
+    ids = [*engine.processor.tokenizer.encode("犬ä", literal=True), 2]
     monkeypatch.setattr(engine_module, "generate", lambda *_, **__: iter([torch.tensor([token]) for token in ids]))
     *pieces, answer = engine.stream(encoded, "What?", AskOptions(0.2))
     assert [piece.text for piece in pieces if isinstance(piece, TextPiece)] == ["犬", "ä"]

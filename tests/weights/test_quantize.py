@@ -19,7 +19,7 @@ from torch import nn
 from echopix_cli.engine.loading import prepare
 from echopix_cli.errors import ModelError
 from echopix_cli.weights import copies, packing, quantize
-from echopix_cli.weights.checkpoint import load_model, open_checkpoint, read_config, read_tensors
+from echopix_cli.weights.checkpoint import load_model, open_checkpoint
 from echopix_cli.weights.registry import find_model
 from echopix_cli.weights.stock import load_base
 from echopix_cli.weights.store import Store
