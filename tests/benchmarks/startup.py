@@ -45,9 +45,6 @@ def done(name):
 
 gc.disable()
 import torch; done("import torch")
-from transformers import AutoModel, AutoModelForMultimodalLM, AutoTokenizer, DynamicCache
-from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
-from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni; done("import transformers")
 gc.freeze()
 gc.enable()
 import av; done("import PyAV")
