@@ -130,7 +130,7 @@ class AttentionTeacher:
         hidden, received = prompt.embeds, torch.zeros_like(pool, dtype=torch.float32)
         for layer in self.layers:
             received += attention_received(layer, hidden, rotary, asking, valid)
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+            hidden = layer(hidden, rotary, mask)
         return received
 
 
