@@ -29,7 +29,7 @@ _echopix() {
     esac
     case "$command" in
         "") words="--version --install-completion --show-completion --help -h";;
-        "ask") words="--choices --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --json --format --timeout --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --window --look --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "ask") words="--choices --vtt --report --question -Q --questions --input --glob --null -0 --output -o --resume --overwrite --shard --fail-fast --json --format --timeout --budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --temperature --fps --max-frames --max-pixels --window --look --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "bench") words="--shape -s --budget -b --seconds --trials --warmup --new-tokens --json --device --dtype --quantize --fps --max-frames --max-pixels --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "cache") words="--help -h"; commands="clear info";;
         "cache clear") words="--json --quiet -q --debug --no-color --color --help -h";;

@@ -24,6 +24,8 @@ complete -c echopix -n __fish_use_subcommand -l install-completion -d 'install t
 complete -c echopix -n __fish_use_subcommand -l show-completion -x -a 'bash zsh fish' -d 'print a completion and exit'
 complete -c echopix -n __fish_use_subcommand -l help -s h -d 'show this message and exit'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l choices -r -d 'answer with one of these'
+complete -c echopix -n '__fish_seen_subcommand_from ask' -l vtt -r -d 'write the moments that the answers about one file rest on here, as WebVTT'
+complete -c echopix -n '__fish_seen_subcommand_from ask' -l report -r -d 'write a page of answers and moments here, as HTML; of several files, a folder of pages'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l question -s Q -r -d 'a question; repeat for more'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l questions -r -d 'questions, one a line, or JSONL with ids and choices'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l input -r -d 'JSONL of id, media, question, budget, start, end, choices'

@@ -11,6 +11,7 @@ import typer
 
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.answer_files import AnswerFiles, Report, Vtt
 from echopix_cli.cli.formats import wanted_format
 from echopix_cli.errors import UsageError
 from echopix_cli.settings import MODEL
@@ -95,6 +96,8 @@ def ask(
             "--choices", metavar="A|B|…", help="answer with one of these", rich_help_panel=MODEL, show_default=False
         ),
     ] = None,
+    vtt: Vtt = None,
+    report: Report = None,
     question: opt.Questions = None,
     questions: Annotated[
         Path | None, opt.many("questions, one a line, or JSONL with ids and choices", "--questions", metavar="FILE")
@@ -141,12 +144,17 @@ def ask(
     if _is_one(files) and not any((tasks, questions, output, shard)):
         from echopix_cli.cli.ask_one import ask_one
 
-        ask_one(run, files[0], asked, options, form or "text")
+        ask_one(run, files[0], asked, options, form or "text", AnswerFiles(vtt, report))
         return
+    if vtt is not None:
+        raise UsageError("--vtt is for the answers about one file", "ask one file, without --output")
     from echopix_cli.cli.ask_many import Many, ask_many
 
     overwrite = resume is False
-    ask_many(run, Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, form))
+    ask_many(
+        run,
+        Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, form, report),
+    )
 
 
 def _split_choices(choices: str | None) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from echopix_cli.batch.journal import Journal
     from echopix_cli.batch.run import Outcome
     from echopix_cli.batch.tasks import Task
+    from echopix_cli.cli.report_folder import ReportFolder
     from echopix_cli.results import Answer
 
 
@@ -43,6 +44,7 @@ class Many:
         shard: ``I/N``.
         fail_fast: end at the first failure.
         form: of what is printed; None takes lines on a terminal, and in a pipe JSON or, beside an output file, nothing.
+        report: folder of pages about the answers.
     """
 
     media: Sequence[str]
@@ -57,6 +59,7 @@ class Many:
     shard: str | None
     fail_fast: bool
     form: str | None
+    report: Path | None = None
 
 
 def tasks_of(many: Many, still: Callable[[str], None] = lambda path: None) -> list[Task]:
@@ -116,13 +119,24 @@ def ask_many(run: opt.Run, many: Many) -> None:
             with run.output.progress(f"reading {many.output}"):
                 journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
+        if many.report is not None:  # before the model is loaded for nothing
+            from echopix_cli.cli.report_folder import check_folder
+
+            check_folder(many.report)
         engine = run.engine(keeps=True)
         from echopix_cli.batch.run import Batch, BatchOptions
 
-        settings = BatchOptions(run.plan(engine), run.asking(engine), run.films())
+        asking = replace(run.asking(engine), list_kept=many.report is not None)
+        settings = BatchOptions(run.plan(engine), asking, run.films())
+        pages = None
+        if many.report is not None:
+            from echopix_cli.cli.report_folder import ReportFolder
+
+            pages = ReportFolder(many.report, settings.plan)
+            held.callback(pages.close)
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
-        report = _Report(run, many, tasks, tally, journal)
+        report = _Report(run, many, tasks, tally, journal, pages)
         batch = Batch(
             engine,
             settings,
@@ -174,8 +188,16 @@ def _keep_from_destroying(many: Many, tasks: Sequence[Task]) -> None:
 class _Report:
     """Where outcomes go: the output file or stdout, and what a person at a terminal sees of them."""
 
-    def __init__(self, run: opt.Run, many: Many, tasks: Sequence[Task], tally: Tally, journal: Journal | None) -> None:
-        self.output, self.tally, self.journal = run.output, tally, journal
+    def __init__(
+        self,
+        run: opt.Run,
+        many: Many,
+        tasks: Sequence[Task],
+        tally: Tally,
+        journal: Journal | None,
+        pages: ReportFolder | None,
+    ) -> None:
+        self.output, self.tally, self.journal, self.pages = run.output, tally, journal, pages
         form = many.form or ("text" if run.output.answers_on_terminal else "jsonl" if journal is None else None)
         self.records = None if form in ("text", None) else Records(run.output, form)
         self.readable = form == "text"
@@ -198,6 +220,8 @@ class _Report:
                 self.output.answer(head + one_line(outcome.answer.answer))
             if outcome.answer is not None:
                 self._say_notices(outcome.task.media, outcome.answer)
+                if self.pages is not None:
+                    self.pages.add(outcome.task, outcome.answer)
             if outcome.error is not None and outcome.error is not self.shown:  # of a file's many questions once
                 self.output.error(outcome.error)
                 self.shown = outcome.error

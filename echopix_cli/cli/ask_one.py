@@ -15,11 +15,14 @@ from echopix_cli.media import require_file
 from echopix_cli.times import clock
 
 if TYPE_CHECKING:
+    from echopix_cli.cli.answer_files import AnswerFiles
     from echopix_cli.engine import AskOptions, Encoded, Engine
     from echopix_cli.results import Answer
 
 
-def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[str, ...], form: str) -> None:
+def ask_one(
+    run: opt.Run, path: str, questions: Sequence[str], choices: tuple[str, ...], form: str, files: AnswerFiles
+) -> None:
     """Ask one file, and show answers as they come.
 
     Args:
@@ -28,16 +31,19 @@ def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[st
         questions: asked one after the other.
         choices: of every question; none for open ones.
         form: ``text`` or one of :class:`Records`.
+        files: to write about the answers.
 
     Raises:
+        UsageError: one of these files is not to be replaced.
         MediaError: the file cannot be read.
         ModelError: the model cannot be.
         DeviceError: memory does not suffice.
     """
     require_file(path)  # before the model is loaded for nothing
+    files.check()
     engine = run.engine([path], keeps=True)
     started = since_start()
-    plan, asking = run.plan(engine), run.asking(engine)
+    plan, asking = run.plan(engine), replace(run.asking(engine), list_kept=files.report is not None)
     if said := run.sampling_words(path, plan, engine):
         run.output.notice(f"{path}: {said}")
     from echopix_cli.engine.choices import posed
@@ -53,7 +59,9 @@ def ask_one(run: opt.Run, path: str, questions: Sequence[str], choices: tuple[st
         run.describe(path, encoded.info)
     for notice in encoded.notices:
         run.output.warn(f"{path}: {notice}")
-    _Asking(run, engine, asking, choices, form).ask(list(zip(questions, opened, strict=True)), waited)
+    answers = _Asking(run, engine, asking, choices, form).ask(list(zip(questions, opened, strict=True)), waited)
+    with run.output.progress("writing about the answers"):
+        files.write(path, answers, plan)
 
 
 def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, float, str], None]:
@@ -83,7 +91,7 @@ class _Asking:
         self.records = None if form == "text" else Records(run.output, form)
         self.live = self.records is None and run.output.answers_on_terminal
 
-    def ask(self, asked: Sequence[tuple[str, Encoded]], waited: Waited) -> None:
+    def ask(self, asked: Sequence[tuple[str, Encoded]], waited: Waited) -> list[Answer]:
         """Ask all, each about what was read for it; then one table."""
         answers: list[Answer] = []
         said: set[str] = set()
@@ -104,6 +112,7 @@ class _Asking:
             from echopix_cli.cli.answer_tables import answers_table
 
             self.run.output.show(answers_table(answers, waited))
+        return answers
 
     def _answered(self, question: str, encoded: Encoded, head: str) -> Answer:
         """One answer; as text, it is on stdout when this returns: ``head`` first, then pieces as they come."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from echopix_cli.cli.own_files import require_own
 from echopix_cli.errors import UsageError
 from echopix_cli.files import check_target
-
-_MOST = 2**26  # bytes of a file that are looked at
 
 
 def check_targets(output: Path | None, items: Path | None, plot: Path | None, force: bool) -> None:
@@ -29,21 +27,15 @@ def check_targets(output: Path | None, items: Path | None, plot: Path | None, fo
         check_plot(plot)
     if force:
         return
-    if output is not None and os.path.lexists(output) and not _is_report(output):
-        raise _foreign(output, "report of an evaluation")
-    if plot is not None and os.path.lexists(plot) and not _is_plot(plot):
-        raise _foreign(plot, "plot of an evaluation")
+    hint = "name another file, or add --force to replace it"
+    if output is not None:
+        require_own(output, "report of an evaluation", _is_report, hint)
+    if plot is not None:
+        require_own(plot, "plot of an evaluation", _is_plot, hint)
 
 
-def _foreign(path: Path, what: str) -> UsageError:
-    return UsageError(f"{path} exists and is no {what}", "name another file, or add --force to replace it")
-
-
-def _is_report(path: Path) -> bool:
-    """Whether a file is empty or was written by ``--output``."""
-    content = _content(path)
-    if not content:
-        return content is not None
+def _is_report(content: bytes) -> bool:
+    """Whether it was written by ``--output``."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
@@ -51,18 +43,6 @@ def _is_report(path: Path) -> bool:
     return isinstance(record, dict) and {"schema_version", "echopix_version", "settings"} <= record.keys()
 
 
-def _is_plot(path: Path) -> bool:
-    """Whether a file is empty or was drawn by ``--plot``, whose library names itself at the beginning."""
-    content = _content(path)
-    return content is not None and (not content or b"atplotlib" in content[:2048])
-
-
-def _content(path: Path) -> bytes | None:
-    """Of a regular file that can be read, as much as is looked at; None of all else."""
-    if not path.is_file():
-        return None
-    try:
-        with open(path, "rb") as file:
-            return file.read(_MOST)
-    except OSError:
-        return None
+def _is_plot(content: bytes) -> bool:
+    """Whether it was drawn by ``--plot``, whose library names itself at the beginning."""
+    return b"atplotlib" in content[:2048]

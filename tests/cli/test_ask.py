@@ -30,8 +30,8 @@ def test_json_holds_what_the_table_shows(run, clips: dict[str, Path]) -> None:
     (record,) = ran.records
     assert list(record) == [
         "schema_version", "media", "question", "answer", "choices", "finish_reason", "audio", "tokens", "budget",
-        "sieve", "question_layer", "prefilter", "cached", "latency_s", "tokens_per_second", "peak_memory_bytes",
-        "model", "sampling", "notices", "waited_s",
+        "sieve", "question_layer", "prefilter", "moments", "film", "cached", "latency_s", "tokens_per_second",
+        "peak_memory_bytes", "model", "sampling", "notices", "waited_s",
     ]  # fmt: skip
     waited = record["waited_s"]
     assert list(waited) == ["start_up", "load", "read", "answer", "total"]

@@ -1,0 +1,42 @@
+"""Files that a command writes: none that something else has written is replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from echopix_cli.errors import UsageError
+from echopix_cli.files import check_target
+
+_MOST = 2**26  # bytes of a file that are looked at
+
+
+def content_of(path: Path) -> bytes | None:
+    """Of a regular file that can be read, as much as is looked at; None of all else."""
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST)
+    except OSError:
+        return None
+
+
+def require_own(path: Path, what: str, is_own: Callable[[bytes], bool], hint: str) -> None:
+    """Let a file go under a name that is free, or where an empty file or one of its kind lies.
+
+    Args:
+        path: of the file.
+        what: its kind, in words.
+        is_own: whether content is of that kind.
+        hint: what to do where it is not.
+
+    Raises:
+        UsageError: something else lies there, or no file can.
+    """
+    check_target(path)
+    if os.path.lexists(path):
+        content = content_of(path)
+        if content is None or (content and not is_own(content)):
+            raise UsageError(f"{path} exists and is no {what}", hint)

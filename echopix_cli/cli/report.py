@@ -1,0 +1,175 @@
+"""A page about the answers of one file: one HTML file that loads nothing but the media file beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from echopix_cli import __version__
+from echopix_cli.cli.output import inert, one_line
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from echopix_cli.results import Answer
+
+MARK = "A report by echopix"
+_START = f"<!doctype html>\n<!-- {MARK} -->\n"
+_SECTION = re.compile(r"<!-- question ([0-9a-f]{16}) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+_SUMMARY = re.compile(r'<meta name="echopix" content="([^"]*)">')
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question of a page: ``key`` tells it from the page's others; ``html`` is all that is shown of it."""
+
+    key: str
+    question: str
+    answer: str
+    html: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says of one file, whose name is ``media`` as it is shown."""
+
+    media: str
+    sections: tuple[Section, ...]
+
+
+def key_of(question: str, *more: object) -> str:
+    """What tells a question from others about the same file: its words, and the span that it is about."""
+    text = json.dumps([question, *more])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def page(title: str, sections: Sequence[Section], player: str | None, source: str) -> str:
+    """The whole page.
+
+    Args:
+        title: the media file's name.
+        sections: a question each.
+        player: ``video``, ``audio``, or None for none.
+        source: URL of the media file, from :func:`url_of`.
+    """
+    from markupsafe import Markup
+
+    summary = {"media": one_line(title), "answers": [[each.key, each.question, each.answer] for each in sections]}
+    return _render(
+        "report.html",
+        script=Markup(_asset("report.js")),
+        summary=json.dumps(summary),
+        title=one_line(title),
+        player=player,
+        source=source,
+        sections=[
+            {"key": each.key, "question": each.question, "answer": each.answer, "html": Markup(each.html)}
+            for each in sections
+        ],
+    )
+
+
+def index(rows: Sequence[tuple[str, Page]]) -> str:
+    """A page that leads to others, each with its file name."""
+    shown = [{"href": f"./{quote(name)}", "media": each.media, "answers": each.sections} for name, each in rows]
+    return _render("report-index.html", rows=shown)
+
+
+def is_report(content: bytes) -> bool:
+    """Whether :func:`page` or :func:`index` made it."""
+    return content.startswith(_START.encode())
+
+
+def summary_of(head: str) -> Page | None:
+    """What a page says, from its beginning and so without the HTML of its sections; None of what is no page."""
+    found = _SUMMARY.search(head)
+    if not head.startswith(_START) or found is None:
+        return None
+    from html import unescape
+
+    summary = json.loads(unescape(found[1]))
+    return Page(summary["media"], tuple(Section(key, asked, said, "") for key, asked, said in summary["answers"]))
+
+
+def read_page(text: str) -> Page | None:
+    """What a page says; None of those whose style is another version's, and of all else."""
+    found = summary_of(text)
+    if found is None or _policy() not in text:
+        return None
+    html = dict(_SECTION.findall(text))
+    return replace(found, sections=tuple(replace(s, html=html[s.key]) for s in found.sections if s.key in html))
+
+
+def player_of(answers: Sequence[Answer]) -> str | None:
+    """The element that plays the file: ``video``, ``audio``, or None for a still picture."""
+    taken = [answer.sampling for answer in answers]
+    if any(each.frames > 1 for each in taken):
+        return "video"
+    return "audio" if any(each.audio_seconds for each in taken) else None
+
+
+def url_of(media: str | os.PathLike[str], folder: Path) -> str:
+    """A URL of a media file, relative to a page in a folder."""
+    relative = os.path.relpath(os.path.abspath(media), os.path.abspath(folder))
+    return "./" + quote(os.fsencode(relative))
+
+
+def section_html(**values: Any) -> str:
+    """The HTML of one question, from plain values; texts are escaped here."""
+    return _environment().get_template("report-section.html").render(**values).strip()
+
+
+def text_of(text: str) -> str:
+    """Text of any origin, for a page: lines stay, control characters are shown."""
+    return inert(text.strip())
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(
+        autoescape=True, loader=FunctionLoader(_asset), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    from markupsafe import Markup
+
+    style = Markup(_asset("report.css"))
+    shared = {"mark": MARK, "version": __version__, "policy": Markup(_policy()), "style": style}
+    return _environment().get_template(template).render(**shared, **values)
+
+
+def _policy() -> str:
+    """What the browser lets a page load: the pictures within it and a media file of the same place, nothing else."""
+    allowed = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "media-src": "'self' file:",
+        "style-src": _hash("report.css"),
+        "script-src": _hash("report.js"),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in allowed.items())
+
+
+def _hash(name: str) -> str:
+    digest = hashlib.sha256(_asset(name).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("echopix_cli.assets").joinpath(name).read_text(encoding="utf-8")

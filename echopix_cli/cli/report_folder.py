@@ -1,0 +1,124 @@
+"""The pages of a batch: one for each media file, and an index."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echopix_cli.cli.own_files import content_of, require_own
+from echopix_cli.cli.report import Page, Section, index, is_report, page, player_of, read_page, summary_of, url_of
+from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.files import write_whole
+
+if TYPE_CHECKING:
+    from echopix_cli.batch.tasks import Task
+    from echopix_cli.media import DecodePlan
+    from echopix_cli.results import Answer
+
+_INDEX = "index.html"
+_HEAD = 2**20  # bytes of a page in which its summary stands
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+_HINT = "name another folder with --report"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of pages where none can be.
+
+    Raises:
+        UsageError: it is no folder, cannot be written, or holds an index of something else.
+    """
+    if folder.is_dir():
+        require_own(folder / _INDEX, "report of echopix", is_report, _HINT)
+    elif os.path.lexists(folder):
+        raise UsageError(f"of several files, or with --output, a report is a folder, and {folder} is none", _HINT)
+    elif not os.access(folder.absolute().parent, os.W_OK):
+        raise UsageError(f"the folder {folder.absolute().parent} does not exist or cannot be written", _HINT)
+
+
+class ReportFolder:
+    """Takes answers in the order in which they come, and writes a page whenever those of a file have ended.
+
+    A page keeps what earlier runs have put there about other questions. It is for one thread.
+
+    Args:
+        folder: made when the first page is written.
+        plan: that the answers are made with.
+    """
+
+    def __init__(self, folder: Path, plan: DecodePlan) -> None:
+        self._folder, self._plan = folder, plan
+        self._media: str | None = None
+        self._sections: list[Section] = []
+        self._answers: list[Answer] = []
+
+    def add(self, task: Task, answer: Answer) -> None:
+        """Take an answer that lists its kept tokens.
+
+        Raises:
+            EchopixError: a page cannot be written.
+        """
+        from echopix_cli.cli.report_exhibits import Exhibitor
+        from echopix_cli.cli.report_sections import section_of
+
+        if task.media != self._media:
+            self._flush()
+            self._media, self._exhibitor = task.media, Exhibitor(task.media, self._plan)
+        exhibits = self._exhibitor.exhibits(answer)
+        self._sections.append(section_of(answer, exhibits, task.id, task.start, task.end))
+        self._answers.append(answer)
+
+    def close(self) -> None:
+        """Write what is left, and the index of all pages that are there.
+
+        Raises:
+            EchopixError: they cannot be written.
+        """
+        self._flush()
+        if not self._folder.is_dir():
+            return
+        rows = []
+        for file in sorted(self._folder.glob("*.html")):
+            with file.open("rb") as opened:
+                head = opened.read(_HEAD)
+            if found := summary_of(head.decode(errors="replace")):
+                rows.append((file.name, found))
+        write_whole(self._folder / _INDEX, index(sorted(rows, key=lambda row: (row[1].media, row[0]))).encode())
+
+    def _flush(self) -> None:
+        if self._media is None:
+            return
+        path = self._folder / page_name(self._media)
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise EchopixError(f"cannot make {self._folder}: {error.strerror or error}", _HINT) from error
+        sections = {each.key: each for each in [*_before(path).sections, *self._sections]}
+        name = os.path.basename(self._media)
+        source = url_of(self._media, self._folder)
+        write_whole(path, page(name, list(sections.values()), player_of(self._answers), source).encode())
+        self._media, self._sections, self._answers = None, [], []
+
+
+def page_name(media: str) -> str:
+    """What a media file's page is called: by the file's own name and where it lies."""
+    where = hashlib.sha256(os.fsencode(os.path.abspath(media))).hexdigest()[:8]
+    return f"{_UNSAFE.sub('-', os.path.basename(media))[:80].lstrip('.-')}-{where}.html"
+
+
+def _before(path: Path) -> Page:
+    """What a page holds already.
+
+    Raises:
+        EchopixError: something else lies there.
+    """
+    if not os.path.lexists(path):
+        return Page("", ())
+    content = content_of(path)
+    if content is None or (content and not is_report(content)):
+        raise EchopixError(f"{path} exists and is no report of echopix", _HINT)
+    return read_page(content.decode(errors="replace")) or Page("", ())

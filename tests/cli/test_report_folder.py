@@ -1,0 +1,68 @@
+"""Pages of a batch: one a file, an index, and what an interruption and a second run leave of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from pages import check
+
+from echopix_cli.cli.report_folder import page_name
+
+
+@pytest.fixture
+def folder(clips: dict[str, Path], tmp_path: Path) -> Path:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "a <b>.mp4").symlink_to(clips["both"])
+    (media / "dark.m4a").symlink_to(clips["dark"])
+    (media / "broken.mp4").write_bytes(b"no media\n" * 9)
+    return media
+
+
+def test_pages_and_index(run, folder: Path, tmp_path: Path) -> None:
+    pages, out = tmp_path / "pages", tmp_path / "answers.jsonl"
+    first = run("ask", folder, "-Q", "What?", "-o", out, "--report", pages, "-q")
+    assert first.code == 1  # of broken.mp4
+    names = {file.name for file in pages.iterdir()}
+    assert names == {page_name(str(folder / name)) for name in ("a <b>.mp4", "dark.m4a")} | {"index.html"}
+    page = pages / page_name(str(folder / "a <b>.mp4"))
+    assert len(check(page.read_text()).all("section")) == 1
+    # Another question is added to what is there; what was answered before is not asked again, and stays.
+    again = run("ask", folder, "-Q", "What?", "-Q", "Who?", "-o", out, "--report", pages, "-q")
+    assert again.code == 1
+    parsed = check(page.read_text())
+    assert len(parsed.all("section")) == 2
+    assert "What?" in parsed.text and "Who?" in parsed.text
+    index = check((pages / "index.html").read_text())
+    assert "Answers about 2 files" in index.text and "a <b>.mp4" in index.text
+    links = [unquote(link["href"] or "") for link in index.all("a")]
+    targets = {link.partition("#")[0].removeprefix("./") for link in links}
+    assert targets == names - {"index.html"}
+    for link in links:
+        name, _, place = link.removeprefix("./").partition("#")
+        assert not place or f'id="{place}"' in (pages / name).read_text()
+    assert len([link for link in links if "#" in link]) == 4
+
+
+@pytest.mark.parametrize("place", ["file", "foreign", "nowhere/pages"])
+def test_places_that_cannot_be(run, folder: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "index.html").write_text("<!doctype html>mine")
+    ran = run("ask", folder, "What?", "--report", tmp_path / place)
+    assert (ran.code, ran.out) == (2, "")
+    assert (tmp_path / "foreign" / "index.html").read_text() == "<!doctype html>mine"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_page_of_something_else_stays(run, folder: Path, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    mine = pages / page_name(str(folder / "dark.m4a"))
+    mine.write_text("mine")
+    ran = run("ask", folder / "dark.m4a", "-Q", "What?", "-o", tmp_path / "out.jsonl", "--report", pages)
+    assert ran.code == 1
+    assert "exists and is no report of echopix" in ran.err
+    assert mine.read_text() == "mine"
