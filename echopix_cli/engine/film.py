@@ -55,13 +55,13 @@ class Film:
         return ", ".join(taken)
 
     def window(self, number: int, full: bool) -> DecodePlan:
-        """What to read of a window."""
+        """What to read of a window: at the full rate, or some frames of it, keyframes where there are any nearby."""
         start, end = self.spans[number]
         last = number + 1 == len(self.spans) and self.plan.end is None
         plan = replace(self.plan, start=start, end=None if last else end)
         if full or self.glance is None:
             return plan
-        return replace(plan, max_frames=self.glance, min_frames=min(plan.min_frames, self.glance))
+        return replace(plan, keyframes=True, max_frames=self.glance, min_frames=min(plan.min_frames, self.glance))
 
 
 def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | None:

@@ -39,6 +39,8 @@ class DecodePlan:
         size_factor: resized edges are multiples of this (patch 14, merged by 2).
         start, end: the span in seconds from the start of the media; ``None`` means its edge.
         video_track, audio_track: 0-based among the tracks of that kind; ``None`` takes the best.
+        keyframes: take in place of each sampled frame the keyframe nearest to it, which is decoded alone, if there is
+            one within half the distance between samples.
         max_audio_seconds: longer sound is cut there, and a notice says how much was left out.
 
     Raises:
@@ -58,6 +60,7 @@ class DecodePlan:
     audio: bool = True
     video_track: int | None = None
     audio_track: int | None = None
+    keyframes: bool = False
     max_audio_seconds: float | None = None
     limits: Limits = Limits()
 

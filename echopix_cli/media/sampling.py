@@ -131,9 +131,39 @@ def fill_up(times: Floats, chosen: Ints, count: int) -> Ints:
 
 def nearest(times: Floats, targets: Floats) -> Ints:
     """Indices into ascending ``times`` of the frames nearest to each target, each frame at most once."""
+    return np.unique(_nearest_each(times, targets))
+
+
+def _nearest_each(times: Floats, targets: Floats) -> Ints:
+    """For each target the index into ascending ``times``, of at least two, of the frame nearest to it."""
     after = np.clip(np.searchsorted(times, targets), 1, len(times) - 1)
     closer_before = targets - times[after - 1] <= times[after] - targets
-    return np.unique(np.where(closer_before, after - 1, after)).astype(np.int64)
+    return np.where(closer_before, after - 1, after).astype(np.int64)
+
+
+def at_keyframes(times: Floats, chosen: Ints, keys: Ints) -> Ints:
+    """Replace each of the chosen frames by the keyframe nearest to it, within half the mean distance between them.
+
+    A keyframe takes the place of one frame, the nearest; the others stay as they are, and so does their order.
+
+    Args:
+        times: ``(T,)`` seconds of all frames, ascending.
+        chosen: ``(n,)`` indices into them, ascending.
+        keys: ``(k,)`` indices of the keyframes, ascending.
+    """
+    if not len(keys) or len(chosen) < 2:
+        return chosen
+    wanted = times[chosen]
+    reach = (wanted[-1] - wanted[0]) / (len(wanted) - 1) / 2
+    found = keys[_nearest_each(times[keys], wanted)] if len(keys) > 1 else np.repeat(keys, len(wanted))
+    away = np.abs(times[found] - wanted)
+    replaced = chosen.copy()
+    taken: set[int] = set()
+    for place in np.argsort(away, kind="stable"):
+        if away[place] <= reach and int(found[place]) not in taken:
+            taken.add(int(found[place]))
+            replaced[place] = found[place]
+    return replaced
 
 
 def resize_frames(frames: Pixels, height: int, width: int) -> Pixels:

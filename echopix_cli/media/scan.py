@@ -211,6 +211,11 @@ def candidates(scan: Scan, start: float, end: float | None) -> Ints:
     return ticks[inside]
 
 
+def keyframes(scan: Scan, ticks: Ints) -> Ints:
+    """Indices into the distinct ``ticks`` of those whose frames can be decoded alone; none where that is not known."""
+    return np.flatnonzero(np.isin(ticks, scan.ticks[scan.keys & scan.visible]))
+
+
 def decoding_ranges(scan: Scan, wanted: Ints) -> list[tuple[int, int]]:
     """Which packets to decode for the ``wanted`` ticks: inclusive, ascending, disjoint index ranges.
 

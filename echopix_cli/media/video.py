@@ -23,8 +23,18 @@ from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, omit_unreferenced, video_frames
 from echopix_cli.media.heif import Still, decode_still
 from echopix_cli.media.plan import DecodePlan, Limits
-from echopix_cli.media.sampling import Floats, Pixels, choose_frames
-from echopix_cli.media.scan import Flags, Scan, candidates, decoding_ranges, holding, needed, scan_track, whole
+from echopix_cli.media.sampling import Floats, Pixels, at_keyframes, choose_frames
+from echopix_cli.media.scan import (
+    Flags,
+    Scan,
+    candidates,
+    decoding_ranges,
+    holding,
+    keyframes,
+    needed,
+    scan_track,
+    whole,
+)
 from echopix_cli.media.slots import Arrived, Slots, check_size
 from echopix_cli.media.source import shown
 from echopix_cli.media.walk import Walk
@@ -83,6 +93,8 @@ def read_picture(
         min_frames=plan.min_frames,
         max_frames=plan.max_frames,
     )
+    if plan.keyframes:
+        chosen = at_keyframes(scan.seconds(ticks), chosen, keyframes(scan, ticks))
     slots = Slots(ticks[chosen], shown(path), plan, meter, arrived)
     ranges = decoding_ranges(scan, slots.wanted)
     if scan.omits:

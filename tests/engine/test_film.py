@@ -70,6 +70,7 @@ def test_ten_clips_worth_of_frames_are_glanced_at() -> None:
     hours = film_of(PLAN, 7200.0, 60.0)
     assert hours is not None and hours.glance == 10
     assert (hours.window(3, False).max_frames, hours.window(3, True).max_frames) == (10, 120)
+    assert (hours.window(3, False).keyframes, hours.window(3, True).keyframes) == (True, False)
     heard = film_of(replace(PLAN, video=False), 7200.0, 60.0)
     assert heard is not None and heard.glance is None
 
