@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).parent.parent / "manual"
 
 # Pages that say more about what a command does, first the one to begin with.
 MORE: dict[str, tuple[str, ...]] = {
-    "ask": ("media", "batches", "weights"),
+    "ask": ("media", "batches", "moments", "weights"),
     "profile": ("performance",),
     "bench": ("performance",),
     "eval": ("evaluation", "experiments"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ _MARGIN = 1.0  # seconds of sound before and after a moment
 _LONGEST = 60.0  # seconds of sound that are drawn
 _POINTS = 240  # of an envelope
 _QUIET = 0.02  # peak below which a sound is drawn as quiet as it is
+_PATIENCE = 60.0  # seconds that reads which come to nothing may take of one file
 _JOINED = 0.01  # seconds between kept tokens that are drawn as one
 
 
@@ -65,7 +67,7 @@ class Exhibitor:
     """
 
     def __init__(self, path: str | os.PathLike[str], plan: DecodePlan) -> None:
-        self._path, self._plan = os.fspath(path), plan
+        self._path, self._plan, self._lost = os.fspath(path), plan, 0.0
         self._frames: dict[float, tuple[bytes, int, int, float] | None] = {}
         self._sounds: dict[tuple[float, float], tuple[tuple[float, float], ...] | None] = {}
 
@@ -79,9 +81,9 @@ class Exhibitor:
     def _still(self, answer: Answer, moment: Moment) -> Still | None:
         if not answer.sampling.frames:
             return None
-        time = _peak(answer.kept_tokens, moment)
-        step = next((t for t in answer.kept_tokens if t.modality == "video" and t.start <= time < t.end), None)
-        begin = time if step is None else step.start
+        peak = _peak(answer.kept_tokens, moment)
+        step = next((t for t in answer.kept_tokens if t.modality == "video" and t.start <= peak < t.end), None)
+        begin = peak if step is None else step.start
         if begin not in self._frames:
             self._frames[begin] = self._frame(begin, answer.sampling.frames == 1)
         found = self._frames[begin]
@@ -90,18 +92,18 @@ class Exhibitor:
         kept = [t.box for t in answer.kept_tokens if t.modality == "video" and step and t.start == step.start]
         return Still(*found, tuple(box for box in kept if box is not None))
 
-    def _frame(self, time: float, only: bool) -> tuple[bytes, int, int, float] | None:
+    def _frame(self, at: float, only: bool) -> tuple[bytes, int, int, float] | None:
         """JPEG, width, height and true time of the frame that is shown at a time, or of the only one."""
         plan = replace(
             self._plan, audio=False, max_pixels=_PIXELS, min_pixels=4, size_factor=2, min_frames=4, max_frames=16
         )
-        around = [(max(0.0, time - before), time + after) for before, after in ((0.001, 0.2), (_AROUND, _AROUND))]
+        around = [(max(0.0, at - before), at + after) for before, after in ((0.001, 0.2), (_AROUND, _AROUND))]
         for start, end in [(self._plan.start, self._plan.end)] if only else around:
             clip = self._read(replace(plan, start=start, end=end, fps=16.0))
             if clip is not None and clip.frames is not None and clip.frame_times is not None:
                 from echopix_cli.media.stills import jpeg
 
-                shown = [place for place, each in enumerate(clip.frame_times) if each <= time + 0.001]
+                shown = [place for place, each in enumerate(clip.frame_times) if each <= at + 0.001]
                 place = shown[-1] if shown else 0
                 frame = clip.frames[place]
                 return jpeg(frame), frame.shape[2], frame.shape[1], float(clip.frame_times[place])
@@ -138,9 +140,13 @@ class Exhibitor:
     def _read(self, plan: DecodePlan) -> Clip | None:
         from echopix_cli.decoding.worker import decode
 
+        if self._lost > _PATIENCE:
+            return None
+        began = time.monotonic()
         try:
             return decode(self._path, plan)
         except EchopixError:  # the answer stands; its page says that this is missing
+            self._lost += time.monotonic() - began
             return None
 
 

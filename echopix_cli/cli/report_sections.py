@@ -98,7 +98,7 @@ def _exhibit(answer: Answer, timeline: Timeline | None, exhibit: Exhibit, name: 
         "end": f"{moment.end:.3f}",
         "still": None if exhibit.still is None else _still(exhibit.still, timeline is not None),
         "wave": None if exhibit.wave is None else _wave(exhibit.wave, f"wave-{name}"),
-        "missing": f"The {' and '.join(missing)} here could not be read again." if missing else "",
+        "missing": f"No {' and no '.join(missing)} could be read here." if missing else "",
     }
 
 
@@ -165,9 +165,10 @@ def _facts(answer: Answer) -> list[tuple[str, str]]:
     if film is not None:
         looked = ", ".join(f"{clock(start)}–{clock(end)}" for start, end in film.looked)
         unread = f", {film.unread} of them unread" if film.unread else ""
-        count = f"{film.survivors} tokens of them in the last prompt"
+        count = f"{film.survivors} tokens in the last prompt"
         rows.append(("film", f"{film.windows} windows of {clock(film.window_seconds)}{unread}, {count}"))
-        rows.append(("looked at", looked or "no window at the full rate"))
+        if looked:
+            rows.append(("looked at", f"{looked} at the full rate"))
     return [*rows, ("took", seconds(answer.latency.total))]
 
 

@@ -59,7 +59,7 @@ def test_what_cannot_be_read_again_is_said(clips: dict[str, Path], tmp_path: Pat
     assert of_clip(tmp_path / "gone.mp4") == [Exhibit(SEEN, None, None), Exhibit(HEARD, None, None)]
     answer = an_answer((SEEN,), kept_tokens=TOKENS)
     html = section_of(answer, of_clip(tmp_path / "gone.mp4")[:1]).html
-    assert "The picture and sound here could not be read again." in html
+    assert "No picture and no sound could be read here." in html
     (silent,) = of_clip(clips["silent"], (SEEN,))
     assert silent.still is not None and silent.wave is None
 
