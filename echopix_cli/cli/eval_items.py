@@ -21,8 +21,8 @@ from echopix_cli.files import identity_of, named
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine
+    from echopix_cli.evaluation.asking import Asking
     from echopix_cli.evaluation.questions import Question
-    from echopix_cli.evaluation.run import Asking
     from echopix_cli.evaluation.values import Condition
 
 _SPELLING = Spelling("an evaluation", "--items", by_setting=True)
@@ -115,6 +115,11 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
                 "kept": None if outcome.rows is None else asdict(outcome.rows),
                 "seconds": outcome.seconds,
                 "failure": outcome.failure or None,
+                **(
+                    {}
+                    if outcome.last_prompt is None
+                    else {"moment_right": outcome.moment, "last_prompt": outcome.last_prompt}
+                ),
             }
             for setting, outcome in item.outcomes.items()
         },
@@ -127,7 +132,14 @@ def _result(record: dict[str, Any], question: Question, settings: Sequence[Condi
     outcomes = {}
     for setting in settings:
         one = record["settings"][setting.name]
-        outcomes[setting] = Graded(one["answer"], one["right"], Rows(**one["kept"]), one["seconds"])
+        outcomes[setting] = Graded(
+            one["answer"],
+            one["right"],
+            Rows(**one["kept"]),
+            one["seconds"],
+            moment=one.get("moment_right"),
+            last_prompt=one.get("last_prompt"),
+        )
     rows = record["rows"]
     return ItemResult(
         question.id, question.media, question.family, question.question, question.answer,
@@ -154,7 +166,7 @@ def _keys(
     }
     identities: dict[str, str | None] = {}
     for question in questions:
-        if question.script is None and question.media not in identities:
+        if question.movie is None and question.script is None and question.media not in identities:
             identities[question.media] = None
             with suppress(OSError, ValueError):
                 if os.path.isfile(question.media):

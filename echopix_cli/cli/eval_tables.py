@@ -25,6 +25,8 @@ def report_tables(report: Report, width: int) -> RenderableType:
         tables.append(_differences(report.comparisons))
     if any(result.evidence for result in report.results):
         tables.append(_evidence(report.results))
+    if any(result.last_prompt is not None for result in report.results):
+        tables.append(_moments(report.results))
     return Group(*tables, _facts(report))
 
 
@@ -120,6 +122,16 @@ def _evidence(results: Sequence[SettingResult]) -> Table:
             "–" if share.ratio is None else f"{share.ratio:.2f}×",
             f"{100 * share.recall:.1f} %",
         )
+    return table
+
+
+def _moments(results: Sequence[SettingResult]) -> Table:
+    table = _table("movies\n", "top moment on\nthe evidence, %", "\nof items", "rows in the\nlast prompt")
+    for result in results:
+        if result.last_prompt is not None:
+            share = result.moments
+            right = ("–", "–") if share is None else (_percent(share.accuracy), str(share.total))
+            table.add_row(result.setting.name, *right, f"{result.last_prompt:.1f}")
     return table
 
 

@@ -6,42 +6,39 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.output import SCHEMA_VERSION
+from echopix_cli.cli.eval_records import report_record
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import ExitCode, Interrupted, UsageError
 from echopix_cli.settings import SIEVES as NAMES
+from echopix_cli.times import TIME_HELP, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from echopix_cli.cli.eval_items import Items
     from echopix_cli.engine import Engine
-    from echopix_cli.evaluation.intervals import Interval
+    from echopix_cli.evaluation.asking import Asking
     from echopix_cli.evaluation.questions import Question
-    from echopix_cli.evaluation.run import Asking
     from echopix_cli.evaluation.values import (
         Condition,
-        EvidenceShare,
         Facts,
         Graded,
         ItemResult,
         Report,
-        SettingResult,
-        Share,
     )
 
 DEFAULT_BUDGETS = (1.0, 0.2, 0.1, 0.05)
 LONGEST_ANSWER = 32  # tokens; questions with gold answers have short ones, and a model astray would babble on
 _SHOWN_FAILURES = 5
+_MOVIES, _SINGLE_PASS = "scenes:movie", "single-pass"  # written out, not imported: that would slow --help down
 
 
 @opt.taking(
@@ -54,7 +51,8 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="scenes:test, scenes:val or scenes:unseen-font, or a JSONL file of media, question and answer",
+            help="scenes:test, scenes:val or scenes:unseen-font; scenes:movie or scenes:movie-val; or a JSONL file of "
+            "media, question and answer",
         ),
     ] = "scenes:test",
     count: Annotated[
@@ -63,13 +61,19 @@ def evaluate(
             "--count", "-n", min=1, metavar="N", help="how many questions (default 200 scenes, or the whole file)"
         ),
     ] = None,
+    length: Annotated[
+        str | None,
+        typer.Option(
+            "--length", metavar="LENGTH", help=f"of each movie, as {TIME_HELP} (default 1:00)", show_default=False
+        ),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
             "--budget",
             "-b",
             metavar="FRACTION",
-            help="a fraction of audio-visual tokens kept; repeat for more (default 1.0 0.2 0.1 0.05)",
+            help="a fraction of audio-visual tokens kept; repeat for more (default 1.0 0.2 0.1 0.05; of movies 1.0)",
             show_default=False,
         ),
     ] = None,
@@ -78,7 +82,7 @@ def evaluate(
         typer.Option(
             "--sieve",
             metavar="NAME",
-            help=f"{', '.join(NAMES)}; repeat for more (default auto and all controls)",
+            help=f"{', '.join(NAMES)}; of movies also single-pass; repeat for more (default auto and all controls)",
             show_default=False,
         ),
     ] = None,
@@ -123,10 +127,14 @@ def evaluate(
     --max-new-tokens says otherwise. The tables go to stderr, --json to stdout.
     """
     budgets = [opt.read_budget(value) for value in budget or []]
-    _check(run, sieve or [], json, output, items, plot, force)
+    movies = data.startswith(_MOVIES)
+    _check(run, sieve or [], json, output, items, plot, force, movies)
+    seconds_each = _length(length, movies)
+    if movies and around_sieve:
+        raise UsageError("movies do not go past CS2 whole", "--sieve single-pass sieves them whole")
     if not budgets:
         # A budget from the environment or the config file is measured beside keeping everything.
-        budgets = [1.0, run.settings.budget] if run.settings.budget else list(DEFAULT_BUDGETS)
+        budgets = [1.0, run.settings.budget] if run.settings.budget else [1.0] if movies else list(DEFAULT_BUDGETS)
     with run.output.progress("reading the questions"):
         from echopix_cli.evaluation.questions import load_questions
         from echopix_cli.evaluation.report import make_report
@@ -134,8 +142,8 @@ def evaluate(
         from echopix_cli.evaluation.values import CONTROLS
 
         names = sieve or ("auto", *CONTROLS)
-        settings_of(names, budgets, around_sieve)  # nothing to measure is nothing to load a model for
-        questions = load_questions(data, count, seed, family or ())
+        settings_of(names, budgets, around_sieve, movies)  # nothing to measure is nothing to load a model for
+        questions = load_questions(data, count, seed, family or (), *seconds_each)
     with ExitStack() as held:
         kept = None
         if items is not None:
@@ -145,7 +153,7 @@ def evaluate(
             held.callback(kept.close)
         engine = run.engine(budget=max(budgets))
         asking = _asking(run, engine, seed)
-        settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve)
+        settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve, movies)
         before = kept.begin(engine, settings, asking) if kept is not None else {}
         began = time.perf_counter()
         results = _measure(run, engine, questions, settings, asking, kept, before)
@@ -167,21 +175,39 @@ def _check(
     items: Path | None,
     plot: Path | None,
     force: bool,
+    movies: bool,
 ) -> None:
     """Refuse what cannot end well before a model is loaded."""
     from echopix_cli.cli.eval_targets import check_targets
 
-    if unknown := [name for name in sieves if name not in NAMES]:
-        raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(NAMES)}")
+    known = (*NAMES, _SINGLE_PASS) if movies else NAMES
+    if unknown := [name for name in sieves if name not in known]:
+        raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(known)}")
     run.require_output(json or output or items or plot, "--json or --output FILE")
     if run.settings.no_audio and run.settings.no_video:
         raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
     check_targets(output, items, plot, force)
 
 
+def _length(length: str | None, movies: bool) -> tuple[float, ...]:
+    """Seconds of each movie, where they are given.
+
+    Raises:
+        UsageError: no time, or for what is no movie.
+    """
+    if length is None:
+        return ()
+    if not movies:
+        raise UsageError("--length is that of movies", "--data scenes:movie")
+    try:
+        return (parse_time(length),)
+    except ValueError as error:
+        raise UsageError(f"--length: {error}", "--length 10:00") from None
+
+
 def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
     """What holds for every question, from settings and checkpoint."""
-    from echopix_cli.evaluation.run import Asking
+    from echopix_cli.evaluation.asking import Asking
     from echopix_cli.scenes import frame_side
 
     options, rules = run.generation(), engine.processor.rules
@@ -254,7 +280,10 @@ def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking:
 
     plan = asking.plan
     taken: dict[str, int | float] = {"scene_side": asking.side}  # scenes have their frames' number and times
-    if not any(question.script for question in questions):
+    if questions[0].movie is not None:
+        sampled = {"fps": plan.fps, "max_frames": plan.max_frames}
+        taken = {"length": questions[0].movie.duration, "scene_side": asking.side, **sampled}
+    elif not any(question.script for question in questions):
         taken = {"fps": plan.fps, "max_frames": plan.max_frames, "max_pixels": plan.max_pixels}
     return Facts(
         version=__version__,
@@ -303,69 +332,3 @@ def _show(run: opt.Run, report: "Report", json: bool) -> None:
         output.notice(f"{failure.id} failed{where}: {failure.reason}")
     if (rest := len(report.failures) - _SHOWN_FAILURES) > 0:
         output.notice(f"{rest} more failures are listed in the JSON report")
-
-
-def report_record(report: "Report") -> dict[str, Any]:
-    """A report as the JSON object of schema version 1."""
-    facts = report.facts
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "echopix_version": facts.version,
-        "date": facts.date,
-        "command": facts.command,
-        "model": asdict(facts.model),
-        "data": facts.data,
-        "count": facts.count,
-        "families": list(facts.families),
-        "seed": facts.seed,
-        "options": facts.options,
-        "seconds": round(report.seconds, 3),
-        "settings": [_setting(result) for result in report.results],
-        "comparisons": [
-            {
-                "setting": comparison.setting.name,
-                "reference": comparison.reference.name,
-                "items": comparison.items,
-                "difference": _interval(comparison.difference),
-                "ratio": _rounded(comparison.ratio),
-            }
-            for comparison in report.comparisons
-        ],
-        "failures": [asdict(failure) for failure in report.failures],
-    }
-
-
-def _setting(result: "SettingResult") -> dict[str, Any]:
-    return {
-        "setting": result.setting.name,
-        "sieve": result.setting.sieve,
-        "budget": result.setting.budget,
-        "mean_over_families": _interval(result.mean),
-        "overall": _share(result.overall),
-        "families": {name: _share(share) for name, share in result.families.items()},
-        "evidence": None if result.evidence is None else _evidence(result.evidence),
-        "evidence_by_family": {name: _evidence(share) for name, share in result.evidence_by_family.items()},
-        "mean_rows_kept": {"video": round(result.kept_video, 3), "audio": round(result.kept_audio, 3)},
-        "median_seconds": _rounded(result.median_seconds),
-    }
-
-
-def _share(share: "Share") -> dict[str, Any]:
-    counts = {"right": share.right, "total": share.total, "failed": share.failed}
-    return {**counts, "accuracy": _rounded(share.accuracy.value), **_ends(share.accuracy)}
-
-
-def _evidence(share: "EvidenceShare") -> dict[str, Any]:
-    return {name: value if isinstance(value, int) else _rounded(value) for name, value in asdict(share).items()}
-
-
-def _interval(interval: "Interval") -> dict[str, Any]:
-    return {"value": _rounded(interval.value), **_ends(interval)}
-
-
-def _ends(interval: "Interval") -> dict[str, Any]:
-    return {"low": _rounded(interval.low), "high": _rounded(interval.high)}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

@@ -13,10 +13,22 @@ from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.engine.choices import LETTERS, posed, without_letters
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.matching import chosen, normalise
-from echopix_cli.scenes import FAMILIES, SPLITS, Evidence, Script, make_script
+from echopix_cli.scenes import (
+    FAMILIES,
+    MOVIE_FAMILIES,
+    SPLITS,
+    Evidence,
+    Movie,
+    Script,
+    make_movie,
+    make_script,
+)
 
 SCENES = "scenes:"
 SCENE_COUNT = 200
+MOVIES = {"scenes:movie": "test", "scenes:movie-val": "val"}  # and the split of their scenes
+MOVIE_LENGTH = 60.0  # seconds
+_A_HAYSTACK = 12  # questions: each family's twice
 NO_FAMILY = "all"  # of JSONL questions that name none
 _EXAMPLE = '{"media": "clip.mp4", "question": "What plays?", "answer": "violin"}'
 _TEXTS = ("media", "question", "answer")
@@ -29,7 +41,7 @@ class Question:
 
     ``index`` is its place in the data, which seeds its random control. ``media`` is a path, or the name of the
     scene whose ``script`` is given. ``answer`` is, where there are ``choices``, the text of one of them.
-    ``evidence`` is what the answer rests on, empty where nobody says.
+    ``evidence`` is what the answer rests on, empty where nobody says. Of a ``movie``, ``media`` names the haystack.
     """
 
     index: int
@@ -41,6 +53,7 @@ class Question:
     choices: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     script: Script | None = None
+    movie: Movie | None = None
 
     @property
     def prompt(self) -> str:
@@ -48,19 +61,25 @@ class Question:
         return posed(self.question, self.choices)
 
 
-def load_questions(data: str, count: int | None, seed: int, families: Sequence[str] = ()) -> tuple[Question, ...]:
+def load_questions(
+    data: str, count: int | None, seed: int, families: Sequence[str] = (), length: float = MOVIE_LENGTH
+) -> tuple[Question, ...]:
     """The questions that ``--data`` names.
 
     Args:
-        data: ``scenes:SPLIT``, or the path of a JSONL file.
+        data: ``scenes:SPLIT``, one of MOVIES, or the path of a JSONL file.
         count: how many; None takes 200 scenes, or the whole file.
         seed: of the first scene; each scene has the next one. A file has no use for it.
         families: only these, in this order of scenes; none takes all.
+        length: of each movie, in seconds.
 
     Raises:
-        UsageError: an unknown split or family, a file that cannot be read, or a line that does not fit.
+        UsageError: an unknown split or family, a length that no movie has, a file that cannot be read, or a
+            line that does not fit.
         EchopixError: the split's notes have to be built first.
     """
+    if data in MOVIES:
+        return tuple(_movies(MOVIES[data], SCENE_COUNT if count is None else count, seed, families, length))
     if data.startswith(SCENES):
         return tuple(_scenes(data.removeprefix(SCENES), SCENE_COUNT if count is None else count, seed, families))
     found = tuple(islice((q for q in read_jsonl(Path(data)) if not families or q.family in families), count))
@@ -73,7 +92,7 @@ def load_questions(data: str, count: int | None, seed: int, families: Sequence[s
 def _scenes(split: str, count: int, seed: int, families: Sequence[str]) -> Iterator[Question]:
     """A scene a question, families in turn, each scene's first item: the one it was made for."""
     if split not in SPLITS:
-        choices = ", ".join(SCENES + name for name in SPLITS)
+        choices = ", ".join((*(SCENES + name for name in SPLITS), *MOVIES))
         raise UsageError(f"unknown data {SCENES + split!r}", f"choose one of: {choices}; or give a JSONL file")
     asked = tuple(families) or FAMILIES
     for index in range(count):
@@ -81,6 +100,20 @@ def _scenes(split: str, count: int, seed: int, families: Sequence[str]) -> Itera
         item, name = script.items[0], f"scene:{split}:{script.seed}"
         yield Question(
             index, name, name, item.family, item.question, item.answer, evidence=item.evidence, script=script
+        )
+
+
+def _movies(split: str, count: int, seed: int, families: Sequence[str], length: float) -> Iterator[Question]:
+    """A take a question, each haystack for some of them, families in turn; the first item of each."""
+    asked = tuple(families) or MOVIE_FAMILIES
+    for index in range(count):
+        haystack, place = divmod(index, _A_HAYSTACK)
+        family = asked[index % len(asked)]
+        movie = make_movie(split, seed + haystack, length, family, place)
+        item = movie.items[0]
+        name = f"{movie.name}:{family}:{place}"
+        yield Question(
+            index, name, movie.name, item.family, item.question, item.answer, evidence=item.evidence, movie=movie
         )
 
 

@@ -14,6 +14,7 @@ from echopix_cli.evaluation.values import (
     EvidenceShare,
     Facts,
     Failure,
+    Graded,
     ItemResult,
     Report,
     SettingResult,
@@ -53,6 +54,8 @@ def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingR
     evidence = {family: _evidence(setting, own) for family, own in families.items()}
     rows = [rows for item in items if (rows := item.outcomes[setting].rows) is not None]
     times = [item.outcomes[setting].seconds for item in items if item.outcomes[setting].answer is not None]
+    graded = [item.outcomes[setting] for item in items]
+    prompts = [outcome.last_prompt for outcome in graded if outcome.last_prompt is not None]
     return SettingResult(
         setting=setting,
         overall=_share(setting, items),
@@ -63,6 +66,8 @@ def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingR
         kept_video=fmean(row.video for row in rows) if rows else 0.0,
         kept_audio=fmean(row.audio for row in rows) if rows else 0.0,
         median_seconds=median(times) if times and setting.sieve in OWN else None,
+        moments=_moments(graded),
+        last_prompt=fmean(prompts) if prompts else None,
     )
 
 
@@ -71,6 +76,12 @@ def _share(setting: Condition, items: Sequence[ItemResult]) -> Share:
     right = sum(outcome.right for outcome in outcomes)
     failed = sum(outcome.answer is None for outcome in outcomes)
     return Share(right, len(outcomes), failed, wilson(right, len(outcomes)))
+
+
+def _moments(outcomes: Sequence[Graded]) -> Share | None:
+    """How often the top moment was right, where there was something to find."""
+    found = [outcome.moment for outcome in outcomes if outcome.moment is not None]
+    return Share(sum(found), len(found), 0, wilson(sum(found), len(found))) if found else None
 
 
 def _evidence(setting: Condition, items: Sequence[ItemResult]) -> EvidenceShare | None:

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from echopix_cli.engine import AskOptions, Encoded, Engine, SieveOptions
+from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
 from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
+from echopix_cli.evaluation.asking import Asking, options_of, sieve_options
 from echopix_cli.evaluation.matching import is_right
+from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, OWN, Condition, Graded, ItemResult, Rows
-from echopix_cli.media import DecodePlan
+from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult, Rows
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.processing import DEFAULT_SYSTEM
 from echopix_cli.model.values import Prompt
-from echopix_cli.scenes import SIDE, evidence_rows, sample_times, scene_clip
+from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
 
 
-@dataclass(frozen=True)
-class Asking:
-    """What holds for every question of an evaluation.
-
-    ``plan`` is what to take from media files, from :meth:`Engine.plan`; scenes obey its ``audio`` and
-    ``video`` only, and are rendered ``side`` pixels wide. ``seed`` is that of the ``random`` control.
-    ``question_layer`` and ``prefilter`` are as in :class:`~echopix_cli.engine.SieveOptions`; controls have no
-    redundancy stage before them.
-    """
-
-    plan: DecodePlan
-    side: int = SIDE
-    seed: int = 0
-    max_new_tokens: int = 32
-    system: str = DEFAULT_SYSTEM
-    question_layer: int | None = None
-    prefilter: bool | None = None
-
-
-def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = False) -> tuple[Condition, ...]:
+def settings_of(
+    sieves: Sequence[str], budgets: Sequence[float], around: bool = False, films: bool = False
+) -> tuple[Condition, ...]:
     """Every setting that a choice of sieves and budgets stands for, in order of sieves, larger budgets first.
 
     ``none`` has no budget, and the other controls need one below 1, where there is something to choose. The
-    model's own sieve may stand as ``auto``.
+    model's own sieve may stand as ``auto``. Of ``films`` there is always something to choose: they are more than one
+    prompt holds.
 
     Raises:
         UsageError: nothing is left to measure.
@@ -61,7 +43,9 @@ def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = 
         if sieve == "none":
             found.append(Condition(sieve, 0.0))
         else:
-            found += [Condition(sieve, budget) for budget in descending if sieve in (AUTO, *OWN) or budget < 1.0]
+            found += [
+                Condition(sieve, budget) for budget in descending if films or sieve in (AUTO, *OWN) or budget < 1.0
+            ]
     if around:
         found.append(Condition(AROUND, 1.0))
     if not found:
@@ -70,20 +54,15 @@ def settings_of(sieves: Sequence[str], budgets: Sequence[float], around: bool = 
     return tuple(found)
 
 
-def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
-    """The engine's options for a sieve, by its name in a :class:`Condition`."""
-    own = sieve in (AUTO, AROUND, *OWN)
-    name = AUTO if sieve == AROUND else sieve
-    return SieveOptions(name, asking.question_layer, asking.prefilter if own else None, asking.seed)
-
-
 def sieves_of(engine: Engine, sieves: Sequence[str], asking: Asking) -> tuple[str, ...]:
     """Names of sieves as this model has them: ``auto`` becomes its own.
 
     Raises:
         UsageError: one that it has not.
     """
-    return tuple(engine.choose(sieve_options(sieve, asking)).selection for sieve in sieves)
+    return tuple(
+        sieve if sieve == SINGLE_PASS else engine.choose(sieve_options(sieve, asking)).selection for sieve in sieves
+    )
 
 
 def evaluate(
@@ -110,10 +89,15 @@ def evaluate(
     for question in questions:
         by_media.setdefault(question.media, []).append(question)
     for about_one in by_media.values():
-        encoded: Encoded | EchopixError | None = None  # the last clip's features are freed before the next one's
+        # The last clip's or haystack's features are freed before the next one's.
+        encoded: Encoded | EchopixError | None = None
+        haystack: Haystack | None = None
         for question in about_one:
             result = before.get(question.index)
-            if result is None:
+            if result is None and question.movie is not None:
+                haystack = Haystack(engine, question.movie, asking) if haystack is None else haystack
+                result = haystack.answered(question, settings)
+            elif result is None:
                 encoded = _encoded(engine, question, asking) if encoded is None else encoded
                 result = _result_of(engine, encoded, question, settings, asking)
             watch(result)
@@ -216,7 +200,7 @@ def _outcome(
     stage = setting.name
     with clock.stage(stage):
         unsieved = setting.sieve == AROUND
-        sieved = posed.unsieved if unsieved else posed.sift(_options(setting, asking, question.index)).sieved
+        sieved = posed.unsieved if unsieved else posed.sift(options_of(setting, asking, question.index)).sieved
         tokens = generate(
             engine.model.thinker,
             sieved,
@@ -234,14 +218,6 @@ def _outcome(
         rows=Rows(video=pool - audio, audio=audio, on_evidence=int(rests_on[kept].sum())),
         seconds=clock.seconds["place"] + clock.seconds["score"] + clock.seconds[stage],
     )
-
-
-def _options(setting: Condition, asking: Asking, index: int) -> AskOptions:
-    """How the question of an index is sieved with a setting."""
-    # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
-    state = np.random.SeedSequence((asking.seed, index)).generate_state(1, np.uint64)
-    sieve = replace(sieve_options(setting.sieve, asking), seed=int(state[0]))
-    return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
 
 
 def _evidence(engine: Engine, encoded: Encoded, question: Question, prompt: Prompt) -> Tensor:

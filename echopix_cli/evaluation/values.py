@@ -8,6 +8,7 @@ from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.results import ModelFacts
 
 AROUND = "without-cs2"  # all rows, as the towers and embeddings made them, past CS2 straight into the decoder
+SINGLE_PASS = "single-pass"  # the model's own sieve once over a whole movie, as if it were one window
 OWN = ("cs2", "question-attention")  # a model has one of them, and it is what the controls are compared with
 CONTROLS = ("per-modality", "uniform", "random", "none")
 SIEVES = ("cs2", *CONTROLS)  # of a model with a trained sieve
@@ -45,7 +46,8 @@ class Graded:
     """One question answered with one setting.
 
     ``answer`` is None, and ``rows`` too, where ``failure`` says why there is none. ``seconds`` are those of
-    the sieve, prefill and generation.
+    the sieve, prefill and generation. Of a movie, ``moment`` says whether the top moment lies on the evidence (None
+    where there is nothing to find), and ``last_prompt`` how many audio-visual rows its windows handed on.
     """
 
     answer: str | None
@@ -53,6 +55,8 @@ class Graded:
     rows: Rows | None
     seconds: float
     failure: str = ""
+    moment: bool | None = None
+    last_prompt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class SettingResult:
 
     ``mean`` weighs every family the same, ``overall`` every item. ``kept_video`` and ``kept_audio`` are mean rows
     an item. ``median_seconds`` of a question (sieve, prefill, generation) is given for the model's own sieve only: a
-    control is charged here for scores that it does not use.
+    control is charged here for scores that it does not use. Of movies, ``moments`` counts the items whose top moment
+    lies on the evidence, and ``last_prompt`` is the mean number of audio-visual rows in the last prompt.
     """
 
     setting: Condition
@@ -116,6 +121,8 @@ class SettingResult:
     kept_video: float
     kept_audio: float
     median_seconds: float | None
+    moments: Share | None = None
+    last_prompt: float | None = None
 
 
 @dataclass(frozen=True)

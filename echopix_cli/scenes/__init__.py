@@ -20,7 +20,7 @@ from echopix_cli.scenes.clip import (
 )
 from echopix_cli.scenes.compose import make_script
 from echopix_cli.scenes.movie import LONGEST_MOVIE, Movie, make_movie
-from echopix_cli.scenes.movie_clip import movie_clip, movie_sound
+from echopix_cli.scenes.movie_clip import movie_clip, movie_sound, movie_span
 from echopix_cli.scenes.movie_questions import MOVIE_FAMILIES, Needle
 from echopix_cli.scenes.questions import ask_everything
 from echopix_cli.scenes.script import (
@@ -49,6 +49,6 @@ __all__ = [
     "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "Background", "Evidence",
     "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
     "ask_everything", "evidence_rows", "frame_side", "heard", "make_movie", "make_script", "movie_clip", "movie_sound",
-    "render_audio", "render_frames", "sample_times", "scene_clip", "seen", "surroundings", "write_movie",
+    "movie_span", "render_audio", "render_frames", "sample_times", "scene_clip", "seen", "surroundings", "write_movie",
     "write_mp4",
 ]  # fmt: skip

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 
 import numpy as np
 
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.results import AudioStatus
 from echopix_cli.scenes.audio import render_audio
-from echopix_cli.scenes.clip import sample_times, scene_clip
+from echopix_cli.scenes.clip import SOURCE_FPS
 from echopix_cli.scenes.movie import Movie
 from echopix_cli.scenes.script import DURATION, SAMPLE_RATE
+from echopix_cli.scenes.video import render_frames
 
 _FADE = np.linspace(0, 1, SAMPLE_RATE // 100, dtype=np.float32)  # notes keep further from both ends of a scene
 
@@ -33,28 +34,42 @@ def movie_sound(movie: Movie, window: int) -> np.ndarray:
 
 
 def movie_clip(movie: Movie, window: int, side: int, without: str = "") -> Clip:
-    """A window of a movie without the detour through a file; its times are the movie's.
+    """A window of a movie, counted from 0, at two frames a second; otherwise as :func:`movie_span`."""
+    begin, end = movie.span(window)
+    return movie_span(movie, begin, end, 2 * round(end - begin), side, without)
+
+
+def movie_span(
+    movie: Movie, start: float, end: float, frames: int, side: int, without: str = "", heard: float = math.inf
+) -> Clip:
+    """A part of a movie without the detour through a file; its times are the movie's.
 
     Args:
         movie: with or without its needles.
-        window: counted from 0.
+        start, end: seconds of the movie.
+        frames: how many, from the first of the part to its last.
         side: pixels of the square frames.
         without: a modality, ``audio`` or ``video``, that is left out.
+        heard: sound is cut after so many seconds of the part.
     """
-    begin, end = movie.span(window)
-    times = sample_times(DURATION)
-    times = times[times < end - begin]
-    clip = scene_clip(movie.script(window), side, times, without="audio")
-    sound = None if without == "audio" else movie_sound(movie, window)
-    seen = without != "video"
-    return replace(
-        clip,
+    inside = np.linspace(0.0, end - start - 1 / SOURCE_FPS, frames)
+    pictures, sounds, hushed = list[np.ndarray](), list[np.ndarray](), min(end, start + heard)
+    for window in range(int(start // DURATION), math.ceil(end / DURATION)):
+        begin, finish = movie.span(window)
+        if without != "video":
+            own = inside[(start + inside >= begin) & (start + inside < finish)] + (start - begin)
+            pictures.append(render_frames(movie.script(window), own, side))
+        if without != "audio" and begin < hushed:
+            first, last = (round((at - begin) * SAMPLE_RATE) for at in (max(start, begin), min(hushed, finish)))
+            sounds.append(movie_sound(movie, window)[first:last])
+    status = AudioStatus.USED if hushed == end else AudioStatus.TRUNCATED
+    return Clip(
         path=movie.name,
-        frames=clip.frames if seen else None,
-        frame_times=begin + times if seen else None,
-        waveform=sound,
-        audio_status=AudioStatus.DISABLED if sound is None else AudioStatus.USED,
-        start=begin,
+        frames=np.concatenate(pictures) if pictures else None,
+        frame_times=start + inside if pictures else None,
+        waveform=np.concatenate(sounds) if sounds else None,
+        audio_status=status if sounds else AudioStatus.DISABLED,
+        start=start,
         end=end,
         info=MediaInfo(format="movie", duration=movie.duration, tracks=()),
     )

@@ -16,9 +16,10 @@ from echopix_cli.engine import AskOptions, Engine, GenerationOptions
 from echopix_cli.engine.sieves import SieveChoice
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation import run as run_module
+from echopix_cli.evaluation.asking import Asking, options_of
 from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
-from echopix_cli.evaluation.run import Asking, evaluate, settings_of
+from echopix_cli.evaluation.run import evaluate, settings_of
 from echopix_cli.evaluation.values import SIEVES, Condition, Facts, ItemResult
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import PixelRules
@@ -136,8 +137,7 @@ def kept_rows(engine: Engine, question: Question, asking: Asking, *settings: Con
     encoded = engine.encode(scene_clip(question.script, asking.side, sample_times(question.script.duration)))
     posed = engine.pose(encoded, question.prompt)
     return [
-        set(posed.sift(run_module._options(setting, asking, question.index)).sieved.kept[0].tolist())
-        for setting in settings
+        set(posed.sift(options_of(setting, asking, question.index)).sieved.kept[0].tolist()) for setting in settings
     ]
 
 
@@ -168,7 +168,7 @@ def test_random_keeps_its_share_of_the_evidence(
     rests_on = run_module._evidence(engine, encoded, question, posed.prompt)
     shares = []
     for seed in range(150):
-        kept = posed.sift(run_module._options(RANDOM, replace(asking, seed=seed), 0)).sieved.kept[0]
+        kept = posed.sift(options_of(RANDOM, replace(asking, seed=seed), 0)).sieved.kept[0]
         shares.append(float(rests_on[kept][in_pool[kept]].float().mean()))
     expected = float(rests_on.sum() / in_pool.sum())
     assert abs(np.mean(shares) - expected) < 4 * np.std(shares) / math.sqrt(len(shares))

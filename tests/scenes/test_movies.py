@@ -24,6 +24,7 @@ from echopix_cli.scenes import (
     make_movie,
     movie_clip,
     movie_sound,
+    movie_span,
     render_audio,
     render_frames,
     sample_times,
@@ -158,15 +159,19 @@ def movie() -> Movie:
 def test_a_window_is_its_scene_at_its_time(movie: Movie) -> None:
     clips = [movie_clip(movie, window, 56) for window in range(3)]
     assert [(clip.start, clip.end) for clip in clips] == [(0.0, 8.0), (8.0, 16.0), (16.0, 19.0)]
-    times = sample_times(8.0)
-    for window, clip in enumerate(clips):
-        own = times[times < clip.end - clip.start]
+    for window, (clip, own) in enumerate(zip(clips, [sample_times(8.0)] * 2 + [np.linspace(0, 2.96, 6)], strict=True)):
         assert clip.frame_times is not None and clip.frames is not None and clip.waveform is not None
         assert (clip.frame_times == clip.start + own).all()
         assert (clip.frames == render_frames(movie.script(window), own, 56)).all()
         assert len(clip.waveform) == 16000 * (clip.end - clip.start)
         assert (clip.path, clip.audio_status) == (movie.name, AudioStatus.USED)
-    assert clips[2].frames is not None and len(clips[2].frames) == 6
+    across = movie_span(movie, 4.0, 18.0, 28, 56, heard=10.0)
+    assert across.frames is not None and across.frame_times is not None and across.waveform is not None
+    assert (across.frames[8] == render_frames(movie.script(1), across.frame_times[8:9] - 8.0, 56)[0]).all()
+    assert (across.frame_times[0], across.frame_times[-1]) == (4.0, 17.96)
+    whole = np.concatenate([movie_sound(movie, window) for window in range(3)])
+    assert (across.waveform == whole[64_000 : 64_000 + 160_000]).all()
+    assert across.audio_status == AudioStatus.TRUNCATED
     mute, dark = movie_clip(movie, 1, 56, "audio"), movie_clip(movie, 1, 56, "video")
     assert (mute.waveform, mute.audio_status) == (None, AudioStatus.DISABLED)
     assert dark.frames is None and dark.frame_times is None and dark.waveform is not None

@@ -1,0 +1,48 @@
+"""How the questions of an evaluation are put to the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from echopix_cli.engine import AskOptions, SieveOptions
+from echopix_cli.engine.sieves import AUTO
+from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition
+from echopix_cli.media import DecodePlan
+from echopix_cli.model.processing import DEFAULT_SYSTEM
+from echopix_cli.scenes import SIDE
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What holds for every question of an evaluation.
+
+    ``plan`` is what to take from media files, from :meth:`Engine.plan`; scenes obey its ``audio`` and
+    ``video`` only, and are rendered ``side`` pixels wide. ``seed`` is that of the ``random`` control.
+    ``question_layer`` and ``prefilter`` are as in :class:`~echopix_cli.engine.SieveOptions`; controls have no
+    redundancy stage before them.
+    """
+
+    plan: DecodePlan
+    side: int = SIDE
+    seed: int = 0
+    max_new_tokens: int = 32
+    system: str = DEFAULT_SYSTEM
+    question_layer: int | None = None
+    prefilter: bool | None = None
+
+
+def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
+    """The engine's options for a sieve, by its name in a :class:`Condition`."""
+    own = sieve in (AUTO, AROUND, SINGLE_PASS, *OWN)
+    name = AUTO if sieve in (AROUND, SINGLE_PASS) else sieve
+    return SieveOptions(name, asking.question_layer, asking.prefilter if own else None, asking.seed)
+
+
+def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:
+    """How the question of an index is sieved with a setting."""
+    # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
+    state = np.random.SeedSequence((asking.seed, index)).generate_state(1, np.uint64)
+    sieve = replace(sieve_options(setting.sieve, asking), seed=int(state[0]))
+    return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
