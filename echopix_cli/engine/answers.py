@@ -22,7 +22,6 @@ def answer_of(
     text: str,
     sift: Sift,
     *,
-    budget: float,
     special: SpecialTokens,
     generated: int,
     finish_reason: str,
@@ -38,7 +37,6 @@ def answer_of(
         question: in the user's words.
         text: of the answer.
         sift: what the sieve kept for it.
-        budget: that was meant, of all rows there were.
         special: ids of the placeholders.
         generated: tokens of the answer, with the one that ends it.
         finish_reason: ``stop``, ``length`` or ``choice``.
@@ -50,14 +48,14 @@ def answer_of(
     before, film = dict(encoded.seconds), None
     seconds = {**seconds, "sieve": seconds["sieve"] + before.pop("sieve", 0.0)}  # of a film's windows, too
     if encoded.survivors is not None:
-        film = replace(encoded.survivors.facts, share=min(budget, encoded.survivors.share))
+        film = replace(encoded.survivors.facts, share=min(sift.budget, encoded.survivors.share))
     first_token = sum(before.values()) + seconds["sieve"] + seconds["prefill"]
     return Answer(
         media=encoded.path,
         question=question,
         answer=text,
         tokens=_count(encoded, sift, special, generated),
-        budget=budget if sift.choice.selection != "none" else 0.0,
+        budget=sift.budget if sift.choice.selection != "none" else 0.0,
         sieve=sift.choice.selection,
         latency=StageTimes(
             load=load_seconds,

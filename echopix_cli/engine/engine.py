@@ -145,11 +145,6 @@ class Engine:
         """
         return choose(self.model.thinker, sieve, budget)
 
-    @property
-    def default_budget(self) -> float:
-        """The checkpoint's own budget; 0.2 for stock weights, which name none."""
-        return float(self.model.config.text.compression_ratio)
-
     def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
         """A decode plan with this model's frame sizes and the longest sound its context can hold.
 
@@ -271,7 +266,7 @@ class Engine:
         if text != shown:
             yield TextPiece(text[len(shown) :])
         finish = "stop" if ids[-1] in self.processor.stop_ids else "length"
-        yield self._answer(encoded, question, text, sift, options, len(ids), finish, clock)
+        yield self._answer(encoded, question, text, sift, len(ids), finish, clock)
 
     def decide(
         self,
@@ -305,7 +300,7 @@ class Engine:
         scored = tuple(map(Choice, LETTERS, choices, shares))
         best = max(scored, key=lambda choice: choice.probability)
         clock.seconds["generate"] = 0.0
-        return replace(self._answer(encoded, question, best.text, sift, options, 1, "choice", clock), choices=scored)
+        return replace(self._answer(encoded, question, best.text, sift, 1, "choice", clock), choices=scored)
 
     def ask(
         self,
@@ -322,12 +317,11 @@ class Engine:
         """The sieve over one prompt, on the clock."""
         reset_peaks(self.device)
         with clock.stage("sieve"):
-            posed = self.pose(encoded, question, options.generation.system)
-            if encoded.survivors is not None:  # which are a part of what the budget is of
-                wanted, _ = chosen(self.model.thinker, options)
-                share = encoded.survivors.share
-                options = replace(options, budget=min(1.0, wanted / share) if share else 1.0)
-            return posed.sift(options)
+            wanted, _ = chosen(self.model.thinker, options)
+            share = 1.0 if encoded.survivors is None else encoded.survivors.share  # of what the budget is of
+            budget = min(1.0, wanted / share) if share else 1.0
+            sift = self.pose(encoded, question, options.generation.system).sift(replace(options, budget=budget))
+            return replace(sift, budget=wanted)
 
     def _answer(
         self,
@@ -335,7 +329,6 @@ class Engine:
         question: str,
         text: str,
         sift: Sift,
-        options: AskOptions,
         generated: int,
         finish_reason: str,
         clock: Clock,
@@ -345,7 +338,6 @@ class Engine:
             question,
             text,
             sift,
-            budget=chosen(self.model.thinker, options)[0],
             special=self.model.thinker.special,
             generated=generated,
             finish_reason=finish_reason,

@@ -46,7 +46,7 @@ def test_an_answer_counts_its_tokens(engine: Engine, encoded: Encoded, budget: f
 
 
 def test_the_checkpoints_own_budget_is_the_default(engine: Engine, encoded: Encoded) -> None:
-    assert engine.default_budget == 0.1
+    assert engine.ask(encoded, "What?", AskOptions(generation=SHORT)).budget == 0.1
     assert engine.ask(encoded, "What?", AskOptions(generation=SHORT)).tokens.kept == math.ceil(0.1 * 113)
 
 
