@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +43,7 @@ _MOVIES, _SINGLE_PASS = "scenes:movie", "single-pass"  # written out, not import
 
 
 @opt.taking(
-    *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, *opt.PARTS, *opt.PRINTING
+    *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, *opt.FILMS, *opt.PARTS, *opt.PRINTING
 )  # fmt: skip
 def evaluate(
     run: opt.Run,
@@ -220,6 +221,7 @@ def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
         system=options.system,
         question_layer=run.settings.question_layer,
         prefilter=run.settings.prefilter,
+        films=run.films(),
     )
 
 
@@ -279,9 +281,9 @@ def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking:
     from echopix_cli.evaluation.values import Facts
 
     plan = asking.plan
-    taken: dict[str, int | float] = {"scene_side": asking.side}  # scenes have their frames' number and times
+    taken: dict[str, int | float | None] = {"scene_side": asking.side}  # scenes have their frames' number and times
     if questions[0].movie is not None:
-        sampled = {"fps": plan.fps, "max_frames": plan.max_frames}
+        sampled = {"fps": plan.fps, "max_frames": plan.max_frames, **asdict(asking.films)}
         taken = {"length": questions[0].movie.duration, "scene_side": asking.side, **sampled}
     elif not any(question.script for question in questions):
         taken = {"fps": plan.fps, "max_frames": plan.max_frames, "max_pixels": plan.max_pixels}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from echopix_cli.engine import AskOptions, SieveOptions
+from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.sieves import AUTO
 from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition
 from echopix_cli.media import DecodePlan
@@ -21,7 +22,7 @@ class Asking:
     ``plan`` is what to take from media files, from :meth:`Engine.plan`; scenes obey its ``audio`` and
     ``video`` only, and are rendered ``side`` pixels wide. ``seed`` is that of the ``random`` control.
     ``question_layer`` and ``prefilter`` are as in :class:`~echopix_cli.engine.SieveOptions`; controls have no
-    redundancy stage before them.
+    redundancy stage before them. ``films`` is how movies are read.
     """
 
     plan: DecodePlan
@@ -31,6 +32,7 @@ class Asking:
     system: str = DEFAULT_SYSTEM
     question_layer: int | None = None
     prefilter: bool | None = None
+    films: FilmOptions = field(default_factory=FilmOptions)
 
 
 def sieve_options(sieve: str, asking: Asking) -> SieveOptions:

@@ -35,7 +35,7 @@ class Haystack:
 
     def __init__(self, engine: Engine, movie: Movie, asking: Asking) -> None:
         self._engine, self._asking = engine, asking
-        self.film = film_in(engine, MediaInfo("movie", movie.duration, ()), asking.plan)
+        self.film = film_in(engine, MediaInfo("movie", movie.duration, ()), asking.plan, asking.films)
         self._kept: dict[tuple[int, bool], Encoded] = {}
 
     def answered(self, question: Question, settings: Sequence[Condition]) -> ItemResult:
@@ -76,7 +76,13 @@ class Haystack:
             frames = _frames(movie.duration, plan.fps, plan.max_frames)
             return self._engine.encode(self._clip(movie, 0.0, movie.duration, frames, plan.max_audio_seconds))
         (found,) = survey(
-            self._engine, movie.name, self.film, [question], lambda k, full: self._fetch(movie, k, full), options
+            self._engine,
+            movie.name,
+            self.film,
+            [question],
+            lambda number, full: self._fetch(movie, number, full),
+            options,
+            self._asking.films.look,
         )
         return found
 

@@ -17,7 +17,7 @@ def test_json_and_items_tell_of_moments(run, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     (record,) = ran.records
     assert (record["data"], record["families"]) == ("scenes:movie", ["instrument", "object"])
-    assert record["options"]["length"] == 16.0
+    assert [record["options"][name] for name in ("length", "window", "look")] == [16.0, None, 4]
     assert [setting["setting"] for setting in record["settings"]] == ["cs2@1", "single-pass@1"]
     for setting in record["settings"]:
         assert set(setting["top_moment_on_evidence"]) == {"right", "total", "failed", "accuracy", "low", "high"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions
+from echopix_cli.engine.options import FilmOptions
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.asking import Asking
 from echopix_cli.evaluation.movies import Haystack, moment_right, on_evidence
@@ -173,6 +174,30 @@ def test_a_movie_of_one_window_is_a_clip(engine: Engine, asking: Asking) -> None
     assert result.outcomes[CS2].answer == answer.answer
     assert result.outcomes[CS2].last_prompt == result.pool == 328
     assert result.evidence > 0
+
+
+def test_windows_may_be_longer_than_scenes(engine: Engine, asking: Asking, questions: tuple[Question, ...]) -> None:
+    movie = questions[0].movie
+    assert movie is not None
+    haystack = Haystack(engine, movie, replace(asking, films=FilmOptions(16.0)))
+    assert haystack.film is not None and haystack.film.spans == ((0.0, 16.0), (16.0, 24.0))
+    result = haystack.answered(questions[0], (CS2,))
+    assert (result.pool, result.outcomes[CS2].last_prompt) == (3 * 328, 2 * 328)
+    assert result.evidence > 0
+
+
+def test_a_long_movie_is_glanced_at_and_then_looked_at(engine: Engine, asking: Asking) -> None:
+    (question,) = load_questions("scenes:movie", 1, 0, ["object"], 88)
+    assert question.movie is not None
+    few = replace(asking, plan=replace(asking.plan, max_frames=8))
+    found = {}
+    for look in (0, 2):
+        haystack = Haystack(engine, question.movie, replace(few, films=FilmOptions(look=look)))
+        assert haystack.film is not None and haystack.film.glance == 6
+        found[look] = haystack.answered(question, (CS2,))
+    per_step, steps = 16, (3, 4)  # of a window that is glanced at, and of one that is looked at
+    assert found[0].pool == 11 * (per_step * steps[0] + 200)
+    assert found[2].pool == found[0].pool + 2 * per_step
 
 
 def test_a_no_has_no_moment(engine: Engine, asking: Asking) -> None:
