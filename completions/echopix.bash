@@ -19,7 +19,7 @@ _echopix() {
         "ask:--device"|"bench:--device"|"eval:--device"|"models pull:--device"|"profile:--device"|"train:--device") COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
         "ask:--dtype"|"bench:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         "ask:--quantize"|"bench:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
-        "ask:--look"|"profile:--look") COMPREPLY=($(compgen -W "all" -- "$current")); compopt -o default; return;;
+        "ask:--look"|"eval:--look"|"profile:--look") COMPREPLY=($(compgen -W "all" -- "$current")); compopt -o default; return;;
         "bench:--shape"|"bench:-s") COMPREPLY=($(compgen -W "tiny small qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
         "eval:--family"|"scene:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
         "scene:--split") COMPREPLY=($(compgen -W "train val test unseen-font" -- "$current")); compopt -o default; return;;
@@ -36,7 +36,7 @@ _echopix() {
         "cache info") words="--json --quiet -q --debug --no-color --color --help -h";;
         "config") words="--json --no-color --color --debug --help -h";;
         "doctor") words="--online --json --debug --no-color --color --help -h";;
-        "eval") words="--data --count -n --length --budget -b --sieve --around-sieve --family --seed --output -o --items --plot --force --json --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
+        "eval") words="--data --count -n --length --budget -b --sieve --around-sieve --family --seed --output -o --items --plot --force --json --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --window --look --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
         "help") words="--help -h"; commands="ask bench cache config doctor eval help models profile scene train architecture batches evaluation experiments media moments performance python settings training trust weights";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;

@@ -130,6 +130,8 @@ complete -c echopix -n '__fish_seen_subcommand_from eval' -l max-new-tokens -r -
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l fps -r -d 'frames sampled per second'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l max-frames -r -d 'most frames sampled from one clip'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l max-pixels -r -d 'most pixels of a resized frame, unless the model was trained with other frames'
+complete -c echopix -n '__fish_seen_subcommand_from eval' -l window -r -d 'seconds of the windows in which a longer file is read; without it what the model was trained on, or 60'
+complete -c echopix -n '__fish_seen_subcommand_from eval' -l look -x -a 'all' -d 'windows of a film that are read again at the full rate, where all could only be glanced at; all of them, or 0'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l no-audio -l audio -d 'leave the sound out'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l no-video -l video -d 'leave the picture out'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l quiet -s q -d 'print the answer only'
