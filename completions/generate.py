@@ -22,7 +22,6 @@ from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
 from echopix_cli.cli.manual import topics
 from echopix_cli.cli.parameters import OTHER, Parameter, choices_in, parameters_of
 from echopix_cli.declarations import Setting
-from echopix_cli.parsers import parse_positive_size, parse_size
 from echopix_cli.scenes import FAMILIES, SPLITS
 from echopix_cli.settings import SIEVES, TABLE
 from echopix_cli.training.recipe import RECIPE, toml
@@ -298,9 +297,7 @@ def _assigned(own: Setting) -> str:
     """A line of TOML with the default, or the name alone where there is none to write down."""
     if own.default in (None, "") or callable(own.default):
         return own.name
-    if own.parse in (parse_size, parse_positive_size) and not own.default % 2**30:
-        return f'{own.name} = "{own.default // 2**30}GiB"'
-    return f"{own.name} = {toml(own.default)}"
+    return f"{own.name} = {toml(own.written(own.default))}"
 
 
 def main() -> int:

@@ -31,6 +31,7 @@ class Setting:
         metavar: stands for its value in help; of a closed list it holds all of it, as ``auto|none``.
         panel: the heading that it stands below in help.
         repeats: whether it is a list: in TOML an array, in text between commas.
+        write: value to what a file would say, where that is not the value itself.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Setting:
     metavar: str = ""
     panel: str = ""
     repeats: bool = False
+    write: Callable[[Any], Any] | None = None
 
     @property
     def variable(self) -> str:
@@ -56,6 +58,10 @@ class Setting:
     def switch(self) -> bool:
         """Whether it is on or off."""
         return self.parse is parse_switch
+
+    def written(self, value: Any) -> Any:
+        """A value as a file would say it: a text, number, switch, or tuple of these; None stays None."""
+        return value if value is None or self.write is None else self.write(value)
 
     def read(self, raw: Any, where: str) -> Any:
         """A value from text or TOML.

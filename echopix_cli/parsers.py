@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +11,6 @@ from echopix_cli.times import TIME_HELP, parse_time
 
 POSITIVE = "expected a whole number of at least 1"
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
-_SIZE = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>[kKmMgGtT]?)(?P<binary>i?)[bB]?")
 
 
 def parse_switch(text: str) -> bool:
@@ -43,6 +41,11 @@ EVERY_WINDOW = 2**31 - 1  # of a film
 def parse_look(text: str) -> int:
     """A number of windows from 0, or ``all``."""
     return EVERY_WINDOW if text == "all" else int(bounded(int, 0, "expected a number from 0, or all")(text))
+
+
+def write_look(count: int) -> int | str:
+    """What :func:`parse_look` reads as this number."""
+    return "all" if count == EVERY_WINDOW else count
 
 
 def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
@@ -76,24 +79,6 @@ def parse_duration(text: str) -> float:
     if seconds <= 0:
         raise ValueError(f"expected a time above 0: {TIME_HELP}")
     return seconds
-
-
-def parse_size(text: str) -> int:
-    """Bytes from ``512MiB``, ``4 GB`` or a plain number; ``kB`` is a thousand, ``KiB`` 1024."""
-    match = _SIZE.fullmatch(text)
-    if match is None or (match["binary"] and not match["unit"]):
-        raise ValueError("expected a number of bytes, or a size such as 8G, 4GiB or 500MB")
-    base = 1024 if match["binary"] else 1000
-    factor: int = base ** " KMGT".index(match["unit"].upper() or " ")
-    return round(float(match["count"]) * factor)
-
-
-def parse_positive_size(text: str) -> int:
-    """As :func:`parse_size`, but not 0."""
-    size = parse_size(text)
-    if not size:
-        raise ValueError("expected a size above 0, such as 8G")
-    return size
 
 
 def parse_folder(text: str) -> str:

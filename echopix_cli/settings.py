@@ -25,10 +25,10 @@ from echopix_cli.parsers import (
     parse_duration,
     parse_folder,
     parse_look,
-    parse_positive_size,
-    parse_size,
     parse_switch,
+    write_look,
 )
+from echopix_cli.sizes import exact, parse_positive_size, parse_size
 from echopix_cli.times import TIME_HELP, clock, parse_time
 
 MEDIA, MODEL, SHOW = "What to take from the media", "Model and answer", "What to print"  # headings of help
@@ -144,6 +144,7 @@ class Settings:
         "windows of a film that are read again at the full rate, where all could only be glanced at; all of them, or 0",
         metavar="N|all",
         panel=MEDIA,
+        write=write_look,
     )
     no_audio: bool = setting(False, parse_switch, "leave the sound out", "--no-audio/--audio", panel=MEDIA)
     no_video: bool = setting(False, parse_switch, "leave the picture out", "--no-video/--video", panel=MEDIA)
@@ -182,6 +183,7 @@ class Settings:
         4 * 2**30,
         parse_size,
         "most bytes that features may take there, such as 4GiB; what was not used for longest goes first, 0 keeps none",
+        write=exact,
     )
     # How much of a hostile file to put up with: limit_X is max_X of media.Limits. No flags: whoever needs more of
     # one of them needs it for good.
@@ -200,12 +202,13 @@ class Settings:
         _LIMITS.max_decoded_bytes,
         parse_positive_size,
         "most bytes that the picture and sound of one file may expand to: 3 a pixel, 4 a sample",
+        write=exact,
     )
     limit_frame_bytes: int = setting(
-        _LIMITS.max_frame_bytes, parse_positive_size, "most bytes of one file's sampled frames, resized"
+        _LIMITS.max_frame_bytes, parse_positive_size, "most bytes of one file's sampled frames, resized", write=exact
     )
     limit_memory: int = setting(
-        _LIMITS.max_memory, parse_positive_size, "most bytes of memory that reading one file may take"
+        _LIMITS.max_memory, parse_positive_size, "most bytes of memory that reading one file may take", write=exact
     )
     limit_picture_seconds: float = setting(
         _LIMITS.max_picture_seconds, parse_duration, "longest picture that is sampled at once"

@@ -14,7 +14,7 @@ import pytest
 from places import ROOT, TESTS
 
 PACKAGE = ROOT / "echopix_cli"
-# A room may import itself, these, and the plain modules results, settings, errors, files, shelf, documents and times.
+# A room may import itself, these, and the plain modules.
 MAY_IMPORT = {
     "media": set(),
     "decoding": {"media"},
@@ -29,7 +29,10 @@ MAY_IMPORT = {
     "assets": set(),
     "cli": {"batch", "decoding", "engine", "evaluation", "measure", "model", "media", "scenes", "training", "weights"},
 }
-PLAIN = {"results", "settings", "declarations", "parsers", "errors", "files", "shelf", "documents", "times", ""}
+PLAIN = {
+    *("results", "settings", "declarations", "parsers", "errors", "files", "shelf", "documents", "times", "sizes"),
+    "",
+}
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli"}, "typer": {"cli"}}
 
 

@@ -43,6 +43,11 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
         asked = [last]
     if not media:
         raise UsageError("no media given", _EXAMPLE)
+    if (questions or listed) and media[-1].endswith("?") and not os.path.lexists(media[-1]):
+        raise UsageError(
+            f"{media[-1]!r} is no file: where -Q or --questions asks, every argument is media",
+            "give each question with -Q",
+        )
     if [*media, *asked].count("-") > 1:
         raise UsageError("only one thing can be read from stdin", _EXAMPLE)
     asked = [_from_stdin() if question == "-" else question for question in asked]

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.model_records import columns, size
+from echopix_cli.cli.model_records import columns
 from echopix_cli.cli.output import SCHEMA_VERSION
+from echopix_cli.sizes import binary
 
 if TYPE_CHECKING:
     from echopix_cli.shelf import Item, Shelf
@@ -40,7 +41,7 @@ def info(run: opt.Run, json: opt.Json = False) -> None:
         ["path", str(shelf.folder)],
         ["state", "on" if on else "off"],
         ["entries", str(len(entries))],
-        ["size", f"{size(total)} of {size(shelf.cap)}"],
+        ["size", f"{binary(total)} of {binary(shelf.cap)}"],
         ["oldest use", oldest or "–"],
         ["newest use", newest or "–"],
     ]
@@ -60,7 +61,7 @@ def clear(run: opt.Run, json: opt.Json = False) -> None:
         )
         return
     what = "1 entry" if entries == 1 else f"{entries} entries"
-    run.output.notice(f"removed {what}, {size(total)}, from {shelf.folder}")
+    run.output.notice(f"removed {what}, {binary(total)}, from {shelf.folder}")
 
 
 def _shelf(run: opt.Run) -> "Shelf":

@@ -20,5 +20,5 @@ def config(run: opt.Run, json: opt.Json = False) -> None:
     state = "" if path.exists() else " (not there)"
     run.output.answer(f"# {path}{state}")
     for name, value in found.items():
-        shown = "-" if value is None else json_module.dumps(value, ensure_ascii=False)
+        shown = "-" if value is None else json_module.dumps(TABLE[name].written(value), ensure_ascii=False)
         run.output.columns((name, shown, origins[name], TABLE[name].variable), widths)

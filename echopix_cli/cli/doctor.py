@@ -19,8 +19,7 @@ from echopix_cli.cli.output import SCHEMA_VERSION, Output
 from echopix_cli.declarations import ENVIRONMENT_PREFIX
 from echopix_cli.errors import EchopixError, ExitCode, ModelError, UsageError, described
 from echopix_cli.settings import TABLE
-
-_GIB = 2**30
+from echopix_cli.sizes import binary, decimal
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _device() -> Iterator[Finding]:
         yield Finding(
             f"cuda:{index}",
             "ok" if works else "broken",
-            f"{torch.cuda.get_device_name(index)}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free, "
+            f"{torch.cuda.get_device_name(index)}, {binary(free)} of {binary(total)} free, "
             f"CUDA {torch.version.cuda}, compute capability {'.'.join(map(str, capability))}: "
             f"{str(precision).removeprefix('torch.')}",
             "" if works else "a matrix product came out wrong: check the driver",
@@ -213,7 +212,7 @@ def _disk() -> Iterator[Finding]:
         yield Finding(
             name,
             "ok" if writable else "broken",
-            f"{path}, {shutil.disk_usage(there).free / _GIB:.1f} GiB free" + ("" if writable else ", not writable"),
+            f"{path}, {decimal(shutil.disk_usage(there).free)} free" + ("" if writable else ", not writable"),
             "" if writable else "set ECHOPIX_CACHE_DIR or HF_HOME to a folder of yours",
         )
     yield Finding("config", "ok", f"{config_path()}" + ("" if config_path().exists() else " (not there)"))
@@ -235,7 +234,7 @@ def _fitting() -> Iterator[Finding]:
     for model in REGISTERED:
         found = {method: foresee(model, method, precision, work, device) for method in METHODS}
         needs = {method: expected.total for method, expected in found.items() if expected}
-        shown = ", ".join(f"{method} {need / _GIB:.1f} GiB" for method, need in needs.items())
+        shown = ", ".join(f"{method} {binary(need)}" for method, need in needs.items())
         fits = [method for method, need in needs.items() if free is not None and need <= free]
         verdict = f"fits as {', '.join(fits)}" if fits else "does not fit" if free is not None else "wants a GPU"
         yield Finding(model.name, "ok" if fits else "note", f"{verdict} (the settings' longest clip: {shown})")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from echopix_cli.cli.model_records import size
 from echopix_cli.cli.output import Output, one_line
+from echopix_cli.sizes import decimal
 from echopix_cli.weights.copies import Watcher
 from echopix_cli.weights.transfer import Plan, Progress, RemoteFile
 
@@ -62,10 +62,10 @@ class Shown(Progress):
         known = model.licence and model.licence != plan.licence
         say(f"licence: {model.licence} ({stated})" if known else f"licence: {stated}")
         say(
-            f"{size(plan.fetch)} to fetch, {size(plan.present)} there already; {size(plan.skipped)} in "
+            f"{decimal(plan.fetch)} to fetch, {decimal(plan.present)} there already; {decimal(plan.skipped)} in "
             f"{plan.skipped_files} files not needed and not fetched"
         )
-        say(f"to {plan.destination}, {size(plan.free)} free")
+        say(f"to {plan.destination}, {decimal(plan.free)} free")
         if self._progress is not None:
             self._task = self._progress.add_task("", total=plan.total)
 
@@ -78,7 +78,7 @@ class Shown(Progress):
         elif time.monotonic() - self._said > _LINE_EVERY:
             self._said = time.monotonic()
             if 0 < at < file.size:
-                self._output.notice(f"{file.path}: {size(at)} of {size(file.size)}")
+                self._output.notice(f"{file.path}: {decimal(at)} of {decimal(file.size)}")
 
     def checking(self, file: RemoteFile) -> None:
         """Say so where the display would stand still."""
@@ -94,7 +94,7 @@ class Shown(Progress):
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=self._before)
         else:
-            self._output.notice(f"{file.path}, {size(file.size)}: {self._number} of {len(self._plan.files)} files")
+            self._output.notice(f"{file.path}, {decimal(file.size)}: {self._number} of {len(self._plan.files)} files")
 
     def notice(self, text: str) -> None:
         """Above the display, or as a line."""
@@ -135,7 +135,7 @@ class Quantizing(Watcher):
 
     def quantizing(self, done: int, total: int) -> None:
         """How far it is."""
-        text = f"quantizing: {size(done)} of {size(total)}; this is done once"
+        text = f"quantizing: {decimal(done)} of {decimal(total)}; this is done once"
         self._say("comparing the copy with what was quantized" if done == total else text)
         if not self._output.console.is_terminal and time.monotonic() - self._said > _LINE_EVERY:
             self._output.notice(text)

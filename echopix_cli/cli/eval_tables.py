@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.output import one_line
-from echopix_cli.cli.tables import precision, seconds
+from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.evaluation.values import Comparison, Report, SettingResult, Share
 
@@ -152,13 +152,7 @@ def _facts(report: Report) -> Table:
          if report.failures else ""),
         ("took", f"{report.seconds:.0f} s"),
     ]  # fmt: skip
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in rows:
-        if value:
-            grid.add_row(name, Text(one_line(value)))
-    return grid
+    return facts_grid((name, value) for name, value in rows if value)
 
 
 def _each(shares: Sequence[Share]) -> str:

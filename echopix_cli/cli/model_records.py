@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 from echopix_cli.errors import ModelError
+from echopix_cli.sizes import decimal
 
 if TYPE_CHECKING:
     from echopix_cli.weights.hub import Pulled
@@ -47,7 +48,7 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
         folder = model.folder if os.path.isdir(model.folder) else None
     elif entry is None:
         begun = sum(path.stat().st_size for path in parts(hub_cache(), model.repository))
-        state = f"unfinished ({size(begun)})" if begun else "not here"
+        state = f"unfinished ({decimal(begun)})" if begun else "not here"
     else:
         state = "damaged" if entry.faults else "ready"
     made = of_model(model, store)
@@ -181,17 +182,10 @@ def columns(output: Output, rows: list[list[str]], headings: Sequence[str] = ())
 
 def size_cell(record: dict[str, Any]) -> str:
     if record["bytes"] is not None:
-        return size(record["bytes"])
-    return f"about {size(record['about_bytes'])}" if record["about_bytes"] else "–"
+        return decimal(record["bytes"])
+    return f"about {decimal(record['about_bytes'])}" if record["about_bytes"] else "–"
 
 
 def count_cell(number: int) -> str:
     """Parameters, in the unit that fits."""
     return f"{number / 1e9:.1f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"
-
-
-def size(count: int) -> str:
-    """Bytes in decimal units, as disks and the hub count them."""
-    from rich.filesize import decimal
-
-    return decimal(count)

@@ -16,11 +16,11 @@ from echopix_cli.cli.model_records import (
     entry_record,
     plan_record,
     pulled_record,
-    size,
     size_cell,
 )
 from echopix_cli.cli.output import SCHEMA_VERSION, Output
 from echopix_cli.errors import EchopixError, ModelError, UsageError
+from echopix_cli.sizes import binary, decimal
 
 if TYPE_CHECKING:
     from echopix_cli.weights.registry import Model, ModelSource
@@ -66,7 +66,7 @@ def list_models(run: opt.Run, json: opt.Json = False) -> None:
         ]
         for r in records
     ]
-    rows += [[o["key"], o["state"], size(o["bytes"]), o["kind"], o["source"]] for o in others]
+    rows += [[o["key"], o["state"], decimal(o["bytes"]), o["kind"], o["source"]] for o in others]
     columns(run.output, rows, ("model", "state", "size", "licence", "source"))
 
 
@@ -74,7 +74,6 @@ def list_models(run: opt.Run, json: opt.Json = False) -> None:
 @opt.taking(*opt.PRINTING)
 def info(run: opt.Run, name: Name, json: opt.Json = False) -> None:
     """What is known about one model: licence, sizes, weights by quantization, files. Asks no hub."""
-    from echopix_cli.cli.tables import size as binary
     from echopix_cli.weights.registry import find_model
     from echopix_cli.weights.store import Store
 
@@ -96,11 +95,17 @@ def info(run: opt.Run, name: Name, json: opt.Json = False) -> None:
         ["context", f"{record['context']} tokens" if record["context"] else "–"],
         ["weights", ", ".join(f"{k} {binary(v)}" for k, v in weights.items()) if weights else "–"],
         *(
-            ["copy", f"{copy['quantize']}, {copy['dtype']}, {copy['state']}, {size(copy['bytes'])}: {copy['folder']}"]
+            [
+                "copy",
+                f"{copy['quantize']}, {copy['dtype']}, {copy['state']}, {decimal(copy['bytes'])}: {copy['folder']}",
+            ]
             for copy in record["copies"]
         ),
         *([["checked", record["checked"]]] if record["checked"] else []),
-        *(["file", f"{path}  {size(fact['size'])}  {fact['sha256'][:12]}…"] for path, fact in record["files"].items()),
+        *(
+            ["file", f"{path}  {decimal(fact['size'])}  {fact['sha256'][:12]}…"]
+            for path, fact in record["files"].items()
+        ),
     ]
     columns(run.output, rows)
 
@@ -301,12 +306,12 @@ def _remove(output: Output, removals: "list[Removal]", yes: bool, dry_run: bool,
     if not removals:
         output.notice(f"there is nothing {whose}")
     for removal in removals:
-        output.notice(f"{removal.what}, {size(removal.size)}: {removal.path}")
+        output.notice(f"{removal.what}, {decimal(removal.size)}: {removal.path}")
     if removals and not dry_run:
         if not yes:
             if not (sys.stdin.isatty() and output.stderr.isatty()):
                 raise UsageError("removing needs your word, and there is no terminal to ask on", "add --yes")
-            if not typer.confirm(f"remove {len(removals)} things, {size(total)}?", err=True):
+            if not typer.confirm(f"remove {len(removals)} things, {decimal(total)}?", err=True):
                 raise EchopixError("nothing was removed")
         from echopix_cli.weights.upkeep import carry_out
 
@@ -348,6 +353,6 @@ def _counted(output: Output, text: str, total: int) -> Iterator[Any]:
         def advance(count: int) -> None:
             nonlocal read
             read += count
-            say(f"{text}: {size(read)} of {size(total)}")
+            say(f"{text}: {decimal(read)} of {decimal(total)}")
 
         yield advance

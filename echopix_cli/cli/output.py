@@ -203,9 +203,11 @@ class Output:
             raise EchopixError(f"cannot write to stdout: {reason}", "make room, or send it elsewhere") from None
 
     def show(self, renderable: RenderableType) -> None:
-        """Show a table on stderr."""
+        """Show tables on stderr, with one blank line where they leave several, and none at the ends of lines."""
         if not self.quiet:
-            self.console.print(renderable)
+            from echopix_cli.cli.layout import Trimmed
+
+            self.console.print(Trimmed(renderable))
 
     def notice(self, text: str) -> None:
         """Say something worth knowing on stderr."""
@@ -226,9 +228,14 @@ class Output:
         """Words on stderr, wrapped where a terminal ends; ``whole`` in one piece, to be copied."""
         from rich.text import Text
 
+        from echopix_cli.cli.layout import Words
+
         line = Text(label, style=style)
         line.append(one_line(text), style="default")
-        self.console.print(line, soft_wrap=whole or not self.console.is_terminal)
+        if whole or not self.console.is_terminal:
+            self.console.print(line, soft_wrap=True)
+        else:
+            self.console.print(Words(line))
 
     @property
     def _shows_progress(self) -> bool:

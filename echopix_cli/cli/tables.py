@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
+from echopix_cli.cli.layout import Words
 from echopix_cli.cli.output import one_line
 from echopix_cli.results import Answer, ModalityTokens, ModelFacts
+from echopix_cli.sizes import binary
 
 
 def seconds(value: float) -> str:
@@ -19,15 +21,8 @@ def seconds(value: float) -> str:
 
 
 def size(value: int | None) -> str:
-    """Bytes in binary units; a dash where the machine cannot tell."""
-    if value is None:
-        return "–"
-    amount, unit = float(value), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
-            break
-        amount /= 1024
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+    """Bytes of memory; a dash where the machine cannot tell."""
+    return "–" if value is None else binary(value)
 
 
 def percent(tokens: ModalityTokens) -> str:
@@ -54,5 +49,5 @@ def facts_grid(rows: Iterable[tuple[str, str]]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(name, Text(one_line(value)))
+        grid.add_row(name, Words(Text(one_line(value))))
     return grid

@@ -26,6 +26,7 @@ from echopix_cli.model.shapes import SHAPES
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.text import block_rows
 from echopix_cli.settings import Settings
+from echopix_cli.sizes import binary
 from echopix_cli.weights import packing, quantize
 from echopix_cli.weights.checkpoint import Checkpoint, read_config
 from echopix_cli.weights.registry import BUNDLED, Model, files_of, find_model
@@ -36,7 +37,6 @@ _PATCH_VALUES = 1176  # numbers of one patch: 3 colours × 2 frames × 14 × 14
 _PATCHES = 4  # merged into one row
 _CELL = 28 * 28  # pixels of one row's part of a frame
 _WORKSPACES = 160 * 2**20  # bytes that CUDA's libraries take for themselves, about
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Forecast:
     @property
     def advice(self) -> str:
         """Flags that would make it smaller."""
-        return ", ".join(f"{flag} saves {_gib(saved)}" for flag, saved in self.levers)
+        return ", ".join(f"{flag} saves {binary(saved)}" for flag, saved in self.levers)
 
 
 def forecast(
@@ -197,12 +197,12 @@ def require_room(name: str, expected: Forecast, free: int | None, device: torch.
              "key-value cache": expected.cache, "workspaces": expected.overhead}  # fmt: skip
     if expected.making == expected.total:
         parts = {"to make the quantized copy": expected.making}
-    enough = [f"{flag} saves {_gib(saved)}, which is enough" for flag, saved in expected.levers if saved >= short]
-    rest = [f"{flag} saves {_gib(saved)}" for flag, saved in expected.levers if saved < short]
+    enough = [f"{flag} saves {binary(saved)}, which is enough" for flag, saved in expected.levers if saved >= short]
+    rest = [f"{flag} saves {binary(saved)}" for flag, saved in expected.levers if saved < short]
     raise DeviceError(
-        f"{name} does not fit on {device}: about {_gib(expected.total)} are needed "
-        f"({', '.join(f'{part} {_gib(size)}' for part, size in parts.items() if size)}), {_gib(free)} are free, "
-        f"{_gib(short)} too little",
+        f"{name} does not fit on {device}: about {binary(expected.total)} are needed "
+        f"({', '.join(f'{part} {binary(size)}' for part, size in parts.items() if size)}), {binary(free)} are free, "
+        f"{binary(short)} too little",
         "; ".join([*enough, *rest]) or "take a smaller --model, or a machine with more memory",
     )
 
@@ -297,7 +297,3 @@ def _lighter(workload: Workload, text: Any) -> Iterator[tuple[str, str, Workload
     if budget > 0.1:
         less = max(0.1, budget / 2)
         yield "--budget", f"{less:g}", replace(workload, budget=less)
-
-
-def _gib(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB" if count >= _GIB // 10 else f"{count / 2**20:.1f} MiB"

@@ -23,6 +23,7 @@ from echopix_cli.engine.precision import precision_of
 from echopix_cli.errors import DeviceError, EchopixError, ModelError, described
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import Processor
+from echopix_cli.sizes import binary
 from echopix_cli.weights import copies, packing
 from echopix_cli.weights.checkpoint import Checkpoint, load_model, open_checkpoint
 from echopix_cli.weights.quantize import check_modules
@@ -224,7 +225,7 @@ def choose_auto(
             continue
         method = _registered_method(model, quantization, device)
         held = str(precision).removeprefix("torch.") if method == packing.NONE else method
-        needed = f"{found.total / 2**30:.1f} GiB as {held}, {free / 2**30:.1f} GiB free"
+        needed = f"{binary(found.total)} as {held}, {binary(free)} free"
         if found.total <= free:
             return model.name, f"the largest model that fits: about {needed}"
         smallest = f"{model.name} needs about {needed}"

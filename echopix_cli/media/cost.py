@@ -5,10 +5,10 @@ from __future__ import annotations
 from echopix_cli.errors import MediaError
 from echopix_cli.media.plan import Limits
 from echopix_cli.media.pulse import beat
+from echopix_cli.sizes import exact
 
 _PIXEL_BYTES = 3  # a decoded pixel counts as RGB, whatever its format takes
 _SAMPLE_BYTES = 4  # a decoded sample counts as float32
-_GIB = 2**30
 
 
 class Meter:
@@ -69,10 +69,6 @@ class Meter:
             )
         if size > limits.max_decoded_bytes:
             raise MediaError(
-                f"{self._name} expands to more than {_amount(limits.max_decoded_bytes)} of decoded picture and sound",
+                f"{self._name} expands to more than {exact(limits.max_decoded_bytes)} of decoded picture and sound",
                 "choose a shorter span, or raise the setting limit_decoded_bytes",
             )
-
-
-def _amount(size: int) -> str:
-    return f"{size / _GIB:.6g} GiB" if size >= _GIB else f"{size} bytes"

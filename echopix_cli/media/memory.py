@@ -13,6 +13,7 @@ from pathlib import Path
 
 from echopix_cli.errors import MediaError
 from echopix_cli.files import stated_bytes
+from echopix_cli.sizes import binary
 
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 _GROUP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -46,7 +47,7 @@ def bounded_memory(name: str, most: int) -> Iterator[None]:
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # how torch says it
             raise
         raise MediaError(
-            f"{name} needs more than {most / 2**30:.3g} GiB of memory to be read" + ", which is what is free" * short,
+            f"{name} needs more than {binary(most)} of memory to be read" + ", which is what is free" * short,
             "choose a shorter span or make a smaller copy of it, or "
             + ("free some memory" if short else "raise the setting limit_memory"),
         ) from error

@@ -13,6 +13,7 @@ from echopix_cli.media.pixels import upright
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.sampling import Ints, Pixels, resize_frames, smart_resize
 from echopix_cli.media.source import READ_ERRORS
+from echopix_cli.sizes import exact
 
 Arrived = Callable[[Pixels, int], None]
 _SAME_SHAPE = 0.02  # aspect ratios that differ by less are one: encoders round a size to whole blocks
@@ -116,8 +117,7 @@ class Slots:
         shape = (len(self.wanted), 3, *size)
         if np.prod(shape, dtype=np.int64) > plan.limits.max_frame_bytes:
             raise MediaError(
-                f"{len(self.wanted)} frames of {size[1]}x{size[0]} need more than "
-                f"{plan.limits.max_frame_bytes // 2**20} MiB",
+                f"{len(self.wanted)} frames of {size[1]}x{size[0]} need more than {exact(plan.limits.max_frame_bytes)}",
                 "take fewer or smaller frames, or raise the setting limit_frame_bytes",
             )
         return np.empty(shape, np.uint8)

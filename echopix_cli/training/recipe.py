@@ -59,7 +59,11 @@ def _decoded(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One stage of training."""
+    """One stage of training.
+
+    Raises:
+        UsageError: the smallest budget is above the largest.
+    """
 
     base: str = setting(
         "",
@@ -163,6 +167,13 @@ class Recipe:
         panel=LOSS,
     )
     teaching: float = _number(0.3, "weight of the teacher", LOSS)
+
+    def __post_init__(self) -> None:
+        if self.budget_low > self.budget_high:
+            raise UsageError(
+                f"budget_low {self.budget_low:g} is above budget_high {self.budget_high:g}",
+                "give budget_low, the smallest budget drawn, a value of at most budget_high",
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, constant, and linear to zero over the last ``decay`` of the run.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of
+from echopix_cli.sizes import decimal
 from echopix_cli.weights import quantize
 from echopix_cli.weights.opening import folder_revision as folder_revision
 from echopix_cli.weights.opening import open_checkpoint
@@ -291,6 +292,6 @@ def _need_disk(store: Store, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + _HEADROOM > free:
         raise ModelError(
-            f"the quantized copy takes {size / 1e9:.1f} GB, and the disk of {store.root} has {free / 1e9:.1f} GB free",
+            f"the quantized copy takes {decimal(size)}, and the disk of {store.root} has {decimal(free)} free",
             "make room, or set ECHOPIX_CACHE_DIR to a folder on a larger disk; --quantize none needs no copy",
         )

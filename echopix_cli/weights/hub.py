@@ -13,6 +13,7 @@ from typing import Any
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
+from echopix_cli.sizes import decimal
 from echopix_cli.weights.opening import LAYOUTS, SMALL, recognise
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
@@ -152,8 +153,8 @@ class _Fetch:
         )
         if remaining + _HEADROOM > plan.free:
             raise ModelError(
-                f"{self.model.name} needs {_gigabytes(remaining)} more, and the disk of {self.link.cache} has "
-                f"{_gigabytes(plan.free)} free",
+                f"{self.model.name} needs {decimal(remaining)} more, and the disk of {self.link.cache} has "
+                f"{decimal(plan.free)} free",
                 "make room, or set HF_HUB_CACHE to a folder on a larger disk",
             )
         return plan
@@ -190,7 +191,7 @@ class _Fetch:
                 raise ModelError(f"{error.message} of {self.repository}", "try another HF_ENDPOINT") from None
             if file.size > _LARGEST_SMALL and not _SHARD.fullmatch(path):
                 # These are fetched before anybody is told how much it will be.
-                raise ModelError(f"{path} of {self.repository} is unusually large: {_gigabytes(file.size)}")
+                raise ModelError(f"{path} of {self.repository} is unusually large: {decimal(file.size)}")
             found[path] = file
         return Listing(self.repository, commit, _licence(info.get("cardData")), found, others, other_bytes, pickle)
 
@@ -276,7 +277,3 @@ def _free(folder: Path) -> int:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -201,6 +201,7 @@ def test_completions_are_installed_where_the_shell_looks(
         (["ask", "demo", "What?", "--budget", "110%"], "0.1 or 10%", "budget"),
         (["ask", "demo", "What?", "--max-frames", "many"], "expected a whole number of at least 1", "most frames"),
         (["ask", "demo", "What?", "--start", "1x"], "1m20s", "begin here"),
+        (["ask", "demo", "What?", "-Q", "And where?"], "'What?' is no file", "give each question with -Q"),
         (["--show-completion", "tcsh"], "there is no completion for tcsh", "bash"),
     ],
 )

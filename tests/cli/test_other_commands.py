@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -136,6 +137,19 @@ def test_config_shows_where_values_come_from(run, tmp_path: Path, monkeypatch: p
     text = run("config").out
     assert "ECHOPIX_MAX_FRAMES" in text
     assert str(file) in text
+
+
+def test_config_says_values_as_a_file_would(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied into one, they are read as what they were."""
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("ECHOPIX_LOOK", "all")
+    monkeypatch.setenv("ECHOPIX_LIMIT_MEMORY", "8000000000")
+    before = {name: own["value"] for name, own in run("config", "--json").records[0]["settings"].items()}
+    said = [line.split()[:2] for line in run("config").out.splitlines()[1:]]
+    assert {("look", '"all"'), ("limit_memory", '"8GB"'), ("cache_size", '"4GiB"')} < set(map(tuple, said))
+    file = tmp_path / "copy.toml"
+    file.write_text("\n".join(f"{name} = {value}" for name, value in said if value != "-"))
+    assert asdict(resolve({}, {}, file).settings) == before
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ EXCEEDED = {
     "max_tracks": (1, "declares 2 tracks; at most 1 are read"),
     "max_packets": (19, "holds more than 19 video packets"),
     "max_decoded_frames": (19, "more than 19 frames would have to be decoded"),
-    "max_decoded_bytes": (20 * 80 * 60 * 3 - 1, "expands to more than 287999 bytes of decoded picture and sound"),
-    "max_frame_bytes": (1000, "20 frames of 392x280 need more than 0 MiB"),
+    "max_decoded_bytes": (20 * 80 * 60 * 3 - 1, "expands to more than 287999B of decoded picture and sound"),
+    "max_frame_bytes": (1000, "20 frames of 392x280 need more than 1kB"),
     "max_picture_seconds": (1.8, "the picture lasts 0.000527778 h, and at most 0.0005 h are read at once"),
     "max_sound_seconds": (1.5, "the sound is longer than 0.000416667 h"),
 }
@@ -212,7 +212,7 @@ def test_no_more_than_the_machine_has_left(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(memory, "_GROUP", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "_GROUPS", tmp_path)
     assert memory.available_memory() == 50 * 2**20
-    with pytest.raises(MediaError, match=r"needs more than 0\.0488 GiB of memory to be read, which is what is free$"):
+    with pytest.raises(MediaError, match=r"needs more than 50\.0 MiB of memory to be read, which is what is free$"):
         load_clip(path, DecodePlan())
     (tmp_path / "own").mkdir()
     for name, text in {
@@ -289,7 +289,7 @@ def test_a_compressed_movie_header_cannot_unpack_into_all_memory(tmp_path: Path)
     path = tmp_path / "bomb.mov"
     path.write_bytes(atom(b"ftyp", b"qt  \0\0\0\0qt  ") + header)
     said, grown = spend(path)
-    assert said == f"{path} needs more than 0.25 GiB of memory to be read"
+    assert said == f"{path} needs more than 256.0 MiB of memory to be read"
     assert grown < 200
 
 

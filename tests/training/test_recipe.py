@@ -54,6 +54,7 @@ def drawn(name: str) -> st.SearchStrategy[object]:
 @settings(max_examples=50, deadline=None)
 @given(st.fixed_dictionaries({name: drawn(name) for name in RECIPE}))
 def test_what_is_written_is_read(values: dict[str, object]) -> None:
+    values["budget_low"], values["budget_high"] = sorted((values["budget_low"], values["budget_high"]))  # type: ignore[type-var]
     recipe = replace(Recipe(), **values)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         recipe.save(Path(folder))
@@ -105,6 +106,13 @@ def test_a_file_that_does_not_fit(tmp_path: Path, line: str, said: str, hint: st
     assert str(path) in failed.value.message
     assert said in failed.value.message
     assert hint in (failed.value.hint or "")
+
+
+@pytest.mark.parametrize("values", [{"budget_low": 0.5, "budget_high": 0.1}, {"budget_high": 0.04}])
+def test_budgets_are_drawn_from_the_smaller_to_the_larger(values: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=r"^budget_low 0\.0?5 is above budget_high 0\.\d+$"):
+        Recipe(**values)  # type: ignore[arg-type]
+    assert {Recipe(budget_low=0.2, budget_high=0.2).budget(draw) for draw in (0.0, 0.5)} == {pytest.approx(0.2)}
 
 
 def test_assignments_are_read_as_the_file_is() -> None:

@@ -56,7 +56,7 @@ def test_the_token_opens_a_gate_and_stays_with_the_hub(
 
 def test_a_disk_that_is_too_small(cache: Path, server: HubServer, repository: Repository) -> None:
     server.repositories["someone/huge"] = Repository(repository.files, stated_sizes={BIG: 10**18})
-    with pytest.raises(ModelError, match=r"needs 1000000000\.0 GB more, and the disk of .* has [0-9.]+ GB free"):
+    with pytest.raises(ModelError, match=r"needs 1000000\.0 TB more, and the disk of .* has [0-9.]+ [GT]B free"):
         pulled(name="hf:someone/huge")
     assert server.served(BIG) == []
 

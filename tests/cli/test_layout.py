@@ -1,0 +1,53 @@
+"""Words and tables on a terminal: broken where a reader would break them, with nothing at the ends of lines."""
+
+from __future__ import annotations
+
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from echopix_cli.cli.layout import Trimmed, Words
+from echopix_cli.cli.tables import facts_grid
+
+WAITED = "12.89 s: start-up 6.19 s, load 314 ms, read 295 ms, answer 87 ms"
+PARTS = ("12.89 s:", "6.19 s,", "314 ms,", "295 ms,", "87 ms", "start-up")
+
+
+def drawn(shown: RenderableType, width: int, color: bool = False) -> str:
+    file = io.StringIO()
+    kind = {"force_terminal": True, "color_system": "truecolor"} if color else {"color_system": None}
+    Console(width=width, file=file, **kind).print(shown)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+@given(st.integers(24, 120))
+def test_a_number_stays_with_its_unit(width: int) -> None:
+    lines = drawn(facts_grid([("waited", WAITED)]), width).splitlines()
+    assert " ".join(" ".join(lines).split()) == f"waited {WAITED}"
+    for part in PARTS:
+        assert any(part in line for line in lines), (part, lines)
+    assert max(map(len, lines)) <= width
+
+
+@given(st.text("ab1 2%", max_size=60).map(lambda text: " ".join(text.split())), st.integers(4, 40))
+def test_words_lose_nothing(text: str, width: int) -> None:
+    lines = drawn(Words(Text(text)), width).splitlines()
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(len(line) <= width and line == line.rstrip() for line in lines)
+
+
+def test_tables_leave_no_spaces_at_the_ends_of_lines_and_one_blank_line_between_them() -> None:
+    table = Table("name", "number", box=box.SIMPLE_HEAD)
+    table.add_row("a", "1")
+    for color in (False, True):
+        shown = drawn(Trimmed(Group(table, Text(), table, Text("end   "), Text(), Text(" "))), 40, color)
+        lines = Text.from_ansi(shown.removesuffix("\n"), end="").plain.split("\n")
+        assert [line.strip() for line in lines] == [
+            "", "name   number", "─" * 15, "a      1", "", "name   number", "─" * 15, "a      1", "", "end",
+        ]  # fmt: skip
+        assert all(line == line.rstrip() for line in lines)
