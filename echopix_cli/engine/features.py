@@ -40,7 +40,7 @@ FORMAT = 2  # counted up whenever features, or how they are kept, come out diffe
 _STATED = "echopix"  # the name under which an entry's digest and facts stand
 _TOWERS = ("thinker.visual.", "thinker.audio_tower.")
 _TOWERS_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers
-_LIBRARIES = ("torch", "transformers", "av", "soundfile")  # whose versions may change features
+_LIBRARIES = ("torch", "av", "soundfile")  # whose versions may change features
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "max_position_embeddings": (1, 2**24), "av_refiner_layers": (0, 256), "rms_norm_eps": (0.0, 1.0),
     },
     "audio_config": {
-        "d_model": (1, 2**13), "encoder_layers": _DEPTH, "encoder_attention_heads": _HEADS,
+        "d_model": (4, 2**13), "encoder_layers": _DEPTH, "encoder_attention_heads": _HEADS,
         "encoder_ffn_dim": (1, 2**18), "num_mel_bins": (128, 128),
         "n_window": (1, 2**12), "output_dim": _WIDTH,
     },
@@ -34,6 +34,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
 }  # fmt: skip
 _IDS = ("audio_token_id", "image_token_id", "video_token_id", "audio_start_token_id", "audio_end_token_id",
         "vision_start_token_id", "vision_end_token_id")  # fmt: skip
+_ROPE_TYPES = ("default", "mrope")  # two names of one thing
 
 
 def faults(config: EchoingPixelsConfig) -> Iterator[str]:
@@ -54,7 +55,8 @@ def faults(config: EchoingPixelsConfig) -> Iterator[str]:
         (text.num_attention_heads, text.num_key_value_heads, "attention heads by num_key_value_heads"),
         (text.head_dim, 2, "head_dim by 2"),
         (audio.d_model, audio.encoder_attention_heads, "audio_config.d_model by its heads"),
-        (vision.hidden_size, vision.num_heads, "vision_config.hidden_size by its heads"),
+        (audio.d_model, 2, "audio_config.d_model by 2"),
+        (vision.hidden_size, 4 * vision.num_heads, "vision_config.hidden_size by four times its heads"),
     ):
         if whole % share:
             yield f"{what} cannot be divided: {whole} / {share}"
@@ -73,6 +75,7 @@ def faults(config: EchoingPixelsConfig) -> Iterator[str]:
     ):
         if (value := getattr(getattr(thinker, part), name)) != known:
             yield f"{part}.{name} is {value[:40]!r}, not {known!r}"
+    yield from _other_attention(text)
     if vision.window_size < vision.patch_size * vision.spatial_merge_size:
         yield f"vision_config.window_size is {vision.window_size}, less than one merged patch"
     rotary = ("text_config", text.rope_parameters), ("vision_config", vision.others.get("rope_parameters"))
@@ -80,3 +83,14 @@ def faults(config: EchoingPixelsConfig) -> Iterator[str]:
         theta = (stated or {}).get("rope_theta", 1.0)
         if not isinstance(theta, (int, float)) or not 1.0 <= theta <= 1e12:
             yield f"{part}: rope_theta is {str(theta)[:40]}"
+
+
+def _other_attention(text: Any) -> Iterator[str]:
+    """Attention and positions that the family's code can be asked for, and that are not computed here."""
+    for name in ("rope_type", "type"):
+        if (kind := text.rope_parameters.get(name, "default")) not in _ROPE_TYPES:
+            yield f"text_config: {name} of its rope_scaling is {str(kind)[:40]!r}, not {_ROPE_TYPES[0]!r}"
+    layers = text.others.get("layer_types")
+    slides = isinstance(layers, (list, tuple)) and any(layer != "full_attention" for layer in layers)
+    if text.others.get("use_sliding_window") or slides:
+        yield "text_config asks for sliding window attention, which no published checkpoint of the family uses"

@@ -36,7 +36,7 @@ _SCHEMA = 1
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@%+=-]{0,200}")
 _LEFT_BEHIND = re.compile(r"\.(?P<key>.+)\.[0-9a-f]{8}\.(?:stage|old)")
 # Whose versions decide what the bytes of an entry look like.
-_LIBRARIES = ("echopix", "torch", "transformers", "safetensors", "huggingface_hub", "bitsandbytes")
+_LIBRARIES = ("echopix", "torch", "safetensors", "bitsandbytes")
 
 
 class Busy(EchopixError):

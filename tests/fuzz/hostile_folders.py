@@ -182,12 +182,12 @@ def _named() -> Iterator[tuple[str, Spoil]]:
         yield f"preprocessor {key} {value}", _json("preprocessor_config.json", _set(value, key))
     for size in (10**8, 10**9, 10**18, 0, -1, 1.5, "7", None, [1], True):
         for keys in (("text_config", "num_hidden_layers"), ("text_config", "hidden_size"),
-                     ("text_config", "vocab_size"), ("audio_config", "max_source_positions"),
+                     ("text_config", "vocab_size"), ("audio_config", "n_window"),
                      ("vision_config", "depth")):  # fmt: skip
             yield f"{keys[-1]} {size}", _config(size, *keys)
     for keys in (("text_config", "num_hidden_layers"), ("text_config", "av_refiner_layers"), ("vision_config", "depth"),
                  ("audio_config", "encoder_layers"), ("text_config", "intermediate_size"),
-                 ("text_config", "hidden_size"), ("audio_config", "max_source_positions")):  # fmt: skip
+                 ("text_config", "hidden_size"), ("audio_config", "n_window")):  # fmt: skip
         yield f"{keys[-1]} of a large model", _config(200, *keys)
     yield "quantized by nothing", _json("config.json", _set({"quant_method": "x"}, "quantization_config"))
     yield "quantized as nf4, and is not", _json(

@@ -21,7 +21,7 @@ SEEDS = [
     "tokenizer splits", "tokenizer pads", "tokenizer_config model_max_length x", "config.json is deep",
     "tokenizer_config clean_up_tokenization_spaces True",
     "tokenizer.json of a gigabyte", "eos_token_id 10000000000", "preprocessor image_std [inf, inf, inf]",
-    "num_hidden_layers 1000000000", "hidden_size 1000000000000000000", "max_source_positions 100000000",
+    "num_hidden_layers 1000000000", "hidden_size 1000000000000000000", "n_window 100000000",
     "depth of a large model", "weights nan in score_head.2.bias", "weights inf in q_proj.weight",
     "integers in lm_head.weight", "header deep", "header of 10**18 bytes", "index deep",
 ]  # fmt: skip

@@ -199,7 +199,7 @@ def test_steps_are_independent_of_how_they_are_cut(processor: Processor, tmp_pat
 
     (one, first), (other, second) = updated("a", data[0]), updated("b", data[1])
     both, together = updated("c", data[0], data[1])
-    assert abs(one["answer"] - other["answer"]) > 0.01
+    assert abs(one["answer"] - other["answer"]) > 1e-3  # far more than what is tolerated of their mean
     assert both["answer"] == pytest.approx((one["answer"] + other["answer"]) / 2, abs=2e-5)
     size = max(float(gradient.abs().max()) for gradient in together.values())
     assert first.keys() == second.keys() == together.keys()

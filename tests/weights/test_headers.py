@@ -76,13 +76,38 @@ def test_sizes_that_the_weights_have_not(folder: Path, part: str, field: str, va
      ("text_config", "head_dim", 0), ("text_config", "vocab_size", -1),
      ("text_config", "rms_norm_eps", float("nan")), ("vision_config", "depth", 10**8),
      ("vision_config", "patch_size", 0), ("audio_config", "n_window", 10**9),
-     ("audio_config", "num_mel_bins", 7), ("text_config", "num_key_value_heads", 5)],
+     ("audio_config", "num_mel_bins", 7), ("text_config", "num_key_value_heads", 5),
+     ("audio_config", "d_model", 2), ("audio_config", "d_model", 33), ("vision_config", "hidden_size", 6)],
 )  # fmt: skip
 def test_sizes_that_no_model_has(folder: Path, part: str, field: str, value: float) -> None:
     configured(folder, lambda thinker: thinker[part].update({field: value}))
     with pytest.raises(ModelError, match=r"config\.json is not a valid configuration: .*") as caught:
         read_config(folder)
     assert field in caught.value.message and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type of its rope_scaling is 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type of its rope_scaling is 'dynamic'"),
+        ({"use_sliding_window": True}, "sliding window"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding window"),
+    ],
+)
+def test_attention_that_is_not_computed_here(folder: Path, fields: dict[str, object], said: str) -> None:
+    """Left unread, it would give other answers than the checkpoint's without a word."""
+    configured(folder, lambda thinker: thinker["text_config"].update(fields))
+    with pytest.raises(ModelError, match=rf"config\.json is not a valid configuration: .*{said}"):
+        read_config(folder)
+
+
+def test_attention_as_published_checkpoints_state_it(folder: Path) -> None:
+    """The window's settings are there, and switched off; the older name of the positions' kind is read."""
+    stated = {"use_sliding_window": False, "sliding_window": 32_768, "max_window_layers": 28, "attention_dropout": 0.0}
+    rope = {"mrope_section": [2, 3, 3], "type": "mrope"}
+    configured(folder, lambda thinker: thinker["text_config"].update(stated | {"rope_scaling": rope}))
+    assert read_config(folder).text.others.items() >= stated.items()
 
 
 def test_integers_are_no_weights(folder: Path) -> None:

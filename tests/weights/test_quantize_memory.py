@@ -20,7 +20,7 @@ from pathlib import Path
 from echopix_cli.weights import copies, quantize
 from echopix_cli.weights.registry import find_model
 quantize.SHARD = 2**24  # in proportion to the stand-in
-import echopix_cli.model.modeling, bitsandbytes, transformers.quantizers.quantizer_bnb_4bit
+import echopix_cli.model.modeling, bitsandbytes
 from echopix_cli.weights.checkpoint import load_model
 small = find_model(sys.argv[1])
 copies.make(copies.Wanted(small, "nf4", "bfloat16"), torch.device("cpu"))  # whatever is imported late
