@@ -36,6 +36,9 @@ class Browser:
     Args:
         program: from :func:`chromium`.
         profile: an empty folder.
+
+    Raises:
+        BrokenPipeError: it ends at once.
     """
 
     def __init__(self, program: str, profile: Path) -> None:
@@ -88,7 +91,8 @@ class Browser:
             if not select.select([self._from], [], [], max(0.0, end - time.monotonic()))[0]:
                 return None
             block = os.read(self._from, 1 << 16)
-            assert block, "the browser has ended"
+            if not block:
+                raise BrokenPipeError("the browser has ended")
             self._buffer += block
         text, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(text)

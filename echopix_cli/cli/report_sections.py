@@ -48,8 +48,7 @@ def section_of(answer: Answer, exhibits: Sequence[Exhibit], *more: object) -> Se
             for each in answer.choices
         ],
         lines=[] if timeline is None else [_line(timeline, modality) for modality in timeline.modalities],
-        first="" if timeline is None else clock(timeline.start),
-        last="" if timeline is None else clock(timeline.end),
+        ends=("", "") if timeline is None else timeline.ends,
         exhibits=[_exhibit(answer, timeline, each, f"{key}-{number}") for number, each in enumerate(exhibits, 1)],
         more=f"{left} more moment{'' if left == 1 else 's'} with smaller shares." if left else "",
         tokens=[(name, part.total, part.kept, percent(part)) for name, part in parts],

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from echopix_cli.results import Answer, Moment
-from echopix_cli.times import clock, stretch
+from echopix_cli.times import stretch
 
 WORDS = {"video": "picture", "audio": "sound"}
 _BASE, _MARKS = "▁", "▂▃▄▅▆▇█"
@@ -56,6 +56,12 @@ class Timeline:
     def words(self, moment: Moment) -> str:
         """From where to where a moment goes."""
         return stretch(moment.start, moment.end, self.end)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Where it begins and ends, written alike."""
+        first, _, last = stretch(self.start, self.end).partition("–")
+        return first, last
 
     def height(self, moment: Moment) -> float:
         """A moment's share beside the highest one's, in [0, 1]."""
@@ -110,8 +116,8 @@ def _one(timeline: Timeline, options: ConsoleOptions) -> Iterator[Text]:
     if room >= _SHORTEST:
         for modality in timeline.modalities:
             yield _labelled(WORDS[modality], _LABEL).append_text(_line(timeline, modality, room, options.ascii_only))
-        last = clock(timeline.end)
-        yield _labelled("", _LABEL).append(clock(timeline.start).ljust(room - len(last)) + last, style="dim")
+        first, last = timeline.ends
+        yield _labelled("", _LABEL).append(first.ljust(room - len(last)) + last, style="dim")
     highest = timeline.moments[:_HIGHEST]
     spans = [timeline.words(moment) for moment in highest]
     for place, (moment, span) in enumerate(zip(highest, spans, strict=True)):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from answers import an_answer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -92,6 +92,11 @@ def test_a_file_of_one_kind_has_one_line(picture: bool, sound: bool) -> None:
     assert ("picture   " in text, "sound   " in text) == (picture, sound)
 
 
+def test_ends_are_written_alike() -> None:
+    lines = drawn(an_answer((Moment(3600.0, 3610.0, "video", 1.0),), start=3540.0, end=3660.0), columns=53)
+    assert lines[2].split() == ["0:59:00", "1:01:00"]
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
     still = an_answer((Moment(0.0, 1.0, "video", 1.0),), sound=False)
     still = replace(still, sampling=replace(still.sampling, frames=1))
@@ -100,6 +105,7 @@ def test_nothing_is_drawn_of_nothing() -> None:
         assert drawn(answer) == []
 
 
+@settings(deadline=None)
 @given(
     moments=st.lists(
         st.builds(
