@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echopix_cli.model.positions import Rotary, apply_rotary
-
-if TYPE_CHECKING:
-    from echopix_cli.model.layers import DecoderLayer
 
 # Not cuDNN's, which torch prefers on Hopper and Blackwell: it plans anew for every length of the keys.
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -112,7 +109,7 @@ def attention_of(
     Yields:
         The block's places in ``rows``, and its weights (B, heads, block, L), float32.
     """
-    parts = cast("DecoderLayer", layer)
+    parts = cast(Any, layer)  # whose module imports this one
     attention, normed = parts.self_attn, parts.input_layernorm(hidden)
     places = torch.arange(hidden.shape[1], device=hidden.device)
     prompts = torch.arange(len(hidden), device=hidden.device)[:, None]
