@@ -29,6 +29,7 @@ def build_picture(clip: Path, path: Path) -> None:
     from rich.text import Text
 
     from echopix_cli.cli.answer_tables import answers_table
+    from echopix_cli.cli.layout import Trimmed
     from echopix_cli.cli.waiting import Waited, since_start
     from echopix_cli.engine import Engine
     from echopix_cli.media import DecodePlan
@@ -39,11 +40,11 @@ def build_picture(clip: Path, path: Path) -> None:
     engine.ask(encoded, QUESTION)  # warm up: the picture shall show a steady state
     answer = engine.ask(engine.read(str(clip), engine.plan(DecodePlan())), QUESTION)
     console = Console(record=True, width=92, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
-    console.print(Text(f'$ echopix ask demo "{QUESTION}"', style="bold"))
+    console.print(Text("$ echopix ask demo", style="bold"))
     console.print(Text(answer.answer))
     times = answer.latency
     read = times.decode + times.vision + times.audio
-    console.print(answers_table([answer], Waited(ready - load, load, read, times.total - read)))
+    console.print(Trimmed(answers_table([answer], Waited(ready - load, load, read, times.total - read))))
     console.save_svg(str(path), title="echopix")
 
 
