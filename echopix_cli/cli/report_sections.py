@@ -15,6 +15,7 @@ from echopix_cli.results import Answer, ModalityTokens
 from echopix_cli.times import clock
 
 _WIDTH, _HEIGHT, _TALLEST = 1000, 40, 36  # of a line in its own units
+_BARS = 250  # of a line
 _THINNEST = 4  # mark, in the same units
 _STATUS = {
     "used": "used",
@@ -47,7 +48,7 @@ def section_of(answer: Answer, exhibits: Sequence[Exhibit], *more: object) -> Se
             {"letter": each.letter, "percent": f"{100 * each.probability:.1f} %", "text": one_line(each.text)}
             for each in answer.choices
         ],
-        lines=[] if timeline is None else [_line(timeline, modality) for modality in timeline.modalities],
+        lines=[] if timeline is None else _lines(timeline, answer),
         ends=("", "") if timeline is None else timeline.ends,
         exhibits=[_exhibit(answer, timeline, each, f"{key}-{number}") for number, each in enumerate(exhibits, 1)],
         more=f"{left} more moment{'' if left == 1 else 's'} with smaller shares." if left else "",
@@ -56,6 +57,19 @@ def section_of(answer: Answer, exhibits: Sequence[Exhibit], *more: object) -> Se
         notices=[one_line(notice) for notice in (*answer.notices, *_unkept(answer))],
     )
     return Section(key, one_line(answer.question), one_line(answer.answer), html)
+
+
+def _lines(timeline: Timeline, answer: Answer) -> list[dict[str, Any]]:
+    """Of each modality the moments, and before them, as bars, where within them the score lies."""
+    density = timeline.density(answer.kept_tokens, _BARS)
+    highest = max(max(line) for line in density.values()) or 1.0
+    step = _WIDTH / _BARS
+    lines = []
+    for modality in timeline.modalities:
+        tops = [(place * step, _HEIGHT - _TALLEST * value / highest) for place, value in enumerate(density[modality])]
+        bars = "".join(f"M{x:g} {_HEIGHT}V{top:.1f}H{x + step:g}V{_HEIGHT}Z" for x, top in tops if top < _HEIGHT)
+        lines.append({**_line(timeline, modality), "bars": bars})
+    return lines
 
 
 def _line(timeline: Timeline, modality: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from echopix_cli.results import Answer, Moment
+from echopix_cli.results import Answer, KeptToken, Moment
 from echopix_cli.times import stretch
 
 WORDS = {"video": "picture", "audio": "sound"}
@@ -78,6 +78,19 @@ class Timeline:
                 for place in range(begin, max(begin + 1, min(math.ceil(last * count), count))):
                     line[place] = max(line[place] or 0.0, self.height(moment))
         return line
+
+    def density(self, tokens: Sequence[KeptToken], count: int) -> dict[str, list[float]]:
+        """The shares of kept tokens, spread over the time of each, in so many cells of each modality's line."""
+        lines = {modality: [0.0] * count for modality in self.modalities}
+        scale = count / (self.end - self.start)
+        for token in tokens:
+            first = min(max((token.start - self.start) * scale, 0.0), count)
+            last = min(max((token.end - self.start) * scale, first), count)
+            begin = min(math.floor(first), count - 1)
+            for place in range(begin, max(begin + 1, math.ceil(last))):
+                within = min(last, place + 1) - max(first, place)
+                lines[token.modality][place] += token.share * (within / (last - first) if last > first else 1.0)
+        return lines
 
 
 def share_words(moment: Moment) -> str:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from echopix_cli.cli.timeline import Timeline, Where
-from echopix_cli.results import Moment
+from echopix_cli.results import KeptToken, Moment
 from echopix_cli.times import stretch
 
 MOMENTS = (
@@ -90,6 +90,30 @@ def test_a_file_of_one_kind_has_one_line(picture: bool, sound: bool) -> None:
     text = "\n".join(drawn(answer))
     assert text.count("█▁") == 1
     assert ("picture   " in text, "sound   " in text) == (picture, sound)
+
+
+@settings(deadline=None)
+@given(
+    tokens=st.lists(
+        st.builds(
+            lambda start, length, modality, share: KeptToken(start, start + length, modality, share),
+            st.floats(0, 8),
+            st.floats(0, 3),
+            st.sampled_from(["video", "audio"]),
+            st.floats(0, 1),
+        )
+    ),
+    count=st.integers(1, 100),
+)
+def test_shares_are_spread_over_the_time_of_their_tokens(tokens: list[KeptToken], count: int) -> None:
+    timeline = Timeline.of(an_answer(MOMENTS))
+    assert timeline is not None
+    lines = timeline.density(tokens, count)
+    for modality, line in lines.items():
+        assert len(line) == count
+        assert sum(line) == pytest.approx(sum(token.share for token in tokens if token.modality == modality))
+    whole = timeline.density([KeptToken(1.0, 3.0, "video", 0.5), KeptToken(7.9, 8.5, "audio", 0.25)], 4)
+    assert whole == {"video": [0.25, 0.25, 0.0, 0.0], "audio": [0.0, 0.0, 0.0, 0.25]}
 
 
 def test_ends_are_written_alike() -> None:
