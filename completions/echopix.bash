@@ -19,7 +19,6 @@ _echopix() {
         "ask:--device"|"bench:--device"|"eval:--device"|"models pull:--device"|"profile:--device"|"train:--device") COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
         "ask:--dtype"|"bench:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         "ask:--quantize"|"bench:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
-        "ask:--look"|"eval:--look"|"profile:--look") COMPREPLY=($(compgen -W "all" -- "$current")); compopt -o default; return;;
         "bench:--shape"|"bench:-s") COMPREPLY=($(compgen -W "tiny small qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
         "eval:--family"|"scene:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists silent dark" -- "$current")); compopt -o default; return;;
         "scene:--split") COMPREPLY=($(compgen -W "train val test unseen-font" -- "$current")); compopt -o default; return;;

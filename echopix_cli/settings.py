@@ -142,7 +142,7 @@ class Settings:
         4,
         parse_look,
         "windows of a film that are read again at the full rate, where all could only be glanced at; all of them, or 0",
-        metavar="N|all",
+        metavar="N",
         panel=MEDIA,
         write=write_look,
     )

@@ -14,6 +14,9 @@ import pytest
 from echopix_cli.decoding.worker import Worker
 
 
+WHOLE = ("--fps", 25, "--max-frames", 400, "--window", 60)  # as one clip, not as the windows of a film
+
+
 @pytest.fixture
 def crashing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Decoders of files that are called ``long.mp4`` die for real, when the first part of the clip is there."""
@@ -39,14 +42,14 @@ def said(clip: Path) -> str:
 
 @pytest.mark.parametrize("words", [("ask", "What?"), ("profile", "-b", "0.5")])
 def test_one_file(run, long_clip: Path, crashing: list[int], words: tuple[str, ...]) -> None:
-    ran = run(words[0], long_clip, *words[1:], "--fps", 25, "--max-frames", 400)
+    ran = run(words[0], long_clip, *words[1:], *WHOLE)
     told = "".join(line for line in ran.err.splitlines(keepends=True) if not line.startswith("note: "))
     assert (ran.code, ran.out, told) == (4, "", said(long_clip))
     assert len(crashing) == 1
 
 
 def test_one_file_of_many(run, long_clip: Path, clips: dict[str, Path], crashing: list[int]) -> None:
-    ran = run("ask", long_clip, clips["dark"], "What?", "--fps", 25, "--max-frames", 400)
+    ran = run("ask", long_clip, clips["dark"], "What?", *WHOLE)
     assert (ran.code, ran.err) == (1, said(long_clip) + "note: 1 answered, 1 failed\n")
     assert len(crashing) == 1
 
@@ -57,7 +60,7 @@ def test_one_question_of_many(
     data, items = tmp_path / "questions.jsonl", tmp_path / "items.jsonl"
     lines = [{"media": str(path), "question": "What?", "answer": "a dog"} for path in (long_clip, clips["dark"])]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    ran = run("eval", "--data", data, "--items", items, "-b", 0.5, "--sieve", "auto", "--fps", 25, "--max-frames", 400)
+    ran = run("eval", "--data", data, "--items", items, "-b", 0.5, "--sieve", "auto", *WHOLE)
     assert ran.code == 1
     (failed, answered) = [json.loads(line)["settings"] for line in items.read_text().splitlines()]
     assert {outcome["failure"] for outcome in failed.values()} == {f"{long_clip}: the decoder crashed (SIGSEGV)"}

@@ -220,7 +220,7 @@ def test_too_large_is_refused_before_anything_is_loaded(
     needed = forecast(open_checkpoint(random_checkpoint), "none", torch.float32, FILM, CPU)
     free = needed.total - 3 * 2**20
     monkeypatch.setattr(room, "free_memory", lambda device: free)
-    monkeypatch.setattr("echopix_cli.engine.engine.load_model", None)
+    monkeypatch.setattr("echopix_cli.engine.loading.load_model", None)
     with pytest.raises(DeviceError, match=r"does not fit on cpu: about .* \(weights .* too little") as caught:
         Engine.load(str(random_checkpoint), "cpu", workload=FILM)
     assert "3.0 MiB too little" in caught.value.message

@@ -205,7 +205,7 @@ def test_a_small_file_of_a_huge_picture_takes_little_memory(tmp_path: Path) -> N
 
 def test_no_more_than_the_machine_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a container's share is less: what its files take of it can be given up."""
-    path = write_picture(tmp_path / "a.png", np.zeros((4000, 4000, 3), np.uint8))
+    path = write_picture(tmp_path / "a.png", np.zeros((6000, 6000, 3), np.uint8))
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 51200 kB\n")
     (tmp_path / "cgroup").write_text("0::/own\n")
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
