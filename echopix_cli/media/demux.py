@@ -73,6 +73,8 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Itera
             return
         except IndexError:
             return  # PyAV 18 trips over streams that turn up late, after the last packet was read
+        except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
+            raise
         except READ_ERRORS:
             damage.reads += 1
             if damage.reads >= _MAX_READ_ERRORS:
@@ -95,6 +97,8 @@ def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks:
     """Move to the keyframe at a time in the stream's units, or before; False if that fails."""
     try:
         container.seek(ticks, stream=stream)
+    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
+        raise
     except READ_ERRORS:
         return False
     return True
@@ -133,6 +137,8 @@ def video_frames(decoder: VideoCodecContext, packet: Packet[VideoStream] | None,
     """Decode one packet, or what the decoder still holds if ``packet`` is None."""
     try:
         return decoder.decode(packet)
+    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
+        raise
     except READ_ERRORS:
         damage.packets += 1
         return []
@@ -142,6 +148,8 @@ def audio_frames(stream: AudioStream, packet: Packet[AudioStream] | None, damage
     """Decode one packet, or what the decoder still holds if ``packet`` is None."""
     try:
         return stream.decode(packet)
+    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
+        raise
     except READ_ERRORS:
         damage.packets += packet is None or not bytes(packet).startswith(_TAGS)
         return []

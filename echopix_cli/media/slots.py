@@ -81,6 +81,8 @@ class Slots:
         check_size(self._name, frame.width, frame.height, self._plan.limits)
         try:
             pixels, turned = upright(frame, self._decoder)
+        except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
+            raise
         except READ_ERRORS:
             return
         width, height = max(1, round(frame.width * pixel_aspect)), frame.height  # as stored

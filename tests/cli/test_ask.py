@@ -239,7 +239,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_sees_the_answer_as_it_comes(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    assert run("ask", clips["both"], "What?", "-q").code == 0
+    assert run("ask", clips["both"], "What do you see?", "-q").code == 0
     monkeypatch.undo()
     assert len(terminal.writes) > 2
     assert terminal.getvalue().count("\n") == 1

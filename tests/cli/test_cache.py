@@ -173,7 +173,7 @@ def test_a_batch_with_another_question_decodes_nothing(
     assert served == {"fingerprint": 0, "identity": 0, "decode": 1, "probe": 1}
     served.update(dict.fromkeys(served, 0))
     first = run("ask", folder, "What?", "-o", tmp_path / "out.jsonl")
-    assert served == {"fingerprint": 3, "identity": 1, "decode": 2, "probe": 3}
+    assert served == {"fingerprint": 3, "identity": 1, "decode": 1, "probe": 3}
     assert "2 answered, 1 failed" in first.err
     assert len(features(cached)) == 2
     served.update(dict.fromkeys(served, 0))

@@ -13,7 +13,6 @@ import pytest
 
 from echopix_cli.decoding.worker import Worker
 
-
 WHOLE = ("--fps", 25, "--max-frames", 400, "--window", 60)  # as one clip, not as the windows of a film
 
 

@@ -200,7 +200,7 @@ def test_a_small_file_of_a_huge_picture_takes_little_memory(tmp_path: Path) -> N
         "print(clip.source_size[0], (peak() - before) * 1024 / 36e6)"
     )
     height, taken = map(float, printed(code, tmp_path / "a.gif").split())
-    assert height == 6000 and taken < 13, "bytes for each pixel: 16 where it is copied twice"
+    assert height == 6000 and taken < 15, "bytes for each pixel: 16 where it is copied twice"
 
 
 def test_no_more_than_the_machine_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
