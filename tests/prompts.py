@@ -79,6 +79,50 @@ def inputs_of(model: EchoingPixelsForConditionalGeneration, media: Media, seed: 
     return inputs
 
 
+def prompt_of(
+    model: EchoingPixelsForConditionalGeneration,
+    input_ids: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    pixel_values_videos: Tensor | None = None,
+    video_grid_thw: Tensor | None = None,
+    video_second_per_grid: Tensor | None = None,
+    pixel_values: Tensor | None = None,
+    image_grid_thw: Tensor | None = None,
+    input_features: Tensor | None = None,
+    feature_attention_mask: Tensor | None = None,
+) -> Prompt:
+    """The family's usual inputs through the towers and placed, ready for the sieve."""
+    thinker = model.thinker
+    video = image = audio = times = None
+    rows: list[int] = []
+    if pixel_values_videos is not None and video_grid_thw is not None:
+        video = thinker.encode_pixels(pixel_values_videos, video_grid_thw)
+        spacing = [1.0] * len(video_grid_thw) if video_second_per_grid is None else video_second_per_grid.tolist()
+        times = [uniform_grid_times(int(g[0]), s) for g, s in zip(video_grid_thw, spacing, strict=True)]
+    if pixel_values is not None and image_grid_thw is not None:
+        image = thinker.encode_pixels(pixel_values, image_grid_thw)
+    if input_features is not None:
+        frames = (
+            torch.full((len(input_features),), input_features.shape[2], device=input_features.device)
+            if feature_attention_mask is None
+            else feature_attention_mask.sum(dim=1)
+        )
+        audio = thinker.encode_mel(input_features, frames)
+        rows = audio_row_counts(frames).tolist()
+    return thinker.place(
+        input_ids,
+        attention_mask=attention_mask,
+        video_features=video,
+        video_grid_thw=video_grid_thw,
+        video_grid_times=times,
+        image_features=image,
+        image_grid_thw=image_grid_thw,
+        audio_features=audio,
+        audio_rows=rows,
+    )
+
+
 def padded(prompts: list[Prompt], side: str) -> Prompt:
     """Several single prompts as one batch, padded on one side."""
     width = max(p.embeds.shape[1] for p in prompts)

@@ -63,7 +63,7 @@ def generate(
     """Yield the next token of every prompt, (B,) on the host, until all have stopped or ``max_new_tokens`` were made.
 
     Prefill runs at the first ``next()``. A prompt that has stopped goes on yielding its stop token. New tokens
-    continue from the prompt's uncompressed end: position ``L + rope_delta`` (reference README step 2).
+    continue from the prompt's uncompressed end: position ``L + rope_delta``.
 
     Args:
         thinker: with the decoder.

@@ -270,8 +270,8 @@ def position_ids(
     Raises:
         ValueError: the placeholders in the prompt do not match the media given.
 
-    Source: reference README step 2; ``get_rope_index`` of the reference behaviour, including that a
-    segment starts past the segment just before it.
+    Source: paper, Sync-RoPE, over the family's ``get_rope_index``; as there, a segment starts past the one just
+    before it.
     """
     batch, length = input_ids.shape
     ids = input_ids.cpu().numpy()

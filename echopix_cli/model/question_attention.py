@@ -99,8 +99,8 @@ def score_by_question(
     scores = torch.zeros(ids.shape, dtype=torch.float32, device=ids.device)
     places, candidates = torch.zeros_like(ids), torch.zeros_like(in_pool)
     for row, index in enumerate(left):
-        standing = torch.arange(hidden.shape[1] - len(index), hidden.shape[1], device=ids.device)
-        places[row, index] = standing
-        scores[row, index] = received[row, standing]
+        packed = torch.arange(hidden.shape[1] - len(index), hidden.shape[1], device=ids.device)
+        places[row, index] = packed
+        scores[row, index] = received[row, packed]
         candidates[row, index] = True
     return Scored(hidden, places, scores, valid, in_pool, candidates & in_pool, start, first)

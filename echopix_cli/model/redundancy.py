@@ -93,7 +93,7 @@ def _frames(block: Tensor, cells: Tensor) -> Tensor:
     return begins.cumsum(0) - 1
 
 
-def standing(values: Tensor) -> Tensor:
+def rank_normalise(values: Tensor) -> Tensor:
     """(n,) → ranks in (0, 1], the largest value highest; equal values share the mean of their ranks."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0)
@@ -104,7 +104,7 @@ def novelty(features: Tensor, pool: Pool) -> Tensor:
     """How new and distinct each row of a pool is, rank-normalised within picture and within sound.
 
     Temporal novelty is 1 − cosine to the row that :class:`Pool` names as ``before``, 1 where there is none. Of a
-    picture row, its standing in temporal novelty counts as much as that in spatial distinctness: 1 − cosine to
+    picture row, its rank by temporal novelty counts as much as that by spatial distinctness: 1 − cosine to
     the mean direction of its frame.
 
     Args:
@@ -121,14 +121,14 @@ def novelty(features: Tensor, pool: Pool) -> Tensor:
     temporal = (temporal * _GRAIN).round()
     value = torch.empty_like(temporal)
     picture = ~pool.is_audio
-    value[pool.is_audio] = standing(temporal[pool.is_audio])
+    value[pool.is_audio] = rank_normalise(temporal[pool.is_audio])
     frame = pool.frame[picture]
     # A frame's rows follow one another and are summed in that order; index_add's differs from run to run on CUDA.
     lengths = frame.bincount()
     sums = torch.segment_reduce(unit[picture], "sum", lengths=lengths) if len(frame) else unit[:0]
     mean = F.normalize(sums, dim=-1)
     spatial = ((1 - (unit[picture] * mean[frame]).sum(-1)) * _GRAIN).round()
-    value[picture] = standing(standing(temporal[picture]) + standing(spatial))
+    value[picture] = rank_normalise(rank_normalise(temporal[picture]) + rank_normalise(spatial))
     return value
 
 

@@ -1,6 +1,6 @@
 """The sieve's arithmetic: which audio-visual rows stay, and how gradients reach the ones that went.
 
-Pure tensor functions over one pool of video, image and audio rows (paper, CS2; reference README steps 5–7).
+Pure tensor functions over one pool of video, image and audio rows (paper, CS2).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def select(scores: Tensor, candidates: Tensor, counts: Tensor) -> Tensor:
 def straight_through(scores: Tensor, candidates: Tensor, kept: Tensor) -> Tensor:
     """Weights (B, L) that are 1 at kept rows and carry the gradient of a softmax over each pool.
 
-    ``hard − soft.detach() + soft`` at candidates, 1 elsewhere; temperature 1 (reference README step 7).
+    ``hard − soft.detach() + soft`` at candidates, 1 elsewhere; temperature 1 (paper, CS2).
 
     Args:
         scores: (B, L) of every row.

@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from echopix_cli.model.configuration import EchoingPixelsThinkerConfig
 from echopix_cli.model.positions import SpecialTokens, Timeline, position_ids
@@ -30,7 +29,6 @@ from echopix_cli.model.values import (
     Scored,
     Selection,
     Sieved,
-    TrainingOutput,
 )
 
 
@@ -276,15 +274,6 @@ class EchoingPixelsThinker(nn.Module):
         for layer, (keys, values) in enumerate(sieved.first):
             cache.update(keys, values, layer)
         return cast(Tensor, self.lm_head(hidden[:, -1])).float()
-
-    def forward(self, prompt: Prompt, labels: Tensor, budget: float) -> TrainingOutput:
-        """One training pass."""
-        sieved = self.sieve(prompt, budget, labels=labels)
-        assert sieved.labels is not None
-        hidden = self.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask)
-        logits = self.lm_head(hidden).float()
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), sieved.labels[:, 1:].flatten(), ignore_index=IGNORE)
-        return TrainingOutput(loss, logits, sieved)
 
 
 def _narrowed(view: str, in_pool: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What passes between the model's stages: embedded prompts, sieved rows, a training pass."""
+"""What passes between the model's stages: embedded prompts, scores, sieved rows."""
 
 from __future__ import annotations
 
@@ -89,12 +89,3 @@ class Sieved:
     next_position: Tensor
     start: int = 0
     first: tuple[tuple[Tensor, Tensor], ...] = ()
-
-
-@dataclass(frozen=True)
-class TrainingOutput:
-    """Result of a pass with labels: mean ``loss`` over answer tokens, ``logits`` (B, K, V) and the sieve's part."""
-
-    loss: Tensor
-    logits: Tensor
-    sieved: Sieved

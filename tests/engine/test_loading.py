@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompts import Media, inputs_of
+from prompts import Media, inputs_of, prompt_of
 
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
 from echopix_cli.engine import loading as room
@@ -202,7 +202,7 @@ def test_predicted_stages_against_what_they_hold(
     pixels, grid = inputs["pixel_values_videos"], inputs["video_grid_thw"]
     features = run("vision tower", lambda: model.thinker.encode_pixels(pixels, grid))
     with torch.inference_mode():
-        prompt = model.prompt(**inputs)
+        prompt = prompt_of(model, **inputs)
     scored = run("sieve", lambda: model.thinker.score(prompt))
     with torch.inference_mode():
         sieved = model.thinker.keep(prompt, scored, 0.5)

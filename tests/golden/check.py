@@ -18,6 +18,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from prompts import prompt_of
+
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.training.data import Targets
@@ -87,7 +90,7 @@ def check_case(folder: Path, model: EchoingPixelsForConditionalGeneration) -> It
     if "labels" in expected:
         model.zero_grad()
         targets = Targets(expected["labels"].to(device))
-        answered = answer_pass(model.train(), model.prompt(**inputs), targets, budget)
+        answered = answer_pass(model.train(), prompt_of(model, **inputs), targets, budget)
         answered.loss.backward()
         yield close(name, "loss", answered.loss.detach().reshape(1), expected["loss"])
         yield from check_gradients(name, model, expected)
@@ -105,7 +108,7 @@ def check_inference(
 ) -> Iterator[Row]:
     """Towers, positions, sieve, first logits and greedy tokens of one case."""
     thinker = model.thinker
-    prompt = model.prompt(**inputs)
+    prompt = prompt_of(model, **inputs)
     sieved = thinker.sieve(prompt, budget)
     hidden = thinker.model.decode(sieved.hidden, sieved.position_ids, sieved.attention_mask)
     logits = thinker.lm_head(hidden[:, -1])

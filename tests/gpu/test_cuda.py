@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompts import Media, inputs_of
+from prompts import Media, inputs_of, prompt_of
 from safetensors.torch import load_file
 
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
@@ -46,7 +46,7 @@ def test_reference_case_on_the_gpu(reference: Path, device: torch.device) -> Non
     expected = load_file(case / "expected.safetensors")
     model = load_model(reference / "checkpoint", dtype=torch.float32, device=device)
     with torch.inference_mode():
-        sieved = model.thinker.sieve(model.prompt(**inputs), 0.1)
+        sieved = model.thinker.sieve(prompt_of(model, **inputs), 0.1)
         tokens = torch.stack(list(generate(model.thinker, sieved, max_new_tokens=8)), dim=1)
     assert torch.equal(sieved.kept[0].cpu(), expected["kept_indices.0"])
     assert torch.equal(tokens.cpu(), expected["generated"])
@@ -164,7 +164,7 @@ def test_device_memory_grows_with_the_prompts_length(stock_checkpoint: Path, dev
     for factor in (1, 2, 4):
         inputs = inputs_of(model, Media((8, 4, 4), 0.9, 8000 * factor, question=500 * factor))
         with torch.inference_mode():
-            prompt = model.prompt(**{name: value.to(device) for name, value in inputs.items()})
+            prompt = prompt_of(model, **{name: value.to(device) for name, value in inputs.items()})
             model.thinker.sieve(prompt, 0.2)
             torch.cuda.empty_cache()
             before = torch.cuda.memory_allocated(device)

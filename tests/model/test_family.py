@@ -13,6 +13,7 @@ import torch
 from family import ADDED, FIRST_ADDED, TEMPLATE, TEXTS, stock_config, write_checkpoint
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from prompts import prompt_of
 from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
@@ -169,7 +170,7 @@ def test_greedy_answers_are_transformers_own(checkpoint: Path, processor: Proces
         second_per_grids=inputs["video_second_per_grid"],
     )
     with torch.inference_mode():
-        prompt = ours.prompt(**inputs)
+        prompt = prompt_of(ours, **inputs)
         answer = torch.cat(list(generate(ours.thinker, ours.thinker.sieve(prompt, 1.0), max_new_tokens=8)))
         expected = theirs.generate(
             **inputs, attention_mask=torch.ones_like(ids), use_audio_in_video=True, max_new_tokens=8,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from prompts import padded
+from prompts import padded, prompt_of
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,11 +33,11 @@ def inputs(reference: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def prompt(model: EchoingPixelsForConditionalGeneration, inputs: dict[str, Tensor]) -> Prompt:
     with torch.inference_mode():
-        return model.prompt(**inputs)
+        return prompt_of(model, **inputs)
 
 
 def text_prompt(model: EchoingPixelsForConditionalGeneration, length: int = 9) -> Prompt:
-    return model.prompt(torch.arange(20, 20 + length)[None])
+    return prompt_of(model, torch.arange(20, 20 + length)[None])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -220,7 +220,7 @@ def test_narrowed_views(reference: Path, inputs: dict[str, Tensor], view: str, b
     """Scores of audio-visual rows do not depend on what the ablated CS2 must not see."""
     model = load_model(reference / "checkpoint", dtype=torch.float32, text_overrides={"sieve_view": view})
     with torch.inference_mode():
-        prompt = model.prompt(**inputs)
+        prompt = prompt_of(model, **inputs)
         pool = torch.isin(prompt.input_ids[0], torch.tensor(model.thinker.special.placeholders)).nonzero().flatten()
         changed = prompt.embeds.clone()
         first = int(pool[-1]) + 1 if blind_to == "question" else int(pool[len(pool) // 2])
@@ -253,4 +253,4 @@ def test_features_must_match_the_placeholders(
     spoiled = {**inputs, "input_ids": inputs["input_ids"][:, :-60]}
     spoiled["attention_mask"] = spoiled["attention_mask"][:, :-60]
     with pytest.raises(ValueError, match="placeholders with id"):
-        model.prompt(**spoiled)
+        prompt_of(model, **spoiled)

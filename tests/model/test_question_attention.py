@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from prompts import Media, inputs_of, make_media, padded
+from prompts import Media, inputs_of, make_media, padded, prompt_of
 from reference_layers import run_theirs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,7 +35,7 @@ def model(stock_checkpoint: Path) -> EchoingPixelsForConditionalGeneration:
 @pytest.fixture(scope="module")
 def prompt(model: EchoingPixelsForConditionalGeneration) -> Prompt:
     with torch.inference_mode():
-        return model.prompt(**inputs_of(model, BOTH))
+        return prompt_of(model, **inputs_of(model, BOTH))
 
 
 def in_pool(model: EchoingPixelsForConditionalGeneration, prompt: Prompt) -> Tensor:
@@ -176,7 +176,7 @@ def test_every_kind_of_prompt_by_every_sieve(
 ) -> None:
     thinker = model.thinker
     with torch.inference_mode():
-        prompt = model.prompt(**inputs_of(model, make_media(kind)))
+        prompt = prompt_of(model, **inputs_of(model, make_media(kind)))
         pool, special = in_pool(model, prompt), thinker.special
         share = 0.5 if selection == "question-attention" else 1.0
         sieved = thinker.sieve(
@@ -238,7 +238,7 @@ def test_a_batch_gives_what_each_prompt_gives_alone(
 ) -> None:
     thinker, how = model.thinker, FirstLayers(share=share)
     with torch.inference_mode():
-        alone = [model.prompt(**inputs_of(model, make_media(kind))) for kind in ("both", "text", "audio", "image")]
+        alone = [prompt_of(model, **inputs_of(model, make_media(kind))) for kind in ("both", "text", "audio", "image")]
         together = padded(alone, side)
         sieved = thinker.sieve(together, budget, first_layers=how)
         tokens = torch.stack(list(generate(thinker, sieved, max_new_tokens=5)), dim=1)
@@ -275,7 +275,7 @@ def test_memory_grows_with_the_length_and_not_its_square(
     for factor in (1, 2):
         frames, words = (4000 * factor, 1500) if grows == "media" else (4000, 1500 * factor)
         with torch.inference_mode():
-            prompt = model.prompt(**inputs_of(model, Media((8, 2, 3), 0.9, frames, question=words)))
+            prompt = prompt_of(model, **inputs_of(model, Media((8, 2, 3), 0.9, frames, question=words)))
             # Longer than any layer is wide, also where the redundancy stage leaves half.
             with Sizes(int(0.45 * prompt.input_ids.shape[1])) as sizes:
                 sieved = model.thinker.sieve(prompt, 0.2, first_layers=FirstLayers(share=share))

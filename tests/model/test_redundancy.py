@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prompts import Media, inputs_of
+from prompts import Media, inputs_of, prompt_of
 from torch import Tensor
 
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.redundancy import Pool, find_pool, novelty, prefilter, standing
+from echopix_cli.model.redundancy import Pool, find_pool, novelty, prefilter, rank_normalise
 from echopix_cli.model.sieve import keep_count
 from echopix_cli.model.values import Prompt
 from echopix_cli.weights.checkpoint import load_model
@@ -36,7 +36,7 @@ MEDIA = st.builds(
 def placed(model: EchoingPixelsForConditionalGeneration, media: Media, seed: int = 0) -> Prompt:
     """A prompt with random features of unequal lengths in place of the towers'."""
     with torch.inference_mode():
-        prompt = model.prompt(**inputs_of(model, media))
+        prompt = prompt_of(model, **inputs_of(model, media))
     source = torch.Generator().manual_seed(seed)
     embeds = torch.randn(prompt.embeds.shape, generator=source) * torch.rand(prompt.embeds.shape[1], 1) * 9
     return replace(prompt, embeds=embeds)
@@ -159,7 +159,7 @@ def test_padding_is_never_left(model: EchoingPixelsForConditionalGeneration) -> 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30))
 def test_equals_stand_alike(values: list[int]) -> None:
-    ranks = standing(torch.tensor(values, dtype=torch.float32))
+    ranks = rank_normalise(torch.tensor(values, dtype=torch.float32))
     for value, rank in zip(values, ranks.tolist(), strict=True):
         below, same = sum(v < value for v in values), values.count(value)
         assert rank == pytest.approx((below + (same + 1) / 2) / len(values))

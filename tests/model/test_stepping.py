@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompts import Media, inputs_of
+from prompts import Media, inputs_of, prompt_of
 from transformers import DynamicCache
 
 from echopix_cli.errors import ModelError
@@ -32,7 +32,7 @@ def test_a_step_is_the_layers_over_a_growing_cache(
     logits: list[torch.Tensor] = []
     try:
         with torch.inference_mode():
-            sieved = thinker.sieve(model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
+            sieved = thinker.sieve(prompt_of(model, **inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
             growing, fixed = DynamicCache(), FixedCache(thinker.model, sieved, 5)
             tokens = thinker.prefill(sieved, growing).argmax(-1)
             thinker.prefill(sieved, fixed)
@@ -54,7 +54,7 @@ def test_a_step_is_the_layers_over_a_growing_cache(
 
 def test_a_seed_draws_the_same_and_tokens_arrive_on_the_host(model: EchoingPixelsForConditionalGeneration) -> None:
     with torch.inference_mode():
-        sieved = model.thinker.sieve(model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
+        sieved = model.thinker.sieve(prompt_of(model, **inputs_of(model, Media((4, 2, 3), 0.96, 400))), 0.3)
 
     def drawn(seed: int) -> list[int]:
         source = torch.Generator().manual_seed(seed)
@@ -69,7 +69,7 @@ def test_a_seed_draws_the_same_and_tokens_arrive_on_the_host(model: EchoingPixel
 def test_logits_that_are_no_numbers_end_an_answer_at_any_token(model: EchoingPixelsForConditionalGeneration) -> None:
     thinker = model.thinker
     with torch.inference_mode():
-        one = model.prompt(**inputs_of(model, Media((4, 2, 3), 0.96, 400)))
+        one = prompt_of(model, **inputs_of(model, Media((4, 2, 3), 0.96, 400)))
         sieved = thinker.sieve(one, 0.3)
     first, second = (int(token) for token in generate(thinker, sieved, max_new_tokens=2))
     row = thinker.model.embed_tokens.weight.data[second]

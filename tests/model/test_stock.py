@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prompts import Media, inputs_of, make_media
+from prompts import Media, inputs_of, make_media, prompt_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
@@ -94,7 +94,7 @@ def check_positions(
         second_per_grids=inputs.get("video_second_per_grid"),
     )
     with torch.inference_mode():
-        prompt = ours.prompt(**inputs)
+        prompt = prompt_of(ours, **inputs)
     assert torch.equal(prompt.position_ids[:3], expected)
     assert torch.equal(prompt.rope_deltas, delta)
 
@@ -104,7 +104,7 @@ def test_rotary_angles_are_transformers_own(
     ours: EchoingPixelsForConditionalGeneration, theirs: Any, kind: str
 ) -> None:
     with torch.inference_mode():
-        prompt = ours.prompt(**inputs_of(ours, make_media(kind)))
+        prompt = prompt_of(ours, **inputs_of(ours, make_media(kind)))
         cosine, sine = ours.thinker.model.rotary(prompt.position_ids, torch.float32)
     decoder = theirs.model if hasattr(theirs.model, "rotary_emb") else theirs.model.language_model
     expected = decoder.rotary_emb(prompt.embeds, prompt.position_ids[:3])
@@ -130,7 +130,7 @@ def test_budget_one_says_token_for_token_what_transformers_says(
             output_logits=True,
             return_dict_in_generate=True,
         )
-        sieved = ours.thinker.sieve(ours.prompt(**inputs), 1.0, first_layers=FirstLayers(layer))
+        sieved = ours.thinker.sieve(prompt_of(ours, **inputs), 1.0, first_layers=FirstLayers(layer))
         tokens = torch.cat(list(generate(ours.thinker, sieved, max_new_tokens=12)))
         logits = ours.thinker.lm_head(
             ours.thinker.model.decode(sieved.hidden, sieved.position_ids, start=sieved.start)[:, -1]
