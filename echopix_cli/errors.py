@@ -56,6 +56,23 @@ class MediaError(EchopixError):
     exit_code = ExitCode.MEDIA
 
 
+class PastEnd(MediaError):
+    """A span begins where the media have ended.
+
+    Args:
+        message, hint: as of every error.
+        end: in seconds from the start of the media.
+    """
+
+    def __init__(self, message: str, hint: str = "", end: float = 0.0) -> None:
+        super().__init__(message, hint)
+        self.end = end
+
+
+class FileLost(MediaError):
+    """No part of a file can be read any more: it is gone, or another one, or reading it comes no further."""
+
+
 class DeviceError(EchopixError):
     """The device is missing, or its memory does not suffice."""
 

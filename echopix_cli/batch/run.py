@@ -22,7 +22,7 @@ from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Encoded, Engine
 from echopix_cli.engine.choices import posed
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.opening import changed, film_in, open_media
+from echopix_cli.engine.opening import changed, film_in, grown, open_media
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.errors import EchopixError, bare, described
 from echopix_cli.files import WHOLE, Look, look_at, sha256_of, whole_identity
@@ -217,6 +217,8 @@ class Batch:
                     identity = partial(_identity, worker, group.media, file)
                     fetched = self.engine.fetch(group.media, plan, worker.decode, identity)
                     _require_same(group.media, look)  # or an answer about one content would get another one's key
+                    if longer := grown(self.engine, info, plan, self.settings.films, fetched.content):
+                        return _Prepared(file, left, film=longer, look=look)
                     return _Prepared(file, left, fetched)
             except _Changed:
                 return _Prepared(None, tuple((task, None) for task, _ in left), error=changed(group.media))
@@ -285,7 +287,15 @@ class Batch:
             questions = [posed(task.question, task.choices) for task, _ in prepared.open]
             own, media = self.settings, group.media
             found = open_media(
-                self.engine, media, self._plan(group), questions, own.asking, own.films, self._watch, prepared.film
+                self.engine,
+                media,
+                self._plan(group),
+                questions,
+                own.asking,
+                own.films,
+                self._watch,
+                prepared.film,
+                timeout=self.timeout,
             )
             assert prepared.look is not None
             try:

@@ -17,6 +17,7 @@ from echopix_cli.times import clock
 if TYPE_CHECKING:
     from echopix_cli.cli.answer_files import AnswerFiles
     from echopix_cli.engine import AskOptions, Encoded, Engine
+    from echopix_cli.engine.film import Film
     from echopix_cli.results import Answer
 
 
@@ -44,15 +45,18 @@ def ask_one(
     engine = run.engine([path], keeps=True)
     started = since_start()
     plan, asking = run.plan(engine), replace(run.asking(engine), list_kept=files.report is not None)
-    if said := run.sampling_words(path, plan, engine):
-        run.output.notice(f"{path}: {said}")
+    from echopix_cli.decoding.worker import probe
     from echopix_cli.engine.choices import posed
     from echopix_cli.engine.opening import open_media
 
     with run.output.progress(f"reading {path}") as say:
         asked = [posed(question, choices) for question in questions]
-        info = run.look(path)
-        opened = open_media(engine, path, plan, asked, asking, run.films(), films_progress(say, path), info)
+        info, watch = run.look(path) or probe(path, plan.limits), films_progress(say, path)
+
+        def settled(film: Film) -> None:
+            run.output.notice(f"{path}: {run.sampling_words(info, film)}")
+
+        opened = open_media(engine, path, plan, asked, asking, run.films(), watch, info, settled)
     encoded = opened[0]
     waited = Waited(started - engine.load_seconds, engine.load_seconds, since_start() - started, 0.0)
     if run.settings.verbose:

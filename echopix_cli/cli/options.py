@@ -25,6 +25,7 @@ from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
+    from echopix_cli.engine.film import Film
     from echopix_cli.engine.options import FilmOptions
     from echopix_cli.media import DecodePlan, Limits, MediaInfo
 
@@ -271,19 +272,17 @@ class Run:
 
         return FilmOptions(self.settings.window, self.settings.look)
 
-    def sampling_words(self, path: str, plan: DecodePlan, engine: Engine) -> str:
-        """What will be taken of a file that is longer than one window; nothing where all of it is."""
-        info = self.look(path)
-        if info is None or info.duration is None:
-            return ""
-        from echopix_cli.engine.opening import film_in
+    def sampling_words(self, info: MediaInfo, film: Film) -> str:
+        """What will be taken of a film.
 
-        film = film_in(engine, info, plan, self.films())
-        if film is None:
-            return ""
+        Args:
+            info: what its header says.
+            film: how it is read.
+        """
         first, last = film.spans[0][0], film.spans[-1][1]
-        whole = "" if plan.start is None and plan.end is None else f", {clock(first)} to {clock(last)}"
-        return f"{clock(info.duration)} long{whole}: {film.words(info, self.settings.look)}"
+        whole = film.plan.start is None and film.plan.end is None
+        length = f"{clock(last)} long" if whole else f"{clock(first)} to {clock(last)}"
+        return f"{length}: {film.words(info, self.settings.look)}"
 
     def limits(self) -> Limits:
         """How much of a hostile file to put up with."""

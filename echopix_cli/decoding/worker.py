@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from echopix_cli.decoding.channel import Array, Channel, mapped
 from echopix_cli.decoding.nursery import bury, fork_worker
-from echopix_cli.errors import EchopixError, MediaError
+from echopix_cli.errors import EchopixError, FileLost, MediaError
 
 if TYPE_CHECKING:
     from echopix_cli.media import Clip, DecodePlan, Limits, MediaInfo
@@ -245,18 +245,18 @@ class Worker:
                 self._exit = bury(pid)
             return self._exit
 
-    def _overdue(self, path: str) -> MediaError:
+    def _overdue(self, path: str) -> FileLost:
         from echopix_cli.media.source import shown
 
-        return MediaError(
+        return FileLost(
             f"{shown(path)}: reading it took longer than {self.timeout:g} s",
             "give it more with --timeout, or less to do with --start and --end",
         )
 
-    def _stuck(self, path: str) -> MediaError:
+    def _stuck(self, path: str) -> FileLost:
         from echopix_cli.media.source import shown
 
-        return MediaError(
+        return FileLost(
             f"{shown(path)}: reading it has come no further for {self.patience:g} s",
             "copy or download it again, and see whether the drive that it is on answers",
         )

@@ -21,6 +21,7 @@ from echopix_cli.times import clock
 FAMILY_WINDOW = 60.0  # seconds, where a checkpoint does not say what it was trained on
 _GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip
 _REST = 0.1  # of a window; a last one that is shorter belongs to the one before it
+_OVER = 0.1  # of a window; so much longer than the header says may the last one be
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -57,11 +58,26 @@ class Film:
     def window(self, number: int, full: bool) -> DecodePlan:
         """What to read of a window: at the full rate, or some frames of it, keyframes where there are any nearby."""
         start, end = self.spans[number]
-        last = number + 1 == len(self.spans) and self.plan.end is None
-        plan = replace(self.plan, start=start, end=None if last else end)
+        if number + 1 == len(self.spans):
+            end = min(
+                end + _OVER * (self.spans[0][1] - self.spans[0][0]),
+                math.inf if self.plan.end is None else self.plan.end,
+            )
+        plan = replace(self.plan, start=start, end=end)
         if full or self.glance is None:
             return plan
         return replace(plan, keyframes=True, max_frames=self.glance, min_frames=min(plan.min_frames, self.glance))
+
+
+def outgrown(plan: DecodePlan, end: float | None, window: float) -> bool:
+    """Whether media that end at a time, in seconds, are longer than a clip that they were read as.
+
+    Args:
+        plan: that they were read by.
+        end: None where that is not known.
+        window: seconds.
+    """
+    return end is not None and end - plan.from_time > window * (1 + _REST + _OVER)
 
 
 def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | None:
@@ -72,7 +88,7 @@ def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | N
         duration: seconds, as the container says.
         window: seconds.
     """
-    if duration is None:
+    if duration is None or not 0 < duration < math.inf:
         return None
     begin, end = plan.from_time, min(duration, math.inf if plan.end is None else plan.end)
     count = max(1, math.ceil((end - begin) / window - _REST))

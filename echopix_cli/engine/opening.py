@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 
 from echopix_cli.decoding.worker import Worker, probe
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.engine import Engine
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of
+from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of, outgrown
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.survey import Survey, Watch
-from echopix_cli.errors import MediaError
-from echopix_cli.files import identity_of, look_at
-from echopix_cli.media import DecodePlan, MediaInfo
+from echopix_cli.errors import FileLost, MediaError, PastEnd
+from echopix_cli.files import Look, identity_of, look_at
+from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.source import shown
+
+_EXACT = 0.01  # seconds by which media may end before a span that they fill
 
 
 def unwatched(done: float, total: float, stage: str) -> None:
@@ -23,7 +28,7 @@ def unwatched(done: float, total: float, stage: str) -> None:
 
 
 def film_in(engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOptions = FilmOptions()) -> Film | None:  # noqa: B008 - frozen
-    """How a file is read as windows; None where it fits one, or where its header does not say how long it is.
+    """How a file is read as windows, as far as its header tells; None where it fits one, or nothing is told.
 
     Args:
         engine: with the model, which says how long a window is.
@@ -31,8 +36,30 @@ def film_in(engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOpti
         plan: from :meth:`Engine.plan`.
         options: of films.
     """
-    window = options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
-    return None if info.still else film_of(plan, info.duration, window)
+    return None if info.still else film_of(plan, info.duration, _window(engine, options))
+
+
+def _window(engine: Engine, options: FilmOptions) -> float:
+    """Seconds of a window."""
+    return options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
+
+
+def grown(
+    engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOptions, content: Clip | Encoded
+) -> MediaInfo | None:
+    """What to take for the header of a file that was read as a clip and is a film; None where it is none.
+
+    Args:
+        engine, info, plan, options: as of :func:`film_in`.
+        content: of the file.
+    """
+    end = _end(content)
+    return replace(info, duration=end) if not info.still and outgrown(plan, end, _window(engine, options)) else None
+
+
+def _end(content: Clip | Encoded) -> float | None:
+    """When the media end that something was read from, or the span of them that was read."""
+    return content.end if isinstance(content, Clip) else content.sampling.end
 
 
 def survey(
@@ -88,6 +115,8 @@ def open_media(
     films: FilmOptions = FilmOptions(),  # noqa: B008 - frozen
     watch: Watch = unwatched,
     info: MediaInfo | None = None,
+    settled: Callable[[Film], None] = lambda film: None,
+    timeout: float = math.inf,
 ) -> tuple[Encoded, ...]:
     """Read a file for some questions. A clip is read once for all; a film is sieved for each while its windows pass.
 
@@ -100,6 +129,8 @@ def open_media(
         films: how a film is read.
         watch: is told how far the reading of a film has come.
         info: what the file's header says, where that is known already.
+        settled: is told how a film is read, before it is.
+        timeout: seconds that reading one window may take.
 
     Returns:
         for each question what it can be put to.
@@ -108,25 +139,116 @@ def open_media(
         MediaError: the file cannot be opened, holds nothing that can be decoded, or changed while it was read.
         DeviceError: out of memory.
     """
-    film = film_in(engine, info or probe(path, plan.limits), plan, films)
+    info = info or probe(path, plan.limits)
+    film = film_in(engine, info, plan, films)
     if film is None:
-        return (engine.read(path, plan),) * len(questions)
-    look, identity = look_at(path), identity_of(path) if engine.features else ""
-    worker = Worker()
+        encoded = engine.read(path, plan)
+        longer = grown(engine, info, plan, films, encoded)
+        film = None if longer is None else film_in(engine, longer, plan, films)
+        if film is None:
+            return (encoded,) * len(questions)
+    with closing(_Windows(engine, path, film, _window(engine, films), timeout)) as windows:
+        windows.settle(watch)
+        if windows.film is None:
+            return (engine.read(path, plan),) * len(questions)
+        settled(windows.film)
+        found = survey(engine, path, windows.film, questions, windows.fetch, options, films.look, watch)
+        windows.require_same()
+        return found
 
-    def fetch(number: int, full: bool) -> Fetched:
-        return engine.fetch(path, film.window(number, full), worker.decode, lambda: identity)
 
+class _Windows:
+    """The windows of one file, each as it is asked for.
+
+    Args:
+        engine: that has the cache.
+        path: of the file.
+        film: as far as the header tells.
+        window: seconds of one.
+        timeout: seconds that reading one may take.
+    """
+
+    def __init__(self, engine: Engine, path: str, film: Film, window: float, timeout: float) -> None:
+        self.film: Film | None = film
+        self._engine, self._path, self._length = engine, path, window
+        self._look = _look(path)
+        self._identity = identity_of(path) if engine.features else ""
+        self._worker = Worker(timeout)
+        self._last: Fetched | None = None
+
+    def close(self) -> None:
+        """End the process that reads."""
+        self._worker.kill()
+        self._worker.close()
+
+    def fetch(self, number: int, full: bool) -> Fetched:
+        """A window's content.
+
+        Raises:
+            FileLost: the file is gone, or another one, or reading it comes no further.
+            MediaError: the window cannot be read.
+        """
+        assert self.film is not None
+        if self._last is not None and not full and number + 1 == len(self.film.spans):
+            found, self._last = self._last, None
+            return found
+        return self._read(self.film.window(number, full))
+
+    def settle(self, watch: Watch) -> None:
+        """Let the windows end where picture and sound do, whatever the header says; no film where one holds all.
+
+        Headers lie, lengths are estimated from bit rates, and recordings break off. What is read to find out is the
+        last window, which is kept until it is asked for.
+        """
+        told = film = self.film
+        while film is not None:
+            watch(0.0, film.spans[-1][1] - film.spans[0][0], "measuring")
+            last = film.window(len(film.spans) - 1, False)
+            assert last.end is not None
+            try:
+                found = self._read(last)
+            except FileLost:
+                raise
+            except PastEnd as past:
+                self.film = film_of(film.plan, past.end, self._length)
+                return
+            except MediaError:  # of this window, which whoever asks for it will hear
+                self.film = film
+                return
+            end = _end(found.content)
+            if end is None or end < last.end - _EXACT or last.end == film.plan.end:
+                if film is told:
+                    self._last = found
+                else:
+                    film = film_of(film.plan, end, self._length)
+                self.film = film
+                return
+            film = film_of(film.plan, 2 * last.end - film.plan.from_time, self._length)
+
+    def require_same(self) -> None:
+        """Check that the file is the one that it was.
+
+        Raises:
+            FileLost: it is not.
+        """
+        if _look(self._path) != self._look:
+            raise changed(self._path)
+
+    def _read(self, plan: DecodePlan) -> Fetched:
+        try:
+            return self._engine.fetch(self._path, plan, self._worker.decode, lambda: self._identity)
+        except MediaError:
+            self.require_same()
+            raise
+
+
+def _look(path: str) -> Look:
     try:
-        found = survey(engine, path, film, questions, fetch, options, films.look, watch)
-    finally:
-        worker.kill()
-        worker.close()
-    if look_at(path) != look:
-        raise changed(path)
-    return found
+        return look_at(path)
+    except (OSError, ValueError):
+        raise changed(path) from None
 
 
-def changed(path: str) -> MediaError:
+def changed(path: str) -> FileLost:
     """Says that a file is another one than it was when its reading began."""
-    return MediaError(f"{shown(path)} changed while it was read", "run again when nothing writes to it any more")
+    return FileLost(f"{shown(path)} changed while it was read", "run again when nothing writes to it any more")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from echopix_cli.engine.meters import Clock, larger
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
-from echopix_cli.errors import MediaError
+from echopix_cli.errors import FileLost, MediaError
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
@@ -26,6 +27,7 @@ from echopix_cli.times import clock as clock_words
 
 _GAP = 1.0  # seconds between rows of two windows in the last prompt
 _MOST_SAID = 6  # notices of a film
+_TOLD = 0.2  # seconds after which whoever watches hears again, while a window is waited for
 
 Pose = Callable[[Encoded, str], Posed]
 Watch = Callable[[float, float, str], None]
@@ -42,9 +44,11 @@ class Survey:
         questions: as the model reads them.
         options: of the sieve.
         look: windows that are read again at the full rate, for each question.
-        fetch: the content of a window, in any thread; :class:`~echopix_cli.errors.MediaError` where there is none.
+        fetch: the content of a window, in any thread; :class:`~echopix_cli.errors.MediaError` where there is none, and
+            :class:`~echopix_cli.errors.FileLost` where there will be none of any other either.
         encode: of what was fetched.
-        watch: is told seconds of media done, of how many, and what is being done.
+        watch: is told seconds of media done, of how many, and what is being done, also again and again while a window
+            is waited for. What it raises ends the survey.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class Survey:
         """For each question what is handed on, as something that it can be put to.
 
         Raises:
-            MediaError: no window can be read.
+            MediaError: no window can be read, or the file is lost.
             EchopixError: as :meth:`~.engine.Engine.encode` and the sieve do.
         """
         everyone = range(len(self.questions))
@@ -103,14 +107,14 @@ class Survey:
         lengths = {number: end - start for number, (start, end) in enumerate(self.film.spans) if number in wanted}
         done, total = 0.0, sum(lengths.values())
         self.watch(done, total, stage)
-        with closing(self._read(list(wanted), full)) as windows:
+        with closing(self._read(list(wanted), full, lambda: self.watch(done, total, stage))) as windows:
             for number, encoded in windows:
                 if encoded is not None:
                     self._put(number, encoded, wanted[number], full)
                 done += lengths[number]
                 self.watch(done, total, stage)
 
-    def _read(self, numbers: list[int], full: bool) -> Generator[tuple[int, Encoded | None]]:
+    def _read(self, numbers: list[int], full: bool, waits: Callable[[], None]) -> Generator[tuple[int, Encoded | None]]:
         """Windows after the towers, the next one decoded meanwhile; None for one that cannot be read."""
         threads = ThreadPoolExecutor(1, thread_name_prefix="window")
         try:
@@ -119,8 +123,10 @@ class Survey:
                 clock, encoded = Clock(torch.device("cpu")), None
                 try:
                     with clock.stage("decode"):
-                        fetched = ahead.pop().result()
+                        fetched = _awaited(ahead.pop(), waits)
                     error = None
+                except FileLost:
+                    raise
                 except MediaError as raised:
                     error = raised
                 ahead = [threads.submit(self.fetch, following, full) for following in numbers[place + 1 : place + 2]]
@@ -234,6 +240,17 @@ class Survey:
             return AudioStatus.TRUNCATED if lost else AudioStatus.USED, tuple(said)
         ranked = (AudioStatus.TRUNCATED, AudioStatus.UNDECODABLE, AudioStatus.DISABLED, AudioStatus.ABSENT)
         return next(status for status in ranked if status in found), tuple(said)
+
+
+def _awaited(future: Future[Fetched], waits: Callable[[], None]) -> Fetched:
+    """What comes of a future; ``waits`` is called again and again until it is there."""
+    while True:
+        try:
+            return future.result(_TOLD)
+        except NotYet:
+            if future.done():
+                return future.result()
+            waits()
 
 
 def _sampling(seen: Sequence[Encoded], film: Film) -> Sampling:

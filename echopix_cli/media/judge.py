@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from echopix_cli.errors import MediaError
+from echopix_cli.errors import MediaError, PastEnd
 from echopix_cli.media.audio import Sound
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.heif import Still
@@ -51,9 +51,10 @@ def require_something(
     ends = [part.end for part in (picture, sound) if part is not None and part.end is not None]
     last = max(ends, default=None)
     if last is not None and plan.from_time >= last:
-        raise MediaError(
+        raise PastEnd(
             f"the span starts at {clock(plan.from_time)}, but {name} ends at {clock(last)}",
             "choose an earlier start",
+            last,
         )
     locked = [part is not None and part.locked for part in (picture, sound)]
     if any(locked):

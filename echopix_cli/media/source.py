@@ -22,7 +22,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from echopix_cli.errors import MediaError
+from echopix_cli.errors import FileLost, MediaError
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.plan import Limits
 from echopix_cli.media.values import MediaInfo, TrackInfo
@@ -86,18 +86,18 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
     raise MediaError(f"{shown(path)} is a pipe, socket or device", "save it to a regular file first")
 
 
-def _cannot_open(path: str | os.PathLike[str], error: OSError | ValueError) -> MediaError:
+def _cannot_open(path: str | os.PathLike[str], error: OSError | ValueError) -> FileLost:
     name = shown(path)
     if isinstance(error, PermissionError):
-        return MediaError(f"{name} cannot be read: permission denied", "check its permissions")
+        return FileLost(f"{name} cannot be read: permission denied", "check its permissions")
     if _PROTOCOL.match(name):
-        return MediaError(f"{name} is not a local file", "download it, and give its plain path")
+        return FileLost(f"{name} is not a local file", "download it, and give its plain path")
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return MediaError(f"{name} does not exist", "check the path")
+        return FileLost(f"{name} does not exist", "check the path")
     if getattr(error, "errno", None) in (errno.ENXIO, errno.EOPNOTSUPP):
-        return MediaError(f"{name} is a pipe, socket or device", "save it to a regular file first")
+        return FileLost(f"{name} is a pipe, socket or device", "save it to a regular file first")
     reason = getattr(error, "strerror", None) or str(error)
-    return MediaError(f"{name} cannot be opened: {reason}", "check the path")
+    return FileLost(f"{name} cannot be opened: {reason}", "check the path")
 
 
 @contextmanager

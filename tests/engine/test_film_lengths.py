@@ -1,0 +1,162 @@
+"""Films whose header is wrong about their length, and reading that breaks off."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips import write_clip
+
+from echopix_cli.decoding.worker import Worker
+from echopix_cli.engine import AskOptions, Encoded, Engine
+from echopix_cli.engine.features import Fetched
+from echopix_cli.engine.film import Film, film_of
+from echopix_cli.engine.opening import open_media, survey
+from echopix_cli.engine.options import FilmOptions
+from echopix_cli.errors import FileLost, MediaError, PastEnd
+from echopix_cli.media import DecodePlan, load_clip, probe
+
+PLAN = DecodePlan()
+FILMS = FilmOptions(window=1.0)
+LIES = {"days": 99 * 3600e3, "short": 300.0, "negative": -5e3, "no number": float("nan"), "untold": None}
+
+
+@pytest.fixture(scope="module")
+def engine(random_checkpoint: Path) -> Engine:
+    return Engine.load(str(random_checkpoint), "cpu")
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Matroska of a little less than four seconds, which states its duration once, in milliseconds."""
+    return write_clip(tmp_path_factory.mktemp("lengths") / "honest.mkv", seconds=3.75)
+
+
+def telling(path: Path, target: Path, duration: float | None) -> Path:
+    """The same file with another duration in its header, or none."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x44\x89\x88")
+    if duration is None:
+        content[place : place + 11] = b"\xec\x89" + bytes(9)
+    else:
+        content[place + 3 : place + 11] = np.array([duration], ">f8").tobytes()
+    target.write_bytes(content)
+    return target
+
+
+def opened(engine: Engine, path: Path, films: FilmOptions = FILMS) -> Encoded:
+    return open_media(engine, str(path), engine.plan(PLAN), ["What?"], films=films)[0]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_film_is_as_long_as_it_plays(engine: Engine, honest: Path, tmp_path: Path, lie: str) -> None:
+    told, true = opened(engine, telling(honest, tmp_path / "told.mkv", LIES[lie])), opened(engine, honest)
+    assert told.survivors is not None and true.survivors is not None
+    assert told.survivors.facts == true.survivors.facts
+    assert (told.survivors.facts.windows, told.survivors.facts.unread) == (4, 0)
+    assert np.array_equal(told.survivors.spans, true.survivors.spans)
+    assert told.audio_status is true.audio_status
+    assert told.sampling.audio_seconds == pytest.approx(3.75, abs=0.2)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_one_window_holds_is_a_clip_whatever_the_header_says(
+    engine: Engine, honest: Path, tmp_path: Path, lie: str
+) -> None:
+    path = telling(honest, tmp_path / "told.mkv", LIES[lie])
+    encoded, clip = opened(engine, path, FilmOptions(window=4.0)), engine.read(str(path), engine.plan(PLAN))
+    assert encoded.survivors is None
+    assert encoded.video is not None and clip.video is not None and torch.equal(encoded.video, clip.video)
+    assert encoded.audio is not None and clip.audio is not None and torch.equal(encoded.audio, clip.audio)
+
+
+def test_the_last_window_that_is_read_to_find_the_end_is_read_once(
+    engine: Engine, honest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float | None] = []
+    original = Worker.decode
+    monkeypatch.setattr(
+        Worker, "decode", lambda self, path, plan: asked.append(plan.start) or original(self, path, plan)
+    )
+    opened(engine, honest)
+    assert asked == [3.0, 0.0, 1.0, 2.0]
+
+
+def test_a_span_past_the_end_tells_where_that_is(honest: Path) -> None:
+    """Also after its way through the decoding process."""
+    worker = Worker()
+    try:
+        with pytest.raises(PastEnd, match="ends at 0:03") as raised:
+            worker.decode(str(honest), replace(PLAN, start=20.0, end=30.0))
+        assert raised.value.end == pytest.approx(3.75, abs=0.3)
+    finally:
+        worker.close()
+
+
+def windows(path: Path, length: float = 1.0) -> Film:
+    film = film_of(PLAN, probe(path).duration, length)
+    assert film is not None
+    return film
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "another"])
+def test_a_file_that_is_lost_is_said_at_once(engine: Engine, honest: Path, tmp_path: Path, becomes: str) -> None:
+    path = tmp_path / "lost.mkv"
+    path.write_bytes(honest.read_bytes())
+    done: list[float] = []
+
+    def watch(seconds: float, total: float, stage: str) -> None:
+        done.append(seconds)
+        if seconds == 1.0 and becomes == "nothing":
+            path.unlink(missing_ok=True)
+        elif seconds == 1.0:
+            path.write_text("no media any more")
+
+    with pytest.raises(FileLost, match=r"lost\.mkv changed while it was read"):
+        open_media(engine, str(path), engine.plan(PLAN), ["What?"], films=FilmOptions(window=0.5), watch=watch)
+    assert max(done) < 3.5
+
+
+def test_a_window_may_fail_but_what_no_window_can_do_ends_all(engine: Engine, honest: Path) -> None:
+    film, asked = windows(honest), list[int]()
+
+    def fetch(number: int, full: bool) -> Fetched:
+        asked.append(number)
+        if number == 1:
+            raise MediaError("it is damaged here")
+        if number == 2:
+            raise FileLost("reading it has come no further")
+        return Fetched(load_clip(honest, film.window(number, full)))
+
+    with pytest.raises(FileLost, match="no further"):
+        survey(engine, "film", film, ["What?"], fetch, AskOptions())
+    assert asked == [0, 1, 2]
+
+
+def test_who_watches_can_end_it_while_a_window_is_waited_for(engine: Engine, honest: Path) -> None:
+    film, began = windows(honest), time.monotonic()
+
+    def fetch(number: int, full: bool) -> Fetched:
+        time.sleep(3.0)
+        return Fetched(load_clip(honest, film.window(number, full)))
+
+    def watch(done: float, total: float, stage: str) -> None:
+        if time.monotonic() > began + 0.1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        survey(engine, "film", film, ["What?"], fetch, AskOptions(), watch=watch)
+    assert time.monotonic() - began < 2.0
+
+
+def test_no_file_holds_more_than_its_windows(honest: Path) -> None:
+    """A last window goes on a little beyond what the header says, and no further than was asked for."""
+    film = windows(honest)
+    assert film.window(len(film.spans) - 1, True).end == pytest.approx(film.spans[-1][1] + 0.1)
+    part = film_of(replace(PLAN, end=2.5), 3.75, 1.0)
+    assert part is not None and part.window(len(part.spans) - 1, True).end == 2.5
+    assert film_of(PLAN, float("nan"), 1.0) is film_of(PLAN, -5.0, 1.0) is film_of(PLAN, float("inf"), 1.0) is None
