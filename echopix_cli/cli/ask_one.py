@@ -64,8 +64,9 @@ def ask_one(
     for notice in encoded.notices:
         run.output.warn(f"{path}: {notice}")
     answers = _Asking(run, engine, asking, choices, form).ask(list(zip(questions, opened, strict=True)), waited)
-    with run.output.progress("writing about the answers"):
-        files.write(path, answers, plan)
+    if files.vtt or files.report:
+        with run.output.progress("writing about the answers"):
+            files.write(path, answers, plan)
 
 
 def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, float, str], None]:

@@ -202,7 +202,7 @@ class _Windows:
         """
         told = film = self.film
         while film is not None:
-            watch(0.0, film.spans[-1][1] - film.spans[0][0], "measuring")
+            watch(0.0, film.spans[-1][1] - film.spans[0][0], "reading")
             last = film.window(len(film.spans) - 1, False)
             assert last.end is not None
             try:
