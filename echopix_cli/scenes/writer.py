@@ -47,7 +47,7 @@ def write_movie(
     fps: int = 25,
     watch: Callable[[float], None] = lambda seconds: None,
 ) -> None:
-    """Render a movie into an mp4 file, as :func:`write_mp4` does; memory does not grow with its length.
+    """Render a movie into an mp4 file, scene by scene, as :func:`write_mp4` does.
 
     Args:
         movie: scenes one after another.
