@@ -25,6 +25,7 @@ from echopix_cli.errors import EchopixError, MediaError, described
 from echopix_cli.files import identity_of, sha256_of
 from echopix_cli.media import DecodePlan, Limits, load_clip, probe
 from echopix_cli.media.pulse import beat, felt
+from echopix_cli.media.recall import remembering
 from echopix_cli.media.source import open_regular, shown
 
 _REAPING = 5.0  # seconds to wait for a killed process: a dead network drive holds on to whoever reads it
@@ -61,8 +62,10 @@ def begin_forked(descriptor: int) -> None:
 def _nurse(control: Channel) -> None:
     """Fork workers, and bury them, until the command is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to handle
-    import torch  # noqa: F401
+    import torch
 
+    # A frame is resized three times as fast by one thread, which the next one does not wait for, as by two.
+    torch.set_num_threads(1)
     import echopix_cli.media.load  # noqa: F401
 
     gc.collect()
@@ -104,14 +107,15 @@ def _work(descriptor: int) -> None:
         _raise_file_size()
         channel = Channel(socket.socket(fileno=descriptor))
         threading.Thread(target=_follow, args=(channel.fileno(),), daemon=True).start()
-        while True:
-            (what, path, *arguments), (here,) = channel.receive()
-            os.fchdir(here)
-            os.close(here)
-            channel.send("taken")
-            channel.send(_answer(channel, what, path, *arguments))
-            # Decoders and their threads hang together in circles, and would stay until somebody looks for such.
-            gc.collect()
+        with remembering():
+            while True:
+                (what, path, *arguments), (here,) = channel.receive()
+                os.fchdir(here)
+                os.close(here)
+                channel.send("taken")
+                channel.send(_answer(channel, what, path, *arguments))
+                # Decoders and their threads hang together in circles, and would stay until somebody looks for such.
+                gc.collect()
     except (EOFError, OSError):
         pass
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 
@@ -16,6 +17,7 @@ from echopix_cli.media.downmix import Downmix
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.hearing import Hearing
 from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.recall import leave, take
 from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown
 from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE, MediaInfo
@@ -118,74 +120,121 @@ def read_track(
     Raises:
         MediaError: the sound is longer than ``plan.limits`` allows, or too much is decoded.
     """
-    if plan.start:
-        sound = _read_track(path, track, plan, clock, declared_end, meter, seek=True)
-        if sound is not None:
-            return sound
-    sound = _read_track(path, track, plan, clock, declared_end, meter, seek=False)
+    sound = None
+    half_heard = take(path, _Track, track, plan.limits)
+    if half_heard is not None and half_heard.until == plan.from_time and half_heard.go_on(_timeline(plan)):
+        sound = _heard(half_heard, path, track, plan, meter, sought=False)
+    elif half_heard is not None:
+        half_heard.close()
+    if sound is None and plan.start:
+        sound = _heard(_Track(path, track, plan, clock, declared_end), path, track, plan, meter, sought=True)
+    if sound is None:
+        sound = _heard(_Track(path, track, plan, clock, declared_end), path, track, plan, meter, sought=False)
     return sound if sound is not None else Sound(None, False, False, None, None, False)
 
 
-def _read_track(
-    path: str | os.PathLike[str],
-    track: int,
-    plan: DecodePlan,
-    clock: Clock,
-    declared_end: float | None,
-    meter: Meter,
-    *,
-    seek: bool,
+def _heard(
+    listening: _Track, path: str | os.PathLike[str], track: int, plan: DecodePlan, meter: Meter, *, sought: bool
 ) -> Sound | None:
-    """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
-    timeline, damage, name = _timeline(plan), Damage(), shown(path)
-    hearing = Hearing(timeline, damage)
-    seen = silent = 0  # packets, and those of which nothing came
-    with opened(path, plan.limits) as container:
-        stream = audio_tracks(container)[track]
+    """What a track holds of the span; it is left for the span that follows."""
+    try:
+        sound = listening.read(plan, meter, shown(path), seek=sought)
+    except BaseException:
+        listening.close()
+        raise
+    if sound is None or listening.until is None:
+        listening.close()
+    else:
+        leave(path, listening, listening.close, track, plan.limits)
+    return sound
+
+
+class _Track:
+    """A sound track on its way through its decoder, read for one span after another.
+
+    Args:
+        track, plan, clock, declared_end: as of :func:`read_track`.
+
+    Raises:
+        MediaError: the file cannot be opened any more.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], track: int, plan: DecodePlan, clock: Clock, declared_end: float | None
+    ) -> None:
+        self.until: float | None = None  # seconds; end of the last span, if one that follows it can be read from here
+        self._clock, self._declared_end = clock, declared_end
+        self._damage, self._timeline = Damage(), _timeline(plan)
+        self._hearing = Hearing(self._timeline, self._damage)
+        self._seen = self._silent = 0  # packets, and those of which nothing came
+        self._over = False  # whether the track's end was reached
+        self._open_file = ExitStack()
+        self._container = self._open_file.enter_context(opened(path, plan.limits))
+        self._stream = audio_tracks(self._container)[track]
+        self._joins = clock.joins(self._stream)
+        self._packets = chain(packets(self._container, self._stream, self._damage, clock), (None,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._open_file.close()
+
+    def go_on(self, timeline: Timeline) -> bool:
+        """Turn to the span that follows; False if what was read cannot be put together with it."""
+        self._timeline = self._timeline.following(timeline.start, timeline.limit)
+        return self._hearing.go_on(self._timeline)
+
+    def read(self, plan: DecodePlan, meter: Meter, name: str, *, seek: bool) -> Sound | None:
+        """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
+        stream, timeline, hearing, damage = self._stream, self._timeline, self._hearing, self._damage
         if stream.codec_context is None or stream.time_base is None:
             return None
-        if seek and not seek_before(container, stream, clock, plan.from_time - _RUN_IN):
+        if seek and not seek_before(self._container, stream, self._clock, plan.from_time - _RUN_IN):
             return None
-        numerator, denominator = stream.time_base.as_integer_ratio()
-        joins = clock.joins(stream)
-        for packet in chain(packets(container, stream, damage, clock), (None,)):
-            seen += packet is not None
-            frames = audio_frames(stream, packet, damage)
-            silent += not frames
-            if silent > plan.limits.max_packets:
-                raise MediaError(
-                    f"{name} holds more than {plan.limits.max_packets} audio packets without sound",
-                    "choose a shorter span, or raise the setting limit_packets",
-                )
-            for frame in frames:
-                meter.sound(frame.samples, frame.layout.nb_channels)
-                time = None if frame.pts is None else frame.pts * numerator / denominator - clock.origin
-                reached = plan.from_time if hearing.end is None else hearing.end
-                if time is not None and time > max(reached + _LONGEST_GAP, declared_end or 0.0):
-                    time = None
-                joined = bool(joins) and time is not None and time >= joins[0] - _ROUNDED
-                if joined:
-                    joins.pop(0)
-                hearing.hear(frame, time, joined=joined)
-            _check_length(timeline, plan, name)
-            if timeline.full:
-                break
-    hearing.close()
-    if damage.locked and hearing.begin is None:
-        return Sound(None, False, False, None, None, False, locked=True)
-    if hearing.begin is None or hearing.end is None:
-        # A track without packets is silent, not broken; but after a seek this proves nothing.
-        return Sound(None, True, False, None, None, bool(damage)) if not seen and not seek else None
-    if seek and hearing.begin > plan.from_time + _LATE:
-        return None
-    return _sound(
-        timeline,
-        plan,
-        end=hearing.end,
-        damaged=bool(damage),
-        locked=bool(damage.locked),
-        cancelled=hearing.downmix.cancelled,
-    )
+        self.until, before = None, (damage.reads, damage.packets, damage.locked)
+        while not timeline.full and not self._over:
+            self._step(plan, meter, name)
+        if self._over:
+            hearing.close()
+        damaged = (damage.reads, damage.packets) != before[:2]
+        locked = damage.locked > before[2]
+        if locked and hearing.begin is None:
+            return Sound(None, False, False, None, None, False, locked=True)
+        if hearing.begin is None or hearing.end is None:
+            # A track without packets is silent, not broken; but after a seek this proves nothing.
+            return Sound(None, True, False, None, None, damaged) if not self._seen and not seek else None
+        if seek and hearing.begin > plan.from_time + _LATE:
+            return None
+        if plan.end is not None and timeline.limit == timeline.shift(plan.end):
+            self.until = plan.end
+        return _sound(
+            timeline, plan, end=hearing.end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled
+        )
+
+    def _step(self, plan: DecodePlan, meter: Meter, name: str) -> None:
+        """Decode one packet, or what the decoder still holds after the last one."""
+        packet, hearing, clock = next(self._packets), self._hearing, self._clock
+        self._seen += packet is not None
+        self._over = packet is None
+        frames = audio_frames(self._stream, packet, self._damage)
+        self._silent += not frames
+        if self._silent > plan.limits.max_packets:
+            raise MediaError(
+                f"{name} holds more than {plan.limits.max_packets} audio packets without sound",
+                "choose a shorter span, or raise the setting limit_packets",
+            )
+        assert self._stream.time_base is not None
+        numerator, denominator = self._stream.time_base.as_integer_ratio()
+        for frame in frames:
+            meter.sound(frame.samples, frame.layout.nb_channels)
+            time = None if frame.pts is None else frame.pts * numerator / denominator - clock.origin
+            reached = plan.from_time if hearing.end is None else hearing.end
+            if time is not None and time > max(reached + _LONGEST_GAP, self._declared_end or 0.0):
+                time = None
+            joined = bool(self._joins) and time is not None and time >= self._joins[0] - _ROUNDED
+            if joined:
+                self._joins.pop(0)
+            hearing.hear(frame, time, joined=joined)
+        _check_length(self._timeline, plan, name)
 
 
 def _timeline(plan: DecodePlan) -> Timeline:

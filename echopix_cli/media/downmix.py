@@ -46,6 +46,10 @@ class Downmix:
         """Whether channels cancelled each other out, and one of them was taken."""
         return self._cancelled or self._so_far
 
+    def forget_cancelled(self) -> None:
+        """Let :attr:`cancelled` tell only of what comes from here on."""
+        self._cancelled = self._so_far = False
+
     def mix(self, planes: Planes, rate: int, speakers: Sequence[str] = ()) -> Samples:
         """One channel, float32 ``(n,)``, of a block, float32 ``(channels, n)``.
 

@@ -46,6 +46,15 @@ class Hearing:
         self._kind: tuple[str, int, int] | None = None  # of the frames that may be put together
         self._nearly_full = timeline.start + timeline.limit / SAMPLE_RATE - _MARGIN
 
+    def go_on(self, timeline: Timeline) -> bool:
+        """Lay what comes from here on onto a time line that follows the one before; False if some was dropped."""
+        self._timeline, self._nearly_full = timeline, timeline.start + timeline.limit / SAMPLE_RATE - _MARGIN
+        self.downmix.forget_cancelled()
+        if self._stretch is None:
+            return True
+        self._stretch.go_on(timeline)
+        return not self._stretch.dropped
+
     @property
     def end(self) -> float | None:
         """Time in seconds just after the last sample; None before the first."""

@@ -106,6 +106,8 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if not sound.decodable:
         codec = _codec(layout, "audio", layout.audio)
         return AudioStatus.UNDECODABLE, [f"the sound could not be decoded ({codec}); only the picture was used"]
+    if sound.waveform is None and sound.end is not None and sound.end <= plan.from_time:
+        return AudioStatus.ABSENT, []  # the track has ended before
     if sound.waveform is None and not sound.cut:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
     notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []

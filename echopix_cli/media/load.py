@@ -22,6 +22,7 @@ from echopix_cli.media.heif import describe_still, read_still
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
+from echopix_cli.media.recall import leave, take
 from echopix_cli.media.slots import Arrived
 from echopix_cli.media.source import (
     audio_tracks,
@@ -145,7 +146,14 @@ def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, a
 
 
 def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
-    """Read the header and choose the tracks."""
+    """Read the header and choose the tracks, if that was not done for the last window."""
+    key = (plan.limits, plan.video and (plan.video_track,), plan.audio and (plan.audio_track,))
+    layout = take(path, Layout, *key) or _read_layout(path, plan)
+    leave(path, layout, lambda: None, *key)
+    return layout
+
+
+def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
     with open_regular(path) as file:
         promise, joined = riff_promise(file), holds_several(file)
     still = read_still(path)

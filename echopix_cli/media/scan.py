@@ -22,7 +22,7 @@ from echopix_cli.media.counting import count_frames, fill_times, frames_before
 from echopix_cli.media.demux import Damage, can_omit, indexed, packets, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.sampling import Floats, Ints
-from echopix_cli.media.source import opened, shown, video_tracks
+from echopix_cli.media.source import again, shown, video_tracks
 
 _FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
 _TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
@@ -91,7 +91,7 @@ def _scan(
 ) -> Scan | None:
     ticks, lengths, places, keys, visible = array("q"), array("q"), array("q"), bytearray(), bytearray()
     decoding, timeless, before = array("q"), 0, damage.reads
-    with opened(path, plan.limits) as container:
+    with again(path, plan.limits, track, moves=seek) as container:
         stream = video_tracks(container)[track]
         tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
         sought = seek and seek_before(container, stream, clock, plan.from_time)

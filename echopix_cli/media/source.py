@@ -12,8 +12,9 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 import av
@@ -25,6 +26,7 @@ from av.video.stream import VideoStream
 from echopix_cli.errors import FileLost, MediaError
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.plan import Limits
+from echopix_cli.media.recall import leave, take
 from echopix_cli.media.values import MediaInfo, TrackInfo
 
 # What reading damaged media may raise. FFmpeg's own errors all derive from FFmpegError.
@@ -130,6 +132,40 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
                     "extract the tracks that matter into a new file, or raise the setting limit_tracks",
                 )
             yield container
+
+
+@contextmanager
+def again(path: str | os.PathLike[str], limits: Limits, *key: Hashable, moves: bool) -> Iterator[InputContainer]:
+    """As :func:`opened`, for a purpose of its own: one that an earlier window was read from serves once more.
+
+    Args:
+        key: of the purpose.
+        moves: whether the first thing that is done with it is to move to a place.
+
+    Raises:
+        MediaError: as :func:`opened`.
+    """
+    left = take(path, _Left, limits, *key) if moves else None
+    if left is None:
+        file = ExitStack()
+        left = _Left(file.enter_context(opened(path, limits)), file)
+    try:
+        yield left.container
+    except BaseException:
+        left.file.close()
+        raise
+    if moves:
+        leave(path, left, left.file.close, limits, *key)
+    else:
+        left.file.close()
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A container that is open, and what closes it."""
+
+    container: InputContainer
+    file: ExitStack
 
 
 def _open(file: io.FileIO, limits: Limits) -> InputContainer:

@@ -29,6 +29,18 @@ class Timeline:
         self.reached = 0  # samples up to the furthest place that sound was offered for, kept or not
         self.first: int | None = None  # the first place of sound that was offered, kept or not
         self._pieces: list[tuple[int, Samples]] = []
+        self._beyond: list[tuple[int, Samples]] = []  # what was offered behind the limit
+
+    def following(self, start: float, limit: int) -> Timeline:
+        """The time line that begins at ``start``, not before this one's end, with what was offered here too late."""
+        following, shift = Timeline(start, limit), self.shift(start)
+        for place, samples in self._beyond:
+            following.add(place - shift, samples)
+        return following
+
+    def shift(self, start: float) -> int:
+        """Samples from the start of this time line to that of one which begins at ``start``."""
+        return round(start * SAMPLE_RATE) - round(self.start * SAMPLE_RATE)
 
     @property
     def full(self) -> bool:
@@ -46,7 +58,10 @@ class Timeline:
         if samples.size:
             self.reached = max(self.reached, place + samples.size)
             self.first = place if self.first is None else min(self.first, place)
-        samples = samples[: max(0, self.limit - place)]
+        left = max(0, self.limit - place)
+        if samples.size > left:
+            self._beyond.append((place + left, samples[left:]))
+        samples = samples[:left]
         if samples.size:
             self._pieces.append((place, samples))
             self.length = max(self.length, place + samples.size)
@@ -71,6 +86,7 @@ class Stretch:
         self.rate = rate
         self.begin = begin
         self.pushed = 0  # samples at ``rate``
+        self.dropped = False  # whether samples were left out because the timeline was full
         self._timeline = timeline
         self._place = timeline.place(begin)
         # libswresample starts and ends without delay, so output sample 0 lies at ``begin``.
@@ -81,6 +97,11 @@ class Stretch:
         """Time in seconds just after the last sample."""
         return self.begin + self.pushed / self.rate
 
+    def go_on(self, timeline: Timeline) -> None:
+        """Write what comes from here on to a time line that follows the one before."""
+        self._place -= self._timeline.shift(timeline.start)
+        self._timeline = timeline
+
     def push(self, samples: Samples) -> None:
         """Append float32 ``(n,)`` mono samples; what is not a number becomes silence."""
         # In steps of some seconds: at the few samples a second that a damaged header may state, one block
@@ -88,6 +109,7 @@ class Stretch:
         step = max(1, self.rate * _STEP)
         for begin in range(0, samples.size, step):
             if self._timeline.full:
+                self.dropped = True
                 return
             part = samples[begin : begin + step]
             # Before resampling, whose filter would spread one NaN over its neighbours.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -17,10 +18,20 @@ from av.video.stream import VideoStream
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.demux import Damage, open_decoder, packets, seek_before, seek_to
 from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.recall import leave, take
 from echopix_cli.media.scan import Scan
 from echopix_cli.media.source import opened, video_tracks
 
 _WORTH_A_SEEK = 32  # packets; fewer are read through as fast
+
+
+class _Left(NamedTuple):
+    """What an earlier window was read with: an open container, a stream and its decoder, and what closes them."""
+
+    container: InputContainer
+    stream: VideoStream
+    decoder: VideoCodecContext | None
+    file: ExitStack
 
 
 class Walk:
@@ -57,11 +68,18 @@ class Walk:
         self._strict = strict
         self._seeks = scan.indexed
         self._open_file = ExitStack()
+        self._keeps = scan.sought and scan.indexed  # whether the next window can go on with what is open here
         self._container: InputContainer
         self._packets: Iterator[Packet[VideoStream]]
         self._place = 0  # of the next packet, in the scan
 
     def __enter__(self) -> Walk:
+        left = take(self._path, _Left, self._plan.limits, self._track, self._strict) if self._keeps else None
+        if left is not None:
+            self._container, self.stream, self.decoder, self._open_file = left
+            if self._seek(0):
+                return self
+            self._open_file.close()
         try:
             self._open()
         except BaseException:
@@ -72,7 +90,11 @@ class Walk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open_file.close()
+        if self._keeps and kind is None:
+            left = _Left(self._container, self.stream, self.decoder, self._open_file)
+            leave(self._path, left, self._open_file.close, self._plan.limits, self._track, self._strict)
+        else:
+            self._open_file.close()
 
     def run(self, first: int, last: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
         """Go to packet ``first``, which lies not before the end of the last run: it and all up to ``last``, numbered.
@@ -80,7 +102,7 @@ class Walk:
         :attr:`decoder` decodes them. A run may be left before its end.
         """
         if self._seeks and first - self._place > _WORTH_A_SEEK and not self._seek(first):
-            self._seeks = False
+            self._seeks = self._keeps = False
             self._open_file.close()
             self._open()
         return self._read(first, last)
