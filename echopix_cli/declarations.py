@@ -24,7 +24,7 @@ class Setting:
 
     Attributes:
         name: in files; its environment variable and its flag follow from it.
-        default: what holds where nobody says, or what finds that out when it is wanted.
+        default: its value where nothing sets it, or a function that returns it.
         parse: text to value; ValueError with what was expected.
         help: in plain words, without choices and default.
         flags: spellings on the command line, where ``--name`` is not the one.

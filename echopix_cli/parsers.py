@@ -21,7 +21,7 @@ def parse_switch(text: str) -> bool:
 
 
 def bounded(kind: Callable[[str], Any], low: float, what: str, high: float | None = None) -> Callable[[str], Any]:
-    """A parser of finite numbers from ``low`` to ``high``, both allowed; ``what`` is said of all else."""
+    """A parser of finite numbers from ``low`` to ``high``, both allowed; ``what`` is the error for all else."""
 
     def parse(text: str) -> Any:
         try:
@@ -49,7 +49,7 @@ def write_look(count: int) -> int | str:
 
 
 def one_of(words: tuple[str, ...]) -> Callable[[str], str]:
-    """A parser of a closed list; of a word that is none of it, the nearest is said."""
+    """A parser of a closed list; the error for any other word names the nearest."""
 
     def parse(text: str) -> str:
         if text not in words:

@@ -185,7 +185,7 @@ class Settings:
         "most bytes that features may take there, such as 4GiB; what was not used for longest goes first, 0 keeps none",
         write=exact,
     )
-    # How much of a hostile file to put up with: limit_X is max_X of media.Limits. No flags: whoever needs more of
+    # What reading one file may cost: limit_X is max_X of media.Limits. No flags: whoever needs more of
     # one of them needs it for good.
     limit_side: int = setting(_LIMITS.max_side, bounded(int, 1, POSITIVE), "most pixels along one edge of a picture")
     limit_area: int = setting(_LIMITS.max_area, bounded(int, 1, POSITIVE), "most pixels of a picture")
@@ -240,11 +240,11 @@ class Resolved:
     origins: Mapping[str, str]
 
     def said(self, name: str) -> bool:
-        """Whether anybody has said something about a setting."""
+        """Whether a flag, variable or file sets it."""
         return self.origins[name] != "default"
 
     def preferring(self, **values: Any) -> Resolved:
-        """With other defaults: they hold where nobody has said anything."""
+        """A copy with other defaults, for settings that no flag, variable or file sets."""
         return replace(self, settings=replace(self.settings, **{k: v for k, v in values.items() if not self.said(k)}))
 
 

@@ -1,4 +1,4 @@
-"""The command line's door: commands, and the only map from exceptions to exit codes."""
+"""The entry point of the command line: its commands, and the only map from exceptions to exit codes."""
 
 import os
 import sys

@@ -173,6 +173,8 @@ def profile_table(profile: Profile) -> RenderableType:
 
 
 def _profile_facts(profile: Profile) -> RenderableType:
+    from echopix_cli.engine.answers import DEMONSTRATION  # which is said when the model is loaded
+
     answer, stages = profile.rows[-1].answer, profile.rows[0].stages
     # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.
     constant = "; the sieve itself costs the same at any budget" if answer.prefilter is None else ""
@@ -192,6 +194,6 @@ def _profile_facts(profile: Profile) -> RenderableType:
             ("sieve", sieve_words(answer)),
             ("model", f"{answer.model.name}, {precision(answer.model)}"),
             ("audio", str(answer.audio)),
-            *(("note", notice) for notice in answer.notices),
+            *(("note", notice) for notice in answer.notices if notice != DEMONSTRATION),
         ]
     )  # fmt: skip

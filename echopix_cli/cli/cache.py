@@ -73,7 +73,7 @@ def _shelf(run: opt.Run) -> "Shelf":
 
 
 def _features(items: "list[Item]") -> "list[Item]":
-    """Without the small files beside them."""
+    """Items that are features, without the small files beside them."""
     from echopix_cli.shelf import FEATURES
 
     return [item for item in items if item.path.suffix == FEATURES]

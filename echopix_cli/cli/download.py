@@ -36,7 +36,7 @@ class Shown(Progress):
 
     @contextmanager
     def drawn(self) -> Iterator[None]:
-        """Draw meanwhile, where that is possible."""
+        """Show the progress display within this context, on a terminal."""
         if self._output.quiet or not self._output.console.is_terminal:
             yield
             return
@@ -53,7 +53,7 @@ class Shown(Progress):
                 self._progress = None
 
     def planned(self, plan: Plan) -> None:
-        """Licence, sizes and destination, before anything large is fetched."""
+        """Say licence, sizes and destination before anything large is fetched."""
         self._plan = plan
         say = self._output.notice
         model = plan.model
@@ -70,7 +70,7 @@ class Shown(Progress):
             self._task = self._progress.add_task("", total=plan.total)
 
     def fetching(self, file: RemoteFile, at: int) -> None:
-        """Draw, or now and then a line."""
+        """Show the bytes that have come of a file: in the display, or as a line now and then."""
         if self._plan is None:
             return
         if self._progress is not None and self._task is not None:
@@ -81,12 +81,12 @@ class Shown(Progress):
                 self._output.notice(f"{file.path}: {decimal(at)} of {decimal(file.size)}")
 
     def checking(self, file: RemoteFile) -> None:
-        """Say so where the display would stand still."""
+        """Say that a file is compared with its checksum, which takes a while without new bytes."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=one_line(f"checking {file.path}"))
 
     def done(self, file: RemoteFile) -> None:
-        """Count it."""
+        """Count a file that is complete."""
         if self._plan is None or file not in self._plan.files:
             return
         self._before += file.size
@@ -97,12 +97,12 @@ class Shown(Progress):
             self._output.notice(f"{file.path}, {decimal(file.size)}: {self._number} of {len(self._plan.files)} files")
 
     def notice(self, text: str) -> None:
-        """Above the display, or as a line."""
+        """Write a notice, above the display where there is one."""
         self._output.notice(text)
 
 
 def fetch(output: Output, model: Model) -> Pulled:
-    """Have a model's full-precision files here, shown as it goes.
+    """Download a model's full-precision files where they are not here, with progress shown.
 
     Raises:
         ModelError: it cannot be fetched.
@@ -130,11 +130,11 @@ class Quantizing(Watcher):
         self._said = time.monotonic()
 
     def notice(self, text: str) -> None:
-        """As a line."""
+        """Write a notice."""
         self._output.notice(text)
 
     def quantizing(self, done: int, total: int) -> None:
-        """How far it is."""
+        """Show how many bytes are quantized."""
         text = f"quantizing: {decimal(done)} of {decimal(total)}; this is done once"
         self._say("comparing the copy with what was quantized" if done == total else text)
         if not self._output.console.is_terminal and time.monotonic() - self._said > _LINE_EVERY:

@@ -83,7 +83,7 @@ class Items:
         self._journal.append(item_record(result, self._keys[question.index]))
 
     def confirm(self) -> None:
-        """See that everything is there.
+        """Check that the file holds everything that was written.
 
         Raises:
             EchopixError: somebody else changed the file.
@@ -91,7 +91,7 @@ class Items:
         self._journal.confirm()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file and release its lock."""
         self._journal.close()
 
 

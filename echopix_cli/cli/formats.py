@@ -13,7 +13,7 @@ _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n"})
 
 
 def wanted_format(named: str | None, json: bool) -> str | None:
-    """What ``--format`` and ``--json`` come to; None where neither was given.
+    """The format that ``--format`` or ``--json`` asks for; None where neither was given.
 
     Raises:
         UsageError: no such format, or two of them.

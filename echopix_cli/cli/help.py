@@ -23,7 +23,7 @@ class Command(TyperCommand):
     """A command with our help."""
 
     def get_help(self, ctx: Any) -> str:
-        """All of it."""
+        """The whole help text."""
         return help_text(self, ctx)
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -35,7 +35,7 @@ class Group(TyperGroup):
     """A group of commands with our help."""
 
     def get_help(self, ctx: Any) -> str:
-        """All of it."""
+        """The whole help text."""
         return help_text(self, ctx)
 
     def get_help_option(self, ctx: Any) -> Any:

@@ -33,8 +33,8 @@ class Words:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """What rich calls to draw it."""
         for line in self._bound().wrap(console, options.max_width, overflow="fold"):
-            line.rstrip()
             line.plain = line.plain.replace(_BOUND, " ")
+            line.rstrip()
             yield line
 
 

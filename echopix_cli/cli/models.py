@@ -171,7 +171,7 @@ def pull(run: opt.Run, name: Name, dry_run: DryRun = False, json: opt.Json = Fal
 
 
 def _fetch(run: opt.Run, model: "Model") -> dict[str, Any]:
-    """Have a model's full-precision files here; what was done, as a JSON object."""
+    """Download a model's full-precision files where they are not here; returns what was done as a JSON object."""
     if model.folder is not None:
         run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
         return {"schema_version": SCHEMA_VERSION, "name": model.name, "folder": str(model.folder), "fetched": 0}
@@ -197,7 +197,7 @@ def _has_copy(run: opt.Run, model: "Model") -> bool:
 
 
 def _quantize(run: opt.Run, model: "Model") -> "ModelSource":
-    """Have a model's quantized copy here; what of it will be loaded."""
+    """Make a model's quantized copy where it is not here; returns what will be loaded."""
     with run.output.progress("quantizing") as say:
         from echopix_cli.cli.download import Quantizing
         from echopix_cli.engine.loading import choose_device, memory_errors, prepare
@@ -346,7 +346,7 @@ def _structure(folder: Any) -> list[str]:
 
 @contextmanager
 def _counted(output: Output, text: str, total: int) -> Iterator[Any]:
-    """What counts bytes that were read; drawn on a terminal."""
+    """A function that is told of bytes read and shows their count on a terminal."""
     read = 0
     with output.progress(text) as say:
 

@@ -42,7 +42,7 @@ PRINTING_MORE = ("quiet", "verbose", "debug", "no_color")
 
 
 def option(declared: Setting) -> Any:
-    """A declared value as an option. Its default is None: who said what is settled where it is declared."""
+    """A declared value as an option. Its default is None, which :func:`resolve` takes for "not given"."""
     flags = declared.flags or (declared.flag,)
     metavar, panel = declared.metavar or None, declared.panel or None
     return typer.Option(*flags, help=declared.help, metavar=metavar, rich_help_panel=panel, show_default=False)
@@ -163,7 +163,7 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        """What holds."""
+        """Every setting's value."""
         return self.resolved.settings
 
     def preferring(self, **values: Any) -> Run:
@@ -229,7 +229,7 @@ class Run:
         )
 
     def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
-        """The most that the plan allows, or that the largest of some files holds."""
+        """The largest work to expect of the model: what the settings allow, or what the largest of some files needs."""
         from echopix_cli.engine import Workload
 
         most = self.settings.max_frames
@@ -285,7 +285,7 @@ class Run:
         return f"{length}: {film.words(info, self.settings.look)}"
 
     def limits(self) -> Limits:
-        """How much of a hostile file to put up with."""
+        """What reading one file may cost."""
         from echopix_cli.media import Limits
 
         return Limits(
@@ -360,12 +360,12 @@ class Run:
 
 
 def _unsaid(text: str) -> None:
-    """Where notices go that nobody asked for."""
+    """Discard a notice."""
 
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Import torch without looking for garbage.
+    """Switch garbage collection off while torch is imported.
 
     It makes hundreds of thousands of objects that all stay, and which would be searched again and again.
     """

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1  # of JSON objects
 _ROOM_FOR_TEXT = 30  # columns that the last cell of a row needs beside the others
+_COMMANDS = ("echopix ", "pip ", "python ")  # hints that are copied, and so never broken into lines
 _PLAIN_SPACE = {"\n", "\t"}
 # Characters that reorder or hide text on a terminal; category Cf also holds joiners that scripts need.
 _DIRECTION = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -50,11 +51,11 @@ def one_line(text: str) -> str:
 
 
 class ReaderGone(Exception):
-    """Whoever read stdout has closed it, as ``head`` does when it has seen enough."""
+    """The reader of stdout has closed it, as ``head`` does when it has enough lines."""
 
 
 def discard(descriptor: int) -> None:
-    """Send what is still to be written there nowhere, or the interpreter's last flush would fail once more."""
+    """Redirect a descriptor to ``/dev/null``, so that the interpreter's last flush does not fail once more."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
@@ -80,7 +81,7 @@ class Aside:
         self._lost = False
 
     def write(self, text: str) -> int:
-        """Write; from the first failure on, nowhere."""
+        """Write; after a failure, discard."""
         if not self._lost:
             try:
                 return self._stream.write(text)
@@ -89,7 +90,7 @@ class Aside:
         return len(text)
 
     def flush(self) -> None:
-        """As of a file."""
+        """Flush; ignore failures."""
         if not self._lost:
             try:
                 self._stream.flush()
@@ -222,7 +223,7 @@ class Output:
         """One line for what failed and why, one for what to do next."""
         self._line("error: ", one_line(error.message), "bold red")
         if error.hint:
-            self._line("  try: ", one_line(error.hint), "cyan", whole=True)
+            self._line("  try: ", one_line(error.hint), "cyan", whole=error.hint.startswith(_COMMANDS))
 
     def _line(self, label: str, text: str, style: str, whole: bool = False) -> None:
         """Words on stderr, wrapped where a terminal ends; ``whole`` in one piece, to be copied."""
@@ -283,14 +284,14 @@ class Tally:
         self._left = total
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done; the rate and the time left follow from these alone."""
+        """Count items that are done; the rate and the time left follow from these alone."""
         self._count += count
         self._left -= count
         rate = self._count / max(time.monotonic() - self._began, 1e-9)
         self._draw(count, f"{60 * rate:.0f}/min" + (f", {clock(self._left / rate)} left" if self._left else ""))
 
     def skip(self, count: int) -> None:
-        """So many were done before, in no time."""
+        """Count items that an earlier run has done; they change no rate."""
         self._left -= count
         self._draw(count, None)
 

@@ -13,7 +13,7 @@ _MOST = 2**26  # bytes of a file that are looked at
 
 
 def content_of(path: Path) -> bytes | None:
-    """Of a regular file that can be read, as much as is looked at; None of all else."""
+    """The beginning of a regular file, enough to recognise it; None where it cannot be read or is no regular file."""
     if not path.is_file():
         return None
     try:
@@ -24,7 +24,7 @@ def content_of(path: Path) -> bytes | None:
 
 
 def require_own(path: Path, what: str, is_own: Callable[[bytes], bool], hint: str) -> None:
-    """Let a file go under a name that is free, or where an empty file or one of its kind lies.
+    """Allow writing to a free name, or over an empty file or one of the same kind.
 
     Args:
         path: of the file.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Markdown
 from rich.text import Text
+
+_OTHER_PAGE = re.compile(r"\[([^\]]+)\]\((\w+)\.md\)")
 
 
 class _Code(CodeBlock):
@@ -23,6 +26,8 @@ class _Page(Markdown):
 def laid_out(markdown: str, width: int, color: bool | None = None) -> str:
     """A page for a terminal, on which only lines of code may be wider than ``width``.
 
+    Links to other pages become the commands that show them.
+
     Args:
         markdown: without control characters.
         width: in columns.
@@ -36,6 +41,7 @@ def laid_out(markdown: str, width: int, color: bool | None = None) -> str:
         emoji=False,
         highlight=False,
     )
+    typed = _OTHER_PAGE.sub(r"\1 (`echopix help \2`)", markdown)
     with console.capture() as shown:
-        console.print(_Page(markdown, hyperlinks=False), crop=False)
+        console.print(_Page(typed, hyperlinks=False), crop=False)
     return "\n".join(line.rstrip() for line in shown.get().splitlines()) + "\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich import box
@@ -12,7 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.layout import Trimmed, Words
+from echopix_cli.cli.output import Output
+from echopix_cli.cli.pages import laid_out
 from echopix_cli.cli.tables import facts_grid
+from echopix_cli.errors import EchopixError
 
 WAITED = "12.89 s: start-up 6.19 s, load 314 ms, read 295 ms, answer 87 ms"
 PARTS = ("12.89 s:", "6.19 s,", "314 ms,", "295 ms,", "87 ms", "start-up")
@@ -39,6 +44,26 @@ def test_words_lose_nothing(text: str, width: int) -> None:
     lines = drawn(Words(Text(text)), width).splitlines()
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert all(len(line) <= width and line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("hint", "lines"),
+    [
+        ("--budget, -b FRACTION: a share of tokens", ["  try: --budget, -b FRACTION: a", "share of tokens"]),
+        ('echopix ask clip.mp4 "What is playing?"', ['  try: echopix ask clip.mp4 "What is playing?"']),
+    ],
+)
+def test_hints_are_broken_between_words_but_commands_are_whole(hint: str, lines: list[str]) -> None:
+    file = io.StringIO()
+    output = Output()
+    output._console = Console(width=32, file=file, force_terminal=True, color_system=None)
+    output.error(EchopixError("no", hint))
+    assert file.getvalue().splitlines() == ["error: no", *lines]
+
+
+def test_pages_name_each_other_by_command() -> None:
+    shown = laid_out("See [trust](trust.md) and [all](../COMMANDS.md).", 80, color=False)
+    assert "See trust (echopix help trust) and" in re.sub(r"\x1b\[[0-9;]*m", "", shown)
 
 
 def test_tables_leave_no_spaces_at_the_ends_of_lines_and_one_blank_line_between_them() -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from echopix_cli.cli.bench_tables import profile_table, spread
 from echopix_cli.cli.options import Run
 from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions
+from echopix_cli.engine.answers import DEMONSTRATION
 from echopix_cli.measure.profiling import Profile, profile
 from echopix_cli.measure.rounds import Spread
 from echopix_cli.media import DecodePlan
@@ -53,6 +54,16 @@ def test_profile_table_and_json_agree(measured: Profile, width: int) -> None:
         assert f"{row['speedup']:.2f}× ({low:.2f}–{high:.2f})" in table
         for name in ("forward", "sieve", "prefill", "first_token", "generate", "total"):
             assert spread(Spread(**stages[name])) in table
+
+
+def test_the_profile_table_repeats_no_notice_of_loading(measured: Profile) -> None:
+    notices = ("3 frames are damaged", DEMONSTRATION)
+    rows = tuple(replace(row, answer=replace(row.answer, notices=notices)) for row in measured.rows)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(profile_table(replace(measured, rows=rows)))
+    shown = console.export_text()
+    assert "3 frames are damaged" in shown
+    assert DEMONSTRATION not in shown
 
 
 def test_profile_asks_what_the_bundled_model_can_answer() -> None:
