@@ -14,12 +14,14 @@ from echopix_cli.model.positions import SpecialTokens
 from echopix_cli.results import KeptToken, Moment
 
 _GAP = 1.0  # seconds between tokens of one moment
+_BRIGHT = 0.25  # of the weight of the weightiest second: seconds of less and of more do not share a moment
 
 
 def moments_of(encoded: Encoded, sift: Sift, special: SpecialTokens) -> tuple[Moment, ...]:
     """The kept tokens as moments, those with the largest share first.
 
-    Tokens of one modality that are at most a second apart are one moment; its share is the sum of theirs.
+    Tokens of one modality that are at most a second apart are one moment, unless one lies in a second of which little
+    was kept and the other in one of which much was. A moment's share is the sum of its tokens'.
     """
     spans_of = dict(zip(("video", "audio"), encoded.spans, strict=True))
     found = []
@@ -65,13 +67,21 @@ def _ordinals(mine: Tensor) -> Tensor:
 
 
 def _merged(modality: str, spans: Spans, weights: Spans) -> list[Moment]:
-    """Moments of tokens with their spans (n, 2) and weights (n,)."""
+    """Moments of tokens with their spans (n, 2) and weights (n,): joined where they are close and alike in weight."""
+    if not len(spans):
+        return []
+    seconds = spans[:, 0].astype(np.int64)
+    by_second = np.bincount(seconds, weights)
+    bright = by_second[seconds] >= _BRIGHT * by_second.max()
     order = np.argsort(spans[:, 0], kind="stable")
     moments: list[Moment] = []
-    for (start, end), weight in zip(spans[order].tolist(), weights[order].tolist(), strict=True):
-        if moments and start <= moments[-1].end + _GAP:
+    last_bright = False
+    for place in order.tolist():
+        (start, end), weight, lit = spans[place].tolist(), float(weights[place]), bool(bright[place])
+        if moments and start <= moments[-1].end + _GAP and lit == last_bright:
             last = moments[-1]
             moments[-1] = Moment(last.start, max(last.end, end), modality, last.share + weight)
         else:
             moments.append(Moment(start, end, modality, weight))
+        last_bright = lit
     return moments
