@@ -10,7 +10,7 @@ from echopix_cli.cli.sheets import Sheet, Sheets
 from echopix_cli.cli.tables import facts_grid, percent, precision, seconds, sieve_words, size
 from echopix_cli.cli.timeline import Where
 from echopix_cli.cli.waiting import Waited
-from echopix_cli.results import Answer, ModalityTokens, PeakMemory
+from echopix_cli.results import Answer, FilmFacts, ModalityTokens, PeakMemory
 from echopix_cli.times import clock
 
 
@@ -89,6 +89,7 @@ def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:
         ),
         ("audio", str(answer.audio)),
         ("sampled", "; ".join(taken)),
+        *([("film", film_words(answer.film, answer.budget))] if answer.film else []),
         *([("reading", f"decode {seconds(times.decode)}, {read}")] if len(answers) > 1 else []),
         ("speed", speed + (f", then {min(rates):.1f} tokens/s" if rates else "")),
         (
@@ -98,6 +99,18 @@ def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:
         ),
         ("peak memory", _memory(answer.peak_memory)),
     ]  # fmt: skip
+
+
+def film_words(film: FilmFacts, budget: float) -> str:
+    """How a film was read, and what of its tokens the last prompt could hold where the budget wanted more."""
+    words = [f"{film.windows} windows of {clock(film.window_seconds)}"]
+    if film.unread:
+        words.append(f"{film.unread} of them could not be read")
+    if film.looked:
+        words.append(f"{len(film.looked)} looked at again")
+    if film.share < budget:
+        words.append(f"at most {100 * film.share:.2g} % of the tokens fit into one prompt")
+    return ", ".join(words)
 
 
 def _memory(peak: PeakMemory) -> str:
