@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores, 8)
 
 
-# Folders and files whose tests are of code that calls transformers or takes its classes over.
-COMPAT = (
-    *("engine/", "model/", "test_golden.py", "test_golden_preprocess.py", "weights/test_assembly.py"),
-    *("weights/test_checkpoint.py", "weights/test_headers.py", "weights/test_path_safety.py"),
-    *("weights/test_quantize.py", "weights/test_quantize_memory.py"),
-)
+_COMPARED = re.compile(r"^ *(?:from|import) (?:transformers|reference_layers|family)\b", re.MULTILINE)
+
+
+@cache
+def calls_transformers(file: Path) -> bool:
+    """Whether tests compare with transformers, or read what only it reads: answering does not import it."""
+    return _COMPARED.search(file.read_text(encoding="utf-8")) is not None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.path.relative_to(GOLDEN.parent).as_posix().startswith(COMPAT):
+    if calls_transformers(item.path):
         item.add_marker("compat")
 
 
