@@ -69,7 +69,8 @@ def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:
     taken = []
     if sampling.frames:
         rate = f" at {sampling.fps:.3g} fps" if sampling.fps and sampling.frames > 1 else ""
-        taken.append(f"{sampling.frames} frames{rate}, {sampling.width}×{sampling.height}")
+        frames = "1 frame" if sampling.frames == 1 else f"{sampling.frames} frames"
+        taken.append(f"{frames}{rate}, {sampling.width}×{sampling.height}")
     if sampling.audio_seconds:
         taken.append(f"{clock(sampling.audio_seconds)} of sound")
     read = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
+from answers import an_answer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich import box
@@ -13,11 +15,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from echopix_cli.cli.answer_tables import answers_table
 from echopix_cli.cli.layout import Trimmed, Words
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.pages import laid_out
 from echopix_cli.cli.tables import facts_grid
+from echopix_cli.cli.waiting import Waited
 from echopix_cli.errors import EchopixError
+from echopix_cli.results import Moment
 
 WAITED = "12.89 s: start-up 6.19 s, load 314 ms, read 295 ms, answer 87 ms"
 PARTS = ("12.89 s:", "6.19 s,", "314 ms,", "295 ms,", "87 ms", "start-up")
@@ -76,3 +81,17 @@ def test_tables_leave_no_spaces_at_the_ends_of_lines_and_one_blank_line_between_
             "", "name   number", "─" * 15, "a      1", "", "name   number", "─" * 15, "a      1", "", "end",
         ]  # fmt: skip
         assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize(("frames", "words"), [(1, "1 frame, 112×112"), (16, "16 frames at 2 fps, 112×112")])
+def test_the_table_of_an_answer(width: int, frames: int, words: str) -> None:
+    answer = an_answer((Moment(1.0, 2.5, "audio", 1.0),))
+    answer = replace(answer, sampling=replace(answer.sampling, frames=frames))
+    shown = drawn(Trimmed(answers_table([answer], Waited(6.19, 0.314, 0.295, 12.5))), width)
+    lines = shown.splitlines()
+    assert all(len(line) <= width and line == line.rstrip() for line in lines)
+    assert "\n\n\n" not in shown
+    assert words in shown
+    for part in ("19.30 s:", "6.19 s,", "314 ms,", "295 ms,", "12.50 s"):
+        assert any(part in line for line in lines)
