@@ -36,6 +36,8 @@ def film_in(engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOpti
         plan: from :meth:`Engine.plan`.
         options: of films.
     """
+    if info.tracks and not info.of_kind("video"):
+        plan = replace(plan, video=False)  # nothing is glanced at, or worth another look
     return None if info.still else film_of(plan, info.duration, _window(engine, options))
 
 
