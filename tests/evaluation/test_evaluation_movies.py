@@ -17,9 +17,9 @@ from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
 from echopix_cli.evaluation.run import evaluate, settings_of, sieves_of
 from echopix_cli.evaluation.values import Condition, Facts, ItemResult
-from echopix_cli.media import Clip, DecodePlan
+from echopix_cli.media import Clip
 from echopix_cli.results import Moment
-from echopix_cli.scenes import MOVIE_FAMILIES, Evidence, evidence_rows, frame_side, make_script, movie_clip
+from echopix_cli.scenes import MOVIE_FAMILIES, Evidence, evidence_rows, make_script, movie_clip
 
 CS2, RANDOM, SINGLE = Condition("cs2", 1.0), Condition("random", 1.0), Condition("single-pass", 1.0)
 SEEN, HEARD = Evidence("video", 9.0, 11.0, (0.0, 0.0, 0.5, 0.5)), Evidence("audio", 9.5, 10.0)
@@ -81,17 +81,6 @@ def test_a_haystack_serves_twelve_questions_of_families_in_turn() -> None:
     for arguments in (("scenes:movies", 1, 0), ("scenes:movie", 1, 0, ["sync"]), ("scenes:movie", 1, 0, [], 5.0)):
         with pytest.raises(UsageError):
             load_questions(*arguments)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine.load("tiny", "cpu")
-
-
-@pytest.fixture(scope="module")
-def asking(engine: Engine) -> Asking:
-    rules = engine.processor.rules
-    return Asking(engine.plan(DecodePlan()), frame_side(rules.max_pixels, rules.size_factor))
 
 
 @pytest.fixture(scope="module")

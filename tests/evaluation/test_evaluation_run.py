@@ -21,7 +21,6 @@ from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
 from echopix_cli.evaluation.run import evaluate, settings_of
 from echopix_cli.evaluation.values import SIEVES, Condition, Facts, ItemResult
-from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import PixelRules
 from echopix_cli.scenes import evidence_rows, frame_side, sample_times, scene_clip
 
@@ -33,17 +32,6 @@ PER_MODALITY, UNIFORM, RANDOM = (
     Condition("random", 0.1),
 )
 NONE, AROUND = Condition("none", 0.0), Condition("without-cs2", 1.0)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine.load("tiny", "cpu")
-
-
-@pytest.fixture(scope="module")
-def asking(engine: Engine) -> Asking:
-    rules = engine.processor.rules
-    return Asking(engine.plan(DecodePlan()), frame_side(rules.max_pixels, rules.size_factor))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from echopix_cli.media.cost import Meter
 
 sys.path.insert(0, str(Path(__file__).parent))  # for ``makers``, whatever pytest's import mode
 REAL = Path(__file__).resolve().parents[3] / "shared" / "media"
@@ -28,3 +31,17 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"the real clips are not here: {REAL}")
     return REAL
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Meter]:
+    """The meters of the clips that are loaded."""
+    meters: list[Meter] = []
+
+    class Kept(Meter):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            meters.append(self)
+
+    monkeypatch.setattr("echopix_cli.media.load.Meter", Kept)
+    return meters

@@ -26,20 +26,6 @@ def write_h264(path: Path, count: int, x264: str, **more: Any) -> Path:
     return write_clip(path, pictures, fps=25, codec="libx264", pix_fmt="yuv420p", options=options, **more)
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Meter]:
-    """The meters of the clips that are loaded."""
-    meters: list[Meter] = []
-
-    class Kept(Meter):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            meters.append(self)
-
-    monkeypatch.setattr("echopix_cli.media.load.Meter", Kept)
-    return meters
-
-
 @pytest.mark.parametrize(
     ("name", "x264"),
     [

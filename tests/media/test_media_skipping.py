@@ -55,20 +55,6 @@ def same_as_decoded_through(clip: Clip, path: Path) -> bool:
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Meter]:
-    """The meters of the clips that are loaded."""
-    meters: list[Meter] = []
-
-    class Kept(Meter):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            meters.append(self)
-
-    monkeypatch.setattr("echopix_cli.media.load.Meter", Kept)
-    return meters
-
-
-@pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The places in the file of all packets that are read in order to be decoded."""
     places: list[int] = []
