@@ -37,6 +37,11 @@ class EchopixError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def kind(self) -> str:
+        """What records call it: the name of its class, where that is not one of the media's for use in here."""
+        return type(self).__name__
+
 
 class UsageError(EchopixError):
     """The command line, the environment or the config file asks for something impossible."""
@@ -54,6 +59,11 @@ class MediaError(EchopixError):
     """The media file cannot be opened or holds nothing that can be decoded."""
 
     exit_code = ExitCode.MEDIA
+
+    @property
+    def kind(self) -> str:
+        """The same for all that can be wrong with a file."""
+        return MediaError.__name__
 
 
 class PastEnd(MediaError):

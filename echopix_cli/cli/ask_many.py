@@ -258,7 +258,7 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
 def error_record(error: EchopixError) -> dict[str, Any]:
     """An error as JSON."""
     return {
-        "type": type(error).__name__,
+        "type": error.kind,
         "message": error.message,
         "hint": error.hint,
         "exit_code": int(error.exit_code),

@@ -110,12 +110,12 @@ def test_info_and_clear(run, cached: Path, clips: dict[str, Path], monkeypatch: 
     assert (ran.code, ran.err) == (0, "")
     rows = dict(line.split("\t") for line in ran.out.splitlines())
     assert (rows["path"], rows["entries"], rows["state"]) == (str(cached), "2", "on")
-    assert rows["size"] == f"{total / 1000:.1f} kB of 1.5 MB"
+    assert rows["size"] == f"{total / 1024:.1f} KiB of 1.4 MiB"
     monkeypatch.setenv("ECHOPIX_CACHE", "no")
     assert "state\toff" in run("cache", "info").out
     ran = run("cache", "clear")
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err == f"note: removed 2 entries, {total / 1000:.1f} kB, from {cached}\n"
+    assert ran.err == f"note: removed 2 entries, {total / 1024:.1f} KiB, from {cached}\n"
     assert list(cached.iterdir()) == []
 
 

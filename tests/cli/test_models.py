@@ -58,7 +58,7 @@ def test_list_before_and_after(command, server: HubServer, tmp_path: Path) -> No
         (stage / "w").write_bytes(b"abc")
     lines = [line.split("\t") for line in command("models", "list").out.splitlines()]
     assert lines[3][:2] == [NAME, "ready"]
-    assert lines[4] == ["nf4-omni", "ready", "3 bytes", "quantized", "someone/omni"]
+    assert lines[4] == ["nf4-omni", "ready", "3 B", "quantized", "someone/omni"]
     (record,) = command("models", "list", "--json").records
     assert record["cache_dir"] == str(tmp_path / "echopix")
     assert [model["state"] for model in record["models"]] == ["bundled", "not here", "not here", "ready"]
@@ -243,7 +243,7 @@ def test_an_unfinished_download_is_shown(command, server: HubServer, tmp_path: P
     part = tmp_path / "hub" / "models--Qwen--Qwen2.5-Omni-3B" / "blobs" / ("a" * 64 + PART)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"half")
-    assert "qwen2.5-omni-3b\tunfinished (4 bytes)" in command("models", "list").out
+    assert "qwen2.5-omni-3b\tunfinished (4 B)" in command("models", "list").out
     assert command("models", "rm", "qwen2.5-omni-3b", "--yes").code == 0
     assert not part.exists()
 

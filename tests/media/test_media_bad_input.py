@@ -35,7 +35,7 @@ def refused(path: str | os.PathLike[str]) -> MediaError:
     thread.start()
     thread.join(10)
     assert not thread.is_alive(), "opening it hangs"
-    assert [type(error) for error in caught] == [MediaError, MediaError]
+    assert [isinstance(error, MediaError) for error in caught] == [True, True]
     error = caught[0]
     assert isinstance(error, MediaError)
     assert error.exit_code is ExitCode.MEDIA and error.hint
