@@ -79,6 +79,10 @@ class PastEnd(MediaError):
         self.end = end
 
 
+class Nothing(MediaError):
+    """The media go on, but nothing is shown or played in a span."""
+
+
 class FileLost(MediaError):
     """No part of a file can be read any more: it is gone, or another one, or reading it comes no further."""
 

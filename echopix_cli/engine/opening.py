@@ -15,12 +15,14 @@ from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of, outgrown
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.survey import Survey, Watch
-from echopix_cli.errors import FileLost, MediaError, PastEnd
+from echopix_cli.errors import FileLost, MediaError, Nothing, PastEnd
 from echopix_cli.files import Look, identity_of, look_at
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.source import shown
 
 _EXACT = 0.01  # seconds by which media may end before a span that they fill
+_EMPTY = 8  # windows without anything, one after another, after which the next stretch is looked at as a whole
+_STRETCH = 3600.0  # seconds of it
 
 
 def unwatched(done: float, total: float, stage: str) -> None:
@@ -177,6 +179,8 @@ class _Windows:
         self._identity = identity_of(path) if engine.features else ""
         self._worker = Worker(timeout)
         self._last: Fetched | None = None
+        self._empty = 0  # windows before the next one that held nothing, one after another
+        self._nothing_until = 0.0  # seconds of media time
 
     def close(self) -> None:
         """End the process that reads."""
@@ -194,7 +198,36 @@ class _Windows:
         if self._last is not None and not full and number + 1 == len(self.film.spans):
             found, self._last = self._last, None
             return found
-        return self._read(self.film.window(number, full))
+        plan = self.film.window(number, full)
+        if self.film.spans[number][1] <= self._nothing_until:
+            raise _nothing(self._path)
+        try:
+            found = self._read(plan)
+        except Nothing:
+            self._empty += 1
+            if self._empty >= _EMPTY:
+                self._look_ahead(self.film.spans[number][1])
+            raise
+        self._empty = 0
+        return found
+
+    def _look_ahead(self, start: float) -> None:
+        """Find out how much of what follows holds nothing either: a time that is false by hours makes long gaps."""
+        assert self.film is not None
+        stretch = min(_STRETCH, self.film.spans[-1][0] - start)
+        while stretch > _EMPTY * self._length:
+            plan = replace(self.film.plan, start=start, end=start + stretch, max_frames=1, min_frames=1)
+            try:
+                self._worker.decode(self._path, plan)
+            except Nothing:
+                self._nothing_until = start + stretch
+                return
+            except FileLost:
+                raise
+            except MediaError:  # which the windows in there will hear
+                break
+            stretch /= 2
+        self._empty = 0  # what is there is come to before another look
 
     def settle(self, watch: Watch) -> None:
         """Let the windows end where picture and sound do, whatever the header says; no film where one holds all.
@@ -242,6 +275,10 @@ class _Windows:
         except MediaError:
             self.require_same()
             raise
+
+
+def _nothing(path: str) -> Nothing:
+    return Nothing(f"{shown(path)} shows and plays nothing between the chosen times", "choose a longer span")
 
 
 def _look(path: str) -> Look:

@@ -19,7 +19,7 @@ from echopix_cli.engine.meters import Clock, larger
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
-from echopix_cli.errors import FileLost, MediaError
+from echopix_cli.errors import FileLost, MediaError, Nothing
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
@@ -194,7 +194,7 @@ class Survey:
         facts = FilmFacts(
             windows=len(self.film.spans),
             window_seconds=end - start,
-            unread=len(self._unread),
+            unread=self._unreadable,
             looked=tuple(self.film.spans[number] for number in looked),
             frames=sum(one.sampling.frames for one in seen),
             survivors=len(pool.scores),
@@ -225,19 +225,33 @@ class Survey:
             ),
         )
 
+    @property
+    def _unreadable(self) -> int:
+        """Windows that hold something, as far as one can know, and could not be read."""
+        return sum(not isinstance(error, Nothing) for error in self._unread.values())
+
     def _told(self, seen: Sequence[Encoded]) -> tuple[AudioStatus, tuple[str, ...]]:
         """What became of the sound of all windows, and what is to be said; each thing once."""
         said = list(dict.fromkeys(notice for one in seen for notice in one.notices))
-        for number, error in sorted(self._unread.items()):
-            start, end = self.film.spans[number]
-            said.append(f"{clock_words(start)} to {clock_words(end)} could not be read: {error.message}")
+        lost = sorted(self._unread.items())
+        for place, (number, error) in enumerate(lost):
+            if place and lost[place - 1][0] == number - 1 and lost[place - 1][1].message == error.message:
+                continue  # said with the one before
+            last = number
+            while last + 1 in self._unread and self._unread[last + 1].message == error.message:
+                last += 1
+            span = f"{clock_words(self.film.spans[number][0])} to {clock_words(self.film.spans[last][1])}"
+            empty = isinstance(error, Nothing)
+            said.append(
+                f"nothing is shown or played, {span}" if empty else f"{span} could not be read: {error.message}"
+            )
         more = len(said) - _MOST_SAID
         if more > 0:
             said = [*said[:_MOST_SAID], f"and {more} more of this kind"]
         found = {one.audio_status for one in seen}
-        lost = {AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED} & found or self._unread
+        partly = {AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED} & found or self._unreadable
         if AudioStatus.USED in found:
-            return AudioStatus.TRUNCATED if lost else AudioStatus.USED, tuple(said)
+            return AudioStatus.TRUNCATED if partly else AudioStatus.USED, tuple(said)
         ranked = (AudioStatus.TRUNCATED, AudioStatus.UNDECODABLE, AudioStatus.DISABLED, AudioStatus.ABSENT)
         return next(status for status in ranked if status in found), tuple(said)
 

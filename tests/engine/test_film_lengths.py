@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from echopix_cli.engine.opening import film_in, open_media, survey
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.errors import FileLost, MediaError, PastEnd
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo, load_clip, probe
+from echopix_cli.results import AudioStatus
 
 PLAN = DecodePlan()
 FILMS = FilmOptions(window=1.0)
@@ -167,3 +170,36 @@ def test_a_sound_is_not_glanced_at(engine: Engine) -> None:
     for kind, glanced in (("audio", False), ("video", True)):
         film = film_in(engine, MediaInfo("matroska", 7200.0, (TrackInfo(kind, 0),)), engine.plan(PLAN))
         assert film is not None and (film.glance is not None) is glanced
+
+
+def test_hours_of_nothing_are_passed_over(engine: Engine, clips: dict[str, Path], tmp_path: Path) -> None:
+    """A recording that goes on five hours later: 18,000 windows of nothing are no loss, and take no hours."""
+    path = tmp_path / "later.mkv"
+    with av.open(str(path), "w") as target:
+        out = None
+        for offset in (0, 5 * 3600):
+            with av.open(str(clips["dark"])) as source:
+                track = source.streams.audio[0]
+                out = out or target.add_stream_from_template(track)
+                for packet in source.demux(track):
+                    if packet.pts is not None and packet.dts is not None:
+                        shift = round(offset / packet.time_base)
+                        packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, out
+                        target.mux(packet)
+    asked: list[float] = []
+    original = Worker.decode
+
+    def decode(self: Worker, path: str, plan: DecodePlan) -> Any:
+        asked.append(plan.from_time)
+        return original(self, path, plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "decode", decode)
+        handed = opened(engine, path)
+    assert handed.survivors is not None
+    assert len(asked) < 60
+    assert handed.audio_status is AudioStatus.USED
+    assert handed.survivors.facts.unread == 0
+    assert handed.survivors.facts.windows > 17_990
+    assert any(note.startswith("nothing is shown or played, 0:0") for note in handed.notices)
+    assert handed.survivors.spans[:, 1].max() > 5 * 3600
