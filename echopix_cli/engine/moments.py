@@ -50,8 +50,7 @@ def _kept(sift: Sift, special: SpecialTokens) -> Iterator[tuple[str, Spans, Span
     them (paper, CS2).
     """
     ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0]
-    in_pool = torch.isin(ids, torch.tensor(special.placeholders, device=ids.device))
-    kept = kept[in_pool[kept]]
+    kept = kept[special.in_pool(ids[kept])]
     if not len(kept):
         return
     shares = sift.sieved.scores[0][kept].double().softmax(0).cpu().numpy()

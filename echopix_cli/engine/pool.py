@@ -31,7 +31,7 @@ class Pool:
         """The rows of one window that may be kept, with their ``ranking`` (L,), on the host but for ``rows``."""
         prompt = posed.prompt
         ids = prompt.input_ids[0]
-        pool = torch.isin(ids, torch.tensor(special.placeholders, device=ids.device))
+        pool = special.in_pool(ids)
         places = (pool & ranking.isfinite()).nonzero()[:, 0]
         first = int(pool.nonzero()[0])
         positions = prompt.position_ids[:3, 0]

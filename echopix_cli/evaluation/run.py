@@ -170,8 +170,7 @@ def _answered(
                     outcomes[setting] = _outcome(engine, question, posed, rests_on, setting, asking, clock)
             except EchopixError as error:
                 outcomes[setting] = Graded(None, False, None, 0.0, error.message)
-    ids = posed.prompt.input_ids
-    pool = torch.isin(ids, torch.tensor(engine.model.thinker.special.placeholders, device=engine.device))
+    pool = engine.model.thinker.special.in_pool(posed.prompt.input_ids)
     in_order = {setting: outcomes[setting] for setting in settings}
     return _result(question, int(pool.sum()), int(rests_on.sum()), in_order)
 
@@ -211,7 +210,7 @@ def _outcome(
     kept = sieved.kept[0]
     special, ids = engine.model.thinker.special, posed.prompt.input_ids[0][kept]
     audio = int((ids == special.audio).sum())
-    pool = int(torch.isin(ids, torch.tensor(special.placeholders, device=ids.device)).sum())
+    pool = int(special.in_pool(ids).sum())
     return Graded(
         answer=text,
         right=is_right(text, question.answer, question.choices),

@@ -50,6 +50,10 @@ class SpecialTokens:
         """Ids whose rows are replaced by tower features, and which the sieve may drop."""
         return (self.audio, self.image, self.video)
 
+    def in_pool(self, ids: Tensor) -> Tensor:
+        """Which rows of token ids, of any shape, are audio-visual: bool of the same shape."""
+        return torch.isin(ids, torch.tensor(self.placeholders, device=ids.device))
+
 
 @dataclass(frozen=True)
 class Timeline:

@@ -49,7 +49,7 @@ def asking_rows(ids: Tensor, valid: Tensor, special: SpecialTokens) -> Tensor:
     That is the question and the turn's end. The borders that close the media have read no word of the question
     and do not count. A prompt without audio-visual rows has nothing to ask about.
     """
-    in_pool = torch.isin(ids, torch.tensor(special.placeholders, device=ids.device)) & valid
+    in_pool = special.in_pool(ids) & valid
     closing = torch.isin(ids, torch.tensor(special.ends, dtype=ids.dtype, device=ids.device))
     places = torch.arange(ids.shape[1], device=ids.device)
     after = places > (in_pool * places).amax(dim=1, keepdim=True)
@@ -77,7 +77,7 @@ def score_by_question(
     start = scoring_layer(len(model.layers), how.layer)
     ids = prompt.input_ids
     valid = torch.ones_like(ids, dtype=torch.bool) if prompt.attention_mask is None else prompt.attention_mask.bool()
-    in_pool = torch.isin(ids, torch.tensor(special.placeholders, device=ids.device)) & valid
+    in_pool = special.in_pool(ids) & valid
 
     # 1. What is left of each prompt, packed to the left like everything that the decoder gets.
     left = prefilter(prompt, valid, special, timeline, how.share)

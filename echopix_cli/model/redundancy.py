@@ -48,7 +48,7 @@ def find_pool(ids: Tensor, positions: Tensor, valid: Tensor, special: SpecialTok
         special: the checkpoint's special ids.
         timeline: positions per second and per window.
     """
-    in_pool = torch.isin(ids, torch.tensor(special.placeholders, device=ids.device)) & valid
+    in_pool = special.in_pool(ids) & valid
     rows = in_pool.nonzero().squeeze(-1)
     is_audio = ids[rows] == special.audio
     # Between two blocks of media there is text, a border at least, and within one there is none.

@@ -165,7 +165,7 @@ class EchoingPixelsThinker(nn.Module):
         valid = (
             torch.ones_like(ids, dtype=torch.bool) if prompt.attention_mask is None else prompt.attention_mask.bool()
         )
-        in_pool = torch.isin(ids, torch.tensor(self.special.placeholders, device=ids.device)) & valid
+        in_pool = self.special.in_pool(ids) & valid
         encoded = self._encode(prompt, valid, in_pool, labels)
         places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         return Scored(encoded, places, compressor(encoded).float(), valid, in_pool, in_pool)

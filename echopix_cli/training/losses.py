@@ -163,7 +163,7 @@ def losses(
     answered = answer_pass(model, prompt, batch.targets, budget)
     parts |= {"answer": answered.loss, "token_accuracy": answered.right.float().mean()}
     special = model.thinker.special
-    pool = torch.isin(batch.input_ids, torch.tensor(special.placeholders, device=batch.labels.device))
+    pool = special.in_pool(batch.input_ids)
     sieved, evident = answered.sieved, bool(batch.evidence.any())
     early = answered.decoder_hidden if sieved is None else sieved.encoded
     if recipe.binding > 0 and batch.around is not None:
