@@ -11,7 +11,7 @@ from torch import Tensor
 
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.options import AskOptions
-from echopix_cli.engine.sieves import SieveChoice, choose
+from echopix_cli.engine.sieves import SieveChoice, choose, seed_of
 from echopix_cli.errors import UsageError
 from echopix_cli.model.finite import require_finite
 from echopix_cli.model.positions import SpecialTokens, block_positions
@@ -70,8 +70,7 @@ class Posed:
         """
         _, choice = chosen(self._thinker, options)
         scored = self.score(choice)
-        seed = np.random.SeedSequence((options.sieve.seed, window)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(seed[0]))
+        generator = torch.Generator().manual_seed(seed_of(options.sieve.seed, window))
         ranking = self._thinker.ranking(scored.scores, scored.candidates, choice.selection, generator)
         kept = scored.candidates if choice.selection != "none" else torch.zeros_like(scored.candidates)
         return ranking.masked_fill(~kept, -torch.inf)[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from echopix_cli.errors import UsageError
 from echopix_cli.model.question_attention import scoring_layer
 from echopix_cli.model.redundancy import SHARE
@@ -29,6 +31,11 @@ class SieveOptions:
     layer: int | None = None
     prefilter: bool | None = None
     seed: int = 0
+
+
+def seed_of(seed: int, number: int) -> int:
+    """A seed for each question of an evaluation, or window of a film, from one of them all."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)

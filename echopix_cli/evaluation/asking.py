@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from echopix_cli.engine import AskOptions, SieveOptions
 from echopix_cli.engine.options import FilmOptions
-from echopix_cli.engine.sieves import AUTO
+from echopix_cli.engine.sieves import AUTO, seed_of
 from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM
@@ -45,6 +43,5 @@ def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
 def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:
     """How the question of an index is sieved with a setting."""
     # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
-    state = np.random.SeedSequence((asking.seed, index)).generate_state(1, np.uint64)
-    sieve = replace(sieve_options(setting.sieve, asking), seed=int(state[0]))
+    sieve = replace(sieve_options(setting.sieve, asking), seed=seed_of(asking.seed, index))
     return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
