@@ -22,7 +22,7 @@ from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Encoded, Engine
 from echopix_cli.engine.choices import posed
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.opening import changed, film_in, grown, open_media
+from echopix_cli.engine.opening import Changed, film_in, grown, open_media, require_same
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.errors import EchopixError, bare, described
 from echopix_cli.files import WHOLE, Look, look_at, sha256_of, whole_identity
@@ -102,20 +102,6 @@ class _Prepared:
 
 class _Stopped(Exception):
     """A film is no longer to be read."""
-
-
-class _Changed(EchopixError):
-    """A file is another one than it was when its bytes were looked at."""
-
-
-def _require_same(media: str, look: Look) -> None:
-    """Raise :class:`_Changed` where a file does not look as it did."""
-    try:
-        if look_at(media) == look:
-            return
-    except OSError:
-        pass
-    raise _Changed("")
 
 
 class Batch:
@@ -216,12 +202,12 @@ class Batch:
                         return _Prepared(file, left, film=info, look=look)
                     identity = partial(_identity, worker, group.media, file)
                     fetched = self.engine.fetch(group.media, plan, worker.decode, identity)
-                    _require_same(group.media, look)  # or an answer about one content would get another one's key
+                    require_same(group.media, look)  # or an answer about one content would get another one's key
                     if longer := grown(self.engine, info, plan, self.settings.films, fetched.content):
                         return _Prepared(file, left, film=longer, look=look)
                     return _Prepared(file, left, fetched)
-            except _Changed:
-                return _Prepared(None, tuple((task, None) for task, _ in left), error=changed(group.media))
+            except Changed as raised:
+                return _Prepared(None, tuple((task, None) for task, _ in left), error=bare(raised))
             except EchopixError as raised:
                 return _Prepared(file, left, error=bare(raised))
 
@@ -233,13 +219,13 @@ class Batch:
             look = look_at(media)
         except (OSError, ValueError):
             worker.fingerprint(media)  # says what is wrong with it
-            raise _Changed("") from None
+            raise Changed(media) from None
         known = self._files.get((media, look))
         if known is None and self.journal is not None:
             known = self.journal.facts_of(media, look.size, look.mtime_ns)
         if known is None:
             known = FileFacts(worker.fingerprint(media), look.size, look.mtime_ns)
-            _require_same(media, look)
+            require_same(media, look)
         self._files[media, look] = known
         return known, look
 
@@ -298,10 +284,7 @@ class Batch:
                 timeout=self.timeout,
             )
             assert prepared.look is not None
-            try:
-                _require_same(media, prepared.look)
-            except _Changed:
-                raise changed(media) from None
+            require_same(media, prepared.look)
             return found
 
     def _watch(self, done: float, total: float, stage: str) -> None:

@@ -76,7 +76,8 @@ def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, fl
     def watch(done: float, total: float, stage: str) -> None:
         passed = time.monotonic() - began.setdefault(stage, time.monotonic())
         left = f", {clock(round(passed * (total - done) / done))} left" if done and done < total else ""
-        say(f"{stage} at {path}: {clock(round(done))} of {clock(round(total))}{left}".replace("reading at", "reading"))
+        what = path if stage == "reading" else f"at {path}"
+        say(f"{stage} {what}: {clock(round(done))} of {clock(round(total))}{left}")
 
     return watch
 

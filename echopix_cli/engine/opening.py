@@ -15,7 +15,7 @@ from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of, outgrown
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.survey import Survey, Watch
-from echopix_cli.errors import FileLost, MediaError, Nothing, PastEnd
+from echopix_cli.errors import FileLost, MediaError, Nothing, PastEnd, bare
 from echopix_cli.files import Look, identity_of, look_at
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.source import shown
@@ -175,12 +175,12 @@ class _Windows:
     def __init__(self, engine: Engine, path: str, film: Film, window: float, timeout: float) -> None:
         self.film: Film | None = film
         self._engine, self._path, self._length = engine, path, window
-        self._look = _look(path)
+        self._look = look_again(path)
         self._identity = identity_of(path) if engine.features else ""
         self._worker = Worker(timeout)
         self._last: Fetched | None = None
         self._empty = 0  # windows before the next one that held nothing, one after another
-        self._nothing_until = 0.0  # seconds of media time
+        self._gap: tuple[float, Nothing] | None = None  # until when nothing is there, and what said so
 
     def close(self) -> None:
         """End the process that reads."""
@@ -198,11 +198,10 @@ class _Windows:
         if self._last is not None and not full and number + 1 == len(self.film.spans):
             found, self._last = self._last, None
             return found
-        plan = self.film.window(number, full)
-        if self.film.spans[number][1] <= self._nothing_until:
-            raise _nothing(self._path)
+        if self._gap is not None and self.film.spans[number][1] <= self._gap[0]:
+            raise bare(self._gap[1])
         try:
-            found = self._read(plan)
+            found = self._read(self.film.window(number, full))
         except Nothing:
             self._empty += 1
             if self._empty >= _EMPTY:
@@ -219,8 +218,8 @@ class _Windows:
             plan = replace(self.film.plan, start=start, end=start + stretch, max_frames=1, min_frames=1)
             try:
                 self._worker.decode(self._path, plan)
-            except Nothing:
-                self._nothing_until = start + stretch
+            except Nothing as nothing:
+                self._gap = start + stretch, nothing
                 return
             except FileLost:
                 raise
@@ -266,8 +265,7 @@ class _Windows:
         Raises:
             FileLost: it is not.
         """
-        if _look(self._path) != self._look:
-            raise changed(self._path)
+        require_same(self._path, self._look)
 
     def _read(self, plan: DecodePlan) -> Fetched:
         try:
@@ -277,17 +275,34 @@ class _Windows:
             raise
 
 
-def _nothing(path: str) -> Nothing:
-    return Nothing(f"{shown(path)} shows and plays nothing between the chosen times", "choose a longer span")
+class Changed(FileLost):
+    """A file is another one than it was when its reading began, or gone.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{shown(path)} changed while it was read", "run again when nothing writes to it any more")
 
 
-def _look(path: str) -> Look:
+def look_again(path: str) -> Look:
+    """How a file that was there looks.
+
+    Raises:
+        Changed: it is gone.
+    """
     try:
         return look_at(path)
     except (OSError, ValueError):
-        raise changed(path) from None
+        raise Changed(path) from None
 
 
-def changed(path: str) -> FileLost:
-    """Says that a file is another one than it was when its reading began."""
-    return FileLost(f"{shown(path)} changed while it was read", "run again when nothing writes to it any more")
+def require_same(path: str, look: Look) -> None:
+    """Check that a file looks as it did.
+
+    Raises:
+        Changed: it does not.
+    """
+    if look_again(path) != look:
+        raise Changed(path)

@@ -69,7 +69,6 @@ class Survey:
         self._pools: list[Pool | None] = [None] * len(questions)
         self._capacity = 0
         self._seen: dict[int, Encoded] = {}  # windows, without their features
-        self._totals: dict[int, tuple[int, int]] = {}  # rows of picture and sound by window
         self._unread: dict[int, MediaError] = {}
         self._seconds = {"decode": 0.0, "vision": 0.0, "audio": 0.0, "sieve": 0.0}
         self._peaks = PeakMemory()
@@ -143,7 +142,7 @@ class Survey:
 
     def _put(self, number: int, encoded: Encoded, whom: Sequence[int], full: bool) -> None:
         """One window, to some questions."""
-        thinker, inputs = self.thinker, encoded.inputs
+        thinker = self.thinker
         for stage in ("decode", "vision", "audio"):
             self._seconds[stage] += encoded.seconds[stage]
         self._capacity = max(self._capacity, self._rows_at_full_rate(encoded))
@@ -161,7 +160,6 @@ class Survey:
         self._peaks = larger(self._peaks, encoded.peaks)
         self._unread.pop(number, None)
         self._seen[number] = replace(encoded, video=None, audio=None)
-        self._totals[number] = (inputs.video_rows, inputs.audio_rows)
 
     def _rows_at_full_rate(self, encoded: Encoded) -> int:
         """What a whole window of this picture and sound has."""
@@ -190,7 +188,6 @@ class Survey:
         first = seen[0]
         picture = next((one.inputs for one in seen if one.inputs.grid_thw is not None), ClipInputs())
         sound = max(one.inputs.audio_rows for one in seen)
-        totals = np.array([self._totals[number] for number in sorted(self._totals)]).sum(axis=0)
         facts = FilmFacts(
             windows=len(self.film.spans),
             window_seconds=end - start,
@@ -219,8 +216,8 @@ class Survey:
                 positions=positions,
                 spans=pool.spans.numpy(),
                 boxes=pool.boxes.numpy(),
-                video_total=int(totals[0]),
-                audio_total=int(totals[1]),
+                video_total=sum(one.inputs.video_rows for one in seen),
+                audio_total=sum(one.inputs.audio_rows for one in seen),
                 facts=facts,
             ),
         )
@@ -233,18 +230,16 @@ class Survey:
     def _told(self, seen: Sequence[Encoded]) -> tuple[AudioStatus, tuple[str, ...]]:
         """What became of the sound of all windows, and what is to be said; each thing once."""
         said = list(dict.fromkeys(notice for one in seen for notice in one.notices))
-        lost = sorted(self._unread.items())
-        for place, (number, error) in enumerate(lost):
-            if place and lost[place - 1][0] == number - 1 and lost[place - 1][1].message == error.message:
-                continue  # said with the one before
-            last = number
-            while last + 1 in self._unread and self._unread[last + 1].message == error.message:
-                last += 1
-            span = f"{clock_words(self.film.spans[number][0])} to {clock_words(self.film.spans[last][1])}"
-            empty = isinstance(error, Nothing)
-            said.append(
-                f"nothing is shown or played, {span}" if empty else f"{span} could not be read: {error.message}"
-            )
+        runs: list[tuple[int, int, MediaError]] = []  # first and last of windows one after another with the same fault
+        for number, error in sorted(self._unread.items()):
+            if runs and runs[-1][1] == number - 1 and runs[-1][2].message == error.message:
+                runs[-1] = (runs[-1][0], number, error)
+            else:
+                runs.append((number, number, error))
+        for begin, last, error in runs:
+            span = f"{clock_words(self.film.spans[begin][0])} to {clock_words(self.film.spans[last][1])}"
+            nothing, fault = f"nothing is shown or played, {span}", f"{span} could not be read: {error.message}"
+            said.append(nothing if isinstance(error, Nothing) else fault)
         more = len(said) - _MOST_SAID
         if more > 0:
             said = [*said[:_MOST_SAID], f"and {more} more of this kind"]
