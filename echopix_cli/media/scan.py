@@ -74,7 +74,7 @@ def scan_track(
     if plan.start:
         scan = _scan(path, track, plan, clock, meter, Damage(), seek=True)
         # A seek lands late where the index is broken; then only reading from the start is sure.
-        if scan is not None and scan.sought and scan.seconds(scan.ticks[:1])[0] <= plan.start:
+        if scan is not None and scan.seconds(scan.ticks[:1])[0] <= plan.start:
             return scan
     return _scan(path, track, plan, clock, meter, damage, seek=False)
 
@@ -95,6 +95,8 @@ def _scan(
         stream = video_tracks(container)[track]
         tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
         sought = seek and seek_before(container, stream, clock, plan.from_time)
+        if seek and not sought:
+            return None
         for packet in packets(container, stream, damage, clock):
             if len(ticks) >= plan.limits.max_packets:
                 most = plan.limits.max_packets
