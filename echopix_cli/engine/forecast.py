@@ -11,14 +11,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from echopix_cli.engine.encoding import slice_mel_frames, slice_steps
 from echopix_cli.errors import DeviceError
-from echopix_cli.files import stated_bytes
+from echopix_cli.media.memory import available_memory
 from echopix_cli.model.attention import takes_grouped_keys
 from echopix_cli.model.configuration import EchoingPixelsConfig, EchoingPixelsTextConfig
 from echopix_cli.model.question_attention import scoring_layer
@@ -31,7 +30,6 @@ from echopix_cli.weights import packing, quantize
 from echopix_cli.weights.checkpoint import Checkpoint, read_config
 from echopix_cli.weights.registry import BUNDLED, Model, files_of, find_model
 
-_MEMINFO = Path("/proc/meminfo")
 _AUDIO_ROWS, _MEL_RATE = 25, 100  # per second of sound
 _PATCH_VALUES = 1176  # numbers of one patch: 3 colours × 2 frames × 14 × 14
 _PATCHES = 4  # merged into one row
@@ -216,7 +214,7 @@ def free_memory(device: torch.device) -> int | None:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free
-    return stated_bytes(_MEMINFO, "MemAvailable")
+    return available_memory()
 
 
 def _count(

@@ -60,7 +60,8 @@ def available_memory() -> int | None:
     found = [stated_bytes(_MEMINFO, "MemAvailable")]
     try:
         own = next(line[3:] for line in _GROUP.read_text().splitlines() if line.startswith("0::"))
-        for folder in {_GROUPS, _GROUPS / own.strip("/")}:
+        group = _GROUPS / own.strip("/")
+        for folder in (group, *(above for above in group.parents if above.is_relative_to(_GROUPS))):
             if (folder / "memory.max").exists() and (most := (folder / "memory.max").read_text().strip()) != "max":
                 counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                 cached = int(counts["inactive_file"])  # which is given up for whoever asks
