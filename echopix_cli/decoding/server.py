@@ -162,10 +162,10 @@ def _follow(descriptor: int) -> None:
     os._exit(1)
 
 
-def _fingerprint(channel: Channel, path: str, take: Callable[[str], str] | None = None) -> str:
+def _fingerprint(channel: Channel, path: str, take: Callable[[str], str]) -> str:
     open_regular(path).close()  # a pipe would never end
     try:
-        return sha256_of(path, lambda count: beat()) if take is None else take(path)
+        return take(path)
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be read: {error.strerror or error}", "check the path") from None
 
@@ -224,7 +224,7 @@ def _decode(channel: Channel, path: str, plan: DecodePlan) -> tuple[object, floa
 
 
 _SERVED: dict[str, Callable[..., Any]] = {
-    "fingerprint": _fingerprint,
+    "fingerprint": partial(_fingerprint, take=partial(sha256_of, advance=lambda count: beat())),
     "identity": partial(_fingerprint, take=identity_of),
     "probe": _probe,
     "decode": _decode,

@@ -260,6 +260,7 @@ class _Record:
             return
         jumps = [before - after for before, after in pairwise(self._shifts)]
         for clock, jump in enumerate(jumps, 1):
+            beat()  # each is a look at megabytes of the file
             if self._gap < jump <= _PAUSE and clock in self._seams and goes_on(file, *self._seams[clock]):
                 self._paused.add(clock)
 
