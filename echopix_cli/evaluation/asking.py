@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from echopix_cli.engine import AskOptions, SieveOptions
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.sieves import AUTO, seed_of
-from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition
+from echopix_cli.evaluation.questions import Question
+from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM
 from echopix_cli.scenes import SIDE
@@ -32,6 +33,11 @@ class Asking:
     prefilter: bool | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
 
+    @property
+    def without(self) -> str:
+        """The modality that scenes are rendered without, ``audio`` or ``video``; empty where both are wanted."""
+        return "" if self.plan.audio and self.plan.video else "video" if self.plan.audio else "audio"
+
 
 def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
     """The engine's options for a sieve, by its name in a :class:`Condition`."""
@@ -45,3 +51,10 @@ def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:
     # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
     sieve = replace(sieve_options(setting.sieve, asking), seed=seed_of(asking.seed, index))
     return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
+
+
+def result_of(question: Question, pool: int, evidence: int, outcomes: dict[Condition, Graded]) -> ItemResult:
+    """A question with what came of it."""
+    return ItemResult(
+        question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes
+    )

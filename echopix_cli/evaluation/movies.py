@@ -15,7 +15,7 @@ from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.opening import film_in, survey
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.errors import EchopixError
-from echopix_cli.evaluation.asking import Asking, options_of
+from echopix_cli.evaluation.asking import Asking, options_of, result_of
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import SINGLE_PASS, Condition, Graded, ItemResult, Rows
@@ -37,6 +37,7 @@ class Haystack:
         self._engine, self._asking = engine, asking
         self.film = film_in(engine, MediaInfo("movie", movie.duration, ()), asking.plan, asking.films)
         self._kept: dict[tuple[int, bool], Encoded] = {}
+        self._own: dict[tuple[int, bool], Encoded] = {}  # of the needles of the question at hand
 
     def answered(self, question: Question, settings: Sequence[Condition]) -> ItemResult:
         """One question, with every setting; what fails with one of them is a failed outcome.
@@ -45,6 +46,7 @@ class Haystack:
         """
         movie, outcomes = question.movie, dict[Condition, Graded]()
         assert movie is not None
+        self._own = {}
         opened: dict[str, Encoded] = {}
         pool = evidence = 0
         for setting in settings:
@@ -53,21 +55,17 @@ class Haystack:
                 generation=GenerationOptions(self._asking.max_new_tokens, system=self._asking.system),
                 list_kept=True,
             )
+            way = SINGLE_PASS if self.film is None else setting.sieve
             try:
-                if setting.sieve not in opened:
-                    opened[setting.sieve] = self._open(movie, question.prompt, options, setting.sieve == SINGLE_PASS)
-                answer = self._engine.ask(opened[setting.sieve], question.prompt, options)
+                if way not in opened:
+                    opened[way] = self._open(movie, question.prompt, options, way == SINGLE_PASS)
+                answer = self._engine.ask(opened[way], question.prompt, options)
                 outcomes[setting] = _graded(question, answer)
                 if setting.sieve != SINGLE_PASS or not pool:
-                    pool, evidence = (
-                        answer.tokens.total,
-                        self._rows_on_evidence(question, opened[setting.sieve], answer),
-                    )
+                    pool, evidence = answer.tokens.total, self._rows_on_evidence(question, opened[way], answer)
             except EchopixError as error:
-                outcomes[setting] = Graded(None, False, None, 0.0, error.message)
-        return ItemResult(
-            question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes
-        )
+                outcomes[setting] = Graded.failed(error.message)
+        return result_of(question, pool, evidence, outcomes)
 
     def _open(self, movie: Movie, question: str, options: AskOptions, single: bool) -> Encoded:
         """A movie as something that the question can be put to."""
@@ -87,26 +85,24 @@ class Haystack:
         return found
 
     def _fetch(self, movie: Movie, number: int, full: bool) -> Fetched:
-        """A window of the film: the haystack's is encoded once, a needle's each time."""
+        """A window of the film: the haystack's is encoded once, a needle's once for each question."""
         assert self.film is not None
         start, end = self.film.spans[number]
         whole = full or self.film.glance is None
         holds = any(movie.span(needle.window)[0] < end and movie.span(needle.window)[1] > start
                     for needle in movie.needles)  # fmt: skip
-        if not holds and (number, whole) in self._kept:
-            return Fetched(self._kept[number, whole])
+        kept = self._own if holds else self._kept
+        if (number, whole) in kept:
+            return Fetched(kept[number, whole])
         frames = _frames(end - start, self.film.plan.fps, self.film.plan.max_frames)
         if not whole and self.film.glance is not None:
             frames = min(frames, self.film.glance)
-        encoded = self._engine.encode(self._clip(movie, start, end, frames, None))
-        if not holds:
-            self._kept[number, whole] = encoded
-        return Fetched(encoded)
+        kept[number, whole] = self._engine.encode(self._clip(movie, start, end, frames, None))
+        return Fetched(kept[number, whole])
 
     def _clip(self, movie: Movie, start: float, end: float, frames: int, heard: float | None) -> Clip:
-        plan = self._asking.plan
-        without = "" if plan.audio and plan.video else "video" if plan.audio else "audio"
-        return movie_span(movie, start, end, frames, self._asking.side, without, np.inf if heard is None else heard)
+        own = self._asking
+        return movie_span(movie, start, end, frames, own.side, own.without, np.inf if heard is None else heard)
 
     def _rows_on_evidence(self, question: Question, encoded: Encoded, answer: Answer) -> int:
         """Rows on the evidence, of a movie of one window or of the windows that a needle lies in."""

@@ -15,7 +15,7 @@ from echopix_cli.engine.meters import Clock
 from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
-from echopix_cli.evaluation.asking import Asking, options_of, sieve_options
+from echopix_cli.evaluation.asking import Asking, options_of, result_of, sieve_options
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
@@ -125,21 +125,14 @@ def _encoded(engine: Engine, question: Question, asking: Asking) -> Encoded | Ec
     try:
         if question.script is None:
             return engine.read(question.media, asking.plan)
-        without = "" if asking.plan.audio and asking.plan.video else "video" if asking.plan.audio else "audio"
         times = sample_times(question.script.duration)
-        return engine.encode(scene_clip(question.script, asking.side, times, without))
+        return engine.encode(scene_clip(question.script, asking.side, times, asking.without))
     except EchopixError as error:
         return bare(error)
 
 
 def _failed(question: Question, settings: Sequence[Condition], reason: str) -> ItemResult:
-    return _result(question, 0, 0, {setting: Graded(None, False, None, 0.0, reason) for setting in settings})
-
-
-def _result(question: Question, pool: int, evidence: int, outcomes: dict[Condition, Graded]) -> ItemResult:
-    return ItemResult(
-        question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes
-    )
+    return result_of(question, 0, 0, dict.fromkeys(settings, Graded.failed(reason)))
 
 
 @torch.inference_mode()
@@ -162,17 +155,17 @@ def _answered(
             with memory_errors(engine.device), clock.stage("score"):
                 posed.score(choice)
         except EchopixError as error:
-            outcomes |= {setting: Graded(None, False, None, 0.0, error.message) for setting in group}
+            outcomes |= dict.fromkeys(group, Graded.failed(error.message))
             continue
         for setting in group:
             try:
                 with memory_errors(engine.device):
                     outcomes[setting] = _outcome(engine, question, posed, rests_on, setting, asking, clock)
             except EchopixError as error:
-                outcomes[setting] = Graded(None, False, None, 0.0, error.message)
+                outcomes[setting] = Graded.failed(error.message)
     pool = engine.model.thinker.special.in_pool(posed.prompt.input_ids)
     in_order = {setting: outcomes[setting] for setting in settings}
-    return _result(question, int(pool.sum()), int(rests_on.sum()), in_order)
+    return result_of(question, int(pool.sum()), int(rests_on.sum()), in_order)
 
 
 def _by_scoring(

@@ -58,6 +58,11 @@ class Graded:
     moment: bool | None = None
     last_prompt: int | None = None
 
+    @classmethod
+    def failed(cls, reason: str) -> Graded:
+        """A question that got no answer, and why."""
+        return cls(None, False, None, 0.0, reason)
+
 
 @dataclass(frozen=True)
 class ItemResult:

@@ -58,7 +58,8 @@ def movie_span(
         begin, finish = movie.span(window)
         if without != "video":
             own = inside[(start + inside >= begin) & (start + inside < finish)] + (start - begin)
-            pictures.append(render_frames(movie.script(window), own, side))
+            if len(own):
+                pictures.append(render_frames(movie.script(window), own, side))
         if without != "audio" and begin < hushed:
             first, last = (round((at - begin) * SAMPLE_RATE) for at in (max(start, begin), min(hushed, finish)))
             sounds.append(movie_sound(movie, window)[first:last])
