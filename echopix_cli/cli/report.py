@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MARK = "A report by echopix"
 _START = f"<!doctype html>\n<!-- {MARK} -->\n"
 _SECTION = re.compile(r"<!-- question ([0-9a-f]{16}) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+_PLAYER = re.compile(r'<div class="player"><(video|audio) ')
 _SUMMARY = re.compile(r'<meta name="echopix" content="([^"]*)">')
 
 
@@ -41,10 +42,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says of one file, whose name is ``media`` as it is shown."""
+    """What a page says of one file, whose name is ``media`` as it is shown. ``player`` is as of :func:`player_of`."""
 
     media: str
     sections: tuple[Section, ...]
+    player: str | None = None
 
 
 def key_of(question: str, *more: object) -> str:
@@ -106,8 +108,9 @@ def read_page(text: str) -> Page | None:
     found = summary_of(text)
     if found is None or _policy() not in text:
         return None
-    html = dict(_SECTION.findall(text))
-    return replace(found, sections=tuple(replace(s, html=html[s.key]) for s in found.sections if s.key in html))
+    html, player = dict(_SECTION.findall(text)), _PLAYER.search(text)
+    sections = tuple(replace(s, html=html[s.key]) for s in found.sections if s.key in html)
+    return replace(found, sections=sections, player=player and player[1])
 
 
 def player_of(answers: Sequence[Answer]) -> str | None:

@@ -97,10 +97,12 @@ class ReportFolder:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise EchopixError(f"cannot make {self._folder}: {error.strerror or error}", _HINT) from error
-        sections = {each.key: each for each in [*_before(path).sections, *self._sections]}
+        before = _before(path)
+        sections = {each.key: each for each in [*before.sections, *self._sections]}
+        player = max(before.player, player_of(self._answers), key=(None, "audio", "video").index)
         name = os.path.basename(self._media)
         source = url_of(self._media, self._folder)
-        write_whole(path, page(name, list(sections.values()), player_of(self._answers), source).encode())
+        write_whole(path, page(name, list(sections.values()), player, source).encode())
         self._media, self._sections, self._answers = None, [], []
 
 
@@ -121,4 +123,5 @@ def _before(path: Path) -> Page:
     content = content_of(path)
     if content is None or (content and not is_report(content)):
         raise EchopixError(f"{path} exists and is no report of echopix", _HINT)
-    return read_page(content.decode(errors="replace")) or Page("", ())
+    # The whole of it, however long: what is not read here would be gone from the page that takes its place.
+    return read_page(path.read_text(encoding="utf-8", errors="replace")) or Page("", ())

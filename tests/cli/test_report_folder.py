@@ -46,6 +46,19 @@ def test_pages_and_index(run, folder: Path, tmp_path: Path) -> None:
     assert len([link for link in links if "#" in link]) == 4
 
 
+def test_a_page_keeps_all_of_what_it_held(run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its player, when the next question is about the sound alone, and questions beyond what is looked at of a file."""
+    pages, media = tmp_path / "pages", folder / "a <b>.mp4"
+    assert run("ask", media, "-Q", "What?", "-o", tmp_path / "1.jsonl", "--report", pages, "-q").code == 0
+    monkeypatch.setattr("echopix_cli.cli.own_files._MOST", 3000)
+    options = ("-Q", "Who?", "-o", tmp_path / "2.jsonl", "--report", pages, "--no-video", "-q")
+    assert run("ask", media, *options).code == 0
+    text = (pages / page_name(str(media))).read_text()
+    parsed = check(text)
+    assert len(parsed.all("section")) == 2
+    assert '<div class="player"><video ' in text
+
+
 @pytest.mark.parametrize("place", ["file", "foreign", "nowhere/pages"])
 def test_places_that_cannot_be(run, folder: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
