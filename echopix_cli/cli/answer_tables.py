@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 
 from echopix_cli.cli.sheets import Sheet, Sheets
-from echopix_cli.cli.tables import facts_grid, percent, precision, seconds, sieve_words, size
+from echopix_cli.cli.tables import facts_grid, percent, precision, sampled, seconds, sieve_words, size
 from echopix_cli.cli.timeline import Where
 from echopix_cli.cli.waiting import Waited
 from echopix_cli.results import Answer, FilmFacts, ModalityTokens, PeakMemory
@@ -66,13 +66,6 @@ def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:
     answer = answers[-1]
     model, sampling, times = answer.model, answer.sampling, answers[0].latency
     kind = " (demonstration)" if model.demonstration else ""
-    taken = []
-    if sampling.frames:
-        rate = f" at {sampling.fps:.3g} fps" if sampling.fps and sampling.frames > 1 else ""
-        frames = "1 frame" if sampling.frames == 1 else f"{sampling.frames} frames"
-        taken.append(f"{frames}{rate}, {sampling.width}×{sampling.height}")
-    if sampling.audio_seconds:
-        taken.append(f"{clock(sampling.audio_seconds)} of sound")
     read = (
         "features from the disk" if answer.cached else f"vision {seconds(times.vision)}, audio {seconds(times.audio)}"
     )
@@ -89,7 +82,7 @@ def _facts(answers: Sequence[Answer], waited: Waited) -> list[tuple[str, str]]:
             for choice in each.choices
         ),
         ("audio", str(answer.audio)),
-        ("sampled", "; ".join(taken)),
+        ("sampled", sampled(sampling, size=True)),
         *([("film", film_words(answer.film, answer.budget))] if answer.film else []),
         *([("reading", f"decode {seconds(times.decode)}, {read}")] if len(answers) > 1 else []),
         ("speed", speed + (f", then {min(rates):.1f} tokens/s" if rates else "")),

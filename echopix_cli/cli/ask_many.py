@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.ask_one import unkept
 from echopix_cli.cli.formats import Records
-from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line
+from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line, unkept
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
 
@@ -231,7 +230,7 @@ class _Report:
         """What was not seen or heard of a file, whatever is shown of its answers; each once."""
         from echopix_cli.engine.answers import DEMONSTRATION
 
-        self.unkept.update(name for name, _ in unkept(answer))
+        self.unkept.update(unkept(answer).keys())
         for notice in answer.notices:
             if notice != DEMONSTRATION and notice not in self.said.get(media, ()):
                 self.said.setdefault(media, set()).add(notice)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.formats import Records
-from echopix_cli.cli.output import answer_record, one_line
+from echopix_cli.cli.output import answer_record, one_line, unkept
 from echopix_cli.cli.waiting import Waited, since_start
 from echopix_cli.media import require_file
 from echopix_cli.times import clock
@@ -109,10 +109,9 @@ class _Asking:
             if self.records is not None:
                 seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
                 self.records.write(answer_record(answer) | {"waited_s": seconds})
-            for name, total in unkept(answer):
+            for name, words in unkept(answer).items():
                 if name not in said:
-                    of = f"nothing of the {name} was kept (0 of {total} tokens)"
-                    self.run.output.warn(f"{answer.media}: {of}; a larger --budget keeps more")
+                    self.run.output.warn(f"{answer.media}: {words}; a larger --budget keeps more")
                     said.add(name)
         if self.records is None and not self.run.settings.quiet:
             from echopix_cli.cli.answer_tables import answers_table
@@ -149,13 +148,3 @@ class _Asking:
             return first
         finally:
             output.answer("")  # an answer that broke off still ends its line
-
-
-def unkept(answer: Answer) -> list[tuple[str, int]]:
-    """The modality of which the sieve kept nothing, and its tokens, where it kept something of the other."""
-    tokens = answer.tokens
-    return [
-        (name, part.total)
-        for name, part in (("picture", tokens.video), ("sound", tokens.audio))
-        if part.total and not part.kept and tokens.kept
-    ]

@@ -109,7 +109,8 @@ def bench(
 def bench_record(bench: "Bench") -> dict[str, Any]:
     """A run as one JSON object: everything the table shows, with the machine and the versions."""
     import torch
-    import transformers
+
+    from echopix_cli.weights.store import library_versions
 
     facts = bench.engine.facts
     cuda = facts.device.startswith("cuda")
@@ -128,7 +129,7 @@ def bench_record(bench: "Bench") -> dict[str, Any]:
             "openmp_wait_policy": os.environ.get(WAIT_POLICY),
             "echopix": __version__,
             "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            "transformers": library_versions(("transformers",)).get("transformers"),
             "python": platform.python_version(),
         },
         "clip": {

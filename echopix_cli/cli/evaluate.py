@@ -19,7 +19,7 @@ from echopix_cli.cli.eval_records import report_record
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import ExitCode, Interrupted, UsageError
 from echopix_cli.settings import SIEVES as NAMES
-from echopix_cli.times import TIME_HELP, parse_time
+from echopix_cli.times import TIME_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,10 +200,7 @@ def _length(length: str | None, movies: bool) -> tuple[float, ...]:
         return ()
     if not movies:
         raise UsageError("--length is that of movies", "--data scenes:movie")
-    try:
-        return (parse_time(length),)
-    except ValueError as error:
-        raise UsageError(f"--length: {error}", "--length 10:00") from None
+    return (opt.read_length("--length", length),)
 
 
 def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":

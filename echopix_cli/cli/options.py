@@ -21,7 +21,7 @@ from echopix_cli.declarations import Setting
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.parsers import parse_budget
 from echopix_cli.settings import MANY, SHOW, TABLE, Resolved, Settings, resolve, unknown_variables
-from echopix_cli.times import clock
+from echopix_cli.times import clock, parse_time
 
 if TYPE_CHECKING:
     from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # Settings that commands have options for, in the order of their help.
 CHOOSING = ("prefilter", "question_layer")
 LOADING = ("model", "device", "dtype", "quantize", "keep_source")
-LONGEST_WINDOW = 60.0  # seconds, of a film read with a model that does not say what it was trained on
 SAMPLING = ("fps", "max_frames", "max_pixels")
 FILMS = ("window", "look")
 PARTS = ("no_audio", "no_video")
@@ -140,6 +139,18 @@ def read_budget(text: str) -> float:
         raise UsageError(f"--budget: {text!r} does not fit: {error}", "--budget 0.1 keeps a tenth") from None
 
 
+def read_length(flag: str, text: str) -> float:
+    """The length of a movie on a command line, in seconds.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}", f"{flag} 10:00") from None
+
+
 @dataclass(frozen=True)
 class Run:
     """A command's settings, and the output it writes to."""
@@ -231,6 +242,7 @@ class Run:
     def workload(self, media: Sequence[str] = (), budget: float | None = None) -> Workload:
         """The largest work to expect of the model: what the settings allow, or what the largest of some files needs."""
         from echopix_cli.engine import Workload
+        from echopix_cli.engine.film import FAMILY_WINDOW
 
         most = self.settings.max_frames
         frames, seconds = (0, 0.0) if media else (most, most / self.settings.fps)
@@ -245,7 +257,7 @@ class Run:
                 frames = max(frames, min(most, wanted))
             if info.of_kind("audio"):
                 seconds = max(seconds, span if math.isfinite(span) else most / self.settings.fps)
-        window = self.settings.window or LONGEST_WINDOW  # of a film only one is held at a time, and what it hands on
+        window = self.settings.window or FAMILY_WINDOW  # of a film only one is held at a time, and what it hands on
         frames, seconds = min(frames, math.ceil(window * self.settings.fps)), min(seconds, window)
         return Workload(
             frames=0 if self.settings.no_video else frames,

@@ -312,6 +312,16 @@ class Tally:
         self._progress.start()
 
 
+def unkept(answer: Answer) -> dict[str, str]:
+    """The modality of which the sieve kept nothing, though it kept something of the other, and that in words."""
+    tokens = answer.tokens
+    return {
+        name: f"nothing of the {name} was kept (0 of {part.total} tokens)"
+        for name, part in (("picture", tokens.video), ("sound", tokens.audio))
+        if part.total and not part.kept and tokens.kept
+    }
+
+
 def answer_record(answer: Answer) -> dict[str, Any]:
     """An answer as the JSON object of schema version 1."""
     from echopix_cli.files import named

@@ -6,10 +6,10 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from echopix_cli.cli.output import one_line
+from echopix_cli.cli.output import one_line, unkept
 from echopix_cli.cli.report import Section, key_of, section_html, text_of
 from echopix_cli.cli.report_exhibits import Box, Exhibit, Still, Wave
-from echopix_cli.cli.tables import percent, precision, seconds, sieve_words
+from echopix_cli.cli.tables import percent, precision, sampled, seconds, sieve_words
 from echopix_cli.cli.timeline import WORDS, Timeline, share_words
 from echopix_cli.results import Answer, ModalityTokens
 from echopix_cli.times import clock
@@ -54,7 +54,7 @@ def section_of(answer: Answer, exhibits: Sequence[Exhibit], *more: object) -> Se
         more=f"{left} more moment{'' if left == 1 else 's'} with smaller shares." if left else "",
         tokens=[(name, part.total, part.kept, percent(part)) for name, part in parts],
         facts=[(name, one_line(value)) for name, value in _facts(answer)],
-        notices=[one_line(notice) for notice in (*answer.notices, *_unkept(answer))],
+        notices=[one_line(notice) for notice in (*answer.notices, *unkept(answer).values())],
     )
     return Section(key, one_line(answer.question), one_line(answer.answer), html)
 
@@ -163,17 +163,11 @@ def _wave(wave: Wave, clip: str) -> dict[str, Any]:
 
 def _facts(answer: Answer) -> list[tuple[str, str]]:
     model, sampling, film = answer.model, answer.sampling, answer.film
-    taken = []
-    if sampling.frames:
-        rate = f" at {sampling.fps:.3g} fps" if sampling.fps and sampling.frames > 1 else ""
-        taken.append(f"{sampling.frames} frame{'' if sampling.frames == 1 else 's'}{rate}")
-    if sampling.audio_seconds:
-        taken.append(f"{clock(sampling.audio_seconds)} of sound")
     rows = [
         ("sound", _STATUS[answer.audio]),
         ("model", f"{model.name}{' (demonstration)' if model.demonstration else ''}, {precision(model)}"),
         ("sieve", f"{sieve_words(answer)}, budget {answer.budget:g}"),
-        ("sampled", "; ".join(taken)),
+        ("sampled", sampled(sampling)),
     ]
     if film is not None:
         looked = ", ".join(f"{clock(start)}–{clock(end)}" for start, end in film.looked)
@@ -183,9 +177,3 @@ def _facts(answer: Answer) -> list[tuple[str, str]]:
         if looked:
             rows.append(("looked at", f"{looked} at the full rate"))
     return [*rows, ("took", seconds(answer.latency.total))]
-
-
-def _unkept(answer: Answer) -> list[str]:
-    from echopix_cli.cli.ask_one import unkept
-
-    return [f"nothing of the {name} was kept (0 of {total} tokens)" for name, total in unkept(answer)]

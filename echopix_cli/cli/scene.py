@@ -14,7 +14,7 @@ import typer
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.times import TIME_HELP, clock, parse_time
+from echopix_cli.times import TIME_HELP, clock
 
 if TYPE_CHECKING:
     from echopix_cli.scenes import Movie, Script
@@ -106,11 +106,7 @@ def _subject(split: str, seed: int, family: str | None, movie: str | None) -> "S
 
     if movie is None:
         return make_script(split, seed, family)
-    try:
-        length = parse_time(movie)
-    except ValueError as error:
-        raise UsageError(f"--movie: {error}", "--movie 10:00") from None
-    return make_movie(split, seed, length, family)
+    return make_movie(split, seed, opt.read_length("--movie", movie), family)
 
 
 def _kind(subject: "Subject") -> str:

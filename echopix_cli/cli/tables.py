@@ -9,8 +9,9 @@ from rich.text import Text
 
 from echopix_cli.cli.layout import Words
 from echopix_cli.cli.output import one_line
-from echopix_cli.results import Answer, ModalityTokens, ModelFacts
+from echopix_cli.results import Answer, ModalityTokens, ModelFacts, Sampling
 from echopix_cli.sizes import binary
+from echopix_cli.times import clock
 
 
 def seconds(value: float) -> str:
@@ -51,3 +52,15 @@ def facts_grid(rows: Iterable[tuple[str, str]]) -> Table:
     for name, value in rows:
         grid.add_row(name, Words(Text(one_line(value))))
     return grid
+
+
+def sampled(sampling: Sampling, size: bool = False) -> str:
+    """What was taken of picture and sound, with the size of frames where that is wanted."""
+    taken = []
+    if sampling.frames:
+        rate = f" at {sampling.fps:.3g} fps" if sampling.fps and sampling.frames > 1 else ""
+        frames = f"{sampling.frames} frame{'' if sampling.frames == 1 else 's'}{rate}"
+        taken.append(f"{frames}, {sampling.width}×{sampling.height}" if size else frames)
+    if sampling.audio_seconds:
+        taken.append(f"{clock(sampling.audio_seconds)} of sound")
+    return "; ".join(taken)
