@@ -85,7 +85,7 @@ class ClipEncoder:
             count = -(-len(frames) // depth) * per_step
             self._seen = _features(self.thinker, count, self.thinker.visual.dtype, self._device)
         first = begin // depth * per_step
-        rows = self.thinker.encode_pixels(pixels, torch.tensor([grid], device=self._device))
+        rows = self.thinker.encode_pixels(pixels, torch.tensor([grid]))
         self._seen[first : first + len(rows)] = rows
         self._encoded = end
 
@@ -118,7 +118,7 @@ def encode_sound(thinker: EchoingPixelsThinker, mel: Tensor, device: torch.devic
     size = slice_mel_frames(device)
     for begin in range(0, mel.shape[1], size):
         part = mel[:, begin : begin + size]
-        frames = torch.tensor([part.shape[1]], device=device)
+        frames = torch.tensor([part.shape[1]])
         first = begin // _MEL_FRAMES_A_ROW
         if first < count:  # else what is left is too short for a row
             features[first : first + size // _MEL_FRAMES_A_ROW] = thinker.encode_mel(part[None].to(device), frames)

@@ -64,7 +64,7 @@ def encode(
     with torch.set_grad_enabled(train_towers and torch.is_grad_enabled()):
         if batch.patches is not None:
             pixels = normalise(batch.patches, batch.rules)
-            video = thinker.encode_pixels(pixels, torch.tensor(_joined_grids(grids), device=pixels.device))
+            video = thinker.encode_pixels(pixels, torch.tensor(_joined_grids(grids)))
         if batch.mel is not None and batch.mel_frames is not None:
             audio = thinker.encode_mel(
                 hide_bands(batch.mel, batch.mel_frames, hide) if hide else batch.mel, batch.mel_frames

@@ -107,7 +107,6 @@ def save_model(
         dtype: of the stored floats; None keeps the model's.
         tensors: in place of the model's own, where those are not in their final form.
     """
-    import torch
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,4 +126,3 @@ def save_model(
     partial.chmod(config.stat().st_mode)  # the library writes for the owner alone; the umask shall decide
     partial.replace(folder / "model.safetensors")
     config.replace(folder / "config.json")
-    assert isinstance(stored, torch.dtype)

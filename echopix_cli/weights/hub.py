@@ -14,14 +14,13 @@ from typing import Any
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
 from echopix_cli.sizes import decimal
-from echopix_cli.weights.opening import LAYOUTS, SMALL, recognise
+from echopix_cli.weights.opening import INDEX, LAYOUTS, NOT_READ, SINGLE, SMALL, recognise
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
 from echopix_cli.weights.transfer import PART, Plan, Progress, RemoteFile, Transfer, folder_name
 from echopix_cli.weights.web import not_here
 
-_SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-_NOT_READ = ("talker.", "token2wav.")  # tensors of the parts that speak
+_CONFIG = "config.json"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.safetensors")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LARGEST_SMALL = 64 * 2**20  # bytes of a file that is no weights; the family's tokenizer has 11 MB
@@ -179,7 +178,7 @@ class _Fetch:
                 raise ModelError(f"{self.link.web.endpoint} lists files of {self.repository} that have no names")
             lfs = sibling.get("lfs")
             size = (lfs if isinstance(lfs, dict) else sibling).get("size")
-            if path not in {*SMALL, _INDEX} and not _SHARD.fullmatch(path):
+            if path not in {*SMALL, INDEX} and not _SHARD.fullmatch(path):
                 others += 1
                 other_bytes += size if isinstance(size, int) and size > 0 else 0
                 pickle = pickle or (path if path.endswith((".bin", ".pt", ".pth")) else "")
@@ -208,7 +207,7 @@ class _Fetch:
         if is_commit(commit):
             for path in sorted(self.link.snapshot(commit).glob("*")):
                 name = Path(os.readlink(path)).name if path.is_symlink() else ""
-                usable = path.name in {*SMALL, _INDEX} or _SHARD.fullmatch(path.name)
+                usable = path.name in {*SMALL, INDEX} or _SHARD.fullmatch(path.name)
                 if usable and path.exists() and _HASH.fullmatch(name):
                     digest = name if len(name) == 64 else None
                     found[path.name] = RemoteFile(path.name, path.stat().st_size, name, digest)
@@ -219,29 +218,29 @@ class _Fetch:
     def _shards(self, listing: Listing) -> list[str]:
         """Names of the weight files that hold thinker tensors."""
         files = listing.files
-        if _INDEX not in files:
-            if _SINGLE in files:
-                return [_SINGLE]
+        if INDEX not in files:
+            if SINGLE in files:
+                return [SINGLE]
             if self.link.offline:
                 raise not_here(self.model.name)
             has = f"holds weights as pickles ({listing.pickle})" if listing.pickle else "holds no weights"
             raise ModelError(f"{self.repository} {has}", "only safetensors are read")
-        self.link.bring(files[_INDEX], listing.commit)
+        self.link.bring(files[INDEX], listing.commit)
         try:
-            raw = read_object(self.link.snapshot(listing.commit) / _INDEX)
-            named = sorted({str(file) for name, file in raw["weight_map"].items() if not name.startswith(_NOT_READ)})
+            raw = read_object(self.link.snapshot(listing.commit) / INDEX)
+            named = sorted({str(file) for name, file in raw["weight_map"].items() if not name.startswith(NOT_READ)})
         except (OSError, KeyError, AttributeError) as error:
-            raise ModelError(f"{_INDEX} of {self.repository} maps no weights: {error}") from None
+            raise ModelError(f"{INDEX} of {self.repository} maps no weights: {error}") from None
         for name in named:
             if not _SHARD.fullmatch(name):
-                raise ModelError(f"{_INDEX} of {self.repository} names {name!r}, which is no file of weights")
+                raise ModelError(f"{INDEX} of {self.repository} names {name!r}, which is no file of weights")
             if name not in files:
                 if self.link.offline:
                     raise not_here(self.model.name)
-                raise ModelError(f"{_INDEX} of {self.repository} names {name}, which is not there")
+                raise ModelError(f"{INDEX} of {self.repository} names {name}, which is not there")
         if not named:
-            raise ModelError(f"{_INDEX} of {self.repository} names no thinker tensors")
-        return [_INDEX, *named]
+            raise ModelError(f"{INDEX} of {self.repository} names no thinker tensors")
+        return [INDEX, *named]
 
 
 def _locked(store: Store, model: Model, watcher: Progress) -> AbstractContextManager[None]:

@@ -65,7 +65,8 @@ SMALL = frozenset(
     }
 )
 _PARTS = ("audio_tower.", "lm_head.", "model.", "visual.")  # of the thinker
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+NOT_READ = ("talker.", "token2wav.")  # tensors of the parts that speak
 # Stacks of equal layers: how their names begin, which part of the thinker's configuration counts them, and where.
 _SIEVE_STACK = "thinker.model.bidir_encoder.layers."
 _STACKS = (
@@ -163,7 +164,7 @@ class Checkpoint:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read ``config.json``, the index and each shard's header, once, and compare index and headers.
 
-    Loads no library: :attr:`Checkpoint.config` needs transformers, and is made and checked when it is asked for.
+    Loads no library: :attr:`Checkpoint.config` is made and checked when it is asked for.
 
     Raises:
         ModelError: no such folder, anything missing or damaged, another kind of model, or a tensor that no checkpoint
@@ -284,13 +285,12 @@ def _configuration(path: Path, raw: Mapping[str, Any]) -> EchoingPixelsConfig:
     fields.pop("quantization_config", None)  # says how the weights are stored, not what the model is
     stock = raw["model_type"] != MODEL_TYPE
     try:
-        # from_dict is this and a description for the log
         config = EchoingPixelsConfig.from_stock(fields) if stock else EchoingPixelsConfig(**fields)
         wrong = next(bounds.faults(config), None)
     except KeyError as error:
         raise ModelError(f"{path} is not a valid configuration: it lacks {error}") from None
     except Exception as error:
-        # transformers raises what comes of it when it meets values that it does not foresee.
+        # Values of any kind can stand in a file from anywhere.
         raise ModelError(f"{path} is not a valid configuration: {described(error)[:300]}") from None
     if wrong is not None:
         raise ModelError(f"{path} is not a valid configuration: {wrong}")
@@ -322,11 +322,11 @@ def _weight_files(folder: Path) -> dict[Path, list[str] | None]:
     Raises:
         ModelError: no safetensors weights, or an index that names a missing shard or one outside the folder.
     """
-    index = folder / _INDEX
+    index = folder / INDEX
     if not index.exists():
-        single = folder / _SINGLE
+        single = folder / SINGLE
         if not single.exists():
-            raise ModelError(f"{folder} holds neither {_SINGLE} nor {_INDEX}", "only safetensors weights are read")
+            raise ModelError(f"{folder} holds neither {SINGLE} nor {INDEX}", "only safetensors weights are read")
         return {single: None}
     try:
         weight_map: dict[str, str] = read_object(index)["weight_map"]
@@ -370,4 +370,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def _alien(names: Iterable[str]) -> list[str]:
     """Names that belong to no part of the family's checkpoints."""
-    return sorted(name for name in names if not full_name(name) and not name.startswith(("talker.", "token2wav.")))
+    return sorted(name for name in names if not full_name(name) and not name.startswith(NOT_READ))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights.checkpoint import Checkpoint, load_model
-from echopix_cli.weights.opening import SMALL, opened, unreadable
+from echopix_cli.weights.opening import INDEX, SMALL, opened, unreadable
 from echopix_cli.weights.packing import NF4, NONE, bitsandbytes, is_quantized_name, quantize_tensor, settings_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 SHARD = 512 * 2**20  # bytes of a written file, about: one of them is held in memory twice while it is written
 _MAPPED = 16 * 2**20  # bytes of a file that are mapped at a time
 _LARGE_TENSOR = 2**20  # bytes; what is freed after one is given back to the system at once
-_INDEX = "model.safetensors.index.json"
 
 
 def write_copy(
@@ -95,7 +94,7 @@ def write_copy(
             flush()
     flush()
     index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in kept.values())}, "weight_map": written}
-    (target / _INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (target / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     raw["quantization_config"] = settings_of(method, dtype)
     raw["torch_dtype"] = raw["dtype"] = str(dtype).removeprefix("torch.")
     (target / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -184,8 +183,7 @@ def check_modules(model: nn.Module, method: str, dtype: torch.dtype) -> None:
     """Look at every module: what is to be quantized is, and nothing else; the rest has the compute dtype.
 
     Raises:
-        ModelError: names the first module that is not as it should be. transformers chooses modules by name, and
-            the names that it knows have changed between versions.
+        ModelError: names the first module that is not as it should be.
     """
     from torch import nn
 
