@@ -107,7 +107,8 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
         "family": item.family,
         "question": item.question,
         "answer": item.answer,
-        "rows": {"pool": item.pool, "evidence": item.evidence},
+        **({"groups": [list(group) for group in item.groups]} if item.groups else {}),
+        "rows": {"pool": item.pool, "audio": item.pool_audio, "evidence": item.evidence},
         "settings": {
             setting.name: {
                 "answer": outcome.answer,
@@ -143,7 +144,7 @@ def _result(record: dict[str, Any], question: Question, settings: Sequence[Condi
     rows = record["rows"]
     return ItemResult(
         question.id, question.media, question.family, question.question, question.answer,
-        rows["pool"], rows["evidence"], outcomes,
+        rows["pool"], rows["evidence"], outcomes, rows["audio"], question.groups,
     )  # fmt: skip
 
 

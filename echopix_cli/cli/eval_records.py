@@ -50,9 +50,13 @@ def _setting(result: SettingResult) -> dict[str, Any]:
         "mean_over_families": _interval(result.mean),
         "overall": _share(result.overall),
         "families": {name: _share(share) for name, share in result.families.items()},
+        "groups": {
+            field: {value: _share(share) for value, share in values.items()} for field, values in result.groups.items()
+        },
         "evidence": None if result.evidence is None else _evidence(result.evidence),
         "evidence_by_family": {name: _evidence(share) for name, share in result.evidence_by_family.items()},
         "mean_rows_kept": {"video": round(result.kept_video, 3), "audio": round(result.kept_audio, 3)},
+        "share_kept": {"video": _rounded(result.share_video), "audio": _rounded(result.share_audio)},
         "median_seconds": _rounded(result.median_seconds),
         **(
             {}

@@ -53,8 +53,11 @@ def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:
     return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
 
 
-def result_of(question: Question, pool: int, evidence: int, outcomes: dict[Condition, Graded]) -> ItemResult:
+def result_of(
+    question: Question, pool: int, evidence: int, outcomes: dict[Condition, Graded], pool_audio: int = 0
+) -> ItemResult:
     """A question with what came of it."""
     return ItemResult(
-        question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes
-    )
+        question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes,
+        pool_audio, question.groups,
+    )  # fmt: skip

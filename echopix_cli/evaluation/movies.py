@@ -48,7 +48,7 @@ class Haystack:
         assert movie is not None
         self._own = {}
         opened: dict[str, Encoded] = {}
-        pool = evidence = 0
+        pool = evidence = sound = 0
         for setting in settings:
             options = replace(
                 options_of(setting, self._asking, question.index),
@@ -63,9 +63,10 @@ class Haystack:
                 outcomes[setting] = _graded(question, answer)
                 if setting.sieve != SINGLE_PASS or not pool:
                     pool, evidence = answer.tokens.total, self._rows_on_evidence(question, opened[way], answer)
+                    sound = answer.tokens.audio.total
             except EchopixError as error:
                 outcomes[setting] = Graded.failed(error.message)
-        return result_of(question, pool, evidence, outcomes)
+        return result_of(question, pool, evidence, outcomes, sound)
 
     def _open(self, movie: Movie, question: str, options: AskOptions, single: bool) -> Encoded:
         """A movie as something that the question can be put to."""

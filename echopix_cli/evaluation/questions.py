@@ -39,9 +39,12 @@ _KNOWN = {*_TEXTS, "choices", "family", "id"}
 class Question:
     """One question with its gold answer.
 
-    ``index`` is its place in the data, which seeds its random control. ``media`` is a path, or the name of the
-    scene whose ``script`` is given. ``answer`` is, where there are ``choices``, the text of one of them.
-    ``evidence`` is what the answer rests on, empty where nobody says. Of a ``movie``, ``media`` names the haystack.
+    ``index`` is its place in the data, which seeds its random control. ``id`` is unique in a benchmark's file.
+    ``media`` is a path, or the name of the scene whose ``script`` is given. ``answer`` is, where there are
+    ``choices``, the text of one of them. ``evidence`` is what the answer rests on, empty where nobody says. Of a
+    ``movie``, ``media`` names the haystack. ``groups`` are what the data itself says of the question besides its
+    family, as (field, value), such as ("duration", "short"). ``wording`` is the whole text as a benchmark's own
+    harness puts it, options included; empty where there is none.
     """
 
     index: int
@@ -54,11 +57,13 @@ class Question:
     evidence: tuple[Evidence, ...] = ()
     script: Script | None = None
     movie: Movie | None = None
+    groups: tuple[tuple[str, str], ...] = ()
+    wording: str = ""
 
     @property
     def prompt(self) -> str:
-        """The question as the model reads it: choices follow, one on a line, behind their letters."""
-        return posed(self.question, self.choices)
+        """The question as the model reads it; where no harness words it, choices follow behind their letters."""
+        return self.wording or posed(self.question, self.choices)
 
 
 def load_questions(

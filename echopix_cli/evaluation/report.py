@@ -48,11 +48,21 @@ def by_family(items: Iterable[ItemResult]) -> dict[str, list[ItemResult]]:
     return found
 
 
+def by_group(items: Iterable[ItemResult]) -> dict[str, dict[str, list[ItemResult]]]:
+    """Items of each field of the data, and of that by value, all in the order in which they first appear."""
+    found: dict[str, dict[str, list[ItemResult]]] = {}
+    for item in items:
+        for field, value in item.groups:
+            found.setdefault(field, {}).setdefault(value, []).append(item)
+    return found
+
+
 def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingResult:
     families = by_family(items)
     shares = {family: _share(setting, own) for family, own in families.items()}
     evidence = {family: _evidence(setting, own) for family, own in families.items()}
-    rows = [rows for item in items if (rows := item.outcomes[setting].rows) is not None]
+    counted = [(item, kept) for item in items if (kept := item.outcomes[setting].rows) is not None]
+    rows = [kept for _, kept in counted]
     times = [item.outcomes[setting].seconds for item in items if item.outcomes[setting].answer is not None]
     graded = [item.outcomes[setting] for item in items]
     prompts = [outcome.last_prompt for outcome in graded if outcome.last_prompt is not None]
@@ -68,7 +78,19 @@ def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingR
         median_seconds=median(times) if times and setting.sieve in OWN else None,
         moments=_moments(graded),
         last_prompt=fmean(prompts) if prompts else None,
+        share_video=_kept([(kept.video, item.pool - item.pool_audio) for item, kept in counted]),
+        share_audio=_kept([(kept.audio, item.pool_audio) for item, kept in counted]),
+        groups={
+            field: {value: _share(setting, own) for value, own in values.items()}
+            for field, values in by_group(items).items()
+        },
     )
+
+
+def _kept(counts: Sequence[tuple[int, int]]) -> float | None:
+    """The mean share of an item's rows that were kept (kept, all), over the items that have any."""
+    shares = [kept / rows for kept, rows in counts if rows]
+    return fmean(shares) if shares else None
 
 
 def _share(setting: Condition, items: Sequence[ItemResult]) -> Share:

@@ -163,9 +163,10 @@ def _answered(
                     outcomes[setting] = _outcome(engine, question, posed, rests_on, setting, asking, clock)
             except EchopixError as error:
                 outcomes[setting] = Graded.failed(error.message)
-    pool = engine.model.thinker.special.in_pool(posed.prompt.input_ids)
+    special, ids = engine.model.thinker.special, posed.prompt.input_ids
+    pool, sound = int(special.in_pool(ids).sum()), int((ids == special.audio).sum())
     in_order = {setting: outcomes[setting] for setting in settings}
-    return result_of(question, int(pool.sum()), int(rests_on.sum()), in_order)
+    return result_of(question, pool, int(rests_on.sum()), in_order, sound)
 
 
 def _by_scoring(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.results import ModelFacts
@@ -68,7 +68,8 @@ class Graded:
 class ItemResult:
     """One question answered with every setting; ``pool`` audio-visual rows, ``evidence`` of them on the evidence.
 
-    Both are 0 where the item failed before it had rows, and ``evidence`` is 0 where none is known.
+    ``pool_audio`` of the pool's rows are sound. All are 0 where the item failed before it had rows, and ``evidence``
+    is 0 where none is known. ``groups`` are as of :class:`~.questions.Question`.
     """
 
     id: str
@@ -79,6 +80,8 @@ class ItemResult:
     pool: int
     evidence: int
     outcomes: dict[Condition, Graded]
+    pool_audio: int = 0
+    groups: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,12 @@ class SettingResult:
     """Everything measured about one setting.
 
     ``mean`` weighs every family the same, ``overall`` every item. ``kept_video`` and ``kept_audio`` are mean rows
-    an item. ``median_seconds`` of a question (sieve, prefill, generation) is given for the model's own sieve only: a
-    control is charged here for scores that it does not use. Of movies, ``moments`` counts the items whose top moment
-    lies on the evidence, and ``last_prompt`` is the mean number of audio-visual rows in the last prompt.
+    an item, ``share_video`` and ``share_audio`` the mean shares of an item's rows of that kind that were kept, None
+    where no item has such rows. ``groups`` has the shares by each field of the data, and of that by value, over the
+    items that have the field. ``median_seconds`` of a question (sieve, prefill, generation) is given for the model's
+    own sieve only: a control is charged here for scores that it does not use. Of movies, ``moments`` counts the items
+    whose top moment lies on the evidence, and ``last_prompt`` is the mean number of audio-visual rows in the last
+    prompt.
     """
 
     setting: Condition
@@ -128,6 +134,9 @@ class SettingResult:
     median_seconds: float | None
     moments: Share | None = None
     last_prompt: float | None = None
+    share_video: float | None = None
+    share_audio: float | None = None
+    groups: dict[str, dict[str, Share]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

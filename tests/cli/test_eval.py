@@ -39,7 +39,7 @@ def test_json_files_and_plot(run, tmp_path: Path, random_checkpoint: Path) -> No
         "system": "You are a helpful assistant.", "question_layer": None, "prefilter": None,
     }  # fmt: skip
     assert [setting["setting"] for setting in record["settings"]] == ["cs2@0.1", "none", "without-cs2"]
-    cs2, none, _ = record["settings"]
+    cs2, none, around = record["settings"]
     assert set(cs2["families"]) == set(record["families"])
     assert cs2["overall"]["total"] == 3
     assert set(cs2["overall"]) == {"right", "total", "failed", "accuracy", "low", "high"}
@@ -48,6 +48,8 @@ def test_json_files_and_plot(run, tmp_path: Path, random_checkpoint: Path) -> No
     assert cs2["median_seconds"] > 0
     assert none["evidence"]["on_evidence"] is none["evidence"]["ratio"] is none["median_seconds"] is None
     assert none["mean_rows_kept"] == {"video": 0.0, "audio": 0.0}
+    assert none["share_kept"] == {"video": 0.0, "audio": 0.0}
+    assert around["share_kept"] == {"video": 1.0, "audio": 1.0}
     assert [(c["setting"], c["reference"]) for c in record["comparisons"]] == [("cs2@0.1", "none")]
     lines = [json.loads(line) for line in items.read_text().splitlines()]
     assert [line["id"] for line in lines] == ["scene:test:0", "scene:test:1", "scene:test:2"]

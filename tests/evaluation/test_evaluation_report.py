@@ -62,6 +62,26 @@ def test_counts_by_family_and_overall() -> None:
     assert [(f.id, f.setting, f.reason) for f in report.failures] == [("i", "random@0.1", "no room")]
 
 
+def test_groups_and_shares_kept() -> None:
+    """By each field of the data, over the items that have it; a failed item is in the total and has no rows."""
+    kept, failed = Graded("yes", True, Rows(6, 35, 0), 0.1), Graded.failed("gone")
+    items = [
+        replace(item("a", {}), outcomes={TENTH: kept}, pool=200, pool_audio=100, groups=(("duration", "short"),)),
+        replace(item("a", {}), outcomes={TENTH: kept}, pool=170, pool_audio=70, groups=(("duration", "long"),)),
+        replace(item("b", {}), outcomes={TENTH: failed}, pool=0, groups=(("duration", "short"), ("audio", "Music"))),
+    ]
+    (tenth,) = make_report(FACTS, items, [TENTH], 2.0).results
+    counts = {
+        field: {value: (share.right, share.total, share.failed) for value, share in values.items()}
+        for field, values in tenth.groups.items()
+    }
+    assert counts == {"duration": {"short": (1, 2, 1), "long": (1, 1, 0)}, "audio": {"Music": (0, 1, 1)}}
+    assert tenth.groups["duration"]["short"].accuracy == wilson(1, 2)
+    assert (tenth.share_video, tenth.share_audio) == (pytest.approx(0.06), pytest.approx((0.35 + 0.5) / 2))
+    (seen,) = make_report(FACTS, [replace(items[0], pool=100, pool_audio=0)], [TENTH], 2.0).results
+    assert (seen.share_video, seen.share_audio) == (pytest.approx(0.06), None)
+
+
 def test_comparisons_are_paired() -> None:
     report = make_report(FACTS, ITEMS, [FULL, TENTH, RANDOM], 2.0)
     less, against_random = report.comparisons
