@@ -20,8 +20,8 @@ from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from echopix_cli.batch.items import Outcome
     from echopix_cli.batch.journal import Journal
-    from echopix_cli.batch.run import Outcome
     from echopix_cli.batch.tasks import Task
     from echopix_cli.cli.report_folder import ReportFolder
     from echopix_cli.results import Answer
@@ -123,7 +123,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
 
             check_folder(many.report)
         engine = run.engine(keeps=True)
-        from echopix_cli.batch.run import Batch, BatchOptions
+        from echopix_cli.batch.items import BatchOptions
+        from echopix_cli.batch.run import Batch
 
         asking = replace(run.asking(engine), list_kept=many.report is not None)
         settings = BatchOptions(run.plan(engine), asking, run.films())

@@ -156,7 +156,7 @@ def _keys(
     engine: Engine, questions: Sequence[Question], settings: Sequence[Condition], asking: Asking
 ) -> Iterable[tuple[int, str]]:
     """What each question's answers depend on, in 32 hexadecimal digits; by the question's index."""
-    from echopix_cli.batch.run import weights_of
+    from echopix_cli.batch.keys import weights_of
 
     plan = {name: value for name, value in asdict(asking.plan).items() if name != "limits"}
     shared = {

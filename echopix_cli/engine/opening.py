@@ -38,12 +38,22 @@ def film_in(engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOpti
         plan: from :meth:`Engine.plan`.
         options: of films.
     """
+    return film_within(window_of(engine, options), info, plan)
+
+
+def film_within(window: float, info: MediaInfo, plan: DecodePlan) -> Film | None:
+    """As :func:`film_in`, without an engine.
+
+    Args:
+        window: seconds of one, from :func:`window_of`.
+        info, plan: as there.
+    """
     if info.tracks and not info.of_kind("video"):
         plan = replace(plan, video=False)  # nothing is glanced at, or worth another look
-    return None if info.still else film_of(plan, info.duration, _window(engine, options))
+    return None if info.still else film_of(plan, info.duration, window)
 
 
-def _window(engine: Engine, options: FilmOptions) -> float:
+def window_of(engine: Engine, options: FilmOptions) -> float:
     """Seconds of a window."""
     return options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
 
@@ -57,8 +67,18 @@ def grown(
         engine, info, plan, options: as of :func:`film_in`.
         content: of the file.
     """
+    return grown_past(window_of(engine, options), info, plan, content)
+
+
+def grown_past(window: float, info: MediaInfo, plan: DecodePlan, content: Clip | Encoded) -> MediaInfo | None:
+    """As :func:`grown`, without an engine.
+
+    Args:
+        window, info, plan: as of :func:`film_within`.
+        content: of the file.
+    """
     end = _end(content)
-    return replace(info, duration=end) if not info.still and outgrown(plan, end, _window(engine, options)) else None
+    return replace(info, duration=end) if not info.still and outgrown(plan, end, window) else None
 
 
 def _end(content: Clip | Encoded) -> float | None:
@@ -151,7 +171,7 @@ def open_media(
         film = None if longer is None else film_in(engine, longer, plan, films)
         if film is None:
             return (encoded,) * len(questions)
-    with closing(_Windows(engine, path, film, _window(engine, films), timeout)) as windows:
+    with closing(_Windows(engine, path, film, window_of(engine, films), timeout)) as windows:
         windows.settle(watch)
         if windows.film is None:
             return (engine.read(path, plan),) * len(questions)

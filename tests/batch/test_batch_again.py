@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from batch_files import asked, records_of
 
-from echopix_cli.batch.run import Batch, BatchOptions
+from echopix_cli.batch.items import BatchOptions
+from echopix_cli.batch.keys import Keys, model_facts
 from echopix_cli.batch.tasks import Task
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
@@ -102,7 +103,7 @@ def test_another_bundled_model_of_the_same_version_asks_again(tmp_path: Path) ->
     settings = BatchOptions(engine.plan(DecodePlan()))
 
     def key() -> str:
-        return Batch(engine, settings, lambda outcome: None)._key("ab" * 32, task)
+        return Keys(model_facts(engine), settings).key("ab" * 32, task)
 
     assert engine.source.demonstration
     first, copy = key(), tmp_path / "elsewhere"

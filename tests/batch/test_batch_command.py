@@ -20,7 +20,8 @@ import pytest
 import torch
 from batch_files import asked, records_of
 
-from echopix_cli.batch.run import Batch, BatchOptions
+from echopix_cli.batch.items import BatchOptions
+from echopix_cli.batch.run import Batch
 from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import Output
 from echopix_cli.decoding.worker import Worker

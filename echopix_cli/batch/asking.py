@@ -1,0 +1,88 @@
+"""The part of a batch that needs the model: what was read of a file becomes an outcome for each of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, Stopped, nothing_unexpected
+from echopix_cli.batch.tasks import Task
+from echopix_cli.engine import Encoded, Engine
+from echopix_cli.engine.choices import posed
+from echopix_cli.engine.opening import open_media, require_same
+from echopix_cli.errors import EchopixError, bare
+from echopix_cli.results import Answer
+
+
+class Asker:
+    """Asks a loaded engine.
+
+    Args:
+        engine: the model.
+        settings: of every answer.
+        timeout: seconds that reading one window of a film may take.
+        stop: asked often; once true, what is under way is dropped.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: BatchOptions, timeout: float, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.engine, self.settings, self.timeout, self.stop = engine, settings, timeout, stop
+
+    def ask(self, group: Group, prepared: Prepared) -> Iterator[Outcome]:
+        """The outcomes of a group's open tasks, as they come; fewer where it was told to stop."""
+        encoded: tuple[Encoded, ...] | None = None
+        failure = prepared.error
+        for place, (task, key) in enumerate(prepared.open):
+            answer, error = None, failure
+            try:
+                if failure is None:
+                    if encoded is None:
+                        encoded = self._encode(group, prepared)
+                    answer = self._answer(encoded[place], task)
+            except Stopped:
+                return
+            except EchopixError as raised:
+                error = bare(raised)
+                failure = error if encoded is None else None  # what one file cannot do, its other questions cannot
+            yield Outcome(task, key, prepared.file, answer, error)
+
+    def _encode(self, group: Group, prepared: Prepared) -> tuple[Encoded, ...]:
+        """For each open task of a group what it can be put to."""
+        with nothing_unexpected():
+            if prepared.film is None:
+                assert prepared.fetched is not None
+                return (self.engine.encode(prepared.fetched),) * len(prepared.open)
+            questions = [posed(task.question, task.choices) for task, _ in prepared.open]
+            own = self.settings
+            found = open_media(
+                self.engine,
+                group.media,
+                group.plan(own),
+                questions,
+                own.asking,
+                own.films,
+                self._watch,
+                prepared.film,
+                timeout=self.timeout,
+            )
+            assert prepared.look is not None
+            require_same(group.media, prepared.look)
+            return found
+
+    def _watch(self, done: float, total: float, stage: str) -> None:
+        if self.stop():
+            raise Stopped
+
+    def _answer(self, encoded: Encoded, task: Task) -> Answer:
+        own = self.settings.asking
+        asking = own if task.budget is None else replace(own, budget=task.budget)
+        with nothing_unexpected():
+            if task.choices:
+                return self.engine.decide(encoded, task.question, task.choices, asking)
+            for event in self.engine.stream(encoded, task.question, asking):
+                if isinstance(event, Answer):
+                    return event
+                if self.stop():
+                    raise Stopped
+        raise AssertionError("a stream ends with its answer")
