@@ -1,12 +1,18 @@
-"""Multiple choice: options behind letters, and which of the letters the model finds likeliest."""
+"""Multiple choice: options behind letters, and how likely the model finds each of the letters."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+import torch
+
 from echopix_cli.errors import ModelError, UsageError
+from echopix_cli.model.finite import require_finite
 from echopix_cli.model.processing import Processor
+from echopix_cli.model.stepping import FixedCache
+from echopix_cli.model.thinker import EchoingPixelsThinker
+from echopix_cli.model.values import Sieved
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # "B", "b)", "(B)", "B.", and "B. violin", "B: violin", "(B) violin".
@@ -56,3 +62,20 @@ def letter_ids(processor: Processor, count: int) -> list[int]:
     if len({len(ids) for ids in answers}) > 1 or len(answers[0]) != 2 or len(set(firsts)) < count:
         raise ModelError("this model's vocabulary has no tokens for the letters of choices", "ask without --choices")
     return firsts
+
+
+@torch.inference_mode()
+def letter_shares(thinker: EchoingPixelsThinker, sieved: Sieved, letters: Sequence[int]) -> list[float]:
+    """Probabilities of the letters' tokens as the first of an answer, among themselves: they sum to 1.
+
+    Args:
+        thinker: that the rows are for.
+        sieved: the kept rows of one prompt.
+        letters: from :func:`letter_ids`.
+
+    Raises:
+        ModelError: logits that are no numbers.
+    """
+    logits = require_finite(thinker, thinker.prefill(sieved, FixedCache(thinker.model, sieved, 0)), "logits")[0]
+    shares: list[float] = logits[list(letters)].double().softmax(dim=-1).tolist()
+    return shares

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from echopix_cli.decoding.worker import Decoded
 from echopix_cli.engine.answers import answer_of
-from echopix_cli.engine.choices import LETTERS, letter_ids, posed
+from echopix_cli.engine.choices import LETTERS, letter_ids, letter_shares, posed
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
 from echopix_cli.engine.features import FeatureCache, Fetched, open_features
@@ -24,10 +24,8 @@ from echopix_cli.engine.sieves import SieveChoice, SieveOptions, choose
 from echopix_cli.engine.streaming import TextStream
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.finite import require_finite
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
-from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.values import Prompt
 from echopix_cli.results import Answer, Choice, ModelFacts
 from echopix_cli.shelf import Shelf
@@ -292,11 +290,8 @@ class Engine:
         clock = Clock(self.device)
         with memory_errors(self.device, self.advice):
             sift = self._sift(clock, encoded, posed(question, choices), options)
-            with clock.stage("prefill"), torch.inference_mode():
-                cache = FixedCache(self.model.thinker.model, sift.sieved, 0)
-                thinker = self.model.thinker
-                logits = require_finite(thinker, thinker.prefill(sift.sieved, cache), "logits")[0]
-                shares = logits[letters].double().softmax(dim=-1).tolist()
+            with clock.stage("prefill"):
+                shares = letter_shares(self.model.thinker, sift.sieved, letters)
         scored = tuple(map(Choice, LETTERS, choices, shares))
         best = max(scored, key=lambda choice: choice.probability)
         clock.seconds["generate"] = 0.0

@@ -21,7 +21,8 @@ class Asking:
     ``plan`` is what to take from media files, from :meth:`Engine.plan`; scenes obey its ``audio`` and
     ``video`` only, and are rendered ``side`` pixels wide. ``seed`` is that of the ``random`` control.
     ``question_layer`` and ``prefilter`` are as in :class:`~echopix_cli.engine.SieveOptions`; controls have no
-    redundancy stage before them. ``films`` is how movies are read.
+    redundancy stage before them. ``films`` is how movies are read. Questions with options are answered with the
+    likeliest of their letters where ``by_letters``, else with text, in which a letter or an option is looked for.
     """
 
     plan: DecodePlan
@@ -32,6 +33,7 @@ class Asking:
     question_layer: int | None = None
     prefilter: bool | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
+    by_letters: bool = False
 
     @property
     def without(self) -> str:

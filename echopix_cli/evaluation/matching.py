@@ -46,7 +46,7 @@ def chosen(answer: str, choices: Sequence[str]) -> int | None:
     """Which of the choices an answer names: by its text, by its letter, or by both where they agree."""
     texts = [normalise(choice) for choice in choices]
     said = normalise(answer)
-    if said in texts:
+    if said and texts.count(said) == 1:
         return texts.index(said)
     match = LETTERED.fullmatch(answer)
     if match is None:

@@ -12,7 +12,10 @@ from typing import Any
 from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.engine.choices import LETTERS, posed, without_letters
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.matching import chosen, normalise
+from echopix_cli.evaluation.matching import chosen, is_right, normalise
+from echopix_cli.evaluation.readers import READERS, Benchmark
+from echopix_cli.evaluation.readers.containers import document_of
+from echopix_cli.evaluation.readers.reading import Checked, read_benchmark, reader_of
 from echopix_cli.scenes import (
     FAMILIES,
     MOVIE_FAMILIES,
@@ -29,8 +32,11 @@ SCENE_COUNT = 200
 MOVIES = {"scenes:movie": "test", "scenes:movie-val": "val"}  # and the split of their scenes
 MOVIE_LENGTH = 60.0  # seconds
 _A_HAYSTACK = 12  # questions: each family's twice
-NO_FAMILY = "all"  # of JSONL questions that name none
+NO_FAMILY = "all"  # of questions in files that name none
+JSONL = "jsonl"  # the format of our own
+FORMATS = (JSONL, *READERS)  # of files
 _EXAMPLE = '{"media": "clip.mp4", "question": "What plays?", "answer": "violin"}'
+_LINES = f"one object a line: {_EXAMPLE}"
 _TEXTS = ("media", "question", "answer")
 _KNOWN = {*_TEXTS, "choices", "family", "id"}
 
@@ -43,8 +49,10 @@ class Question:
     ``media`` is a path, or the name of the scene whose ``script`` is given. ``answer`` is, where there are
     ``choices``, the text of one of them. ``evidence`` is what the answer rests on, empty where nobody says. Of a
     ``movie``, ``media`` names the haystack. ``groups`` are what the data itself says of the question besides its
-    family, as (field, value), such as ("duration", "short"). ``wording`` is the whole text as a benchmark's own
-    harness puts it, options included; empty where there is none.
+    family, as (field, value), such as ("duration", "short").
+
+    Of a ``benchmark``'s file, ``wording`` is the whole text as its harness puts it, options included, and ``gold`` the
+    index of the right one of ``choices``; ``fault`` says why the question cannot be asked, and makes it a failed one.
     """
 
     index: int
@@ -58,25 +66,43 @@ class Question:
     script: Script | None = None
     movie: Movie | None = None
     groups: tuple[tuple[str, str], ...] = ()
+    benchmark: Benchmark | None = None
     wording: str = ""
+    gold: int | None = None
+    fault: str = ""
 
     @property
     def prompt(self) -> str:
         """The question as the model reads it; where no harness words it, choices follow behind their letters."""
         return self.wording or posed(self.question, self.choices)
 
+    def is_right(self, answer: str) -> bool:
+        """Whether an answer is the gold answer: an option's letter or text, or, without options, the same text."""
+        if self.gold is None:
+            return is_right(answer, self.answer, self.choices)
+        return chosen(answer, self.choices) == self.gold
+
 
 def load_questions(
-    data: str, count: int | None, seed: int, families: Sequence[str] = (), length: float = MOVIE_LENGTH
+    data: str,
+    count: int | None,
+    seed: int,
+    families: Sequence[str] = (),
+    length: float = MOVIE_LENGTH,
+    *,
+    form: str | None = None,
+    media_root: Path | None = None,
 ) -> tuple[Question, ...]:
     """The questions that ``--data`` names.
 
     Args:
-        data: ``scenes:SPLIT``, one of MOVIES, or the path of a JSONL file.
+        data: ``scenes:SPLIT``, one of MOVIES, or the path of a file.
         count: how many; None takes 200 scenes, or the whole file.
         seed: of the first scene; each scene has the next one. A file has no use for it.
         families: only these, in this order of scenes; none takes all.
         length: of each movie, in seconds.
+        form: what a file holds, one of FORMATS; without it that is recognised by its content.
+        media_root: the folder that a file's paths of media are below; without it the file's own.
 
     Raises:
         UsageError: an unknown split or family, a length that no movie has, a file that cannot be read, or a
@@ -87,11 +113,44 @@ def load_questions(
         return tuple(_movies(MOVIES[data], SCENE_COUNT if count is None else count, seed, families, length))
     if data.startswith(SCENES):
         return tuple(_scenes(data.removeprefix(SCENES), SCENE_COUNT if count is None else count, seed, families))
-    found = tuple(islice((q for q in read_jsonl(Path(data)) if not families or q.family in families), count))
+    asked = read_file(Path(data), form, media_root)
+    found = tuple(islice((q for q in asked if not families or q.family in families), count))
     if not found:
         which = f" of family {', '.join(families)}" if families else ""
-        raise UsageError(f"{data} holds no question{which}", f"one object a line: {_EXAMPLE}")
+        raise UsageError(f"{data} holds no question{which}", _LINES)
     return found
+
+
+def read_file(path: Path, form: str | None = None, media_root: Path | None = None) -> Iterator[Question]:
+    """Questions of a file: a benchmark's, or JSONL of our own; ``form`` and ``media_root`` as of load_questions.
+
+    Raises:
+        UsageError: it cannot be read, it holds none, or a line does not fit.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        hint = f"--data {SCENES}test, or a file"
+        raise UsageError(f"cannot read questions from {path}: {error.strerror}", hint) from None
+    if form == JSONL:
+        yield from read_jsonl(data, path, media_root)
+        return
+    document = document_of(data, path)
+    reader = reader_of(document.content) if form is None else READERS[form]
+    if reader is not None:
+        benchmark, found = read_benchmark(reader, document.content, path, media_root)
+        yield from (_of_benchmark(checked, index, benchmark) for index, checked in enumerate(found))
+    elif document.lines:
+        yield from read_jsonl(data, path, media_root)
+    else:
+        raise UsageError(f"{path} has the layout of no benchmark that is known: {', '.join(READERS)}", _LINES)
+
+
+def _of_benchmark(checked: Checked, index: int, benchmark: Benchmark) -> Question:
+    return Question(
+        index, checked.id, checked.media, checked.task or NO_FAMILY, checked.question, checked.answer, checked.choices,
+        groups=checked.groups, benchmark=benchmark, wording=checked.wording, gold=checked.gold, fault=checked.fault,
+    )  # fmt: skip
 
 
 def _scenes(split: str, count: int, seed: int, families: Sequence[str]) -> Iterator[Question]:
@@ -122,22 +181,22 @@ def _movies(split: str, count: int, seed: int, families: Sequence[str], length: 
         )
 
 
-def read_jsonl(path: Path) -> Iterator[Question]:
-    """Questions of a JSONL file; blank lines are passed over. Media paths are relative to the file.
+def read_jsonl(data: bytes, path: Path, media_root: Path | None = None) -> Iterator[Question]:
+    """Questions of a JSONL file; blank lines are passed over. Media paths are relative to the file, or to a folder.
 
     Raises:
-        UsageError: the file cannot be read, or a line does not fit; it names the line.
+        UsageError: it is no text, or a line does not fit; it names the line.
     """
     try:
-        lines = numbered_lines(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"cannot read questions from {path}: {reason}", f"--data {SCENES}test, or a file") from None
+        lines = numbered_lines(data)
+    except UnicodeDecodeError:
+        hint = f"--data {SCENES}test, or a file"
+        raise UsageError(f"cannot read questions from {path}: not UTF-8 text", hint) from None
     for index, (number, line) in enumerate(lines):
         try:
-            yield _question(line, index, number, path.parent)
+            yield _question(line, index, number, path.parent if media_root is None else media_root)
         except ValueError as error:
-            raise UsageError(f"{path}:{number}: {error}", f"one object a line: {_EXAMPLE}") from None
+            raise UsageError(f"{path}:{number}: {error}", _LINES) from None
 
 
 def _question(line: str, index: int, number: int, folder: Path) -> Question:

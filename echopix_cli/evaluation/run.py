@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from echopix_cli.engine import Encoded, Engine
+from echopix_cli.engine.choices import LETTERS, letter_ids, letter_shares
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
 from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, sieve_options
-from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult, Rows
 from echopix_cli.model.decoding import generate
-from echopix_cli.model.values import Prompt
+from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
 
 
@@ -94,7 +94,9 @@ def evaluate(
         haystack: Haystack | None = None
         for question in about_one:
             result = before.get(question.index)
-            if result is None and question.movie is not None:
+            if result is None and question.fault:
+                result = _failed(question, settings, f"the file gives it {question.fault}")
+            elif result is None and question.movie is not None:
                 haystack = Haystack(engine, question.movie, asking) if haystack is None else haystack
                 result = haystack.answered(question, settings)
             elif result is None:
@@ -194,23 +196,32 @@ def _outcome(
     with clock.stage(stage):
         unsieved = setting.sieve == AROUND
         sieved = posed.unsieved if unsieved else posed.sift(options_of(setting, asking, question.index)).sieved
-        tokens = generate(
-            engine.model.thinker,
-            sieved,
-            max_new_tokens=asking.max_new_tokens,
-            stop_ids=engine.processor.stop_ids,
-        )
-        text = engine.processor.text([int(token) for token in tokens]).strip()
+        text = _said(engine, sieved, question, asking)
     kept = sieved.kept[0]
     special, ids = engine.model.thinker.special, posed.prompt.input_ids[0][kept]
     audio = int((ids == special.audio).sum())
     pool = int(special.in_pool(ids).sum())
     return Graded(
         answer=text,
-        right=is_right(text, question.answer, question.choices),
+        right=question.is_right(text),
         rows=Rows(video=pool - audio, audio=audio, on_evidence=int(rests_on[kept].sum())),
         seconds=clock.seconds["place"] + clock.seconds["score"] + clock.seconds[stage],
     )
+
+
+def _said(engine: Engine, sieved: Sieved, question: Question, asking: Asking) -> str:
+    """An answer to a sieved prompt: the likeliest of the options' letters with its option, or generated text.
+
+    Raises:
+        ModelError: letters are asked for, and the vocabulary has no tokens for them; or logits are no numbers.
+    """
+    thinker, processor = engine.model.thinker, engine.processor
+    if asking.by_letters and question.choices:
+        shares = letter_shares(thinker, sieved, letter_ids(processor, len(question.choices)))
+        best = shares.index(max(shares))
+        return f"{LETTERS[best]}. {question.choices[best]}".strip()
+    tokens = generate(thinker, sieved, max_new_tokens=asking.max_new_tokens, stop_ids=processor.stop_ids)
+    return processor.text([int(token) for token in tokens]).strip()
 
 
 def _evidence(engine: Engine, encoded: Encoded, question: Question, prompt: Prompt) -> Tensor:

@@ -303,3 +303,27 @@ def test_choices_are_shown_and_their_letters_count(
 )
 def test_frame_side(trained: int | None, wish: int | None, side: int) -> None:
     assert frame_side(wish or trained, PixelRules().size_factor) == side
+
+
+def test_letters_decide_as_choices_of_ask_do(engine: Engine, asking: Asking, clips: dict[str, Path]) -> None:
+    """The option whose letter the model finds likeliest, whatever text it would write."""
+    path, choices = str(clips["both"]), ("a dog", "", "a violin")
+    asked = [Question(gold, "q", path, "f", "What?", "A. a dog", choices, gold=gold) for gold in range(3)]
+    results = answered(engine, asked, [FULL, CS2], replace(asking, by_letters=True))
+    for setting in (FULL, CS2):
+        options = AskOptions(setting.budget)
+        best = engine.decide(engine.read(path, asking.plan), "What?", choices, options).choices
+        letter = max(best, key=lambda choice: choice.probability).letter
+        for question, result in zip(asked, results, strict=True):
+            outcome = result.outcomes[setting]
+            assert outcome.answer == f"{letter}. {choices['ABC'.index(letter)]}".strip()
+            assert outcome.right == (question.gold == "ABC".index(letter))
+
+
+def test_what_the_file_gets_wrong_is_a_failed_item_and_decodes_nothing(engine: Engine, asking: Asking) -> None:
+    question = Question(0, "q", "", "f", "What?", "A", ("a", "b"), groups=(("audio", "Music"),), fault="no video")
+    (result,) = answered(engine, [question], [FULL, NONE], replace(asking, by_letters=True))
+    assert {outcome.failure for outcome in result.outcomes.values()} == {"the file gives it no video"}
+    assert not any(outcome.right for outcome in result.outcomes.values())
+    (full, _) = make_report(facts(engine), [result], [FULL, NONE], 1.0).results
+    assert (full.groups["audio"]["Music"].total, full.groups["audio"]["Music"].failed) == (1, 1)
