@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from echopix_cli.cli.eval_data import data_rows
 from echopix_cli.cli.output import one_line
 from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
@@ -21,10 +22,13 @@ _LONGEST_FAMILY = 20
 def report_tables(report: Report, width: int) -> RenderableType:
     """Accuracy by family in as many tables as fit ``width`` columns, then differences, evidence and facts."""
     tables: list[RenderableType] = [_accuracy(group) for group in _groups(report.results, width)]
+    tables += [_grouped(field, group) for field in report.results[0].groups for group in _groups(report.results, width)]
     if report.comparisons:
         tables.append(_differences(report.comparisons))
     if any(result.evidence for result in report.results):
         tables.append(_evidence(report.results))
+    elif any(result.share_video is not None or result.share_audio is not None for result in report.results):
+        tables.append(_kept(report.results))
     if any(result.last_prompt is not None for result in report.results):
         tables.append(_moments(report.results))
     return Group(*tables, _facts(report))
@@ -32,7 +36,9 @@ def report_tables(report: Report, width: int) -> RenderableType:
 
 def _groups(results: Sequence[SettingResult], width: int) -> list[list[SettingResult]]:
     """Results for tables of at most ``width`` columns; each sieve goes whole to the first table with room for it."""
-    free = width - max(len(_CORNER), *(len(_family(name)) for name in results[0].families)) - 2
+    first = results[0]
+    named = [*first.families, *first.groups, *(value for values in first.groups.values() for value in values)]
+    free = width - max(len(_CORNER), *(len(_family(name)) for name in named)) - 2
     groups: list[list[SettingResult]] = []
     for sieve in dict.fromkeys(result.setting.sieve for result in results):
         own = [result for result in results if result.setting.sieve == sieve]
@@ -57,15 +63,26 @@ def _in_pieces(own: Sequence[SettingResult], free: int) -> Iterator[list[Setting
 
 def _columns(result: SettingResult) -> int:
     """Terminal columns of a setting's widest cell, with the space beside it."""
-    cells = [result.mean, result.overall.accuracy, *(share.accuracy for share in result.families.values())]
+    shares = [share for own in (result.families, *result.groups.values()) for share in own.values()]
+    cells = [result.mean, result.overall.accuracy, *(share.accuracy for share in shares)]
     return 2 + max(len(result.setting.sieve), *(len(_percent(cell)) for cell in cells))
 
 
+def _by(corner: str, shares: Sequence[Mapping[str, Share]], results: Sequence[SettingResult]) -> Table:
+    """Accuracy by what questions are counted by, a column a setting."""
+    table = _table(f"{corner}\n", *(_heading(result) for result in results))
+    for name in shares[0]:
+        table.add_row(Text(_family(name)), *(_percent(own[name].accuracy) for own in shares))
+    return table
+
+
+def _grouped(field: str, results: Sequence[SettingResult]) -> Table:
+    return _by(_family(field), [result.groups[field] for result in results], results)
+
+
 def _accuracy(results: Sequence[SettingResult]) -> Table:
-    table = _table(f"{_CORNER}\n", *(_heading(result) for result in results))
+    table = _by(_CORNER, [result.families for result in results], results)
     families = results[0].families
-    for name in families:
-        table.add_row(Text(_family(name)), *(_percent(result.families[name].accuracy) for result in results))
     if len(families) > 1:
         table.add_section()
         table.add_row("mean", *(_percent(result.mean) for result in results), style="bold")
@@ -96,6 +113,16 @@ def _differences(comparisons: Sequence[Comparison]) -> Table:
             "–" if comparison.ratio is None else f"{100 * comparison.ratio:.1f} %",
             style=None if gap.low <= 0.0 <= gap.high else "bold",
         )
+    return table
+
+
+def _kept(results: Sequence[SettingResult]) -> Table:
+    """How much of the picture and of the sound each setting keeps: one budget holds for both together."""
+    table = _table("kept\n", "rows\nvideo", "\naudio", "share\nvideo", "\naudio")
+    for result in results:
+        shares = (result.share_video, result.share_audio)
+        cells = ("–" if share is None else f"{100 * share:.1f} %" for share in shares)
+        table.add_row(result.setting.name, f"{result.kept_video:.1f}", f"{result.kept_audio:.1f}", *cells)
     return table
 
 
@@ -146,6 +173,7 @@ def _facts(report: Report) -> Table:
         ("data", f"{facts.data}, {facts.count} questions, {_each(list(first.families.values()))}; seed {facts.seed}"),
         ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
+        *data_rows(facts.options),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
         ("failed", f"{max(r.overall.failed for r in report.results)} questions, counted as wrong"

@@ -52,10 +52,36 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="scenes:test, scenes:val or scenes:unseen-font; scenes:movie or scenes:movie-val; or a JSONL file of "
-            "media, question and answer",
+            help="scenes:test, scenes:val or scenes:unseen-font; scenes:movie or scenes:movie-val; or a file: JSONL of "
+            "media, question and answer, or that of a benchmark as it is published",
         ),
     ] = "scenes:test",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="what the file holds, where its content does not say: jsonl, lvomnibench, omnivideobench, daily-omni, "
+            "worldsense, video-mme, avut, music-avqa",
+            show_default=False,
+        ),
+    ] = None,
+    media_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--media-root", metavar="DIR", help="the folder of the file's media (default its own)", show_default=False
+        ),
+    ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            "--answers",
+            metavar="WAY",
+            help="of questions with options: letters, the likeliest one, or text, generated and read strictly (default "
+            "letters of benchmarks, else text)",
+            show_default=False,
+        ),
+    ] = None,
     count: Annotated[
         int | None,
         typer.Option(
@@ -137,14 +163,15 @@ def evaluate(
         # A budget from the environment or the config file is measured beside keeping everything.
         budgets = [1.0, run.settings.budget] if run.settings.budget else [1.0] if movies else list(DEFAULT_BUDGETS)
     with run.output.progress("reading the questions"):
-        from echopix_cli.evaluation.questions import load_questions
+        from echopix_cli.cli.eval_data import ask_of, by_letters
         from echopix_cli.evaluation.report import make_report
         from echopix_cli.evaluation.run import settings_of, sieves_of
         from echopix_cli.evaluation.values import CONTROLS
 
         names = sieve or ("auto", *CONTROLS)
         settings_of(names, budgets, around_sieve, movies)  # nothing to measure is nothing to load a model for
-        questions = load_questions(data, count, seed, family or (), *seconds_each)
+        questions = ask_of(data, count, seed, family or (), seconds_each, format, media_root)
+        letters = by_letters(answers, questions)
     with ExitStack() as held:
         kept = None
         if items is not None:
@@ -153,7 +180,7 @@ def evaluate(
             kept = Items(items, questions, force)
             held.callback(kept.close)
         engine = run.engine(budget=max(budgets))
-        asking = _asking(run, engine, seed)
+        asking = _asking(run, engine, seed, letters)
         settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve, movies)
         before = kept.begin(engine, settings, asking) if kept is not None else {}
         began = time.perf_counter()
@@ -203,7 +230,7 @@ def _length(length: str | None, movies: bool) -> tuple[float, ...]:
     return (opt.read_length("--length", length),)
 
 
-def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
+def _asking(run: opt.Run, engine: "Engine", seed: int, letters: bool) -> "Asking":
     """What holds for every question, from settings and checkpoint."""
     from echopix_cli.evaluation.asking import Asking
     from echopix_cli.scenes import frame_side
@@ -219,6 +246,7 @@ def _asking(run: opt.Run, engine: "Engine", seed: int) -> "Asking":
         question_layer=run.settings.question_layer,
         prefilter=run.settings.prefilter,
         films=run.films(),
+        by_letters=letters,
     )
 
 
@@ -275,6 +303,7 @@ def _minutes(seconds: float) -> str:
 
 
 def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking: "Asking") -> "Facts":
+    from echopix_cli.cli.eval_data import data_options
     from echopix_cli.evaluation.values import Facts
 
     plan = asking.plan
@@ -301,6 +330,7 @@ def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking:
             "system": asking.system,
             "question_layer": asking.question_layer,
             "prefilter": asking.prefilter,
+            **data_options(questions, asking.by_letters),
         },
     )
 

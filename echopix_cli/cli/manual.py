@@ -11,7 +11,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "ask": ("media", "batches", "moments", "weights"),
     "profile": ("performance",),
     "bench": ("performance",),
-    "eval": ("evaluation", "experiments"),
+    "eval": ("evaluation", "benchmarks", "experiments"),
     "scene": ("evaluation",),
     "train": ("training", "experiments"),
     "models": ("weights", "trust"),

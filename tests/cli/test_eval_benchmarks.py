@@ -1,0 +1,107 @@
+"""``echopix eval --data`` on files of benchmarks: what is counted, how it is told, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from places import TESTS
+
+FILES = TESTS / "evaluation" / "benchmarks"
+ONE = ("--sieve", "cs2", "-b", "0.1", "--fps", "1")
+
+
+@pytest.fixture
+def worldsense(tmp_path: Path, clips: dict[str, Path]) -> Path:
+    """The file as it is published, with the first of its two videos beside it."""
+    (tmp_path / "videos").mkdir()
+    shutil.copy(clips["both"], tmp_path / "videos/aBcD1234.mp4")
+    return Path(shutil.copy(FILES / "worldsense.json", tmp_path / "worldsense_qa.json"))
+
+
+def test_the_denominator_is_the_whole_file(run, worldsense: Path, tmp_path: Path) -> None:
+    """A missing video's question is failed, counted in every group that it belongs to, and never right."""
+    items = tmp_path / "items.jsonl"
+    ran = run("eval", "--data", worldsense, *ONE, "--items", items, "--json")
+    assert ran.code == 1
+    (record,) = ran.records
+    assert record["count"] == 3
+    assert record["families"] == ["Audio Recognition", "Audio Counting", "Temporal Prediction"]
+    assert (record["options"]["format"], record["options"]["answers"]) == ("worldsense", "letters")
+    assert record["options"]["wording"].startswith("Carefully watch this video and pay attention to every detail. ")
+    assert record["options"]["wording_from"] == "worldsense.py, github.com/open-compass/VLMEvalKit"
+    (setting,) = record["settings"]
+    assert (setting["overall"]["total"], setting["overall"]["failed"]) == (3, 1)
+    counts = {
+        field: {value: (share["total"], share["failed"]) for value, share in values.items()}
+        for field, values in setting["groups"].items()
+    }
+    assert counts == {
+        "duration": {"1-2min": (2, 0), "<1min": (1, 1)},
+        "audio": {"Music": (2, 0), "Speech": (2, 0), "Event": (1, 1)},
+        "domain": {"Music": (2, 0), "Sports": (1, 1)},
+    }
+    assert setting["groups"]["domain"]["Sports"]["right"] == 0
+    assert [failure["id"] for failure in record["failures"]] == ["zZ/task0"]
+    assert "zZ.mp4" in record["failures"][0]["reason"]
+    lines = [json.loads(line) for line in items.read_text().splitlines()]
+    assert lines[0]["groups"][:2] == [["duration", "1-2min"], ["audio", "Music"]]
+    assert lines[0]["settings"]["cs2@0.1"]["answer"][:3] in ("A. ", "B. ", "C. ", "D. ")  # always one of the letters
+    again = run("eval", "--data", worldsense, *ONE, "--items", items, "--json")
+    assert "note: 2 of 3 questions were answered before" in again.err
+    assert again.records[0]["settings"][0]["groups"] == setting["groups"]
+
+
+def test_tables_tell_the_wording_the_groups_and_the_shares(run, worldsense: Path) -> None:
+    told = run("eval", "--data", worldsense, *ONE).err
+    for word in ("duration", "1-2min", "audio", "Speech", "domain", "Sports", "share"):
+        assert word in told
+    words = " ".join(told.split())
+    assert "format worldsense, worded as in worldsense.py, github.com/open-compass/VLMEvalKit" in words
+    assert "answers the likeliest of the options' letters" in words
+
+
+def test_text_is_generated_where_it_is_asked_for(run, worldsense: Path, tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    (record,) = run(
+        "eval", "--data", worldsense, *ONE, "--answers", "text", "--count", "1", "--items", items, "--json"
+    ).records
+    assert record["options"]["answers"] == "text"
+    (line,) = (json.loads(line) for line in items.read_text().splitlines())
+    assert not line["settings"]["cs2@0.1"]["right"]  # a random model's words name no option
+    assert line["settings"]["cs2@0.1"]["failure"] is None
+
+
+def test_a_media_root_and_marked_questions(run, tmp_path: Path, clips: dict[str, Path]) -> None:
+    for name in ("00000093", "sa00007434"):
+        shutil.copy(clips["both"], tmp_path / f"{name}.mp4")
+    ran = run("eval", "--data", FILES / "music_avqa.json", "--media-root", tmp_path, *ONE, "--json")
+    assert ran.code == 0
+    (record,) = ran.records
+    assert (record["count"], record["options"]["marked_as_deleted"]) == (3, 1)
+    assert "answers" not in record["options"]  # nothing to choose from
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--format", "worldsens"), "unknown format 'worldsens'"),
+        (("--format", "avut"), "holds no AVUT question that can be asked"),
+        (("--media-root", "gone"), "gone is no folder"),
+        (("--answers", "guess"), "unknown --answers 'guess'"),
+        (("--data", "scenes:test", "--format", "jsonl"), "--format is that of a file of questions"),
+        (("--data", "scenes:test", "--media-root", "."), "--media-root is that of a file of questions"),
+        (("--data", str(FILES / "music_avqa.json"), "--answers", "letters"), "none of the questions has options"),
+    ],
+)
+def test_refusals_come_before_the_model_is_loaded(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ECHOPIX_MODEL", "/no/such/model")
+    ran = run("eval", "--data", FILES / "worldsense.json", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert ran.out == ""
