@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import NoneType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
@@ -48,6 +48,17 @@ class Task:
     start: float | None = None
     end: float | None = None
     choices: tuple[str, ...] = ()
+
+
+class _OfMedia(Protocol):
+    """Anything about one media file."""
+
+    @property
+    def media(self) -> str:
+        """Its path, or another name."""
+
+
+About = TypeVar("About", bound=_OfMedia)
 
 
 def find_media(
@@ -233,7 +244,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise UsageError(f"--shard {text!r} is no share", "--shard 1/8 is the first of eight")
 
 
-def shard(tasks: Sequence[Task], own: int, count: int) -> list[Task]:
+def shard(tasks: Sequence[About], own: int, count: int) -> list[About]:
     """The ``own``-th of ``count`` shares: every ``count``-th media file, with all that is asked about it.
 
     The same list gives the same shares everywhere, disjoint, and together the whole.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from echopix_cli.evaluation.values import Condition
 
 _SPELLING = Spelling("an evaluation", "--items", by_setting=True)
-_REPLACE = "give another --items, or replace the file with --force"
+_REPLACE = "give another --output or --items, or begin anew with --force"
 
 
 class Items:

@@ -1,15 +1,21 @@
-"""A report of an evaluation as JSON."""
+"""A report of an evaluation as JSON, and two beside one another."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from echopix_cli import __version__
 from echopix_cli.cli.output import SCHEMA_VERSION
+from echopix_cli.evaluation.marks import item_rows, marks_text
+from echopix_cli.evaluation.resampling import RESAMPLES, SEED
 
 if TYPE_CHECKING:
+    from echopix_cli.evaluation.compare import ReportPair
     from echopix_cli.evaluation.intervals import Interval
-    from echopix_cli.evaluation.values import EvidenceShare, Report, SettingResult, Share
+    from echopix_cli.evaluation.values import EvidenceShare, Recovery, Report, SettingResult, Share
 
 
 def report_record(report: Report) -> dict[str, Any]:
@@ -27,7 +33,7 @@ def report_record(report: Report) -> dict[str, Any]:
         "seed": facts.seed,
         "options": facts.options,
         "seconds": round(report.seconds, 3),
-        "settings": [_setting(result) for result in report.results],
+        "settings": [_setting(result, report) for result in report.results],
         "comparisons": [
             {
                 "setting": comparison.setting.name,
@@ -35,14 +41,75 @@ def report_record(report: Report) -> dict[str, Any]:
                 "items": comparison.items,
                 "difference": _interval(comparison.difference),
                 "ratio": _rounded(comparison.ratio),
+                "by_clip": _interval(comparison.by_clip),
             }
             for comparison in report.comparisons
         ],
         "failures": [asdict(failure) for failure in report.failures],
+        "clips": report.clips,
+        "resampling": {"resamples": RESAMPLES, "seed": SEED},
+        "recovered": None if report.recovery is None else _recovery(report.recovery),
+        "items": item_rows(report.items),
     }
 
 
-def _setting(result: SettingResult) -> dict[str, Any]:
+def pair_record(pair: ReportPair, files: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Two reports beside one another as the JSON object of schema version 1.
+
+    Args:
+        pair: what came of comparing them.
+        files: each one's path and content.
+    """
+    facts = [
+        {"file": path, **{key: report.get(key) for key in ("date", "command", "data", "seed")}, **_model_of(report)}
+        for path, report in files
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "echopix_version": __version__,
+        "compared": facts,
+        "count": pair.questions,
+        "clips": pair.clips,
+        "resampling": {"resamples": RESAMPLES, "seed": SEED},
+        "settings": [
+            {
+                "setting": one.setting,
+                "reference": one.reference,
+                "accuracy": _interval(one.accuracy),
+                "reference_accuracy": _interval(one.reference_accuracy),
+                "mean_over_families": _interval(one.mean),
+                "overall": _interval(one.overall),
+                "families": {name: _interval(gap) for name, gap in one.families.items()},
+            }
+            for one in pair.pairs
+        ],
+    }
+
+
+def _model_of(report: Mapping[str, Any]) -> dict[str, str]:
+    model = report.get("model")
+    return {"model": str(model.get("name", "?")) if isinstance(model, dict) else "?"}
+
+
+def _recovery(recovery: Recovery) -> dict[str, Any]:
+    return {
+        "full": recovery.full,
+        "needing": {name: _interval(gap) for name, gap in recovery.needing.items()},
+        "apart": {name: _interval(gap) for name, gap in recovery.apart.items()},
+        "settings": [
+            {
+                "setting": one.setting,
+                "accuracy": None if one.accuracy is None else _interval(one.accuracy),
+                "share": None if one.share is None else _interval(one.share),
+                "families": {name: None if share is None else _interval(share) for name, share in one.families.items()},
+            }
+            for one in recovery.settings
+        ],
+    }
+
+
+def _setting(result: SettingResult, report: Report) -> dict[str, Any]:
+    by_clip = report.by_clip[result.setting]
     return {
         "setting": result.setting.name,
         "sieve": result.setting.sieve,
@@ -66,6 +133,12 @@ def _setting(result: SettingResult) -> dict[str, Any]:
                 "mean_rows_in_last_prompt": round(result.last_prompt, 3),
             }
         ),
+        "by_clip": {
+            "overall": _interval(by_clip.overall),
+            "mean_over_families": _interval(by_clip.mean),
+            "families": {name: _interval(own) for name, own in by_clip.families.items()},
+        },
+        "marks": marks_text(report.items, result.setting),
     }
 
 
@@ -87,4 +160,5 @@ def _ends(interval: Interval) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    """None also for an end that is not known to be anywhere."""
+    return round(value, 6) if value is not None and math.isfinite(value) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,7 +15,7 @@ from echopix_cli.cli.eval_data import data_rows
 from echopix_cli.cli.output import one_line
 from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
-from echopix_cli.evaluation.values import Comparison, Report, SettingResult, Share
+from echopix_cli.evaluation.values import Recovery, Report, SettingResult, Share
 
 _CORNER = "accuracy, %"
 _LONGEST_FAMILY = 20
@@ -23,8 +25,10 @@ def report_tables(report: Report, width: int) -> RenderableType:
     """Accuracy by family in as many tables as fit ``width`` columns, then differences, evidence and facts."""
     tables: list[RenderableType] = [_accuracy(group) for group in _groups(report.results, width)]
     tables += [_grouped(field, group) for field in report.results[0].groups for group in _groups(report.results, width)]
+    if report.recovery is not None and report.recovery.needing:
+        tables.append(_recovered(report.recovery))
     if report.comparisons:
-        tables.append(_differences(report.comparisons))
+        tables.append(_differences(report))
     if any(result.evidence for result in report.results):
         tables.append(_evidence(report.results))
     elif any(result.share_video is not None or result.share_audio is not None for result in report.results):
@@ -97,14 +101,27 @@ def _heading(result: SettingResult) -> str:
     return f"{result.setting.sieve}\n{f'{budget:g}' if budget else ''}"
 
 
-def _differences(comparisons: Sequence[Comparison]) -> Table:
+def _recovered(recovery: Recovery) -> Table:
+    table = _table("recovered of what\ntokens are worth", "\n%", "\n95 % interval", "right,\n%")
+    for one in recovery.settings:
+        right = "–" if one.accuracy is None else f"{100 * one.accuracy.value:.1f}"
+        if one.share is None:
+            table.add_row(one.setting, "–", "–", right)
+        else:
+            ends = " … ".join(f"{100 * end:.0f}" if isfinite(end) else "?" for end in (one.share.low, one.share.high))
+            table.add_row(one.setting, f"{100 * one.share.value:.1f}", ends, right)
+    return table
+
+
+def _differences(report: Report) -> Table:
+    comparisons = report.comparisons
     table = _table("accuracy of", "less that of", "points", "95 % interval", "ratio")
     before = comparisons[0].reference.sieve
     for comparison in comparisons:
         if comparison.reference.sieve != before:
             table.add_section()
             before = comparison.reference.sieve
-        gap = comparison.difference
+        gap = comparison.by_clip if report.clips < report.facts.count else comparison.difference
         table.add_row(
             comparison.setting.name,
             comparison.reference.name,
@@ -174,6 +191,9 @@ def _facts(report: Report) -> Table:
         ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
         *data_rows(facts.options),
+        ("by clip", f"the questions are about {report.clips} clips: intervals of points are from drawing clips anew, "
+         "± counts questions" if report.clips < facts.count else ""),
+        ("recovered", _recovered_note(report.recovery)),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
         ("failed", f"{max(r.overall.failed for r in report.results)} questions, counted as wrong"
@@ -181,6 +201,54 @@ def _facts(report: Report) -> Table:
         ("took", f"{report.seconds:.0f} s"),
     ]  # fmt: skip
     return facts_grid((name, value) for name, value in rows if value)
+
+
+def _recovered_note(recovery: Recovery | None) -> str:
+    if recovery is None:
+        return ""
+    apart = ", ".join(map(_family, recovery.apart))
+    if not recovery.needing:
+        return f"in no family is {recovery.full} surely more often right than none, so there is no share of it"
+    without = f"; apart, because they need no token as far as can be told: {apart}" if apart else ""
+    return f"(budget − none) / ({recovery.full} − none) of means over {len(recovery.needing)} families{without}"
+
+
+def pair_tables(pair: Mapping[str, Any]) -> RenderableType:
+    """Two reports beside one another: means, then differences by family.
+
+    Args:
+        pair: as it is written.
+    """
+    means = _table("right, mean over\nfamilies", "first\n%", "second\n%", "difference\npoints", "\n95 % interval")
+    each = _table("difference\n", "", "points\n", "95 % interval\n")
+    for one in pair["settings"]:
+        name, gap = one["setting"], one["mean_over_families"]
+        shown = name if name == one["reference"] else f"{name} − {one['reference']}"
+        right = [f"{100 * one[key]['value']:.1f}" for key in ("accuracy", "reference_accuracy")]
+        means.add_row(Text(shown), *right, f"{100 * gap['value']:+.1f}", _ends(gap), style=_bold(gap))
+        if len(one["families"]) > 1:
+            for family, own in one["families"].items():
+                points = f"{100 * own['value']:+.1f}"
+                each.add_row(Text(_family(family)), Text(shown), points, _ends(own), style=_bold(own))
+            each.add_section()
+    first, second = (f"{one['file']}: {one['model']} on {one['data']}, seed {one['seed']}" for one in pair["compared"])
+    facts = facts_grid(
+        [
+            ("first", first),
+            ("second", second),
+            ("points", f"first less second, on the same {pair['count']} questions; intervals of 95 % by drawing the "
+             f"{pair['clips']} clips anew; bold where they leave 0 out"),
+        ]
+    )  # fmt: skip
+    return Group(*([means, each] if each.row_count else [means]), facts)
+
+
+def _ends(gap: Mapping[str, float]) -> str:
+    return f"{100 * gap['low']:+.1f} … {100 * gap['high']:+.1f}"
+
+
+def _bold(gap: Mapping[str, float]) -> str | None:
+    return None if gap["low"] <= 0.0 <= gap["high"] else "bold"
 
 
 def _each(shares: Sequence[Share]) -> str:

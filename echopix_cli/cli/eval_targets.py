@@ -10,6 +10,11 @@ from echopix_cli.errors import UsageError
 from echopix_cli.files import check_target
 
 
+def unfinished_of(output: Path) -> Path:
+    """Where the answers of an evaluation lie until its report is written, where no file of items is named."""
+    return output.with_name(f"{output.name}.unfinished.jsonl")
+
+
 def check_targets(output: Path | None, items: Path | None, plot: Path | None, force: bool) -> None:
     """Refuse, before anything is measured, files that cannot be written or that something else has written.
 

@@ -1,21 +1,15 @@
 """``echopix eval``: how often a model is right, by family, budget and sieve."""
 
-import json as jsonlib
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echopix_cli import __version__
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.eval_records import report_record
+from echopix_cli.cli.eval_report import facts_of, show, write
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import ExitCode, Interrupted, UsageError
 from echopix_cli.settings import SIEVES as NAMES
@@ -27,18 +21,16 @@ if TYPE_CHECKING:
     from echopix_cli.cli.eval_items import Items
     from echopix_cli.engine import Engine
     from echopix_cli.evaluation.asking import Asking
+    from echopix_cli.evaluation.marks import Marks
     from echopix_cli.evaluation.questions import Question
     from echopix_cli.evaluation.values import (
         Condition,
-        Facts,
         Graded,
         ItemResult,
-        Report,
     )
 
 DEFAULT_BUDGETS = (1.0, 0.2, 0.1, 0.05)
 LONGEST_ANSWER = 32  # tokens; questions with gold answers have short ones, and a model astray would babble on
-_SHOWN_FAILURES = 5
 _MOVIES, _SINGLE_PASS = "scenes:movie", "single-pass"  # written out, not imported: that would slow --help down
 
 
@@ -133,7 +125,36 @@ def evaluate(
         typer.Option(
             "--items",
             metavar="FILE",
-            help="write every question with its answers here, as JSONL, and go on there after an interruption",
+            help="write every question with its answers here, as JSONL, and go on there after an interruption "
+            "(without it, an interrupted evaluation lies beside --output)",
+            show_default=False,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="only the I-th of N shares of the clips, with all about them",
+            show_default=False,
+        ),
+    ] = None,
+    full: Annotated[
+        Path | None,
+        typer.Option(
+            "--full",
+            metavar="FILE",
+            help="report of the full-token model before CS2 on the same questions: what is recovered is measured "
+            "against the better of it and of budget 1.0",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A.json B.json",
+            help="ask nothing, and compare two reports about the same questions",
             show_default=False,
         ),
     ] = None,
@@ -147,15 +168,35 @@ def evaluate(
         bool, typer.Option("--force", help="replace files that something else has written", show_default=False)
     ] = False,
     json: opt.Json = False,
+    markdown: Annotated[
+        bool,
+        typer.Option(
+            "--markdown", help="print Markdown tables, as for a paper", rich_help_panel=opt.SHOW, show_default=False
+        ),
+    ] = False,
 ) -> None:
     """Measure how often answers are right, by family, budget and sieve.
 
     Controls run beside the model's own sieve on the same questions. Answers are greedy and end after 32 tokens unless
-    --max-new-tokens says otherwise. The tables go to stderr, --json to stdout.
+    --max-new-tokens says otherwise. The tables go to stderr, --json and --markdown to stdout. With --output or --items
+    the same command goes on where it was interrupted.
     """
+    if json and markdown:
+        raise UsageError("--json and --markdown print the same to one place", "leave one of them out")
+    if compare is not None:
+        from echopix_cli.cli.eval_compare import compare_reports
+
+        given = {
+            "count": count, "length": length, "budget": budget, "sieve": sieve, "family": family, "items": items,
+            "shard": shard, "full": full, "plot": plot, "format": format, "media-root": media_root, "answers": answers,
+        }  # fmt: skip
+        compare_reports(
+            run, compare, [f"--{name}" for name, value in given.items() if value], output, force, json, markdown
+        )
+        return
     budgets = [opt.read_budget(value) for value in budget or []]
     movies = data.startswith(_MOVIES)
-    _check(run, sieve or [], json, output, items, plot, force, movies)
+    _check(run, sieve or [], json or markdown, output, items, plot, force, movies)
     seconds_each = _length(length, movies)
     if movies and around_sieve:
         raise UsageError("movies do not go past CS2 whole", "--sieve single-pass sieves them whole")
@@ -172,27 +213,71 @@ def evaluate(
         settings_of(names, budgets, around_sieve, movies)  # nothing to measure is nothing to load a model for
         questions = ask_of(data, count, seed, family or (), seconds_each, format, media_root)
         letters = by_letters(answers, questions)
+        own = _share(questions, shard)
+        before_cs2 = None if full is None else _full(full, own)
     with ExitStack() as held:
+        from echopix_cli.cli.eval_targets import unfinished_of
+
+        unfinished = None if output is None or items is not None else unfinished_of(output)
         kept = None
-        if items is not None:
+        if (where := items or unfinished) is not None:
             from echopix_cli.cli.eval_items import Items
 
-            kept = Items(items, questions, force)
+            kept = Items(where, questions, force)
             held.callback(kept.close)
         engine = run.engine(budget=max(budgets))
         asking = _asking(run, engine, seed, letters)
         settings = settings_of(sieves_of(engine, names, asking), budgets, around_sieve, movies)
-        before = kept.begin(engine, settings, asking) if kept is not None else {}
+        known = kept.begin(engine, settings, asking) if kept is not None else {}
+        before = {question.index: known[question.index] for question in own if question.index in known}
         began = time.perf_counter()
-        results = _measure(run, engine, questions, settings, asking, kept, before)
+        results = _measure(run, engine, own, settings, asking, kept, before)
         seconds = time.perf_counter() - began
-    if before:
-        run.output.notice(f"{len(before)} of {len(questions)} questions were answered before")
-    report = make_report(_facts(engine, data, questions, asking), results, settings, seconds)
-    _write(report, output, plot)
-    _show(run, report, json)
+        if before:
+            run.output.notice(f"{len(before)} of {len(own)} questions were answered before")
+        facts = facts_of(engine, data, own, asking, shard)
+        report = make_report(facts, results, settings, seconds, before_cs2)
+        write(report, output, plot)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+    show(run, report, json, markdown)
     if report.failures:
         raise typer.Exit(ExitCode.FAILURE)
+
+
+def _share(questions: "Sequence[Question]", shard: str | None) -> "Sequence[Question]":
+    """The questions of a share.
+
+    Raises:
+        UsageError: no share, or an empty one.
+    """
+    if shard is None:
+        return questions
+    from echopix_cli.batch.tasks import parse_shard
+    from echopix_cli.batch.tasks import shard as share_of
+
+    own = share_of(questions, *parse_shard(shard))
+    if not own:
+        raise UsageError(f"--shard {shard} is empty: there are fewer clips than shares", "take fewer shares")
+    return own
+
+
+def _full(path: Path, questions: "Sequence[Question]") -> "Marks":
+    """The marks of the full-token model before CS2.
+
+    Raises:
+        UsageError: its report cannot be read, is about other questions, or kept less than everything.
+    """
+    from echopix_cli.cli.eval_compare import read_report
+    from echopix_cli.evaluation.marks import asked_of
+    from echopix_cli.evaluation.recovered import fulls
+
+    _, marks = read_report(path)
+    if other := marks.same_questions([one.id for one in questions], [asked_of(one) for one in questions]):
+        raise UsageError(f"--full {path} is about other questions: {other}", "evaluate that model with the same data")
+    if not fulls(marks.right):
+        raise UsageError(f"--full {path} has no setting that keeps everything", "evaluate that model with -b 1.0")
+    return marks
 
 
 def _check(
@@ -211,7 +296,7 @@ def _check(
     known = (*NAMES, _SINGLE_PASS) if movies else NAMES
     if unknown := [name for name in sieves if name not in known]:
         raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(known)}")
-    run.require_output(json or output or items or plot, "--json or --output FILE")
+    run.require_output(json or output or items or plot, "--json, --markdown or --output FILE")
     if run.settings.no_audio and run.settings.no_video:
         raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
     check_targets(output, items, plot, force)
@@ -275,7 +360,7 @@ def _measure(
             if kept is not None and question.index not in before:
                 kept.add(question, result)
             if received and len(results) < len(questions):
-                again = "run again to resume" if kept is not None else "with --items FILE, the next run would go on"
+                again = "run again to resume" if kept is not None else "with --output FILE, the next run would go on"
                 raise Interrupted(f"Interrupted; {len(results)} of {len(questions)} done, {again}", received[0])
     if kept is not None:
         kept.confirm()
@@ -300,64 +385,3 @@ def _watch(say: "Callable[[str], None]", count: int, setting: "Condition") -> "C
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _facts(engine: "Engine", data: str, questions: "Sequence[Question]", asking: "Asking") -> "Facts":
-    from echopix_cli.cli.eval_data import data_options
-    from echopix_cli.evaluation.values import Facts
-
-    plan = asking.plan
-    taken: dict[str, int | float | None] = {"scene_side": asking.side}  # scenes have their frames' number and times
-    if questions[0].movie is not None:
-        sampled = {"fps": plan.fps, "max_frames": plan.max_frames, **asdict(asking.films)}
-        taken = {"length": questions[0].movie.duration, "scene_side": asking.side, **sampled}
-    elif not any(question.script for question in questions):
-        taken = {"fps": plan.fps, "max_frames": plan.max_frames, "max_pixels": plan.max_pixels}
-    return Facts(
-        version=__version__,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["echopix", *sys.argv[1:]]),
-        model=engine.facts,
-        data=data,
-        count=len(questions),
-        families=tuple(dict.fromkeys(question.family for question in questions)),
-        seed=asking.seed,
-        options={
-            "audio": plan.audio,
-            "video": plan.video,
-            **taken,
-            "max_new_tokens": asking.max_new_tokens,
-            "system": asking.system,
-            "question_layer": asking.question_layer,
-            "prefilter": asking.prefilter,
-            **data_options(questions, asking.by_letters),
-        },
-    )
-
-
-def _write(report: "Report", output: Path | None, plot: Path | None) -> None:
-    """The files that were asked for, each whole or not at all."""
-    from echopix_cli.files import write_whole
-
-    if output is not None:
-        write_whole(output, (jsonlib.dumps(report_record(report), indent=2) + "\n").encode())
-    if plot is not None:
-        from echopix_cli.evaluation.plot import draw
-
-        write_whole(plot, draw(report, plot.suffix.lower()))
-
-
-def _show(run: opt.Run, report: "Report", json: bool) -> None:
-    """JSON or tables, then what went wrong."""
-    output = run.output
-    if json:
-        output.record(report_record(report))
-    elif not run.settings.quiet:
-        from echopix_cli.cli.eval_tables import report_tables
-
-        output.show(report_tables(report, output.console.width))
-    for failure in report.failures[:_SHOWN_FAILURES]:
-        where = "" if failure.setting is None else f" with {failure.setting}"
-        output.notice(f"{failure.id} failed{where}: {failure.reason}")
-    if (rest := len(report.failures) - _SHOWN_FAILURES) > 0:
-        output.notice(f"{rest} more failures are listed in the JSON report")

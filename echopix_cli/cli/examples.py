@@ -26,8 +26,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "eval": (
         ("echopix eval --count 20 -b 1.0 -b 0.1", "scenes of the test split, two budgets"),
-        ("echopix eval --count 20 --family instrument --sieve auto --sieve random", "one family, one control"),
-        ("echopix eval --data questions.jsonl -o report.json", "your own questions"),
+        ("echopix eval --data questions.jsonl -o report.json", "your own questions; run it again to go on"),
+        ("echopix eval --compare a.json b.json", "two reports about the same questions"),
     ),
     "scene": (
         ("echopix scene out.mp4", "one clip; its questions and answers on stdout"),

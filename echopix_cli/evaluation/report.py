@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, median
 
 from echopix_cli.evaluation.intervals import Interval, mean_of, paired_difference, wilson
+from echopix_cli.evaluation.marks import Marks, marks_of
+from echopix_cli.evaluation.questions import SCENES
+from echopix_cli.evaluation.recovered import NEED_NO_TOKEN, by_clip, differences, recovery, with_full
+from echopix_cli.evaluation.resampling import Resamples
 from echopix_cli.evaluation.values import (
     AROUND,
     OWN,
@@ -22,7 +26,13 @@ from echopix_cli.evaluation.values import (
 )
 
 
-def make_report(facts: Facts, items: Sequence[ItemResult], settings: Sequence[Condition], seconds: float) -> Report:
+def make_report(
+    facts: Facts,
+    items: Sequence[ItemResult],
+    settings: Sequence[Condition],
+    seconds: float,
+    before: Marks | None = None,
+) -> Report:
     """Everything that an evaluation says.
 
     Args:
@@ -30,13 +40,26 @@ def make_report(facts: Facts, items: Sequence[ItemResult], settings: Sequence[Co
         items: at least one, each with an outcome for every setting.
         settings: in the order in which they are shown.
         seconds: of wall time.
+        before: marks of the full-token model before CS2 on the same questions, which may be what budgets are measured
+            against.
     """
+    marks = marks_of(items, settings)
+    resamples = Resamples(marks.clips)
+    names = [setting.name for setting in settings]
+    paired = list(pairs(settings))
+    gaps = differences(marks, resamples, [(a.name, b.name) for a, b in paired])
+    accuracies = by_clip(marks, resamples, names)
+    apart = NEED_NO_TOKEN if facts.data.startswith(SCENES) else ()
     return Report(
         facts=facts,
         seconds=seconds,
         results=tuple(_setting_result(setting, items) for setting in settings),
-        comparisons=tuple(_compare(a, b, items) for a, b in pairs(settings)),
+        comparisons=tuple(_compare(a, b, items, gap) for (a, b), gap in zip(paired, gaps, strict=True)),
         failures=tuple(_failures(items)),
+        items=tuple(items),
+        clips=resamples.clips,
+        by_clip={setting: accuracies[setting.name] for setting in settings},
+        recovery=recovery(marks if before is None else with_full(marks, before), resamples, names, apart),
     )
 
 
@@ -138,11 +161,11 @@ def pairs(settings: Sequence[Condition]) -> Iterator[tuple[Condition, Condition]
             yield from ((own, control) for own in ours if control.sieve == "none" or own.budget == control.budget)
 
 
-def _compare(setting: Condition, reference: Condition, items: Sequence[ItemResult]) -> Comparison:
+def _compare(setting: Condition, reference: Condition, items: Sequence[ItemResult], by_clip: Interval) -> Comparison:
     ours = [item.outcomes[setting].right for item in items]
     theirs = [item.outcomes[reference].right for item in items]
-    difference: Interval = paired_difference(ours, theirs)
-    return Comparison(setting, reference, len(items), difference, sum(ours) / sum(theirs) if any(theirs) else None)
+    ratio = sum(ours) / sum(theirs) if any(theirs) else None
+    return Comparison(setting, reference, len(items), paired_difference(ours, theirs), ratio, by_clip)
 
 
 def _failures(items: Sequence[ItemResult]) -> Iterator[Failure]:

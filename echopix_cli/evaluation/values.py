@@ -85,6 +85,43 @@ class ItemResult:
 
 
 @dataclass(frozen=True)
+class ByClip:
+    """Accuracy with intervals from drawing clips anew: overall, of the mean over families, and of each family."""
+
+    overall: Interval
+    mean: Interval
+    families: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a setting, by its name, recovers of the difference between everything and no token.
+
+    ``accuracy`` and ``share`` are of the mean over the families that need tokens, None where there are none;
+    ``families`` has their shares. Ends of intervals may be infinite.
+    """
+
+    setting: str
+    accuracy: Interval | None
+    share: Interval | None
+    families: dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Shares recovered, by setting.
+
+    ``full`` names the setting that 100 % are of. ``needing`` has the families that need tokens and ``apart`` those that
+    do not, each with how much oftener ``full`` is right than ``none``.
+    """
+
+    full: str
+    needing: dict[str, Interval]
+    apart: dict[str, Interval]
+    settings: tuple[Recovered, ...]
+
+
+@dataclass(frozen=True)
 class Share:
     """How many of ``total`` items were answered right. Failed items are in ``total`` and never right."""
 
@@ -143,7 +180,7 @@ class SettingResult:
 class Comparison:
     """Two settings on the same items: accuracy of ``setting`` − that of ``reference``, and the first over the second.
 
-    ``ratio`` is None where the reference got nothing right.
+    ``ratio`` is None where the reference got nothing right. ``by_clip`` is the difference with its interval by clips.
     """
 
     setting: Condition
@@ -151,6 +188,7 @@ class Comparison:
     items: int
     difference: Interval
     ratio: float | None
+    by_clip: Interval
 
 
 @dataclass(frozen=True)
@@ -179,10 +217,18 @@ class Facts:
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation's outcome. ``seconds`` is wall time from the first item to the last."""
+    """An evaluation's outcome. ``seconds`` is wall time from the first item to the last.
+
+    ``by_clip`` has accuracy by setting with intervals from drawing the ``clips`` anew; ``recovery`` is None where there
+    is nothing to compare with.
+    """
 
     facts: Facts
     seconds: float
     results: tuple[SettingResult, ...]
     comparisons: tuple[Comparison, ...]
     failures: tuple[Failure, ...]
+    items: tuple[ItemResult, ...]
+    clips: int
+    by_clip: dict[Condition, ByClip]
+    recovery: Recovery | None

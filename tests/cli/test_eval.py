@@ -27,7 +27,7 @@ def test_json_files_and_plot(run, tmp_path: Path, random_checkpoint: Path) -> No
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
     assert list(record) == [
         "schema_version", "echopix_version", "date", "command", "model", "data", "count", "families", "seed",
-        "options", "seconds", "settings", "comparisons", "failures",
+        "options", "seconds", "settings", "comparisons", "failures", "clips", "resampling", "recovered", "items",
     ]  # fmt: skip
     assert record["command"].startswith("echopix eval --count 3")
     assert record["model"]["name"] == random_checkpoint.name
@@ -51,6 +51,15 @@ def test_json_files_and_plot(run, tmp_path: Path, random_checkpoint: Path) -> No
     assert none["share_kept"] == {"video": 0.0, "audio": 0.0}
     assert around["share_kept"] == {"video": 1.0, "audio": 1.0}
     assert [(c["setting"], c["reference"]) for c in record["comparisons"]] == [("cs2@0.1", "none")]
+    assert [(item["id"], item["family"], item["clip"]) for item in record["items"]] == [
+        ("scene:test:0", "instrument", 0), ("scene:test:1", "object", 1), ("scene:test:2", "count", 2)
+    ]  # fmt: skip
+    for setting in record["settings"]:
+        assert [setting["marks"].count(mark) for mark in "1-"] == [
+            setting["overall"][name] for name in ("right", "failed")
+        ]
+        assert setting["by_clip"]["overall"]["value"] == setting["overall"]["accuracy"]
+    assert record["clips"] == 3 and set(record["recovered"]) == {"full", "needing", "apart", "settings"}
     lines = [json.loads(line) for line in items.read_text().splitlines()]
     assert [line["id"] for line in lines] == ["scene:test:0", "scene:test:1", "scene:test:2"]
     assert set(lines[0]["settings"]) == {"cs2@0.1", "none", "without-cs2"}

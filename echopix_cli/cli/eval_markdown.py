@@ -1,0 +1,156 @@
+"""Tables of an evaluation, or of two beside one another, in Markdown: one row a setting, one column a family."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from echopix_cli.cli.output import one_line
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+
+
+def report_markdown(record: Mapping[str, Any]) -> str:
+    """A report's tables: accuracy with what is recovered, then differences, then what was run.
+
+    Args:
+        record: a report as it is written; one without items, of an earlier version, has fewer columns.
+    """
+    return "\n".join([*_accuracy(record), "", *_recovered(record), *_differences(record), *_caption(record), ""])
+
+
+def pair_markdown(record: Mapping[str, Any]) -> str:
+    """The table of two reports beside one another.
+
+    Args:
+        record: as it is written.
+    """
+    families = list(record["settings"][0]["families"])
+    heads = ["setting", "first", "second", "difference of means", *families]
+    rows = []
+    for setting in record["settings"]:
+        same = setting["setting"] == setting["reference"]
+        name = setting["setting"] if same else f"{setting['setting']} − {setting['reference']}"
+        right = [f"{100 * setting[key]['value']:.1f}" for key in ("accuracy", "reference_accuracy")]
+        each = [_points(setting["families"][family]) for family in families]
+        rows.append([name, *right, _points(setting["mean_over_families"]), *each])
+    who = "; ".join(
+        f"{place}: {_cell(one['model'])} on {_cell(one['data'])}"
+        for place, one in (("first", record["compared"][0]), ("second", record["compared"][1]))
+    )
+    said = (
+        f"Points right, first less second, on the same {record['count']:,} questions. {who}. Intervals of 95 % by "
+        f"drawing the {record['clips']:,} clips anew."
+    )
+    return "\n".join([*_table(heads, rows), "", said, ""])
+
+
+def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
+    settings = record["settings"]
+    families = list(settings[0]["families"])
+    found = record.get("recovered") or {}
+    recovered = {one["setting"]: one for one in found["settings"]} if found.get("needing") else {}
+    evidence = any(setting["evidence"] for setting in settings)
+    heads = ["kept", *families, *(["mean"] if len(families) > 1 else [])]
+    heads += ["recovered, %"] if recovered else []
+    heads += ["evidence"] if evidence else []
+    rows = []
+    for setting in settings:
+        each = setting["families"]
+        if len(families) > 1:
+            row = [f"{100 * each[family]['accuracy']:.0f}" for family in families]
+            row.append(_right(setting["mean_over_families"]["value"], _interval(record, setting)))
+        else:
+            row = [_right(setting["overall"]["accuracy"], _interval(record, setting))]
+        if recovered:
+            row.append(_share((recovered.get(setting["setting"]) or {}).get("share")))
+        if evidence:
+            ratio = (setting["evidence"] or {}).get("ratio")
+            row.append("–" if ratio is None else f"{ratio:.2f} ×")
+        rows.append([setting["setting"], *row])
+    yield from _table(heads, rows)
+
+
+def _interval(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[str, Any]:
+    """That of the mean: by clips where clips have several questions."""
+    if _by_clip(record):
+        own: Mapping[str, Any] = setting["by_clip"]["mean_over_families"]
+        return own
+    whole: Mapping[str, Any] = setting["mean_over_families"]
+    return whole
+
+
+def _recovered(record: Mapping[str, Any]) -> Iterator[str]:
+    """What is recovered by family, where there are several that need tokens."""
+    recovered = record.get("recovered") or {"needing": ()}
+    families = list(recovered["needing"])
+    if len(families) > 1:
+        heads = ["recovered, %", *families, "mean"]
+        rows = [
+            [one["setting"], *(_share(one["families"][family]) for family in families), _share(one["share"])]
+            for one in recovered["settings"]
+        ]
+        yield from _table(heads, rows)
+        yield ""
+
+
+def _differences(record: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for one in record["comparisons"]:
+        ratio = "–" if one["ratio"] is None else f"{100 * one['ratio']:.1f} %"
+        gap = one["by_clip"] if _by_clip(record) else one["difference"]
+        rows.append([one["setting"], one["reference"], _points(gap), ratio])
+    if rows:
+        yield from _table(["right with", "less than with", "points", "ratio"], rows)
+        yield ""
+
+
+def _caption(record: Mapping[str, Any]) -> Iterator[str]:
+    model, clips = record["model"], record.get("clips")
+    yield (
+        f"Per cent right of {record['count']:,} questions, {_cell(record['data'])}, seed {record['seed']}; model "
+        f"{_cell(model['name'])}, {model['parameters'] / 1e6:.1f} M parameters. Intervals of 95 %"
+        f"{f', by drawing the {clips:,} clips anew' if _by_clip(record) else ''}."
+    )
+    if (recovered := record.get("recovered")) and recovered["needing"]:
+        apart = ", ".join(map(_cell, recovered["apart"]))
+        without = f" without {apart}, which need no token" if apart else ""
+        full = _cell(recovered["full"])
+        yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing clips anew."
+    command = one_line(record["command"]).replace("`", "'")
+    yield f"`{command}`"
+
+
+def _by_clip(record: Mapping[str, Any]) -> bool:
+    """Whether clips have several questions, so that intervals are those of drawing clips anew."""
+    return bool(record.get("clips", record["count"]) < record["count"])
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(map(_cell, heads))} |"
+    yield f"| --- |{' ---: |' * (len(heads) - 1)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_cell, row))} |"
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return _MARKUP.sub(r"\\\1", one_line(text))
+
+
+def _right(value: float, interval: Mapping[str, float]) -> str:
+    return f"{100 * value:.1f} ± {50 * (interval['high'] - interval['low']):.1f}"
+
+
+def _points(gap: Mapping[str, float]) -> str:
+    return f"{100 * gap['value']:+.1f} ({100 * gap['low']:+.1f} … {100 * gap['high']:+.1f})"
+
+
+def _share(share: Mapping[str, float | None] | None) -> str:
+    if share is None or share["value"] is None:
+        return "–"
+    low, high = (math.nan if share[end] is None else 100 * (share[end] or 0.0) for end in ("low", "high"))
+    ends = [("?" if math.isnan(end) else f"{end:.0f}") for end in (low, high)]
+    return f"{100 * share['value']:.0f} ({ends[0]} … {ends[1]})"
