@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "measure": {"engine", "model", "media", "weights"},
     "training": {"scenes", "decoding", "media", "model", "weights"},
     "batch": {"engine", "decoding", "media", "weights"},
-    "evaluation": {"engine", "model", "media", "weights", "scenes"},
+    "evaluation": {"engine", "decoding", "model", "media", "weights", "scenes"},
     "assets": set(),
     "cli": {"batch", "decoding", "engine", "evaluation", "measure", "model", "media", "scenes", "training", "weights"},
 }

@@ -42,7 +42,8 @@ def facts_of(
         sampled = {"fps": plan.fps, "max_frames": plan.max_frames, **asdict(asking.films)}
         taken = {"length": questions[0].movie.duration, "scene_side": asking.side, **sampled}
     elif not any(question.script for question in questions):
-        taken = {"fps": plan.fps, "max_frames": plan.max_frames, "max_pixels": plan.max_pixels}
+        pixels = {"max_pixels": plan.max_pixels}
+        taken = {"fps": plan.fps, "max_frames": plan.max_frames, **pixels, **asdict(asking.films)}
     return Facts(
         version=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),

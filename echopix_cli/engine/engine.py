@@ -272,6 +272,7 @@ class Engine:
         question: str,
         choices: Sequence[str],
         options: AskOptions = AskOptions(),  # noqa: B008 - frozen
+        wording: str = "",
     ) -> Answer:
         """Answer a multiple-choice question by the likelihood of the options' letters: always one of them.
 
@@ -280,6 +281,7 @@ class Engine:
             question: in the user's words, without the options.
             choices: texts of the options, from :func:`~.choices.clean_choices`.
             options: budget and sieve; of generation only the system prompt matters.
+            wording: the whole text that the model reads, where it is not the question with the options below it.
 
         Raises:
             UsageError: as in :meth:`stream`.
@@ -289,7 +291,7 @@ class Engine:
         letters = letter_ids(self.processor, len(choices))
         clock = Clock(self.device)
         with memory_errors(self.device, self.advice):
-            sift = self._sift(clock, encoded, posed(question, choices), options)
+            sift = self._sift(clock, encoded, wording or posed(question, choices), options)
             with clock.stage("prefill"):
                 shares = letter_shares(self.model.thinker, sift.sieved, letters)
         scored = tuple(map(Choice, LETTERS, choices, shares))

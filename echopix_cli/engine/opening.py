@@ -92,7 +92,7 @@ def survey(
     film: Film,
     questions: Sequence[str],
     fetch: Callable[[int, bool], Fetched],
-    options: AskOptions = AskOptions(),  # noqa: B008 - frozen
+    options: AskOptions | Sequence[AskOptions] = AskOptions(),  # noqa: B008 - frozen
     look: int = FilmOptions().look,
     watch: Watch = unwatched,
 ) -> tuple[Encoded, ...]:
@@ -104,7 +104,7 @@ def survey(
         film: from :func:`film_in`.
         questions: as the model reads them.
         fetch: the content of a window by its number, at the full rate or as a glance, asked for in another thread.
-        options: of the sieve, and the system prompt.
+        options: of the sieve, of all questions or of each; and the system prompt, which is that of the first.
         look: windows that are read again at the full rate.
         watch: is told seconds of media done, of how many, and the stage.
 
@@ -115,14 +115,15 @@ def survey(
         MediaError: no window can be read.
         DeviceError: out of memory.
     """
+    each = (options,) * len(questions) if isinstance(options, AskOptions) else tuple(options)
     with memory_errors(engine.device, engine.advice):
         return Survey(
             path=name,
             film=film,
             thinker=engine.model.thinker,
-            pose=lambda encoded, question: engine.pose(encoded, question, options.generation.system),
+            pose=lambda encoded, question: engine.pose(encoded, question, each[0].generation.system),
             questions=questions,
-            options=options,
+            options=each,
             look=look,
             fetch=fetch,
             encode=engine.encode,
@@ -135,7 +136,7 @@ def open_media(
     path: str,
     plan: DecodePlan,
     questions: Sequence[str],
-    options: AskOptions = AskOptions(),  # noqa: B008 - frozen
+    options: AskOptions | Sequence[AskOptions] = AskOptions(),  # noqa: B008 - frozen
     films: FilmOptions = FilmOptions(),  # noqa: B008 - frozen
     watch: Watch = unwatched,
     info: MediaInfo | None = None,
@@ -149,7 +150,7 @@ def open_media(
         path: of the file.
         plan: from :meth:`Engine.plan`.
         questions: as the model reads them.
-        options: of the sieve, and the system prompt.
+        options: as of :func:`survey`.
         films: how a film is read.
         watch: is told how far the reading of a film has come.
         info: what the file's header says, where that is known already.

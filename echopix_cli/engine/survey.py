@@ -42,7 +42,7 @@ class Survey:
         thinker: that sieves.
         pose: puts a question to an encoded window.
         questions: as the model reads them.
-        options: of the sieve.
+        options: of the sieve, of each question.
         look: windows that are read again at the full rate, for each question.
         fetch: the content of a window, in any thread; :class:`~echopix_cli.errors.MediaError` where there is none, and
             :class:`~echopix_cli.errors.FileLost` where there will be none of any other either.
@@ -58,7 +58,7 @@ class Survey:
         thinker: EchoingPixelsThinker,
         pose: Pose,
         questions: Sequence[str],
-        options: AskOptions,
+        options: Sequence[AskOptions],
         look: int,
         fetch: Callable[[int, bool], Fetched],
         encode: Callable[[Fetched], Encoded],
@@ -148,9 +148,14 @@ class Survey:
         self._capacity = max(self._capacity, self._rows_at_full_rate(encoded))
         clock = Clock(thinker.device)
         with clock.stage("sieve"):
+            asked, posed = "", None
             for q in whom:
-                posed = self.pose(encoded, self.questions[q])
-                pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options, number), number)
+                if (
+                    posed is None or self.questions[q] != asked
+                ):  # of one question with several sieves, scores are shared
+                    asked = self.questions[q]
+                    posed = self.pose(encoded, asked)
+                pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
                 before = self._pools[q]
                 if before is not None and full:
                     before = before.taken(before.windows != number)

@@ -17,6 +17,7 @@ from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.errors import EchopixError, UsageError, bare
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, sieve_options
+from echopix_cli.evaluation.films import Screened, answered, lettered, open_file
 from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult, Rows
@@ -90,8 +91,9 @@ def evaluate(
         by_media.setdefault(question.media, []).append(question)
     for about_one in by_media.values():
         # The last clip's or haystack's features are freed before the next one's.
-        encoded: Encoded | EchopixError | None = None
+        encoded: Encoded | Screened | EchopixError | None = None
         haystack: Haystack | None = None
+        wanted = [question for question in about_one if question.index not in before and not question.fault]
         for question in about_one:
             result = before.get(question.index)
             if result is None and question.fault:
@@ -100,7 +102,7 @@ def evaluate(
                 haystack = Haystack(engine, question.movie, asking) if haystack is None else haystack
                 result = haystack.answered(question, settings)
             elif result is None:
-                encoded = _encoded(engine, question, asking) if encoded is None else encoded
+                encoded = _encoded(engine, wanted, settings, asking) if encoded is None else encoded
                 result = _result_of(engine, encoded, question, settings, asking)
             watch(result)
             yield question, result
@@ -108,7 +110,7 @@ def evaluate(
 
 def _result_of(
     engine: Engine,
-    encoded: Encoded | EchopixError,
+    encoded: Encoded | Screened | EchopixError,
     question: Question,
     settings: Sequence[Condition],
     asking: Asking,
@@ -116,17 +118,22 @@ def _result_of(
     """One question's result; a failed one where its clip, or memory for it, is missing."""
     if isinstance(encoded, EchopixError):
         return _failed(question, settings, encoded.message)
+    if isinstance(encoded, Screened):
+        return answered(engine, encoded, question, settings, asking)
     try:
         return _answered(engine, encoded, question, settings, asking)
     except EchopixError as error:
         return _failed(question, settings, error.message)
 
 
-def _encoded(engine: Engine, question: Question, asking: Asking) -> Encoded | EchopixError:
-    """A question's clip after the towers, or why there is none."""
+def _encoded(
+    engine: Engine, questions: Sequence[Question], settings: Sequence[Condition], asking: Asking
+) -> Encoded | Screened | EchopixError:
+    """The clip that some questions are about after the towers, or a film's windows after the sieve; or why not."""
+    question = questions[0]
     try:
         if question.script is None:
-            return engine.read(question.media, asking.plan)
+            return open_file(engine, question.media, questions, settings, asking)
         times = sample_times(question.script.duration)
         return engine.encode(scene_clip(question.script, asking.side, times, asking.without))
     except EchopixError as error:
@@ -219,7 +226,7 @@ def _said(engine: Engine, sieved: Sieved, question: Question, asking: Asking) ->
     if asking.by_letters and question.choices:
         shares = letter_shares(thinker, sieved, letter_ids(processor, len(question.choices)))
         best = shares.index(max(shares))
-        return f"{LETTERS[best]}. {question.choices[best]}".strip()
+        return lettered(LETTERS[best], question.choices[best])
     tokens = generate(thinker, sieved, max_new_tokens=asking.max_new_tokens, stop_ids=processor.stop_ids)
     return processor.text([int(token) for token in tokens]).strip()
 

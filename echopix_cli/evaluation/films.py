@@ -1,0 +1,101 @@
+"""Files longer than a window, read as ``ask`` reads them: windows pass once for all questions and sieves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from echopix_cli.decoding.worker import probe
+from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions
+from echopix_cli.engine.opening import film_in, grown, open_media
+from echopix_cli.errors import EchopixError
+from echopix_cli.evaluation.asking import Asking, options_of, result_of
+from echopix_cli.evaluation.questions import Question
+from echopix_cli.evaluation.values import AROUND, Condition, Graded, ItemResult, Rows
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What the windows of a film hand on, by the question's index and the sieve that chose it."""
+
+    handed_on: dict[tuple[int, str], Encoded]
+
+
+def open_file(
+    engine: Engine, path: str, questions: Sequence[Question], settings: Sequence[Condition], asking: Asking
+) -> Encoded | Screened:
+    """A file as something that questions can be put to: a clip, or a film's windows after the sieve.
+
+    Args:
+        engine: with the model.
+        path: of the file.
+        questions: all that will be put to it.
+        settings: all with which they will be.
+        asking: what holds for every question.
+
+    Raises:
+        MediaError: it cannot be opened or holds nothing that can be decoded.
+        DeviceError: out of memory.
+    """
+    plan, films = asking.plan, asking.films
+    info = probe(path, plan.limits)
+    if film_in(engine, info, plan, films) is None:
+        encoded = engine.read(path, plan)
+        longer = grown(engine, info, plan, films, encoded)
+        if longer is None or film_in(engine, longer, plan, films) is None:
+            return encoded
+        info = longer
+    # Scores, and so what windows hand on, do not depend on the budget.
+    by_sieve = {setting.sieve: setting for setting in settings if setting.sieve != AROUND}
+    asked = [(question, setting) for question in questions for setting in by_sieve.values()]
+    if not asked:
+        return Screened({})
+    options = [_options(setting, asking, question) for question, setting in asked]
+    found = open_media(engine, path, plan, [question.prompt for question, _ in asked], options, films, info=info)
+    if found[0].survivors is None:  # the header was wrong, and one window holds all
+        return found[0]
+    keys = [(question.index, setting.sieve) for question, setting in asked]
+    return Screened(dict(zip(keys, found, strict=True)))
+
+
+def answered(
+    engine: Engine, film: Screened, question: Question, settings: Sequence[Condition], asking: Asking
+) -> ItemResult:
+    """One question about a film, with every setting; what fails with one of them is a failed outcome."""
+    outcomes: dict[Condition, Graded] = {}
+    pool = sound = 0
+    for setting in settings:
+        if setting.sieve == AROUND:
+            outcomes[setting] = Graded.failed("a film does not go past CS2 whole")
+            continue
+        encoded, options = film.handed_on[question.index, setting.sieve], _options(setting, asking, question)
+        try:
+            if asking.by_letters and question.choices:
+                answer = engine.decide(encoded, question.question, question.choices, options, question.prompt)
+                best = max(answer.choices, key=lambda choice: choice.probability)
+                said = lettered(best.letter, best.text)
+            else:
+                answer = engine.ask(encoded, question.prompt, options)
+                said = answer.answer
+        except EchopixError as error:
+            outcomes[setting] = Graded.failed(error.message)
+            continue
+        tokens, latency = answer.tokens, answer.latency
+        outcomes[setting] = Graded(
+            answer=said,
+            right=question.is_right(said),
+            rows=Rows(tokens.video.kept, tokens.audio.kept, 0),
+            seconds=latency.sieve + latency.prefill + latency.generate,
+        )
+        pool, sound = tokens.total, tokens.audio.total
+    return result_of(question, pool, 0, outcomes, sound)
+
+
+def lettered(letter: str, text: str) -> str:
+    """An option that was decided for: behind its letter, which tells it from others with the same text."""
+    return f"{letter}. {text}".strip()
+
+
+def _options(setting: Condition, asking: Asking, question: Question) -> AskOptions:
+    generation = GenerationOptions(asking.max_new_tokens, system=asking.system)
+    return replace(options_of(setting, asking, question.index), generation=generation)

@@ -1,0 +1,70 @@
+"""Files that are longer than a window: answered as ``ask`` answers, in one pass over their windows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine.opening import open_media
+from echopix_cli.engine.options import FilmOptions
+from echopix_cli.evaluation.asking import Asking
+from echopix_cli.evaluation.questions import Question
+from echopix_cli.evaluation.run import evaluate
+from echopix_cli.evaluation.values import AROUND, Condition, Rows
+
+FULL, FEW = Condition("cs2", 1.0), Condition("cs2", 0.3)
+UNIFORM, NONE, PAST = Condition("uniform", 0.3), Condition("none", 0.0), Condition(AROUND, 1.0)
+SETTINGS = (FULL, FEW, UNIFORM, NONE, PAST)
+CHOICES = ("a dog", "a cat")
+
+
+@pytest.fixture(scope="module")
+def windows(asking: Asking) -> Asking:
+    return replace(asking, films=FilmOptions(window=1.0), max_new_tokens=4)
+
+
+def questions(path: Path) -> list[Question]:
+    asked = [Question(number, str(number), str(path), "f", f"What is {number}?", "dog") for number in range(2)]
+    return [*asked, Question(2, "2", str(path), "f", "Which?", "B. a cat", CHOICES, wording="Which? A B", gold=1)]
+
+
+def test_what_ask_says_in_one_pass_for_all(
+    engine: Engine, windows: Asking, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clips["both"]
+    encode, encoded = engine.encode, list[Encoded]()
+    monkeypatch.setattr(engine, "encode", lambda what: encoded.append(encode(what)) or encoded[-1])
+    found = [result for _, result in evaluate(engine, questions(path), SETTINGS, replace(windows, by_letters=True))]
+    passed = len(encoded)
+    assert passed > 1
+    for setting in (FULL, FEW, UNIFORM):
+        for question, result in zip(questions(path), found, strict=True):
+            sieve = SieveOptions("auto" if setting.sieve == "cs2" else setting.sieve)
+            options = AskOptions(setting.budget, sieve=sieve, generation=GenerationOptions(4, system=windows.system))
+            (film,) = open_media(engine, str(path), windows.plan, [question.prompt], options, windows.films)
+            assert film.survivors is not None
+            assert film.survivors.facts.windows == passed
+            if question.choices:
+                best = engine.decide(film, question.question, CHOICES, options, question.prompt)
+                said = max(best.choices, key=lambda choice: choice.probability)
+                expected, tokens = f"{said.letter}. {said.text}", best.tokens
+            else:
+                answer = engine.ask(film, question.prompt, options)
+                expected, tokens = answer.answer, answer.tokens
+            outcome = result.outcomes[setting]
+            assert (outcome.answer, outcome.failure) == (expected, "")
+            assert outcome.rows == Rows(tokens.video.kept, tokens.audio.kept, 0)
+            assert (result.pool, result.pool_audio) == (tokens.total, tokens.audio.total)
+    for result in found:
+        assert result.outcomes[NONE].rows == Rows(0, 0, 0)
+        assert result.outcomes[PAST].failure == "a film does not go past CS2 whole"
+
+
+def test_a_lone_way_past_the_sieve_fails_without_reading(
+    engine: Engine, windows: Asking, clips: dict[str, Path]
+) -> None:
+    found = [result for _, result in evaluate(engine, questions(clips["both"]), (PAST,), windows)]
+    assert {result.outcomes[PAST].failure for result in found} == {"a film does not go past CS2 whole"}
