@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from echopix_cli.cli.eval_data import data_rows
 from echopix_cli.cli.output import one_line
 
+_MOST_COLUMNS = 12  # families; more of them are rows of a table of their own
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
@@ -18,7 +20,8 @@ def report_markdown(record: Mapping[str, Any]) -> str:
     Args:
         record: a report as it is written; one without items, of an earlier version, has fewer columns.
     """
-    return "\n".join([*_accuracy(record), "", *_recovered(record), *_differences(record), *_caption(record), ""])
+    tables = [*_accuracy(record), "", *_grouped(record), *_recovered(record), *_differences(record)]
+    return "\n".join([*tables, *_caption(record), ""])
 
 
 def pair_markdown(record: Mapping[str, Any]) -> str:
@@ -49,21 +52,31 @@ def pair_markdown(record: Mapping[str, Any]) -> str:
 
 def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
     settings = record["settings"]
-    families = list(settings[0]["families"])
+    several = len(settings[0]["families"]) > 1
+    families = [] if _by_rows(record) else list(settings[0]["families"])
+    # With as many questions in each family the mean over them says the same.
+    overall = len({share["total"] for share in settings[0]["families"].values()}) > 1
     found = record.get("recovered") or {}
     recovered = {one["setting"]: one for one in found["settings"]} if found.get("needing") else {}
     evidence = any(setting["evidence"] for setting in settings)
-    heads = ["kept", *families, *(["mean"] if len(families) > 1 else [])]
+    apart = not evidence and any(each for setting in settings for each in setting.get("share_kept", {}).values())
+    heads = ["kept", *families, *(["mean"] if several else []), *(["all questions"] if overall else [])]
+    heads += ["of video, %", "of audio, %"] if apart else []
     heads += ["recovered, %"] if recovered else []
     heads += ["evidence"] if evidence else []
     rows = []
     for setting in settings:
         each = setting["families"]
-        if len(families) > 1:
+        if several:
             row = [f"{100 * each[family]['accuracy']:.0f}" for family in families]
             row.append(_right(setting["mean_over_families"]["value"], _interval(record, setting)))
         else:
             row = [_right(setting["overall"]["accuracy"], _interval(record, setting))]
+        if overall:
+            row.append(_right(setting["overall"]["accuracy"], _all(record, setting)))
+        if apart:
+            shares = (setting["share_kept"]["video"], setting["share_kept"]["audio"])
+            row += ["–" if share is None else f"{100 * share:.1f}" for share in shares]
         if recovered:
             row.append(_share((recovered.get(setting["setting"]) or {}).get("share")))
         if evidence:
@@ -80,6 +93,32 @@ def _interval(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[
         return own
     whole: Mapping[str, Any] = setting["mean_over_families"]
     return whole
+
+
+def _all(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The interval of all questions alike: by clips where clips have several."""
+    own: Mapping[str, Any] = setting["by_clip"]["overall"] if _by_clip(record) else setting["overall"]
+    return own
+
+
+def _by_rows(record: Mapping[str, Any]) -> bool:
+    """Whether families are too many for columns."""
+    return len(record["settings"][0]["families"]) > _MOST_COLUMNS
+
+
+def _grouped(record: Mapping[str, Any]) -> Iterator[str]:
+    """Accuracy by each of the data's own fields, and by families that are too many for columns; a column a setting."""
+    settings = record["settings"]
+    tables = [("family", [setting["families"] for setting in settings])] if _by_rows(record) else []
+    tables += [(name, [setting["groups"][name] for setting in settings]) for name in settings[0].get("groups", {})]
+    for name, shares in tables:
+        heads = [name, "questions", *(setting["setting"] for setting in settings)]
+        rows = [
+            [value, f"{share['total']:,}", *(f"{100 * own[value]['accuracy']:.1f}" for own in shares)]
+            for value, share in shares[0].items()
+        ]
+        yield from _table(heads, rows)
+        yield ""
 
 
 def _recovered(record: Mapping[str, Any]) -> Iterator[str]:
@@ -119,6 +158,8 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
         without = f" without {apart}, which need no token" if apart else ""
         full = _cell(recovered["full"])
         yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing clips anew."
+    if said := "; ".join(f"{name}: {_cell(value)}" for name, value in data_rows(record["options"])):
+        yield f"{said[0].upper()}{said[1:]}."
     command = one_line(record["command"]).replace("`", "'")
     yield f"`{command}`"
 

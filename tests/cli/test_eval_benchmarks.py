@@ -63,6 +63,31 @@ def test_tables_tell_the_wording_the_groups_and_the_shares(run, worldsense: Path
     assert "answers the likeliest of the options' letters" in words
 
 
+def test_markdown_has_the_groups_the_shares_and_the_wording(run, worldsense: Path, tmp_path: Path) -> None:
+    """More families than a page has room for are rows; fewer, columns."""
+    written = run("eval", "--data", worldsense, *ONE, "--markdown").out
+    heads = "| kept | Audio Recognition | Audio Counting | Temporal Prediction | mean | of video, % | of audio, % |"
+    assert written.startswith(heads)
+    for head in ("duration", "audio", "domain"):
+        assert f"\n| {head} | questions | cs2@0.1 |\n| --- | ---: | ---: |\n" in written
+    assert "| 1-2min | 2 | " in written and "| \\<1min | 1 | 0.0 |" in written
+    assert (
+        "Format: worldsense, worded as in worldsense.py, github.com/open-compass/VLMEvalKit; answers: the likeliest"
+        in (written)
+    )
+    video = json.loads(worldsense.read_text())["zZ"]
+    many = {f"v{number}": {**video, "task0": {**video["task0"], "task_type": f"kind {number}"}} for number in range(13)}
+    many["v13"] = many["v0"]
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps(many))
+    written = run("eval", "--data", path, *ONE, "--markdown").out
+    assert written.startswith("| kept | mean | all questions |")
+    assert (
+        "\n| family | questions | cs2@0.1 |\n| --- | ---: | ---: |\n| kind 0 | 2 | 0.0 |\n| kind 1 | 1 | 0.0 |"
+        in written
+    )
+
+
 def test_text_is_generated_where_it_is_asked_for(run, worldsense: Path, tmp_path: Path) -> None:
     items = tmp_path / "items.jsonl"
     (record,) = run(

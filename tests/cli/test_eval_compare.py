@@ -137,9 +137,9 @@ def test_markdown_shows_names_as_they_are(run, clips: dict[str, Path], tmp_path:
     ran = run("eval", "--data", data, "--sieve", "cs2", "-b", "0.1", "--markdown")
     assert ran.code == 0, ran.err
     head, rule, row, *_ = ran.out.splitlines()
-    assert head == r"| kept | a\|b \<i\>x\</i\> | \[link\](x) | \*c\* | mean |"
+    assert head == r"| kept | a\|b \<i\>x\</i\> | \[link\](x) | \*c\* | mean | of video, % | of audio, % |"
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in (head, rule, row)]
-    assert cells == [6, 6, 6]
+    assert cells == [8, 8, 8]
     assert "by drawing the 1 clips anew" in ran.out, "three questions about one clip"
 
 
