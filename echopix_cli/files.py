@@ -139,6 +139,12 @@ def look_at(path: str | os.PathLike[str]) -> Look:
     return Look(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path as given, in one printable line: control characters and broken encodings escaped."""
+    text = os.fsdecode(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def named(path: str) -> dict[str, str]:
     """A media file's name for a record: ``media``, always valid UTF-8; where the name is not, what is broken in it
     reads as U+FFFD, and ``media_bytes`` holds the name itself in base64."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
+
 
 class AudioStatus(StrEnum):
     """What became of the sound; every answer carries one, so that sound is never lost silently."""

@@ -116,6 +116,13 @@ class Settings:
         "--keep-source/--drop-source",
         panel=MODEL,
     )
+    server: bool = setting(
+        True,
+        parse_switch,
+        "have a running echopix serve answer, if its model is the one wanted, or go without (default: have it answer)",
+        "--server/--no-server",
+        panel=MODEL,
+    )
     fps: float = setting(
         2.0, bounded(float, 1e-6, "expected a rate above 0"), "frames sampled per second", metavar="RATE", panel=MEDIA
     )

@@ -74,6 +74,9 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
             monkeypatch.delenv(name)
     monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
     monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
+    runtime = tmp_path_factory.getbasetemp() / "no-runtime"  # no person's own server answers here
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("ECHOPIX_CACHE", "false")  # or features that one test made would be found by another
 
 

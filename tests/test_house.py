@@ -26,12 +26,16 @@ MAY_IMPORT = {
     "training": {"scenes", "decoding", "media", "model", "weights"},
     "batch": {"engine", "decoding", "media", "weights"},
     "evaluation": {"engine", "decoding", "model", "media", "weights", "scenes"},
+    "serving": {"batch", "engine", "decoding", "media", "weights"},
     "assets": set(),
-    "cli": {"batch", "decoding", "engine", "evaluation", "measure", "model", "media", "scenes", "training", "weights"},
+    "cli": {
+        *("batch", "decoding", "engine", "evaluation", "measure", "model", "media", "scenes", "serving", "training"),
+        "weights",
+    },
 }
 PLAIN = {
-    *("results", "settings", "declarations", "parsers", "errors", "files", "shelf", "documents", "times", "sizes"),
-    "",
+    *("choices", "results", "settings", "declarations", "parsers", "errors", "files", "shelf", "documents", "times"),
+    *("sizes", ""),
 }
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli"}, "typer": {"cli"}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, Stopped, nothing_unexpected
@@ -22,12 +23,18 @@ class Asker:
         settings: of every answer.
         timeout: seconds that reading one window of a film may take.
         stop: asked often; once true, what is under way is dropped.
+        turn: what the model is used within, where others use it too; for one file or answer at a time.
     """
 
     def __init__(
-        self, engine: Engine, settings: BatchOptions, timeout: float, stop: Callable[[], bool] = lambda: False
+        self,
+        engine: Engine,
+        settings: BatchOptions,
+        timeout: float,
+        stop: Callable[[], bool] = lambda: False,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.engine, self.settings, self.timeout, self.stop = engine, settings, timeout, stop
+        self.engine, self.settings, self.timeout, self.stop, self.turn = engine, settings, timeout, stop, turn
 
     def ask(self, group: Group, prepared: Prepared) -> Iterator[Outcome]:
         """The outcomes of a group's open tasks, as they come; fewer where it was told to stop."""
@@ -49,7 +56,7 @@ class Asker:
 
     def _encode(self, group: Group, prepared: Prepared) -> tuple[Encoded, ...]:
         """For each open task of a group what it can be put to."""
-        with nothing_unexpected():
+        with nothing_unexpected(), self.turn():
             if prepared.film is None:
                 assert prepared.fetched is not None
                 return (self.engine.encode(prepared.fetched),) * len(prepared.open)
@@ -77,7 +84,7 @@ class Asker:
     def _answer(self, encoded: Encoded, task: Task) -> Answer:
         own = self.settings.asking
         asking = own if task.budget is None else replace(own, budget=task.budget)
-        with nothing_unexpected():
+        with nothing_unexpected(), self.turn():
             if task.choices:
                 return self.engine.decide(encoded, task.question, task.choices, asking)
             for event in self.engine.stream(encoded, task.question, asking):

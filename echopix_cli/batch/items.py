@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from echopix_cli.batch.journal import FileFacts
+from echopix_cli.batch.outcomes import Outcome as Outcome
+from echopix_cli.batch.outcomes import Summary as Summary
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import AskOptions
 from echopix_cli.engine.features import Fetched
@@ -14,7 +16,6 @@ from echopix_cli.engine.options import FilmOptions
 from echopix_cli.errors import EchopixError, described
 from echopix_cli.files import Look
 from echopix_cli.media import DecodePlan, MediaInfo
-from echopix_cli.results import Answer
 
 
 @dataclass(frozen=True)
@@ -24,42 +25,6 @@ class BatchOptions:
     plan: DecodePlan
     asking: AskOptions = field(default_factory=AskOptions)
     films: FilmOptions = field(default_factory=FilmOptions)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One task's end: an answer or an error, under the key that it can be found again by.
-
-    ``key`` and ``file`` are None where the file could not even be read.
-    """
-
-    task: Task
-    key: str | None
-    file: FileFacts | None
-    answer: Answer | None = None
-    error: EchopixError | None = None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How many tasks a batch had, how many of them were answered or failed now, and were answered before.
-
-    ``seconds`` it took, and for how many of them the model ``waited`` for a clip: what decoding did not hide
-    beside it, in which a GPU is idle. ``events``: what a person should hear of how it went.
-    """
-
-    tasks: int
-    answered: int
-    failed: int
-    before: int
-    seconds: float
-    waited: float
-    events: tuple[str, ...] = ()
-
-    @property
-    def done(self) -> int:
-        """Tasks that have their record."""
-        return self.answered + self.failed + self.before
 
 
 @dataclass(frozen=True)

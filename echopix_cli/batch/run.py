@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from echopix_cli.batch.asking import Asker
 from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, Summary, groups, nothing_unexpected
-from echopix_cli.batch.journal import FileFacts, Journal
+from echopix_cli.batch.journal import FileFacts
 from echopix_cli.batch.keys import Keys, model_facts
+from echopix_cli.batch.outcomes import Before
 from echopix_cli.batch.reading import identify, read
 from echopix_cli.batch.tasks import Task
 from echopix_cli.batch.workers import Workers
@@ -41,6 +43,7 @@ class Batch:
         workers: decoding processes; None takes one for every two processors, at most four.
         fail_fast: end at the first failure.
         passed: told of tasks that were answered before.
+        turn: what the model is used within, where others use it too; for one file or answer at a time.
     """
 
     def __init__(
@@ -49,12 +52,13 @@ class Batch:
         settings: BatchOptions,
         sink: Callable[[Outcome], None],
         *,
-        journal: Journal | None = None,
+        journal: Before | None = None,
         stop: Callable[[], bool] = lambda: False,
         timeout: float = 600.0,
         workers: int | None = None,
         fail_fast: bool = False,
         passed: Callable[[int], None] = lambda count: None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.engine, self.settings, self.sink, self.journal = engine, settings, sink, journal
         self.stop, self.timeout, self.fail_fast, self.passed = stop, timeout, fail_fast, passed
@@ -62,7 +66,7 @@ class Batch:
         self.answered = self.failed = self.before = 0
         self._keys = Keys(model_facts(engine), settings)
         self._window = window_of(engine, settings.films)
-        self._asker = Asker(engine, settings, timeout, stop)
+        self._asker = Asker(engine, settings, timeout, stop, turn)
         self._files: dict[tuple[str, Look], FileFacts] = {}  # a file may be asked about in many spans
 
     def run(self, tasks: Sequence[Task]) -> Summary:

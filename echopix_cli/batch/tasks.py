@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO, Protocol, TypeVar
 
+from echopix_cli.choices import clean_choices
 from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import parse_time
@@ -225,11 +226,7 @@ def _is_name(text: str) -> bool:
 
 
 def _cleaned(choices: list[str]) -> tuple[str, ...]:
-    if not choices:
-        return ()
-    from echopix_cli.engine.choices import clean_choices  # late: with it comes torch, and other lists are read at once
-
-    return clean_choices(choices)
+    return clean_choices(choices) if choices else ()
 
 
 def parse_shard(text: str) -> tuple[int, int]:

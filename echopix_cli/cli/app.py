@@ -24,6 +24,7 @@ from echopix_cli.cli.models import models
 from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
 from echopix_cli.cli.profile import profile
 from echopix_cli.cli.scene import scene
+from echopix_cli.cli.serve import serve
 from echopix_cli.cli.train import train
 from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
 from echopix_cli.settings import resolve
@@ -44,6 +45,7 @@ app = opt.group(
     pretty_exceptions_enable=False,
 )
 app.command()(ask)
+app.command()(serve)
 app.command()(profile)
 app.command()(bench)
 app.command("eval")(evaluate)

@@ -84,7 +84,7 @@ def _from_stdin() -> str:
 
 
 @opt.taking(
-    "timeout", "budget", "sieve", *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", "temperature",
+    "timeout", "budget", "sieve", *opt.CHOOSING, *opt.LOADING, "server", "system", "max_new_tokens", "temperature",
     *opt.SAMPLING, *opt.FILMS, "start", "end", *opt.PARTS, *opt.TRACKS, "cache", *opt.PRINTING_MORE,
 )  # fmt: skip
 def ask(
@@ -170,7 +170,7 @@ def _split_choices(choices: str | None) -> tuple[str, ...]:
     """
     if choices is None:
         return ()
-    from echopix_cli.engine.choices import clean_choices
+    from echopix_cli.choices import clean_choices
 
     return clean_choices(choices.split("|"))
 

@@ -18,12 +18,15 @@ from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line, unkept
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
+from echopix_cli.results import DEMONSTRATION
+from echopix_cli.serving import messages as m
 
 if TYPE_CHECKING:
-    from echopix_cli.batch.items import Outcome
     from echopix_cli.batch.journal import Journal
+    from echopix_cli.batch.outcomes import Outcome
     from echopix_cli.batch.tasks import Task
     from echopix_cli.cli.report_folder import ReportFolder
+    from echopix_cli.media import DecodePlan
     from echopix_cli.results import Answer
 
 
@@ -122,34 +125,40 @@ def ask_many(run: opt.Run, many: Many) -> None:
             from echopix_cli.cli.report_folder import check_folder
 
             check_folder(many.report)
-        engine = run.engine(keeps=True)
-        from echopix_cli.batch.items import BatchOptions
-        from echopix_cli.batch.run import Batch
-
-        asking = replace(run.asking(engine), list_kept=many.report is not None)
-        settings = BatchOptions(run.plan(engine), asking, run.films())
-        pages = None
-        if many.report is not None:
-            from echopix_cli.cli.report_folder import ReportFolder
-
-            pages = ReportFolder(many.report, settings.plan)
-            held.callback(pages.close)
+        request = m.AskMany(
+            tuple(tasks), run.manner(list_kept=many.report is not None), many.fail_fast, journal is not None
+        )
+        server = run.server()
+        if server is not None:
+            held.callback(server.close)
+            if server.welcome.model.demonstration:
+                run.output.warn(DEMONSTRATION)
+        engine = run.engine(keeps=True) if server is None else None
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
-        report = _Report(run, many, tasks, tally, journal, pages)
-        batch = Batch(
-            engine,
-            settings,
-            report.take,
-            journal=journal,
-            stop=lambda: bool(received),
-            timeout=run.settings.timeout,
-            fail_fast=many.fail_fast,
-            passed=tally.skip,
-        )
-        if journal is not None:
-            journal.begin()
-        summary = batch.run(tasks)
+        report = _Report(run, many, tasks, tally, journal, server is not None)
+
+        def began(plan: DecodePlan) -> None:
+            if many.report is not None:
+                from echopix_cli.cli.report_folder import ReportFolder
+
+                report.pages = ReportFolder(many.report, plan)
+                held.callback(report.pages.close)
+            if journal is not None:
+                journal.begin()
+
+        def stop() -> bool:
+            return bool(received)
+
+        if server is not None:
+            summary = server.ask_many(request, journal, began, report.take, tally.skip, stop)
+        else:
+            assert engine is not None
+            from echopix_cli.serving.batches import batch_of
+
+            batch = batch_of(engine, request, report.take, journal=journal, passed=tally.skip, stop=stop)
+            began(batch.settings.plan)
+            summary = batch.run(tasks)
     if run.settings.verbose and summary.seconds:
         share = f"{summary.waited:.1f} s of {summary.seconds:.1f} s ({100 * summary.waited / summary.seconds:.0f} %)"
         run.output.notice(f"the model waited {share} for files to be decoded")
@@ -195,9 +204,10 @@ class _Report:
         tasks: Sequence[Task],
         tally: Tally,
         journal: Journal | None,
-        pages: ReportFolder | None,
+        served: bool,
     ) -> None:
-        self.output, self.tally, self.journal, self.pages = run.output, tally, journal, pages
+        self.output, self.tally, self.journal, self.served = run.output, tally, journal, served
+        self.pages: ReportFolder | None = None
         form = many.form or ("text" if run.output.answers_on_terminal else "jsonl" if journal is None else None)
         self.records = None if form in ("text", None) else Records(run.output, form)
         self.readable = form == "text"
@@ -208,7 +218,7 @@ class _Report:
 
     def take(self, outcome: Outcome) -> None:
         """One outcome: kept first, then shown."""
-        record = outcome_record(outcome)
+        record = outcome_record(outcome, self.served)
         if self.journal is not None:
             self.journal.append(record)
         with self.tally.aside():
@@ -229,8 +239,6 @@ class _Report:
 
     def _say_notices(self, media: str, answer: Answer) -> None:
         """What was not seen or heard of a file, whatever is shown of its answers; each once."""
-        from echopix_cli.engine.answers import DEMONSTRATION
-
         self.unkept.update(unkept(answer).keys())
         for notice in answer.notices:
             if notice != DEMONSTRATION and notice not in self.said.get(media, ()):
@@ -238,8 +246,13 @@ class _Report:
                 self.output.warn(f"{media}: {notice}")
 
 
-def outcome_record(outcome: Outcome) -> dict[str, Any]:
-    """A line of a batch: an answer's record or an error, with the task's id and key and the file's identity."""
+def outcome_record(outcome: Outcome, served: bool = False) -> dict[str, Any]:
+    """A line of a batch: an answer's record or an error, with the task's id and key and the file's identity.
+
+    Args:
+        outcome: of a task.
+        served: whether a server gave it.
+    """
     task = outcome.task
     head = {
         "schema_version": SCHEMA_VERSION,
@@ -248,7 +261,7 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
         "file": None if outcome.file is None else asdict(outcome.file),
     }
     if outcome.answer is not None:
-        return head | answer_record(outcome.answer)
+        return head | answer_record(outcome.answer, served)
     assert outcome.error is not None
     from echopix_cli.files import named
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,13 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import answer_record, one_line, unkept
 from echopix_cli.cli.waiting import Waited, since_start
-from echopix_cli.media import require_file
+from echopix_cli.results import DEMONSTRATION, Answer
+from echopix_cli.serving import messages as m
 from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.cli.answer_files import AnswerFiles
-    from echopix_cli.engine import AskOptions, Encoded, Engine
-    from echopix_cli.engine.film import Film
-    from echopix_cli.results import Answer
+    from echopix_cli.serving.client import Server
 
 
 def ask_one(
@@ -40,33 +40,42 @@ def ask_one(
         ModelError: the model cannot be.
         DeviceError: memory does not suffice.
     """
-    require_file(path)  # before the model is loaded for nothing
-    files.check()
-    engine = run.engine([path], keeps=True)
-    started = since_start()
-    plan, asking = run.plan(engine), replace(run.asking(engine), list_kept=files.report is not None)
-    from echopix_cli.decoding.worker import probe
-    from echopix_cli.engine.choices import posed
-    from echopix_cli.engine.opening import open_media
+    request = m.Ask(path, tuple(questions), choices, run.manner(list_kept=files.report is not None))
+    with closing(Display(run, request, form, files)) as display:
+        if (server := run.server()) is None or not _ask_there(server, request, display):
+            ask_here(run, request, display.take)
+        display.finish()
 
-    with run.output.progress(f"reading {path}") as say:
-        asked = [posed(question, choices) for question in questions]
-        info, watch = run.look(path) or probe(path, plan.limits), films_progress(say, path)
 
-        def settled(film: Film) -> None:
-            run.output.notice(f"{path}: {run.sampling_words(info, film)}")
+def ask_here(run: opt.Run, request: m.Ask, say: m.Sink) -> None:
+    """Load the model and answer in this process.
 
-        opened = open_media(engine, path, plan, asked, asking, run.films(), watch, info, settled)
-    encoded = opened[0]
-    waited = Waited(started - engine.load_seconds, engine.load_seconds, since_start() - started, 0.0)
-    if run.settings.verbose:
-        run.describe(path, encoded.info)
-    for notice in encoded.notices:
-        run.output.warn(f"{path}: {notice}")
-    answers = _Asking(run, engine, asking, choices, form).ask(list(zip(questions, opened, strict=True)), waited)
-    if files.vtt or files.report:
-        with run.output.progress("writing about the answers"):
-            files.write(path, answers, plan)
+    Raises:
+        MediaError, ModelError, DeviceError: as :func:`ask_one`.
+    """
+    from echopix_cli.media import require_file
+
+    require_file(request.path)  # before the model is loaded for nothing
+    say(m.Found())
+    engine = run.engine([request.path], keeps=True)
+    say(m.Loaded(engine.load_seconds))
+    from echopix_cli.serving.answering import answer
+
+    answer(engine, request, say, run.look(request.path))
+
+
+def _ask_there(server: Server, request: m.Ask, display: Display) -> bool:
+    """Have a server answer; whether it did, and is not about to end."""
+    from echopix_cli.serving.client import Ending
+
+    with closing(server):
+        display.server = server
+        try:
+            server.ask(request, display.take)
+            return True
+        except Ending:
+            display.server = None
+            return False
 
 
 def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, float, str], None]:
@@ -82,69 +91,117 @@ def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, fl
     return watch
 
 
-class _Asking:
-    """Questions about one file, and where their answers go."""
+class Display:
+    """What comes of questions about one file, shown: answers on stdout, as text piece by piece; then one table.
 
-    def __init__(
-        self,
-        run: opt.Run,
-        engine: Engine,
-        asking: AskOptions,
-        choices: tuple[str, ...],
-        form: str,
-    ) -> None:
-        self.run, self.engine, self.asking, self.choices = run, engine, asking, choices
-        self.records = None if form == "text" else Records(run.output, form)
-        self.live = self.records is None and run.output.answers_on_terminal
+    Args:
+        run: of the command.
+        request: that is answered.
+        form: ``text`` or one of :class:`Records`.
+        files: to write about the answers.
+    """
 
-    def ask(self, asked: Sequence[tuple[str, Encoded]], waited: Waited) -> list[Answer]:
-        """Ask all, each about what was read for it; then one table."""
-        answers: list[Answer] = []
-        said: set[str] = set()
-        for question, encoded in asked:
-            began = time.perf_counter()
-            answer = self._answered(question, encoded, f"{one_line(question)} → " if len(asked) > 1 else "")
-            waited = replace(waited, answer=waited.answer + time.perf_counter() - began)
-            answers.append(answer)
-            if self.records is not None:
-                seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
-                self.records.write(answer_record(answer) | {"waited_s": seconds})
-            for name, words in unkept(answer).items():
-                if name not in said:
-                    self.run.output.warn(f"{answer.media}: {words}; a larger --budget keeps more")
-                    said.add(name)
-        if self.records is None and not self.run.settings.quiet:
+    def __init__(self, run: opt.Run, request: m.Ask, form: str, files: AnswerFiles) -> None:
+        self.run, self.request, self.files = run, request, files
+        self.server: Server | None = None  # who answers; None for this process
+        self.answers: list[Answer] = []
+        self._records = None if form == "text" else Records(run.output, form)
+        self._live = self._records is None and run.output.answers_on_terminal and not request.choices
+        self._said: set[str] = set()
+        self._progress = ExitStack()
+        self._watch: Callable[[float, float, str], None] = films_progress(lambda text: None, "")
+        self._open = False  # whether an answer's line has begun
+        self._started = self._asked = 0.0  # seconds: when reading began, and when the question was put
+        self._waited = Waited(0.0, 0.0, 0.0, 0.0)
+        self._opened: m.Opened | None = None
+
+    def take(self, event: m.Event) -> None:
+        """Show what came."""
+        output, path = self.run.output, self.request.path
+        match event:
+            case m.Found():
+                self.files.check()
+                if self.server is not None:
+                    self._wait("waiting for the server")
+            case m.Loaded(seconds):
+                if self.server is not None and self.server.welcome.model.demonstration:
+                    output.warn(DEMONSTRATION)
+                self._started = since_start()
+                self._waited = Waited(self._started - seconds, seconds, 0.0, 0.0)
+                self._watch = films_progress(self._wait(f"reading {path}"), path)
+            case m.Watched(done, total, stage):
+                self._watch(done, total, stage)
+            case m.Notice(text, grave):
+                (output.warn if grave else output.notice)(text)
+            case m.Opened(info, notices, _):
+                self._progress.close()
+                self._opened = event
+                self._waited = replace(self._waited, read=since_start() - self._started)
+                if self.run.settings.verbose:
+                    self.run.describe(path, info)
+                for notice in notices:
+                    output.warn(f"{path}: {notice}")
+            case m.Asked():
+                self._asked = time.perf_counter()
+                self._wait("answering")
+            case m.Piece(text) if self._live:
+                self._begin()
+                output.answer(text, end="")
+            case m.Answered(answer):
+                self._answered(answer)
+
+    def close(self) -> None:
+        """End what is half shown: an answer that broke off still ends its line."""
+        self._progress.close()
+        if self._open:
+            self._open = False
+            self.run.output.answer("")
+
+    def finish(self) -> None:
+        """The table, and files about the answers."""
+        if self._records is None and not self.run.settings.quiet:
             from echopix_cli.cli.answer_tables import answers_table
 
-            self.run.output.show(answers_table(answers, waited))
-        return answers
+            self.run.output.show(answers_table(self.answers, self._waited))
+        if self.files.vtt or self.files.report:
+            assert self._opened is not None
+            with self.run.output.progress("writing about the answers"):
+                self.files.write(self.request.path, self.answers, self._opened.plan)
 
-    def _answered(self, question: str, encoded: Encoded, head: str) -> Answer:
-        """One answer; as text, it is on stdout when this returns: ``head`` first, then pieces as they come."""
-        from echopix_cli.results import Answer
+    def _answered(self, answer: Answer) -> None:
+        """A whole answer: on stdout, and what is to be said of it."""
+        output = self.run.output
+        if self._live:
+            self._begin()
+            self._open = False
+            output.answer("")
+        else:
+            self._progress.close()
+            if self._records is None:
+                output.answer(self._head() + answer.answer)
+        self._waited = replace(self._waited, answer=self._waited.answer + time.perf_counter() - self._asked)
+        self.answers.append(answer)
+        if self._records is not None:
+            waited = self._waited
+            seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
+            self._records.write(answer_record(answer, self.server is not None) | {"waited_s": seconds})
+        for name, words in unkept(answer).items():
+            if name not in self._said:
+                output.warn(f"{answer.media}: {words}; a larger --budget keeps more")
+                self._said.add(name)
 
-        output, engine = self.run.output, self.engine
-        first = None
-        with output.progress("answering"):
-            if self.choices:
-                answer = engine.decide(encoded, question, self.choices, self.asking)
-            else:
-                events = engine.stream(encoded, question, self.asking)
-                if self.live:
-                    first = next(events)
-                else:
-                    *_, last = events
-                    assert isinstance(last, Answer)
-                    answer = last
-        if first is None:
-            if self.records is None:
-                output.answer(head + answer.answer)
-            return answer
-        output.answer(head, end="")
-        try:
-            while not isinstance(first, Answer):
-                output.answer(first.text, end="")
-                first = next(events)
-            return first
-        finally:
-            output.answer("")  # an answer that broke off still ends its line
+    def _begin(self) -> None:
+        """Begin an answer's line, once."""
+        if not self._open:
+            self._progress.close()
+            self._open = True
+            self.run.output.answer(self._head(), end="")
+
+    def _head(self) -> str:
+        questions = self.request.questions
+        return f"{one_line(questions[len(self.answers)])} → " if len(questions) > 1 else ""
+
+    def _wait(self, text: str) -> Callable[[str], None]:
+        """Show that something takes time, in the place of what did before; what changes its text."""
+        self._progress.close()
+        return self._progress.enter_context(self.run.output.progress(text))

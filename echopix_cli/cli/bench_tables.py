@@ -173,7 +173,7 @@ def profile_table(profile: Profile) -> RenderableType:
 
 
 def _profile_facts(profile: Profile) -> RenderableType:
-    from echopix_cli.engine.answers import DEMONSTRATION  # which is said when the model is loaded
+    from echopix_cli.results import DEMONSTRATION  # which is said when the model is loaded
 
     answer, stages = profile.rows[-1].answer, profile.rows[0].stages
     # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.

@@ -20,14 +20,16 @@ from echopix_cli.cli.output import Output
 from echopix_cli.declarations import Setting
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.parsers import parse_budget
+from echopix_cli.results import DEMONSTRATION
 from echopix_cli.settings import MANY, SHOW, TABLE, Resolved, Settings, resolve, unknown_variables
 from echopix_cli.times import clock, parse_time
 
 if TYPE_CHECKING:
     from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
-    from echopix_cli.engine.film import Film
     from echopix_cli.engine.options import FilmOptions
     from echopix_cli.media import DecodePlan, Limits, MediaInfo
+    from echopix_cli.serving.client import Server
+    from echopix_cli.serving.messages import Manner, Wish
 
 # Settings that commands have options for, in the order of their help.
 CHOOSING = ("prefilter", "question_layer")
@@ -191,8 +193,6 @@ class Run:
         """
         engine = self._engine(media, budget, keeps)
         if engine.source.demonstration:
-            from echopix_cli.engine.answers import DEMONSTRATION
-
             self.output.warn(DEMONSTRATION)
         return engine
 
@@ -278,24 +278,6 @@ class Run:
                 self._seen[path] = None
         return self._seen[path]
 
-    def films(self) -> FilmOptions:
-        """How files are read that are longer than one window."""
-        from echopix_cli.engine.options import FilmOptions
-
-        return FilmOptions(self.settings.window, self.settings.look)
-
-    def sampling_words(self, info: MediaInfo, film: Film) -> str:
-        """What will be taken of a film.
-
-        Args:
-            info: what its header says.
-            film: how it is read.
-        """
-        first, last = film.spans[0][0], film.spans[-1][1]
-        whole = film.plan.start is None and film.plan.end is None
-        length = f"{clock(last)} long" if whole else f"{clock(first)} to {clock(last)}"
-        return f"{length}: {film.words(info, self.settings.look)}"
-
     def limits(self) -> Limits:
         """What reading one file may cost."""
         from echopix_cli.media import Limits
@@ -304,30 +286,55 @@ class Run:
             **{field.name: getattr(self.settings, field.name.replace("max_", "limit_", 1)) for field in fields(Limits)}
         )
 
-    def plan(self, engine: Engine) -> DecodePlan:
-        """What to take from each file."""
-        from echopix_cli.media import DecodePlan
+    def manner(self, list_kept: bool = False) -> Manner:
+        """How files are read and questions answered, without the model.
 
-        wanted = DecodePlan(
-            fps=self.settings.fps,
-            max_frames=self.settings.max_frames,
-            start=self.settings.start,
-            end=self.settings.end,
-            audio=not self.settings.no_audio,
-            video=not self.settings.no_video,
-            audio_track=self.settings.audio_track,
-            video_track=self.settings.video_track,
+        Args:
+            list_kept: whether answers list every kept token.
+        """
+        from echopix_cli.media import DecodePlan
+        from echopix_cli.serving.messages import Manner
+
+        own = self.settings
+        plan = DecodePlan(
+            fps=own.fps,
+            max_frames=own.max_frames,
+            start=own.start,
+            end=own.end,
+            audio=not own.no_audio,
+            video=not own.no_video,
+            audio_track=own.audio_track,
+            video_track=own.video_track,
             limits=self.limits(),
         )
-        # The default yields to the frame size that the checkpoint was trained with; a wish does not.
-        return engine.plan(wanted, max_pixels=self.settings.max_pixels if self.resolved.said("max_pixels") else None)
+        same = "budget max_new_tokens temperature system sieve question_layer prefilter window look cache_size timeout"
+        return Manner(
+            plan=plan,
+            # The default yields to the frame size that the checkpoint was trained with; a wish does not.
+            max_pixels=own.max_pixels if self.resolved.said("max_pixels") else None,
+            list_kept=list_kept,
+            cache_dir=own.cache_dir if own.cache else None,
+            verbose=own.verbose,
+            **{name: getattr(own, name) for name in same.split()},
+        )
+
+    def films(self) -> FilmOptions:
+        """How files are read that are longer than one window."""
+        from echopix_cli.serving.manners import films_of
+
+        return films_of(self.manner())
+
+    def plan(self, engine: Engine) -> DecodePlan:
+        """What to take from each file."""
+        from echopix_cli.serving.manners import plan_of
+
+        return plan_of(engine, self.manner())
 
     def generation(self) -> GenerationOptions:
         """How answers are made."""
-        from echopix_cli.engine import GenerationOptions
+        from echopix_cli.serving.manners import generation_of
 
-        options = GenerationOptions(max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature)
-        return options if self.settings.system is None else replace(options, system=self.settings.system)
+        return generation_of(self.manner())
 
     def asking(self, engine: Engine) -> AskOptions:
         """How questions are answered.
@@ -335,11 +342,34 @@ class Run:
         Raises:
             UsageError: the model has no such sieve.
         """
-        from echopix_cli.engine import AskOptions, SieveOptions
+        from echopix_cli.serving.manners import asking_of
 
-        sieve = SieveOptions(self.settings.sieve, self.settings.question_layer, self.settings.prefilter)
-        engine.choose(sieve)  # now, and not once for every file
-        return AskOptions(self.settings.budget, self.generation(), sieve)
+        return asking_of(engine, self.manner())
+
+    def wish(self) -> Wish:
+        """Which model is wanted, and how it is held.
+
+        Raises:
+            ModelError, UsageError: its name stands for nothing.
+        """
+        from echopix_cli.serving.client import wish_of
+
+        own = self.settings
+        return wish_of(own.model, own.device, own.dtype, own.quantize)
+
+    def server(self) -> Server | None:
+        """A running server that fits, which the caller closes; None where there is none, or none is wanted.
+
+        With ``--debug`` there is none: a traceback shows nothing of another process.
+        """
+        if not self.settings.server or self.settings.debug:
+            return None
+        from echopix_cli.serving.client import find_server
+
+        try:
+            return find_server(self.wish)
+        except EchopixError:  # which loading the model will tell; and an unsafe folder holds no server of ours
+            return None
 
     def require_output(self, other: object, ways: str = "--json") -> None:
         """Refuse ``--quiet`` where the table is all that there would be.

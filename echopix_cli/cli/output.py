@@ -322,8 +322,13 @@ def unkept(answer: Answer) -> dict[str, str]:
     }
 
 
-def answer_record(answer: Answer) -> dict[str, Any]:
-    """An answer as the JSON object of schema version 1."""
+def answer_record(answer: Answer, served: bool = False) -> dict[str, Any]:
+    """An answer as the JSON object of schema version 1.
+
+    Args:
+        answer: to be shown.
+        served: whether a server gave it, and no model was loaded for it.
+    """
     from echopix_cli.files import named
 
     raw = asdict(replace(answer, kept_tokens=()))
@@ -344,4 +349,5 @@ def answer_record(answer: Answer) -> dict[str, Any]:
         "question answer choices finish_reason audio tokens budget sieve question_layer prefilter moments film cached "
         "latency_s tokens_per_second peak_memory_bytes model sampling notices"
     )
-    return {"schema_version": SCHEMA_VERSION, **named(raw["media"]), **{name: raw[name] for name in order.split()}}
+    record = {"schema_version": SCHEMA_VERSION, **named(raw["media"]), **{name: raw[name] for name in order.split()}}
+    return record | ({"server": True} if served else {})

@@ -11,9 +11,7 @@ from echopix_cli.engine.meters import larger
 from echopix_cli.engine.moments import kept_tokens_of, moments_of
 from echopix_cli.engine.posing import Sift
 from echopix_cli.model.positions import SpecialTokens
-from echopix_cli.results import Answer, ModalityTokens, ModelFacts, PeakMemory, StageTimes, TokenCounts
-
-DEMONSTRATION = "tiny is the demonstration model: it knows only its own little world of rendered scenes"
+from echopix_cli.results import DEMONSTRATION, Answer, ModalityTokens, ModelFacts, PeakMemory, StageTimes, TokenCounts
 
 
 def answer_of(

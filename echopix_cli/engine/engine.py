@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from echopix_cli.choices import LETTERS
 from echopix_cli.decoding.worker import Decoded
 from echopix_cli.engine.answers import answer_of
-from echopix_cli.engine.choices import LETTERS, letter_ids, letter_shares, posed
+from echopix_cli.engine.choices import letter_ids, letter_shares, posed
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
 from echopix_cli.engine.features import FeatureCache, Fetched, open_features
@@ -279,7 +280,7 @@ class Engine:
         Args:
             encoded: from :meth:`encode` or :meth:`read`.
             question: in the user's words, without the options.
-            choices: texts of the options, from :func:`~.choices.clean_choices`.
+            choices: texts of the options, from :func:`~echopix_cli.choices.clean_choices`.
             options: budget and sieve; of generation only the system prompt matters.
             wording: the whole text that the model reads, where it is not the question with the options below it.
 

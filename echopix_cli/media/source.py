@@ -24,6 +24,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import FileLost, MediaError
+from echopix_cli.files import shown as shown
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.plan import Limits
 from echopix_cli.media.recall import leave, take
@@ -57,12 +58,6 @@ _MOST_STREAMS = 1000  # of any kind, fonts and data too
 # How files begin that hold media in containers which are not opened. Only for a clearer message.
 _NOT_OPENED = (b"BIKi", b"BIKf", b"BIKb", b"KB2", b"SMK2", b"SMK4", b"MLVI", b"NSVf", b"NSVs", b"FWS", b"CWS")
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """The path as given, in one printable line: control characters and broken encodings escaped."""
-    text = os.fsdecode(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.FileIO:

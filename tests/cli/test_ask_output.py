@@ -235,15 +235,14 @@ def test_broken_streams(tmp_path: Path, redirection: str, code: int, out: str, e
 def test_what_will_be_taken_of_a_long_file(
     duration: float, kinds: tuple[str, ...], plan: dict[str, object], look: int, said: str
 ) -> None:
-    from echopix_cli.cli.options import Run
     from echopix_cli.engine.film import film_of
     from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo
-    from echopix_cli.settings import resolve
+    from echopix_cli.serving.manners import sampling_words
 
     info = MediaInfo("matroska", duration, tuple(TrackInfo(kind, 0) for kind in kinds))
     film = film_of(DecodePlan(**plan), duration, 60.0)  # type: ignore[arg-type]
     assert film is not None
-    assert Run(resolve({"look": look}), Output()).sampling_words(info, film) == said
+    assert sampling_words(info, film, look) == said
 
 
 def test_the_plan_is_said_before_a_long_file_is_read(run, tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from echopix_cli.cli.bench_tables import profile_table, spread
 from echopix_cli.cli.options import Run
 from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions
-from echopix_cli.engine.answers import DEMONSTRATION
 from echopix_cli.measure.profiling import Profile, profile
 from echopix_cli.measure.rounds import Spread
 from echopix_cli.media import DecodePlan
+from echopix_cli.results import DEMONSTRATION
 from echopix_cli.settings import TABLE, resolve
 
 

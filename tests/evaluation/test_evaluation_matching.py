@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echopix_cli.engine.choices import without_letters
+from echopix_cli.choices import without_letters
 from echopix_cli.evaluation.matching import chosen, is_right, normalise
 
 

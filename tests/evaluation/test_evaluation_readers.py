@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echopix_cli.engine.choices import LETTERS
+from echopix_cli.choices import LETTERS
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.readers import READERS

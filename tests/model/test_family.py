@@ -22,7 +22,8 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from echopix_cli.engine.choices import LETTERS, letter_ids
+from echopix_cli.choices import LETTERS
+from echopix_cli.engine.choices import letter_ids
 from echopix_cli.engine.streaming import TextStream
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.model.decoding import generate

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from echopix_cli.engine.choices import LETTERED, LETTERS
+from echopix_cli.choices import LETTERED, LETTERS
 from echopix_cli.evaluation.matching import normalise
 from echopix_cli.evaluation.readers.values import Entry
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from echopix_cli.engine.choices import LETTERS
+from echopix_cli.choices import LETTERS
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.matching import normalise
 from echopix_cli.evaluation.readers import READERS

@@ -1,0 +1,39 @@
+"""Options of a multiple-choice question, as people write them: cleaned, without letters of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from echopix_cli.errors import UsageError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# "B", "b)", "(B)", "B.", and "B. violin", "B: violin", "(B) violin".
+LETTERED = re.compile(r"\s*(?:\(([A-Za-z])\)|([A-Za-z])(?:[.):]|(?=\s*$)))\s*(.*)", re.DOTALL)
+_HINT = '--choices "a dog|a cat|neither"'
+
+
+def clean_choices(choices: Sequence[str]) -> tuple[str, ...]:
+    """Options as they will be shown, on one line each.
+
+    Raises:
+        UsageError: fewer than two or more than there are letters, an empty one, or one twice.
+    """
+    texts = without_letters([" ".join(choice.split()) for choice in choices])
+    if not 2 <= len(texts) <= len(LETTERS):
+        raise UsageError(f"{len(texts)} choices; between 2 and {len(LETTERS)} are possible", _HINT)
+    if not all(texts):
+        raise UsageError("a choice is empty", _HINT)
+    if len(set(texts)) < len(texts):
+        raise UsageError("two choices are the same", _HINT)
+    return texts
+
+
+def without_letters(choices: Sequence[str]) -> tuple[str, ...]:
+    """Choices without the letters of their own that some data sets write before them ("A. piano", "B. violin")."""
+    found = [LETTERED.fullmatch(choice) for choice in choices]
+    own = all(
+        match is not None and (match[1] or match[2]).upper() == letter and match[3]
+        for match, letter in zip(found, LETTERS, strict=False)
+    )
+    return tuple(match[3].strip() for match in found if match is not None) if own else tuple(choices)

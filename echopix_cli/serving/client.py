@@ -1,0 +1,256 @@
+"""The asking side: find a server that fits, and let it answer. Neither torch nor transformers is imported here."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from echopix_cli import __version__
+from echopix_cli.batch.journal import Journal
+from echopix_cli.batch.outcomes import Outcome, Summary
+from echopix_cli.batch.tasks import Task
+from echopix_cli.errors import DeviceError, EchopixError, ExitCode, MediaError, ModelError, UsageError
+from echopix_cli.files import shown
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.serving import messages as m
+from echopix_cli.serving.place import SOCKET, connected, opened_folder, sockets
+from echopix_cli.serving.wire import Garbled, packed, received
+
+_LOOK = 0.1  # seconds between looks at whether to stop
+_GREETING = 5.0  # seconds for a server's first message
+
+
+class Ending(EchopixError):
+    """A server is about to end, and did not answer."""
+
+
+_CLASSES = {kind.__name__: kind for kind in (EchopixError, UsageError, ModelError, MediaError, DeviceError, Ending)}
+
+
+@dataclass(frozen=True)
+class Greeted:
+    """A connection to a server of this name, what it said first, and the process that it is."""
+
+    name: str
+    connection: socket.socket
+    welcome: m.Welcome
+    pid: int
+
+
+def wish_of(model: str, device: str, dtype: str, quantize: str) -> m.Wish:
+    """What is wanted of a model, by the settings of these names: its name as what it stands for.
+
+    Raises:
+        ModelError, UsageError: the name stands for nothing.
+    """
+    from echopix_cli.weights.registry import AUTO, BUNDLED, find_model
+
+    if model not in (AUTO, BUNDLED):  # which stand for the same everywhere
+        found = find_model(model)
+        model = found.source if found.folder is None else str(found.folder.resolve())
+    return m.Wish(model, device, dtype, quantize)
+
+
+def greet_all(wish: Callable[[], m.Wish]) -> Iterator[Greeted]:
+    """Every server of this user that answers, the newest first; whoever takes one closes its connection.
+
+    Args:
+        wish: is asked for what is wanted, if there is any server.
+
+    Raises:
+        EchopixError: the folder of the sockets is not this user's alone; or as ``wish`` does.
+    """
+    with opened_folder() as folder:
+        names = [] if folder is None else sockets(folder)
+        hello = packed(m.Hello(__version__, wish())) if names else b""
+        for name in names:
+            assert folder is not None
+            if (found := connected(folder, name, _GREETING)) is None:
+                continue
+            connection, peer = found
+            try:
+                connection.sendall(hello)
+                welcome = received(connection)
+            except (OSError, EOFError, Garbled):
+                welcome = None
+            if isinstance(welcome, m.Welcome):
+                yield Greeted(name.removesuffix(SOCKET), connection, welcome, peer.pid)
+            else:  # another version, which may say it otherwise
+                connection.close()
+
+
+def find_server(wish: Callable[[], m.Wish]) -> Server | None:
+    """A server of this user and this version that holds what is wanted; None where there is none.
+
+    Raises:
+        EchopixError: as :func:`greet_all`.
+    """
+    for greeted in greet_all(wish):
+        if greeted.welcome.version == __version__ and not greeted.welcome.refusal:
+            greeted.connection.settimeout(None)
+            return Server(greeted.connection, greeted.welcome)
+        greeted.connection.close()
+    return None
+
+
+class Server:
+    """A server that fits, for one request at a time.
+
+    Args:
+        connection: greeted.
+        welcome: what it said.
+    """
+
+    def __init__(self, connection: socket.socket, welcome: m.Welcome) -> None:
+        self._connection, self.welcome = connection, welcome
+        self._errors: dict[int, EchopixError] = {}
+
+    def close(self) -> None:
+        """Go away; what is under way there is cancelled."""
+        self._connection.close()
+
+    def ask(self, request: m.Ask, say: m.Sink) -> None:
+        """Have questions about one file answered.
+
+        Args:
+            request: as typed; the file may be named from here.
+            say: takes all that comes.
+
+        Raises:
+            EchopixError: as the server says, as :func:`~.answering.answer` would here; or it is gone.
+        """
+        typed = request.path
+        named = Naming({_absolute(typed): typed})
+        for event in self._events(replace(request, path=_absolute(typed)), named):
+            match event:
+                case m.Done():
+                    return
+                case m.Notice():
+                    say(replace(event, text=named.text(event.text)))
+                case m.Answered():
+                    say(m.Answered(replace(event.answer, media=typed)))
+                case _:
+                    say(event)
+
+    def ask_many(
+        self,
+        request: m.AskMany,
+        journal: Journal | None,
+        began: Callable[[DecodePlan], None],
+        sink: Callable[[Outcome], None],
+        passed: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> Summary:
+        """Have many tasks answered.
+
+        Args:
+            request: as typed.
+            journal: what was done before.
+            began: is told, first, how files are read.
+            sink, passed, stop: as of :class:`~echopix_cli.batch.run.Batch`.
+
+        Raises:
+            EchopixError: as :meth:`ask`; or as the sink does.
+        """
+        tasks = request.tasks
+        named = Naming({_absolute(task.media): task.media for task in tasks})
+        there = replace(request, tasks=tuple(replace(task, media=_absolute(task.media)) for task in tasks))
+        for event in self._events(there, named, stop):
+            match event:
+                case m.Began(plan):
+                    began(plan)
+                case m.Claim(number, key, place):
+                    assert journal is not None
+                    self._send(m.Known(number, claimed=journal.claim(key, tasks[place])))
+                case m.FactsWanted(number, media, size, mtime_ns):
+                    assert journal is not None
+                    facts = journal.facts_of(named.files.get(media, media), size, mtime_ns)
+                    self._send(m.Known(number, facts=facts))
+                case m.Passed(count):
+                    passed(count)
+                case m.Ended():
+                    sink(self._outcome(event, tasks[event.place]))
+                case m.Done(summary):
+                    assert summary is not None
+                    if journal is not None:
+                        journal.confirm()
+                    return summary
+        raise AssertionError("a batch ends with its summary")
+
+    def _outcome(self, ended: m.Ended, task: Task) -> Outcome:
+        named = Naming({_absolute(task.media): task.media})
+        answer = None if ended.answer is None else replace(ended.answer, media=task.media)
+        error = None
+        if ended.failure is not None:
+            error = self._errors.setdefault(ended.failure.serial, error_of(ended.failure, named))
+        return Outcome(task, ended.key, ended.file, answer, error)
+
+    def _events(
+        self, request: m.Ask | m.AskMany, named: Naming, stop: Callable[[], bool] | None = None
+    ) -> Iterator[Any]:
+        """What comes of a request up to :class:`~.messages.Done`. Whoever stops listening cancels it."""
+        whole = cancelled = False
+        self._send(request)
+        try:
+            while not whole:
+                while stop is not None and not cancelled and not self._arrives():
+                    if stop():
+                        cancelled = True
+                        self._send(m.Cancel())
+                event = self._next()
+                whole = isinstance(event, (m.Done, m.Failure))
+                if isinstance(event, m.Failure):
+                    raise error_of(event, named)
+                yield event
+        finally:
+            if not whole:
+                self.close()
+
+    def _arrives(self) -> bool:
+        """Whether something can be received; after a while, that nothing can."""
+        return bool(select.select([self._connection], [], [], _LOOK)[0])
+
+    def _next(self) -> Any:
+        try:
+            return received(self._connection)
+        except (OSError, EOFError, Garbled) as error:
+            raise self._gone() from error
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._connection.sendall(packed(message))
+        except OSError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> EchopixError:
+        return EchopixError("the server has ended before it answered", "run again; --no-server goes without one")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Files as the server knows them, by absolute path, and as they were typed."""
+
+    files: dict[str, str]
+
+    def text(self, text: str) -> str:
+        """Words in which files are called as they were typed."""
+        for there, typed in self.files.items():
+            if there != typed:
+                text = text.replace(there, typed).replace(shown(there), shown(typed))
+        return text
+
+
+def error_of(failure: m.Failure, named: Naming) -> EchopixError:
+    """An error as it would have been raised here."""
+    error = _CLASSES.get(failure.kind, EchopixError)(named.text(failure.message), named.text(failure.hint))
+    error.exit_code = ExitCode(failure.exit_code)
+    return error
+
+
+def _absolute(path: str) -> str:
+    """A path that leads to the same file from anywhere; without a look at links, which may change."""
+    return os.path.join(os.getcwd(), path)

@@ -1,0 +1,200 @@
+"""One client of the server: its requests are answered one after the other, and cancelled when it goes away.
+
+A thread reads what the client says, another writes what it is told, so that the model never waits for a client: what
+one answer comes to is kept here until the client takes it. Only the outcomes of a batch, which may be many, wait.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from echopix_cli.batch.journal import FileFacts
+from echopix_cli.batch.outcomes import Outcome
+from echopix_cli.batch.tasks import Task
+from echopix_cli.errors import EchopixError, described
+from echopix_cli.media import require_file
+from echopix_cli.serving import messages as m
+from echopix_cli.serving.answering import Cancelled, answer
+from echopix_cli.serving.batches import batch_of
+from echopix_cli.serving.client import Ending
+from echopix_cli.serving.desk import Desk
+from echopix_cli.serving.turns import Left
+from echopix_cli.serving.wire import Garbled, packed, received
+
+_LOOK = 0.1  # seconds between looks at whether anybody still waits
+_BACKLOG = 64  # outcomes of a batch that a client may not have taken yet
+
+
+class Connection:
+    """A client that was greeted.
+
+    Args:
+        connection: to it.
+        desk: with the model.
+    """
+
+    def __init__(self, connection: socket.socket, desk: Desk) -> None:
+        self._connection, self._desk = connection, desk
+        self._out: queue.SimpleQueue[tuple[bytes, bool] | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._replies: dict[int, queue.SimpleQueue[m.Known | None]] = {}
+        self._numbers = itertools.count()
+        self._room = threading.Semaphore(_BACKLOG)
+        self._cancelled = threading.Event()
+        self._gone = threading.Event()
+
+    def serve(self) -> None:
+        """Answer until the client goes away, or the server ends and nothing is under way."""
+        threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._write)]
+        for thread in threads:
+            thread.start()
+        try:
+            while (request := self._requests.get()) is not None:
+                self._cancelled.clear()
+                with self._desk.request():
+                    self._answered(request)
+        finally:
+            self._out.put(None)
+            threads[1].join(5.0)
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._connection.close()
+
+    def _answered(self, request: Any) -> None:
+        try:
+            match request:
+                case m.Ask():
+                    self._ask(request)
+                    self._say(m.Done())
+                case m.AskMany():
+                    self._ask_many(request)
+        except Cancelled:
+            pass
+        except Left:
+            self._say(failure_of(Ending("the server is ending", "run again")))
+        except EchopixError as error:
+            self._say(failure_of(error))
+        except Exception as error:  # one request's failure is not the server's
+            hint = "run again with --no-server and --debug, and report it"
+            self._say(failure_of(EchopixError(f"unexpected failure: {described(error)}", hint)))
+
+    def _stopped(self) -> bool:
+        return self._cancelled.is_set() or self._gone.is_set()
+
+    def _ask(self, request: m.Ask) -> None:
+        require_file(request.path)
+        self._say(m.Found())
+        with self._desk.turns.turn(lambda: self._stopped() or self._desk.ending.is_set()):
+            engine = self._desk.lent(request.manner, self._say)
+            self._say(m.Loaded(0.0))
+            answer(engine, request, self._counted, stop=self._stopped)
+
+    def _counted(self, event: m.Event) -> None:
+        self._desk.answers += isinstance(event, m.Answered)
+        self._say(event)
+
+    def _ask_many(self, request: m.AskMany) -> None:
+        places = {id(task): place for place, task in enumerate(request.tasks)}
+        serials: dict[int, tuple[EchopixError, int]] = {}
+
+        def sink(outcome: Outcome) -> None:
+            self._desk.answers += outcome.answer is not None
+            failure = None
+            if (error := outcome.error) is not None:
+                _, serial = serials.setdefault(id(error), (error, len(serials)))
+                failure = replace(failure_of(error), serial=serial)
+            while not self._room.acquire(timeout=_LOOK):
+                if self._stopped():
+                    return
+            ended = m.Ended(places[id(outcome.task)], outcome.key, outcome.file, outcome.answer, failure)
+            self._out.put((packed(ended), True))
+
+        batch = batch_of(
+            self._desk.lent(request.manner, self._say),
+            request,
+            sink,
+            journal=_Elsewhere(self._inquire, places) if request.resumes else None,
+            stop=lambda: self._stopped() or self._desk.ending.is_set(),
+            passed=lambda count: self._say(m.Passed(count)),
+            turn=lambda: self._desk.turns.turn(self._stopped),
+        )
+        self._say(m.Began(batch.settings.plan))
+        summary = batch.run(request.tasks)
+        left = summary.tasks - summary.done
+        if left and self._desk.ending.is_set() and not (self._stopped() or (request.fail_fast and summary.failed)):
+            hint = "run again to go on" if request.resumes else "run again"
+            raise Ending(f"the server has ended; {summary.done} of {summary.tasks} done", hint)
+        self._say(m.Done(summary))
+
+    def _inquire(self, question: Callable[[int], Any]) -> m.Known:
+        """Ask the client, from any thread.
+
+        Raises:
+            Cancelled: it is gone.
+        """
+        number = next(self._numbers)
+        reply = self._replies[number] = queue.SimpleQueue()
+        try:
+            self._say(question(number))
+            while not self._gone.is_set():
+                with suppress(queue.Empty):
+                    if (known := reply.get(timeout=_LOOK)) is not None:
+                        return known
+        finally:
+            del self._replies[number]
+        raise Cancelled
+
+    def _say(self, message: Any) -> None:
+        self._out.put((packed(message), False))
+
+    def _read(self) -> None:
+        try:
+            while True:
+                match received(self._connection):
+                    case m.Cancel():
+                        self._cancelled.set()
+                    case m.Known() as known:
+                        if (waiting := self._replies.get(known.number)) is not None:
+                            waiting.put(known)
+                    case request:
+                        self._requests.put(request)
+        except (OSError, EOFError, Garbled):
+            self._gone.set()
+            self._requests.put(None)
+
+    def _write(self) -> None:
+        while (message := self._out.get()) is not None:
+            try:
+                self._connection.sendall(message[0])
+            except OSError:
+                self._gone.set()
+            if message[1]:
+                self._room.release()
+
+
+class _Elsewhere:
+    """The journal of a client: what was done before."""
+
+    def __init__(self, inquire: Callable[[Callable[[int], Any]], m.Known], places: dict[int, int]) -> None:
+        self._inquire, self._places = inquire, places
+
+    def claim(self, key: str, task: Task) -> bool:
+        return self._inquire(lambda number: m.Claim(number, key, self._places[id(task)])).claimed
+
+    def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
+        return self._inquire(lambda number: m.FactsWanted(number, media, size, mtime_ns)).facts
+
+    def confirm(self) -> None:
+        """The client does, once it has the summary."""
+
+
+def failure_of(error: EchopixError) -> m.Failure:
+    """An error in words."""
+    return m.Failure(error.kind, error.message, error.hint, int(error.exit_code))

@@ -1,0 +1,118 @@
+"""Real servers for tests, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from places import ROOT
+
+from echopix_cli.serving import messages as m
+from echopix_cli.serving.client import find_server, greet_all, wish_of
+from echopix_cli.serving.place import connected, opened_folder, sockets
+from echopix_cli.serving.wire import packed, received
+
+PATIENCE = 120.0  # seconds, of a machine that does much else
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        process: of it.
+        model: folder or name.
+        runtime: the folder ``XDG_RUNTIME_DIR``.
+    """
+
+    process: subprocess.Popen[str]
+    model: str
+    runtime: Path
+
+    @property
+    def wish(self) -> m.Wish:
+        return wish_of(self.model, "cpu", "auto", "auto")
+
+    def welcome(self) -> m.Welcome:
+        """What it says of itself now."""
+        (greeted,) = greet_all(lambda: self.wish)
+        greeted.connection.close()
+        return greeted.welcome
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit code and stderr, once it has ended."""
+        return self.process.wait(PATIENCE), self.process.communicate()[1]
+
+
+def environment(runtime: Path, **more: str) -> dict[str, str]:
+    """Of a process that looks for servers in a folder of its own."""
+    return {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **more}
+
+
+def started(runtime: Path, model: str, *options: str) -> subprocess.Popen[str]:
+    """A server's process, before it has loaded anything."""
+    command = [sys.executable, "-m", "echopix_cli", "serve", "--model", model, "--device", "cpu", *options]
+    return subprocess.Popen(
+        command, env=environment(runtime), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@contextmanager
+def serving(runtime: Path, model: str, *options: str) -> Iterator[Running]:
+    """A server that listens, ended with the context."""
+    process = started(runtime, model, *options)
+    try:
+        running = Running(process, model, runtime)
+        wait_until(lambda: process.poll() is not None or listens(running))
+        assert process.poll() is None, process.communicate()[1]
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+def listens(running: Running) -> bool:
+    """Whether it does; for whoever has set ``XDG_RUNTIME_DIR`` to its folder."""
+    if (server := find_server(lambda: running.wish)) is None:
+        return False
+    server.close()
+    return True
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait for something that comes true soon."""
+    until = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < until, "it does not come true"
+        time.sleep(0.05)
+
+
+class Raw:
+    """A client that says what it likes."""
+
+    def __init__(self, hello: m.Hello) -> None:
+        with opened_folder() as folder:
+            assert folder is not None
+            found = connected(folder, sockets(folder)[0], PATIENCE)
+        assert found is not None
+        self.connection = found[0]
+        self.connection.sendall(packed(hello))
+        self.welcome = received(self.connection)
+
+    def say(self, message: object) -> None:
+        self.connection.sendall(packed(message))
+
+    def hear(self, kind: type) -> list[object]:
+        """All that comes up to the first message of a kind."""
+        found = [received(self.connection)]
+        while not isinstance(found[-1], kind):
+            found.append(received(self.connection))
+        return found

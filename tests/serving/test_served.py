@@ -1,0 +1,111 @@
+"""``ask`` with a server says what it says without one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Running, environment
+
+_TIMES = re.compile(r"[0-9.]+ (?:ms|s|[MG]iB|tokens/s)")
+
+
+def words(text: str) -> list[str]:
+    """Lines without what differs between any two runs: seconds, memory, and the room that they take."""
+    return [" ".join(_TIMES.sub("#", line).replace("─", "").split()) for line in text.splitlines()]
+
+
+def settled(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what differs between any two runs."""
+    without = ("latency_s", "waited_s", "peak_memory_bytes", "tokens_per_second")
+    return {name: value for name, value in record.items() if name not in without}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{both}", "What instrument is playing?"],
+        ["{both}", "-Q", "What?", "-Q", "Where is it?"],
+        ["{silent}", "What?", "-q"],
+        ["{dark}", "What?", "--choices", "a dog|a cat|neither", "-v"],
+        ["{both}", "What?", "--window", "1", "--fps", "8"],
+        ["{both}", "What?", "--format", "tsv", "--system", "Be brief."],
+        ["nowhere.mp4", "What?"],
+        ["{both}", "What?", "--sieve", "question-attention"],
+        ["{both}", "What?", "--start", "1:00"],
+        ["{both}", "{silent}", "nowhere.mp4", "-Q", "What?", "-Q", "Where?", "--format", "text"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_words_and_exit_codes_are_the_same(
+    near: Running, run, clips: dict[str, Path], arguments: list[str]
+) -> None:
+    typed = [argument.format(**clips) for argument in arguments]
+    answers = near.welcome().answers
+    there, here = run("ask", *typed), run("ask", *typed, "--no-server")
+    assert (there.code, there.out) == (here.code, here.out)
+    assert words(there.err) == words(here.err)
+    assert (near.welcome().answers > answers) == (here.out != ""), "the server answered what was answered"
+
+
+def test_records_are_the_same_but_for_the_server(
+    near: Running, run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips["both"].parent)  # names are as they were typed, and the server works elsewhere
+    typed = ("ask", "both.mp4", "-Q", "What?", "-Q", "Where?", "--json")
+    there, here = run(*typed).records, run(*typed, "--no-server").records
+    assert [settled(record) for record in there] == [settled(record) | {"server": True} for record in here]
+    assert {record["latency_s"]["load"] for record in there} == {0.0}
+    assert all(record["latency_s"]["load"] > 0 and "server" not in record for record in here)
+    assert all(record["waited_s"]["load"] == 0.0 for record in there)
+
+
+def test_a_batch_resumes_what_was_answered_with_and_without_a_server(
+    near: Running, run, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips["both"].parent)
+    output = tmp_path / "answers.jsonl"
+    typed = ("ask", "both.mp4", "silent.mp4", "-o", output)
+    first = run(*typed, "-Q", "What?")
+    assert (first.code, "2 answered, 0 failed" in first.err) == (0, True)
+    second = run(*typed, "-Q", "What?", "-Q", "Where?")
+    assert "2 answered, 0 failed, 2 before" in second.err
+    assert "0 answered, 0 failed, 4 before" in run(*typed, "-Q", "What?", "-Q", "Where?", "--no-server").err
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["media"] for record in records] == ["both.mp4", "silent.mp4"] * 2
+    assert all(record["server"] for record in records)
+
+
+def test_files_about_answers_are_written_by_the_client(
+    near: Running, run, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    page, moments = tmp_path / "page.html", tmp_path / "moments.vtt"
+    ran = run("ask", clips["both"], "What?", "--report", page, "--vtt", moments)
+    assert ran.code == 0
+    assert moments.read_text().startswith("WEBVTT")
+    assert "<html" in page.read_text()
+    folder = tmp_path / "pages"
+    assert run("ask", clips["both"], clips["silent"], "-Q", "What?", "--report", folder).code == 0
+    assert len(list(folder.glob("*.html"))) == 3
+
+
+def test_the_client_imports_neither_torch_nor_transformers(near: Running, clips: dict[str, Path]) -> None:
+    code = (
+        "import json, sys\n"
+        "from echopix_cli.cli.app import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
+    )
+    for more in ([], ["--choices", "yes|no"], [str(clips["silent"]), "-Q", "What?"]):
+        question = [] if "-Q" in more else ["What?"]
+        arguments = ["ask", str(clips["both"]), *more, *question, "--model", near.model]
+        own = environment(near.runtime, ECHOPIX_DEVICE="cpu", ECHOPIX_MAX_NEW_TOKENS="4")
+        done = subprocess.run([sys.executable, "-c", code, *arguments], env=own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        roots = {name.partition(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+        assert roots & {"torch", "transformers", "numpy", "av", "tokenizers", "safetensors", "huggingface_hub"} == set()
