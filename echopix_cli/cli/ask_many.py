@@ -19,7 +19,6 @@ from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_lin
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
 from echopix_cli.results import DEMONSTRATION
-from echopix_cli.serving import messages as m
 
 if TYPE_CHECKING:
     from echopix_cli.batch.journal import Journal
@@ -125,7 +124,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
             from echopix_cli.cli.report_folder import check_folder
 
             check_folder(many.report)
-        request = m.AskMany(
+        from echopix_cli.serving.many_messages import AskMany
+
+        request = AskMany(
             tuple(tasks), run.manner(list_kept=many.report is not None), many.fail_fast, journal is not None
         )
         server = run.server()
@@ -151,7 +152,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
             return bool(received)
 
         if server is not None:
-            summary = server.ask_many(request, journal, began, report.take, tally.skip, stop)
+            from echopix_cli.serving.client_many import ask_many as ask_there
+
+            summary = ask_there(server, request, journal, began, report.take, tally.skip, stop)
         else:
             assert engine is not None
             from echopix_cli.serving.batches import batch_of

@@ -14,6 +14,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ('echopix ask clip.mp4 -Q "What instrument is playing?" -Q "What is on the left?"', "one decode, two answers"),
         ('echopix ask clips "What instrument is playing?" -o answers.jsonl', "a folder; run it again to go on"),
     ),
+    "serve": (
+        ("echopix serve", "load the model once; every echopix ask from now on only asks"),
+        ("echopix serve --model qwen2.5-omni-7b --idle 30m", "a large one, until nothing was asked for half an hour"),
+        ("echopix serve --stop", "end what runs, once it has answered"),
+    ),
     "profile": (
         ('echopix profile clip.mp4 -Q "What instrument is playing?"', "budgets 0.05, 0.1 and 0.2 beside 1.0"),
         ('echopix profile clip.mp4 -Q "What instrument is playing?" -b 10% -b 50%', "other budgets"),

@@ -8,7 +8,8 @@ _FOLDER = Path(__file__).parent.parent / "manual"
 
 # Pages that say more about what a command does, first the one to begin with.
 MORE: dict[str, tuple[str, ...]] = {
-    "ask": ("media", "batches", "moments", "weights"),
+    "ask": ("media", "batches", "moments", "weights", "serving"),
+    "serve": ("serving",),
     "profile": ("performance",),
     "bench": ("performance",),
     "eval": ("evaluation", "benchmarks", "experiments"),

@@ -102,10 +102,10 @@ def _stop(run: opt.Run, json: bool) -> None:
     Raises:
         EchopixError: one is in a container of its own.
     """
-    one = run.resolved.said("model")
+    one = run.wish().model if run.resolved.origins["model"] == "flag" else None
     ended = []
     for greeted in _greeted(run):
-        if one and greeted.welcome.refusal:
+        if one not in (None, greeted.welcome.held.model):
             continue
         if greeted.pid <= 0:
             raise EchopixError("a server runs where its process cannot be reached", "end it in its own container")

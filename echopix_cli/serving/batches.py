@@ -9,7 +9,7 @@ from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.run import Batch, BatchOptions
 from echopix_cli.engine import Engine
 from echopix_cli.serving.manners import asking_of, films_of, plan_of
-from echopix_cli.serving.messages import AskMany
+from echopix_cli.serving.many_messages import AskMany
 
 
 def batch_of(engine: Engine, request: AskMany, sink: Callable[[Outcome], None], **more: Any) -> Batch:

@@ -10,17 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from echopix_cli import __version__
-from echopix_cli.batch.journal import Journal
-from echopix_cli.batch.outcomes import Outcome, Summary
-from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import DeviceError, EchopixError, ExitCode, MediaError, ModelError, UsageError
 from echopix_cli.files import shown
-from echopix_cli.media.plan import DecodePlan
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.place import SOCKET, connected, opened_folder, sockets
 from echopix_cli.serving.wire import Garbled, packed, received
 
 _LOOK = 0.1  # seconds between looks at whether to stop
+_ENDS = ("Done", "Summed", "Failure")  # of a request
 _GREETING = 5.0  # seconds for a server's first message
 
 
@@ -107,7 +104,6 @@ class Server:
 
     def __init__(self, connection: socket.socket, welcome: m.Welcome) -> None:
         self._connection, self.welcome = connection, welcome
-        self._errors: dict[int, EchopixError] = {}
 
     def close(self) -> None:
         """Go away; what is under way there is cancelled."""
@@ -124,8 +120,8 @@ class Server:
             EchopixError: as the server says, as :func:`~.answering.answer` would here; or it is gone.
         """
         typed = request.path
-        named = Naming({_absolute(typed): typed})
-        for event in self._events(replace(request, path=_absolute(typed)), named):
+        named = Naming({absolute(typed): typed})
+        for event in self.events(replace(request, path=absolute(typed)), named):
             match event:
                 case m.Done():
                     return
@@ -136,73 +132,27 @@ class Server:
                 case _:
                     say(event)
 
-    def ask_many(
-        self,
-        request: m.AskMany,
-        journal: Journal | None,
-        began: Callable[[DecodePlan], None],
-        sink: Callable[[Outcome], None],
-        passed: Callable[[int], None],
-        stop: Callable[[], bool],
-    ) -> Summary:
-        """Have many tasks answered.
+    def events(self, request: Any, named: Naming, stop: Callable[[], bool] | None = None) -> Iterator[Any]:
+        """What comes of a request up to its end. Whoever stops listening cancels it.
 
         Args:
-            request: as typed.
-            journal: what was done before.
-            began: is told, first, how files are read.
-            sink, passed, stop: as of :class:`~echopix_cli.batch.run.Batch`.
+            request: with absolute paths.
+            named: what these are called here.
+            stop: asked often, where it is given; cancels the request, whose end then comes soon.
 
         Raises:
-            EchopixError: as :meth:`ask`; or as the sink does.
+            EchopixError: the request failed, or the server is gone.
         """
-        tasks = request.tasks
-        named = Naming({_absolute(task.media): task.media for task in tasks})
-        there = replace(request, tasks=tuple(replace(task, media=_absolute(task.media)) for task in tasks))
-        for event in self._events(there, named, stop):
-            match event:
-                case m.Began(plan):
-                    began(plan)
-                case m.Claim(number, key, place):
-                    assert journal is not None
-                    self._send(m.Known(number, claimed=journal.claim(key, tasks[place])))
-                case m.FactsWanted(number, media, size, mtime_ns):
-                    assert journal is not None
-                    facts = journal.facts_of(named.files.get(media, media), size, mtime_ns)
-                    self._send(m.Known(number, facts=facts))
-                case m.Passed(count):
-                    passed(count)
-                case m.Ended():
-                    sink(self._outcome(event, tasks[event.place]))
-                case m.Done(summary):
-                    assert summary is not None
-                    if journal is not None:
-                        journal.confirm()
-                    return summary
-        raise AssertionError("a batch ends with its summary")
-
-    def _outcome(self, ended: m.Ended, task: Task) -> Outcome:
-        named = Naming({_absolute(task.media): task.media})
-        answer = None if ended.answer is None else replace(ended.answer, media=task.media)
-        error = None
-        if ended.failure is not None:
-            error = self._errors.setdefault(ended.failure.serial, error_of(ended.failure, named))
-        return Outcome(task, ended.key, ended.file, answer, error)
-
-    def _events(
-        self, request: m.Ask | m.AskMany, named: Naming, stop: Callable[[], bool] | None = None
-    ) -> Iterator[Any]:
-        """What comes of a request up to :class:`~.messages.Done`. Whoever stops listening cancels it."""
         whole = cancelled = False
-        self._send(request)
+        self.send(request)
         try:
             while not whole:
                 while stop is not None and not cancelled and not self._arrives():
                     if stop():
                         cancelled = True
-                        self._send(m.Cancel())
+                        self.send(m.Cancel())
                 event = self._next()
-                whole = isinstance(event, (m.Done, m.Failure))
+                whole = type(event).__name__ in _ENDS
                 if isinstance(event, m.Failure):
                     raise error_of(event, named)
                 yield event
@@ -220,7 +170,12 @@ class Server:
         except (OSError, EOFError, Garbled) as error:
             raise self._gone() from error
 
-    def _send(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
+        """Say something.
+
+        Raises:
+            EchopixError: the server is gone.
+        """
         try:
             self._connection.sendall(packed(message))
         except OSError as error:
@@ -251,6 +206,6 @@ def error_of(failure: m.Failure, named: Naming) -> EchopixError:
     return error
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """A path that leads to the same file from anywhere; without a look at links, which may change."""
     return os.path.join(os.getcwd(), path)

@@ -20,6 +20,7 @@ from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import EchopixError, described
 from echopix_cli.media import require_file
+from echopix_cli.serving import many_messages as mm
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.answering import Cancelled, answer
 from echopix_cli.serving.batches import batch_of
@@ -44,7 +45,7 @@ class Connection:
         self._connection, self._desk = connection, desk
         self._out: queue.SimpleQueue[tuple[bytes, bool] | None] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._replies: dict[int, queue.SimpleQueue[m.Known | None]] = {}
+        self._replies: dict[int, queue.SimpleQueue[mm.Known | None]] = {}
         self._numbers = itertools.count()
         self._room = threading.Semaphore(_BACKLOG)
         self._cancelled = threading.Event()
@@ -73,7 +74,7 @@ class Connection:
                 case m.Ask():
                     self._ask(request)
                     self._say(m.Done())
-                case m.AskMany():
+                case mm.AskMany():
                     self._ask_many(request)
         except Cancelled:
             pass
@@ -100,7 +101,7 @@ class Connection:
         self._desk.answers += isinstance(event, m.Answered)
         self._say(event)
 
-    def _ask_many(self, request: m.AskMany) -> None:
+    def _ask_many(self, request: mm.AskMany) -> None:
         places = {id(task): place for place, task in enumerate(request.tasks)}
         serials: dict[int, tuple[EchopixError, int]] = {}
 
@@ -113,7 +114,7 @@ class Connection:
             while not self._room.acquire(timeout=_LOOK):
                 if self._stopped():
                     return
-            ended = m.Ended(places[id(outcome.task)], outcome.key, outcome.file, outcome.answer, failure)
+            ended = mm.Ended(places[id(outcome.task)], outcome.key, outcome.file, outcome.answer, failure)
             self._out.put((packed(ended), True))
 
         batch = batch_of(
@@ -122,18 +123,18 @@ class Connection:
             sink,
             journal=_Elsewhere(self._inquire, places) if request.resumes else None,
             stop=lambda: self._stopped() or self._desk.ending.is_set(),
-            passed=lambda count: self._say(m.Passed(count)),
+            passed=lambda count: self._say(mm.Passed(count)),
             turn=lambda: self._desk.turns.turn(self._stopped),
         )
-        self._say(m.Began(batch.settings.plan))
+        self._say(mm.Began(batch.settings.plan))
         summary = batch.run(request.tasks)
         left = summary.tasks - summary.done
         if left and self._desk.ending.is_set() and not (self._stopped() or (request.fail_fast and summary.failed)):
             hint = "run again to go on" if request.resumes else "run again"
             raise Ending(f"the server has ended; {summary.done} of {summary.tasks} done", hint)
-        self._say(m.Done(summary))
+        self._say(mm.Summed(summary))
 
-    def _inquire(self, question: Callable[[int], Any]) -> m.Known:
+    def _inquire(self, question: Callable[[int], Any]) -> mm.Known:
         """Ask the client, from any thread.
 
         Raises:
@@ -160,7 +161,7 @@ class Connection:
                 match received(self._connection):
                     case m.Cancel():
                         self._cancelled.set()
-                    case m.Known() as known:
+                    case mm.Known() as known:
                         if (waiting := self._replies.get(known.number)) is not None:
                             waiting.put(known)
                     case request:
@@ -182,14 +183,14 @@ class Connection:
 class _Elsewhere:
     """The journal of a client: what was done before."""
 
-    def __init__(self, inquire: Callable[[Callable[[int], Any]], m.Known], places: dict[int, int]) -> None:
+    def __init__(self, inquire: Callable[[Callable[[int], Any]], mm.Known], places: dict[int, int]) -> None:
         self._inquire, self._places = inquire, places
 
     def claim(self, key: str, task: Task) -> bool:
-        return self._inquire(lambda number: m.Claim(number, key, self._places[id(task)])).claimed
+        return self._inquire(lambda number: mm.Claim(number, key, self._places[id(task)])).claimed
 
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
-        return self._inquire(lambda number: m.FactsWanted(number, media, size, mtime_ns)).facts
+        return self._inquire(lambda number: mm.FactsWanted(number, media, size, mtime_ns)).facts
 
     def confirm(self) -> None:
         """The client does, once it has the summary."""

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from echopix_cli.batch.journal import FileFacts
-from echopix_cli.batch.outcomes import Summary
-from echopix_cli.batch.tasks import Task
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.values import MediaInfo
 from echopix_cli.results import Answer, ModelFacts
@@ -91,25 +88,6 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class AskMany:
-    """Many tasks; ``resumes`` where the client knows what was done before."""
-
-    tasks: tuple[Task, ...]
-    manner: Manner
-    fail_fast: bool
-    resumes: bool
-
-
-@dataclass(frozen=True)
-class Known:
-    """The answer to :class:`Claim` or :class:`FactsWanted`."""
-
-    number: int
-    claimed: bool = False
-    facts: FileFacts | None = None
-
-
-@dataclass(frozen=True)
 class Cancel:
     """End the request that is under way."""
 
@@ -125,6 +103,7 @@ class Welcome:
         version: of echopix.
         refusal: why it does not answer this client; empty when it does.
         model: that is loaded.
+        held: what the server was begun for, as it came out.
         since: when it was, in seconds of the epoch.
         answers: given so far.
         running: requests that are being answered, or wait.
@@ -135,6 +114,7 @@ class Welcome:
     version: str
     refusal: str
     model: ModelFacts
+    held: Wish
     since: float
     answers: int
     running: int
@@ -200,41 +180,8 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Began:
-    """A batch begins."""
-
-    plan: DecodePlan
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A question to the client: was this task, by its place in the list, answered before under this key?"""
-
-    number: int
-    key: str
-    place: int
-
-
-@dataclass(frozen=True)
-class FactsWanted:
-    """A question to the client: what is known of the bytes of a file that looks like this?"""
-
-    number: int
-    media: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Passed:
-    """So many tasks were answered before."""
-
-    count: int
-
-
-@dataclass(frozen=True)
 class Failure:
-    """An error in words. ``serial`` is the same for one error that several tasks share."""
+    """An error in words. ``serial`` is the same for one error that several tasks of a batch share."""
 
     kind: str
     message: str
@@ -244,21 +191,8 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """One task's end, by its place in the list; as :class:`~echopix_cli.batch.outcomes.Outcome`."""
-
-    place: int
-    key: str | None
-    file: FileFacts | None
-    answer: Answer | None
-    failure: Failure | None
-
-
-@dataclass(frozen=True)
 class Done:
-    """The request is answered; of a batch with its numbers."""
-
-    summary: Summary | None = None
+    """The questions about a file are answered."""
 
 
 Event = Found | Loaded | Notice | Watched | Opened | Asked | Piece | Answered

@@ -92,6 +92,7 @@ class Listener:
             version=__version__,
             refusal=refusal,
             model=desk.engine.facts,
+            held=desk.held,
             since=desk.since,
             answers=desk.answers,
             running=desk.running,

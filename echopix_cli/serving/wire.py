@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
-from echopix_cli.serving import messages
-
 MOST = 2**28  # bytes of one message: a hundred thousand tasks take a tenth of that
+# The second is imported where something comes that is not in the first.
+_MESSAGES = ("echopix_cli.serving.messages", "echopix_cli.serving.many_messages")
 _LENGTH = struct.Struct(">I")
 _KIND = "is"  # names the class of a message
 
@@ -57,12 +58,22 @@ def unpacked(body: bytes) -> Any:
     """
     try:
         raw = json.loads(body)
-        kind = getattr(messages, raw.pop(_KIND))
-        if not is_dataclass(kind):
-            raise ValueError("no message")
-        return rebuilt(kind, raw)
+        return rebuilt(_kind_called(raw.pop(_KIND)), raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Garbled(f"no message: {error}") from None
+
+
+def _kind_called(name: str) -> Any:
+    """The class of messages of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for module in _MESSAGES:
+        kind = vars(import_module(module)).get(name)
+        if isinstance(kind, type) and is_dataclass(kind):
+            return kind
+    raise ValueError(f"no message {name!r}")
 
 
 def plain(value: Any) -> Any:

@@ -1,8 +1,7 @@
-"""A server for the tests of a module, and its folder of sockets for the clients in them."""
+"""A server that many tests share, and folders of sockets."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,21 +9,13 @@ import pytest
 from servers import Running, serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One with the random model, for the tests that leave it running."""
     runtime = tmp_path_factory.mktemp("runtime")
     runtime.chmod(0o700)
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
-    try:
-        with serving(runtime, str(random_checkpoint)) as running:
-            yield running
-    finally:
-        if before is None:
-            del os.environ["XDG_RUNTIME_DIR"]
-        else:
-            os.environ["XDG_RUNTIME_DIR"] = before
+    with serving(runtime, str(random_checkpoint)) as running:
+        yield running
 
 
 @pytest.fixture

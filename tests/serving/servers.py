@@ -53,7 +53,9 @@ class Running:
 
 def environment(runtime: Path, **more: str) -> dict[str, str]:
     """Of a process that looks for servers in a folder of its own."""
-    return {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **more}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ECHOPIX_")}
+    own = {"ECHOPIX_CONFIG": str(runtime / "none.toml"), "ECHOPIX_CACHE": "false", "PYTHONPATH": str(ROOT)}
+    return {**inherited, **own, "XDG_RUNTIME_DIR": str(runtime), "HF_HUB_OFFLINE": "1", **more}
 
 
 def started(runtime: Path, model: str, *options: str) -> subprocess.Popen[str]:
@@ -70,7 +72,7 @@ def serving(runtime: Path, model: str, *options: str) -> Iterator[Running]:
     process = started(runtime, model, *options)
     try:
         running = Running(process, model, runtime)
-        wait_until(lambda: process.poll() is not None or listens(running))
+        wait_until(lambda: process.poll() is not None or any((runtime / "echopix").glob("*.sock")))
         assert process.poll() is None, process.communicate()[1]
         yield running
     finally:

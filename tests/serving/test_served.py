@@ -42,9 +42,7 @@ def settled(record: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=lambda arguments: " ".join(arguments),
 )
-def test_words_and_exit_codes_are_the_same(
-    near: Running, run, clips: dict[str, Path], arguments: list[str]
-) -> None:
+def test_words_and_exit_codes_are_the_same(near: Running, run, clips: dict[str, Path], arguments: list[str]) -> None:
     typed = [argument.format(**clips) for argument in arguments]
     answers = near.welcome().answers
     there, here = run("ask", *typed), run("ask", *typed, "--no-server")

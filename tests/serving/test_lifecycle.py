@@ -1,0 +1,230 @@
+"""How servers begin, who they answer, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from servers import PATIENCE, Raw, Running, listens, serving, started, wait_until
+
+from echopix_cli import __version__
+from echopix_cli.errors import EchopixError
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.serving import messages as m
+from echopix_cli.serving.client import find_server
+from echopix_cli.serving.place import address, listening, locked, name_of, opened_folder, sockets
+
+LONG = 400  # tokens of an answer that takes seconds
+
+
+def manner(tokens: int) -> m.Manner:
+    return m.Manner(
+        plan=DecodePlan(),
+        max_pixels=None,
+        budget=None,
+        max_new_tokens=tokens,
+        temperature=0.0,
+        system=None,
+        sieve="auto",
+        question_layer=None,
+        prefilter=None,
+        window=None,
+        look=4,
+        list_kept=False,
+        cache_dir=None,
+        cache_size=0,
+        timeout=600.0,
+        verbose=False,
+    )
+
+
+def greeted(server: Running) -> Raw:
+    raw = Raw(m.Hello(__version__, server.wish))
+    assert raw.welcome.refusal == ""
+    return raw
+
+
+def ask(path: Path, tokens: int) -> m.Ask:
+    return m.Ask(str(path), ("What?",), (), manner(tokens))
+
+
+@pytest.mark.parametrize("what", ["model", "device", "dtype", "quantize"])
+def test_what_does_not_fit_is_not_used(near: Running, what: str) -> None:
+    other = {"model": "/elsewhere", "device": "cuda", "dtype": "bfloat16", "quantize": "nf4"}
+    assert find_server(lambda: replace(near.wish, **{what: other[what]})) is None
+    assert what in Raw(m.Hello(__version__, replace(near.wish, **{what: other[what]}))).welcome.refusal
+
+
+def test_what_it_was_asked_for_and_what_that_came_to_both_fit(near: Running) -> None:
+    for wish in (near.wish, replace(near.wish, dtype="float32", quantize="none")):
+        server = find_server(lambda wish=wish: wish)  # type: ignore[misc]
+        assert server is not None
+        server.close()
+
+
+def test_another_version_is_refused(near: Running) -> None:
+    assert Raw(m.Hello("0.0.1", near.wish)).welcome.refusal == f"it is echopix {__version__}"
+
+
+def test_a_socket_is_its_users_alone(near: Running) -> None:
+    with opened_folder() as folder:
+        assert folder is not None
+        (name,) = sockets(folder)
+        assert os.stat(name, dir_fd=folder).st_mode & 0o777 == 0o600
+        assert os.fstat(folder).st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("how", ["open", "link", "foreign"])
+def test_a_folder_that_others_reach_is_refused(runtime: Path, how: str, command, clips: dict[str, Path]) -> None:
+    place = runtime / "echopix"
+    if how == "link":
+        (runtime / "elsewhere").mkdir(mode=0o700)
+        place.symlink_to(runtime / "elsewhere")
+    else:
+        place.mkdir(mode=0o755 if how == "open" else 0o700)
+    if how == "foreign":
+        if os.geteuid() != 0:
+            pytest.skip("only root gives a folder away")
+        os.chown(place, 65534, 65534)
+    with pytest.raises(EchopixError, match="no safe place"), opened_folder():
+        pass
+    ran = command("serve", "--model", "tiny")
+    assert (ran.code, "no safe place for a socket" in ran.err) == (1, True)
+    assert command("serve", "--status").code == 1
+
+
+def test_without_a_runtime_folder_there_is_one_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with opened_folder(make=True) as folder:
+        assert folder is not None
+        assert os.stat(folder).st_ino == (tmp_path / f"echopix-{os.geteuid()}").stat().st_ino
+        assert os.fstat(folder).st_mode & 0o777 == 0o700
+
+
+def test_a_client_that_goes_away_cancels_its_answer(near: Running, long_clip: Path) -> None:
+    answers = near.welcome().answers
+    raw = greeted(near)
+    raw.say(ask(long_clip, 100_000))
+    raw.hear(m.Piece)
+    assert near.welcome().running == 1
+    raw.connection.close()
+    wait_until(lambda: near.welcome().running == 0)
+    assert near.welcome().answers == answers
+
+
+def test_one_waits_for_the_other(near: Running, clips: dict[str, Path]) -> None:
+    first, second = greeted(near), greeted(near)
+    first.say(ask(clips["both"], LONG))
+    first.hear(m.Piece)
+    second.say(ask(clips["silent"], 2))
+    second.hear(m.Found)
+    assert near.welcome().running == 2
+    assert isinstance(first.hear(m.Done)[-2], m.Answered)
+    heard = second.hear(m.Done)
+    assert [type(event) for event in heard] == [
+        m.Loaded,
+        m.Opened,
+        m.Asked,
+        *[m.Piece] * (len(heard) - 5),
+        m.Answered,
+        m.Done,
+    ]
+
+
+def test_a_client_that_reads_nothing_holds_nobody_up(near: Running, clips: dict[str, Path]) -> None:
+    asleep = greeted(near)
+    for _ in range(3):
+        asleep.say(ask(clips["both"], LONG))
+    awake = greeted(near)
+    awake.say(ask(clips["silent"], 2))
+    awake.hear(m.Done)
+    asleep.connection.close()
+
+
+def test_garbage_ends_a_connection_and_nothing_else(near: Running) -> None:
+    raw = greeted(near)
+    raw.connection.sendall(b"\xff\xff\xff\xff" + b"GET / HTTP/1.1\r\n\r\n")
+    with suppress(ConnectionResetError):
+        assert raw.connection.recv(1) == b""
+    wait_until(lambda: near.welcome().running == 0)
+
+
+def test_status_says_what_runs(near: Running, command) -> None:
+    ran = command("serve", "--status", "--json")
+    ((record,), code) = ran.records[0]["servers"], ran.code
+    assert (code, record["pid"], record["device"]) == (0, near.process.pid, "cpu")
+    assert f"process {near.process.pid}" in command("serve", "--status").out
+
+
+@pytest.mark.slow
+def test_there_is_one_server_for_a_model(near: Running) -> None:
+    second = started(near.runtime, near.model)
+    assert second.wait(PATIENCE) == 2
+    assert "a server for this model runs already" in second.communicate()[1]
+    assert listens(near)
+
+
+@pytest.mark.slow
+def test_sigterm_lets_the_running_answer_end_and_no_other(runtime: Path, random_checkpoint: Path, clips) -> None:
+    with serving(runtime, str(random_checkpoint)) as server:
+        first, second = greeted(server), greeted(server)
+        first.say(ask(clips["both"], LONG))
+        first.hear(m.Piece)
+        second.say(ask(clips["both"], 2))
+        second.hear(m.Found)
+        server.process.send_signal(signal.SIGTERM)
+        assert isinstance(first.hear(m.Done)[-2], m.Answered)
+        (failure,) = second.hear(m.Failure)
+        assert isinstance(failure, m.Failure)
+        assert (failure.kind, failure.message) == ("Ending", "the server is ending")
+        code, said = server.ended()
+        assert (code, "Traceback" in said) == (0, False)
+        with opened_folder() as folder:
+            assert folder is not None and sockets(folder) == []
+
+
+@pytest.mark.slow
+def test_what_a_killed_server_left_is_in_nobodys_way(
+    runtime: Path, random_checkpoint: Path, run, clips: dict[str, Path], command
+) -> None:
+    with serving(runtime, str(random_checkpoint)) as server:
+        server.process.kill()
+        server.process.wait()
+    assert run("ask", clips["silent"], "What?", "--device", "cpu", "-q").code == 0
+    with serving(runtime, str(random_checkpoint), "--idle", "1h") as server:
+        assert listens(server)
+        assert command("serve", "--stop", "--model", "tiny").code == 1, "not this one"
+        ran = command("serve", "--stop", "--model", server.model, "--json")
+        assert (ran.code, ran.records[0]["servers"][0]["pid"]) == (0, server.process.pid)
+        assert server.ended()[0] == 0
+    assert command("serve", "--stop").code == 1
+
+
+@pytest.mark.slow
+def test_a_server_without_questions_ends(runtime: Path, random_checkpoint: Path) -> None:
+    with serving(runtime, str(random_checkpoint), "--idle", "2") as server:
+        code, said = server.ended()
+        assert (code, "nothing was asked for 0:02" in said) == (0, True)
+
+
+def test_a_lock_outlives_nobody(runtime: Path) -> None:
+    wish = m.Wish("tiny", "cpu", "auto", "auto")
+    with opened_folder(make=True) as folder:
+        assert folder is not None
+        lock = locked(folder, name_of(wish))
+        assert lock is not None
+        assert locked(folder, name_of(wish)) is None
+        listening(folder, name_of(wish)).close()  # and what is left of it
+        os.close(lock)
+        again = locked(folder, name_of(wish))
+        assert again is not None
+        with listening(folder, name_of(wish)) as listener:
+            assert listener.getsockname() == address(folder, name_of(wish) + ".sock")
+        os.close(again)
