@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echopix_cli.engine import Encoded, Engine
 from echopix_cli.choices import LETTERS
+from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.choices import letter_ids, letter_shares
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from echopix_cli.batch.items import BatchOptions
 from echopix_cli.batch.outcomes import Outcome
-from echopix_cli.batch.run import Batch, BatchOptions
+from echopix_cli.batch.run import Batch
 from echopix_cli.engine import Engine
 from echopix_cli.serving.manners import asking_of, films_of, plan_of
 from echopix_cli.serving.many_messages import AskMany
