@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+from av.audio.stream import AudioStream
+from av.packet import Packet
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
-from echopix_cli.media.demux import Damage, audio_frames, packets, seek_before
+from echopix_cli.media.demux import Damage, audio_frames, indexed, packets, seek_before
 from echopix_cli.media.downmix import Downmix
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.hearing import Hearing
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.recall import leave, take
-from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown
+from echopix_cli.media.source import READ_ERRORS, audio_tracks, open_regular, opened, shown, start_of
 from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE, MediaInfo
 
@@ -30,6 +34,8 @@ _RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to s
 _BLOCK = 65_536  # samples read at a time from plain audio files, all channels together,
 _SMALLEST_BLOCK = 1024  # but not fewer than these in each
 _SLACK = SAMPLE_RATE // 100  # 10 ms: a resampler's tail is no reason to report a cut
+# Containers without an index whose packets have the same times wherever reading them begins to be decoded.
+_COUNTED = ("mpegts", "mp3", "aac", "flv", "ogg", "mpeg")
 # Containers that libsndfile reads. Not mp3: soundfile seeks after each block, which costs an MP3 decoder its
 # memory of the past, and the first 50 ms of every block come out wrong. Not ogg: it hears only the first of several
 # recordings in a chain.
@@ -124,9 +130,11 @@ def read_track(
     half_heard = take(path, _Track, track, plan.limits)
     if half_heard is not None and half_heard.until == plan.from_time and half_heard.go_on(_timeline(plan)):
         sound = _heard(half_heard, path, track, plan, meter, sought=False)
+    elif half_heard is not None and half_heard.begin_anew(_timeline(plan), plan.from_time):
+        sound = _heard(half_heard, path, track, plan, meter, sought=True)
     elif half_heard is not None:
         half_heard.close()
-    if sound is None and plan.start:
+    if sound is None and plan.from_time > _RUN_IN:
         sound = _heard(_Track(path, track, plan, clock, declared_end), path, track, plan, meter, sought=True)
     if sound is None:
         sound = _heard(_Track(path, track, plan, clock, declared_end), path, track, plan, meter, sought=False)
@@ -173,6 +181,8 @@ class _Track:
         self._stream = audio_tracks(self._container)[track]
         self._joins = clock.joins(self._stream)
         self._packets = chain(packets(self._container, self._stream, self._damage, clock), (None,))
+        self._passed: float | None = None  # seconds; time of the last packet
+        self._nearly = -math.inf  # seconds; what lies before is not decoded
 
     def close(self) -> None:
         """Close the file."""
@@ -183,20 +193,44 @@ class _Track:
         self._timeline = self._timeline.following(timeline.start, timeline.limit)
         return self._hearing.go_on(self._timeline)
 
+    def begin_anew(self, timeline: Timeline, start: float) -> bool:
+        """Turn to a span elsewhere, which is sought next; False if it cannot be reached from here."""
+        if start <= _RUN_IN or self._stream.codec_context is None:
+            return False
+        if indexed(self._container, self._clock):
+            self._packets = chain(packets(self._container, self._stream, self._damage, self._clock), (None,))
+        elif self._over or self._passed is None or self._passed > start - _RUN_IN:
+            return False
+        else:
+            self._stream.codec_context.flush_buffers()
+        self._timeline, self._over, self._seen, self._silent = timeline, False, 0, 0
+        return True
+
+    def _seek(self, start: float) -> bool:
+        """Make the next packet that is decoded one a little before a time; False if that is not sure to be right."""
+        if not seek_before(self._container, self._stream, self._clock, start - _RUN_IN):
+            if self._container.format.name not in _COUNTED:
+                return False
+            self._nearly = start - _RUN_IN
+        begin = start_of(self._stream)
+        origin = None if self._clock.jumps else 0.0 if begin is None else begin - self._clock.origin
+        self._hearing = Hearing(self._timeline, self._damage, origin, float(self._stream.time_base or 0))
+        return True
+
     def read(self, plan: DecodePlan, meter: Meter, name: str, *, seek: bool) -> Sound | None:
         """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
-        stream, timeline, hearing, damage = self._stream, self._timeline, self._hearing, self._damage
-        if stream.codec_context is None or stream.time_base is None:
+        timeline, damage = self._timeline, self._damage
+        if self._stream.codec_context is None or self._stream.time_base is None:
             return None
-        if seek and not seek_before(self._container, stream, self._clock, plan.from_time - _RUN_IN):
+        if seek and not self._seek(plan.from_time):
             return None
-        self.until, before = None, (damage.reads, damage.packets, damage.locked)
+        self.until, before, hearing = None, replace(damage), self._hearing
         while not timeline.full and not self._over:
-            self._step(plan, meter, name)
+            self._step(plan, meter, name, timed=seek)
         if self._over:
             hearing.close()
-        damaged = (damage.reads, damage.packets) != before[:2]
-        locked = damage.locked > before[2]
+        found = damage.since(before)
+        damaged, locked = bool(found), bool(found.locked)
         if locked and hearing.begin is None:
             return Sound(None, False, False, None, None, False, locked=True)
         if hearing.begin is None or hearing.end is None:
@@ -210,23 +244,47 @@ class _Track:
             timeline, plan, end=hearing.end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled
         )
 
-    def _step(self, plan: DecodePlan, meter: Meter, name: str) -> None:
-        """Decode one packet, or what the decoder still holds after the last one."""
-        packet, hearing, clock = next(self._packets), self._hearing, self._clock
-        self._seen += packet is not None
-        self._over = packet is None
-        frames = audio_frames(self._stream, packet, self._damage)
+    def _next(self) -> Iterator[Packet[AudioStream] | None]:
+        """The next packet that is to be decoded, or None after the last one: that comes after it, wherever it lies."""
+        last = None
+        for packet in self._packets:
+            if packet is None:
+                self._over = True
+                yield from (None,) if last is None else (last, None)
+                return
+            self._seen += 1
+            time = self._time(packet.pts)
+            self._passed = time if time is not None else self._passed
+            if time is None or time >= self._nearly:
+                yield packet
+                return
+            last = packet
+
+    def _time(self, ticks: int | None) -> float | None:
+        """Seconds from the start of the media."""
+        assert self._stream.time_base is not None
+        numerator, denominator = self._stream.time_base.as_integer_ratio()
+        return None if ticks is None else ticks * numerator / denominator - self._clock.origin
+
+    def _step(self, plan: DecodePlan, meter: Meter, name: str, *, timed: bool) -> None:
+        """Decode one packet, or what the decoder still holds after the last one.
+
+        Args:
+            timed: sound whose time is not known is of no use.
+        """
+        hearing = self._hearing
+        frames = [frame for packet in self._next() for frame in audio_frames(self._stream, packet, self._damage)]
         self._silent += not frames
         if self._silent > plan.limits.max_packets:
             raise MediaError(
                 f"{name} holds more than {plan.limits.max_packets} audio packets without sound",
                 "choose a shorter span, or raise the setting limit_packets",
             )
-        assert self._stream.time_base is not None
-        numerator, denominator = self._stream.time_base.as_integer_ratio()
         for frame in frames:
             meter.sound(frame.samples, frame.layout.nb_channels)
-            time = None if frame.pts is None else frame.pts * numerator / denominator - clock.origin
+            time = self._time(frame.pts)
+            if timed and time is None and hearing.begin is None:
+                continue
             reached = plan.from_time if hearing.end is None else hearing.end
             if time is not None and time > max(reached + _LONGEST_GAP, self._declared_end or 0.0):
                 time = None

@@ -67,14 +67,16 @@ class Clock:
         """Whether the file holds more than one clock."""
         return bool(self.runs)
 
-    def straightened(self, stream: _Track, packets: Iterator[Packet[_Track]]) -> Iterator[Packet[_Track]]:
-        """All packets of a track that carry data, with times on the one clock."""
+    def straightened(
+        self, stream: _Track, packets: Iterator[Packet[_Track]], first: int = 0
+    ) -> Iterator[Packet[_Track]]:
+        """All packets of a track that carry data, from the ``first`` one on, with times on the one clock."""
         runs = self.runs.get(stream.index)
         if not runs or stream.time_base is None:
             yield from packets
             return
         following, shift = 0, 0
-        for number, packet in enumerate(packets):
+        for number, packet in enumerate(packets, first):
             while following < len(runs) and runs[following].first <= number:
                 shift = round(runs[following].shift / stream.time_base)
                 following += 1

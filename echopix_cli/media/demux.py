@@ -22,6 +22,7 @@ from echopix_cli.media.source import READ_ERRORS
 
 _MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
 _SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; others guess
+_BY_BYTES = ("mpegts",)  # containers without an index that can be read from any packet on
 # Decoders that are certain which frames nothing refers to. HEVC's is not: higher temporal layers may.
 _KNOW_REFERENCES = ("h264",)
 _THREADS = 4  # decoding threads: more would mostly buy memory
@@ -47,11 +48,29 @@ class Damage:
     def __bool__(self) -> bool:
         return bool(self.reads or self.packets)
 
+    def since(self, before: Damage) -> Damage:
+        """What was counted after a moment, as a copy taken then tells."""
+        return Damage(self.reads - before.reads, self.packets - before.packets, self.locked - before.locked)
 
-def packets(container: InputContainer, stream: _Track, damage: Damage, clock: Clock) -> Iterator[Packet[_Track]]:
-    """All packets of one stream that carry readable data, in file order. The final flush packet is left out."""
+    def add(self, other: Damage) -> None:
+        """Count what was counted elsewhere, too."""
+        self.reads, self.packets, self.locked = (
+            self.reads + other.reads,
+            self.packets + other.packets,
+            self.locked + other.locked,
+        )
+
+
+def packets(
+    container: InputContainer, stream: _Track, damage: Damage, clock: Clock, first: int = 0
+) -> Iterator[Packet[_Track]]:
+    """All packets of one stream that carry readable data, in file order. The final flush packet is left out.
+
+    Args:
+        first: number of the packet, among all of the stream, that the container stands before.
+    """
     cut = False
-    for packet in clock.straightened(stream, _packets(container, stream, damage)):
+    for packet in clock.straightened(stream, _packets(container, stream, damage), first):
         damage.packets += cut  # the last packet is cut short wherever a header does not tell the size
         cut = packet.is_corrupt
         yield packet
@@ -97,6 +116,24 @@ def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks:
     """Move to the keyframe at a time in the stream's units, or before; False if that fails."""
     try:
         container.seek(ticks, stream=stream)
+    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
+        raise
+    except READ_ERRORS:
+        return False
+    return True
+
+
+def by_bytes(container: InputContainer) -> bool:
+    """Whether this container can be read from the place of any packet on."""
+    return container.format.name in _BY_BYTES
+
+
+def seek_to_byte(container: InputContainer, place: int) -> bool:
+    """Move to a place in the file where a packet begins; False where that is not known, or fails."""
+    if place < 0:
+        return False
+    try:
+        container.seek(place, unsupported_byte_offset=True)
     except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
         raise
     except READ_ERRORS:

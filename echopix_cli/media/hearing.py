@@ -6,6 +6,7 @@ first. What comes out is the same, sample for sample.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import av
@@ -16,7 +17,7 @@ from av.audio.frame import AudioFrame
 from echopix_cli.media.demux import Damage
 from echopix_cli.media.downmix import Downmix, Planes
 from echopix_cli.media.source import READ_ERRORS
-from echopix_cli.media.timeline import Stretch, Timeline
+from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE
 
 _GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
@@ -35,12 +36,16 @@ class Hearing:
     Args:
         timeline: where the sound is laid.
         damage: counts the frames that cannot be used.
+        origin: seconds; when the whole track begins, of which this hears a later part: it is resampled as if it had
+            been heard from there on. None: the part begins where it begins.
+        tick: seconds to which the container rounds times.
     """
 
-    def __init__(self, timeline: Timeline, damage: Damage) -> None:
+    def __init__(self, timeline: Timeline, damage: Damage, origin: float | None = None, tick: float = 0.0) -> None:
         self.begin: float | None = None  # seconds; time of the first sample
         self.downmix = Downmix()
         self._timeline, self._damage = timeline, damage
+        self._origin, self._tick = origin, tick
         self._stretch: Stretch | None = None
         self._fifo = AudioFifo()
         self._kind: tuple[str, int, int] | None = None  # of the frames that may be put together
@@ -102,7 +107,9 @@ class Hearing:
         try:
             samples = self.downmix.mix(planes(frame), frame.sample_rate, speakers(frame))
             if stretch is None:
-                stretch = Stretch(self._timeline, frame.sample_rate, 0.0 if time is None else time)
+                samples, stretch = self._begin(samples, frame.sample_rate, time)
+                if stretch is None:
+                    return False
                 self.begin = stretch.begin
             elif joined and time is not None:
                 stretch.close()
@@ -117,6 +124,27 @@ class Hearing:
             self._damage.packets += 1
             return False
         return True
+
+    def _begin(self, samples: Samples, rate: int, time: float | None) -> tuple[Samples, Stretch | None]:
+        """The first stretch, and what is pushed onto it first; None if nothing is left of that.
+
+        Samples at 16 kHz lie between those of other rates, and coincide with every so many: there it begins, so that
+        they are those of the whole track.
+        """
+        if time is None or self._origin is None:
+            return samples, Stretch(self._timeline, rate, time or 0.0)
+        passed = round((time - self._origin) * rate)
+        frames = round(passed / samples.size) * samples.size  # as many as there are if all of them are of one size
+        if abs(frames - passed) <= self._tick * rate + 1:
+            passed = frames
+        skipped = -passed % (rate // math.gcd(rate, SAMPLE_RATE))
+        if skipped >= samples.size:
+            return samples, None
+        passed += skipped
+        place = (
+            round(self._origin * SAMPLE_RATE) + passed * SAMPLE_RATE // rate - round(self._timeline.start * SAMPLE_RATE)
+        )
+        return samples[skipped:], Stretch(self._timeline, rate, self._origin + passed / rate, place)
 
 
 def speakers(frame: AudioFrame) -> tuple[str, ...]:

@@ -9,20 +9,22 @@ import dataclasses
 import os
 from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.video.stream import VideoStream
 
-from echopix_cli.errors import MediaError
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.counting import count_frames, fill_times, frames_before
-from echopix_cli.media.demux import Damage, can_omit, indexed, packets, seek_before
+from echopix_cli.media.demux import Damage, can_omit, indexed, seek_before
 from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.recall import leave, take
+from echopix_cli.media.register import Register
 from echopix_cli.media.sampling import Floats, Ints
-from echopix_cli.media.source import again, shown, video_tracks
+from echopix_cli.media.source import again, opened, shown, video_tracks
 
 _FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
 _TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
@@ -52,6 +54,7 @@ class Scan:
     reached: float  # the same, with frames that an edit list hides
     header_fps: float | None
     sought: bool  # whether the pass began at a keyframe before the span instead of the file's start
+    before: int  # packets that the pass saw before these
 
     @property
     def timed(self) -> bool:
@@ -71,15 +74,43 @@ def scan_track(
     Raises:
         MediaError: the track holds more packets than ``plan.limits`` allows, or too much is decoded.
     """
-    if plan.start:
-        scan = _scan(path, track, plan, clock, meter, Damage(), seek=True)
-        # A seek lands late where the index is broken; then only reading from the start is sure.
-        if scan is not None and scan.seconds(scan.ticks[:1])[0] <= plan.start:
-            return scan
-    return _scan(path, track, plan, clock, meter, damage, seek=False)
+    left = take(path, _Left, plan.limits, track)
+    if plan.start and (left is None or indexed(left.register.container, clock)):
+        with again(path, plan.limits, track, moves=True) as container:
+            stream = video_tracks(container)[track]
+            if seek_before(container, stream, clock, plan.from_time):
+                register = Register(shown(path), container, stream, clock, plan.limits)
+                scan = _scan(register, path, track, plan, clock, meter, damage, sought=True)
+                # A seek lands late where the index is broken; then only reading from the start is sure.
+                if scan is not None and scan.seconds(scan.ticks[:1])[0] <= plan.start:
+                    if left is not None:
+                        leave(path, left, left.file.close, plan.limits, track)
+                    return scan
+    if left is None:
+        file = ExitStack()
+        container = file.enter_context(opened(path, plan.limits))
+        left = _Left(Register(shown(path), container, video_tracks(container)[track], clock, plan.limits), file)
+    try:
+        scan = _scan(left.register, path, track, plan, clock, meter, damage, sought=False)
+    except BaseException:
+        left.file.close()
+        raise
+    if plan.start or not indexed(left.register.container, clock):
+        leave(path, left, left.file.close, plan.limits, track)
+    else:
+        left.file.close()
+    return scan
+
+
+class _Left(NamedTuple):
+    """What an earlier window has read of a track's packets, and what closes the file."""
+
+    register: Register
+    file: ExitStack
 
 
 def _scan(
+    register: Register,
     path: str | os.PathLike[str],
     track: int,
     plan: DecodePlan,
@@ -87,70 +118,55 @@ def _scan(
     meter: Meter,
     damage: Damage,
     *,
-    seek: bool,
+    sought: bool,
 ) -> Scan | None:
-    ticks, lengths, places, keys, visible = array("q"), array("q"), array("q"), bytearray(), bytearray()
-    decoding, timeless, before = array("q"), 0, damage.reads
-    with again(path, plan.limits, track, moves=seek) as container:
-        stream = video_tracks(container)[track]
-        tick, header_fps = float(stream.time_base or 0), _header_fps(stream)
-        sought = seek and seek_before(container, stream, clock, plan.from_time)
-        if seek and not sought:
-            return None
-        for packet in packets(container, stream, damage, clock):
-            if len(ticks) >= plan.limits.max_packets:
-                most = plan.limits.max_packets
-                raise MediaError(
-                    f"{shown(path)} holds more than {most} video packets",
-                    "choose a shorter span, or raise the setting limit_packets",
-                )
-            timeless += packet.pts is None
-            # The second field of a frame has its first one's time.
-            ticks.append(packet.pts if packet.pts is not None else ticks[-1] if ticks else 0)
-            lengths.append(packet.duration or 0)
-            places.append(-1 if packet.pos is None else packet.pos)
-            keys.append(packet.is_keyframe)
-            visible.append(not packet.is_discard)
-            if packet.dts is not None:
-                decoding.append(packet.dts)
-                if plan.end is not None and packet.dts * tick - clock.origin > plan.end:
-                    break  # nothing is shown before it is decoded: whatever follows is later still
-        findable = indexed(container, clock) and not timeless and damage.reads == before
-        omits = tick > 0 and can_omit(stream)
-    if not ticks:
+    """What a register tells of a span; ``sought``: it begins at a keyframe before that, and not at the file's start."""
+    begin, until = register.span(plan.from_time, plan.end)
+    timeless, tick, counted = register.timeless(until), register.tick, None
+    in_order = timeless == until and register.tells_decoding(until)  # AVI: shown in the order of the decoding times
+    if timeless and tick > 0 and not in_order and not register.parts:
+        untimed = timeless == until
+        counted = register.counted.get(untimed) or count_frames(path, track, plan, clock, meter, untimed=untimed)
+        register.counted[untimed] = counted
+        if counted.parts:
+            register.parts = True
+            begin, until = register.span(plan.from_time, plan.end)
+    found = register.damage(begin, until)
+    damage.add(found)
+    if begin == until:
         return None
     scan = Scan(
-        ticks=np.array(ticks, np.int64),
-        keys=np.array(keys, np.bool_),
-        visible=np.array(visible, np.bool_),
-        places=np.array(places, np.int64),
+        ticks=np.array(register.ticks[begin:until], np.int64),
+        keys=np.array(register.keys[begin:until], np.bool_),
+        visible=np.array(register.visible[begin:until], np.bool_),
+        places=np.array(register.places[begin:until], np.int64),
         times=None,
-        packets=len(ticks),
-        indexed=findable,
-        omits=omits,
+        packets=until - begin,
+        indexed=indexed(register.container, clock) and not timeless and not found.reads,
+        omits=tick > 0 and can_omit(register.stream),
         tick=tick,
         origin=clock.origin,
         end=0.0,
         reached=0.0,
-        header_fps=header_fps,
+        header_fps=_header_fps(register.stream),
         sought=sought,
+        before=begin,
     )
+    lengths = register.lengths[begin:until]
+    if timeless and register.parts:
+        return _ending(scan, lengths)
     if timeless or tick <= 0:
-        step = 1.0 / (header_fps or _FALLBACK_FPS)
-        times: Floats = np.arange(len(ticks), dtype=np.float64) * step
-        if len(decoding) == len(ticks) == timeless and tick > 0:  # AVI: shown in the order of the decoding times
-            times = np.sort(np.array(decoding, np.float64)) * tick - clock.origin
+        step = 1.0 / (scan.header_fps or _FALLBACK_FPS)
+        times: Floats = np.arange(until, dtype=np.float64) * step
+        if counted is not None:
+            times = fill_times(counted.ticks, tick, step) - (0.0 if timeless == until else clock.origin)
         elif tick > 0:
-            untimed = timeless == len(ticks)
-            counted = count_frames(path, track, plan, clock, meter, untimed=untimed)
-            if counted.parts:
-                return _ending(scan, lengths)
-            times = fill_times(counted.ticks, tick, step) - (0.0 if untimed else clock.origin)
+            times = np.sort(np.array(register.decoding[:until], np.float64)) * tick - clock.origin
         return _counted(scan, times, step)
     first = int(scan.keys.argmax())
     if scan.keys.any() and first > 0 and not sought:
         whole = frames_before(path, track, plan, clock, meter, first)
-        early = np.arange(len(ticks)) < first
+        early = np.arange(len(scan.ticks)) < first
         scan = dataclasses.replace(scan, visible=scan.visible & (~early | np.isin(scan.ticks, list(whole))))
     return _ending(scan, lengths)
 

@@ -80,15 +80,16 @@ class Stretch:
     Args:
         rate: Hz of what is pushed.
         begin: time in seconds of its first sample.
+        place: number of that sample on the timeline, where it does not follow from the time alone.
     """
 
-    def __init__(self, timeline: Timeline, rate: int, begin: float) -> None:
+    def __init__(self, timeline: Timeline, rate: int, begin: float, place: int | None = None) -> None:
         self.rate = rate
         self.begin = begin
         self.pushed = 0  # samples at ``rate``
         self.dropped = False  # whether samples were left out because the timeline was full
         self._timeline = timeline
-        self._place = timeline.place(begin)
+        self._place = timeline.place(begin) if place is None else place
         # libswresample starts and ends without delay, so output sample 0 lies at ``begin``.
         self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
 

@@ -16,7 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from echopix_cli.media.clock import Clock
-from echopix_cli.media.demux import Damage, open_decoder, packets, seek_before, seek_to
+from echopix_cli.media.demux import Damage, by_bytes, open_decoder, packets, seek_before, seek_to, seek_to_byte
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.recall import leave, take
 from echopix_cli.media.scan import Scan
@@ -32,6 +32,9 @@ class _Left(NamedTuple):
     stream: VideoStream
     decoder: VideoCodecContext | None
     file: ExitStack
+    packets: Iterator[Packet[VideoStream]]
+    number: int | None  # of the next packet among the track's; None where that is not known
+    seeks: bool
 
 
 class Walk:
@@ -68,7 +71,8 @@ class Walk:
         self._strict = strict
         self._seeks = scan.indexed
         self._open_file = ExitStack()
-        self._keeps = scan.sought and scan.indexed  # whether the next window can go on with what is open here
+        # Whether the next window can go on with what is open here: from any place, or from its own place on.
+        self._keeps = scan.sought == scan.indexed
         self._container: InputContainer
         self._packets: Iterator[Packet[VideoStream]]
         self._place = 0  # of the next packet, in the scan
@@ -76,12 +80,16 @@ class Walk:
     def __enter__(self) -> Walk:
         left = take(self._path, _Left, self._plan.limits, self._track, self._strict) if self._keeps else None
         if left is not None:
-            self._container, self.stream, self.decoder, self._open_file = left
-            if self._seek(0):
+            self._container, self.stream, self.decoder, self._open_file, self._packets, number, self._seeks = left
+            if self._scan.sought and self._seek(0):
+                return self
+            if not self._scan.sought and number is not None:
+                self._place = number - self._scan.before
                 return self
             self._open_file.close()
         try:
             self._open()
+            self._seeks = self._scan.indexed or by_bytes(self._container)
         except BaseException:
             self._open_file.close()
             raise
@@ -91,7 +99,10 @@ class Walk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._keeps and kind is None:
-            left = _Left(self._container, self.stream, self.decoder, self._open_file)
+            number = None if self._scan.sought else self._scan.before + self._place
+            left = _Left(
+                self._container, self.stream, self.decoder, self._open_file, self._packets, number, self._seeks
+            )
             leave(self._path, left, self._open_file.close, self._plan.limits, self._track, self._strict)
         else:
             self._open_file.close()
@@ -101,8 +112,9 @@ class Walk:
 
         :attr:`decoder` decodes them. A run may be left before its end.
         """
-        if self._seeks and first - self._place > _WORTH_A_SEEK and not self._seek(first):
-            self._seeks = self._keeps = False
+        ahead = first - self._place
+        if (ahead < 0 or (ahead > _WORTH_A_SEEK and self._seeks)) and not (self._seeks and self._seek(first)):
+            self._seeks, self._keeps = False, self._keeps and not self._scan.sought
             self._open_file.close()
             self._open()
         return self._read(first, last)
@@ -116,19 +128,25 @@ class Walk:
         self._packets = packets(
             container, self.stream, Damage(), self._clock
         )  # the scan has counted these places already
-        self._place = 0
+        self._place = -self._scan.before
 
     def _seek(self, first: int) -> bool:
         """Move to packet ``first`` or to one before it; False where that did not lead to a place that is known."""
-        if not seek_to(self._container, self.stream, int(self._scan.ticks[first])):
+        scan, number = self._scan, 0
+        if scan.indexed:
+            if not seek_to(self._container, self.stream, int(scan.ticks[first])):
+                return False
+        elif not seek_to_byte(self._container, int(scan.places[first])):
             return False
-        following = packets(self._container, self.stream, Damage(), self._clock)
+        else:
+            number = scan.before + first  # which tells the packet's clock
+        following = packets(self._container, self.stream, Damage(), self._clock, number)
         landing = next(following, None)
         if landing is None:
             return False
-        same = (self._scan.ticks == landing.pts) & (self._scan.places == landing.pos)
+        same = (scan.ticks == landing.pts) & (scan.places == landing.pos)
         found = np.flatnonzero(same)
-        if len(found) != 1 or found[0] > first:
+        if len(found) != 1 or found[0] > first or (found[0] < first and not scan.indexed):
             return False
         self._packets, self._place = chain([landing], following), int(found[0])
         return True

@@ -1,0 +1,132 @@
+"""What the packets of a video track tell, read once: a window of a long film begins where it begins in there."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import replace
+
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media.clock import Clock
+from echopix_cli.media.counting import Counted
+from echopix_cli.media.demux import Damage, packets
+from echopix_cli.media.plan import Limits
+
+_UNTIMED = -(2**63)  # stands for a decoding time that a packet does not tell
+_RUN_IN = 10.0  # seconds before a span that are kept in reach: some keyframes are none, and decoding starts before them
+
+
+class Register:
+    """The packets of a video track from where its container stands, numbered; read no further than was needed so far.
+
+    Args:
+        name: of the file, as shown.
+        container: that is read. It belongs to whoever made it.
+        stream: of the container.
+        clock: of the file.
+        limits: how many packets there may be.
+    """
+
+    def __init__(self, name: str, container: InputContainer, stream: VideoStream, clock: Clock, limits: Limits) -> None:
+        self.container, self.stream = container, stream
+        self.ticks, self.lengths, self.places = array("q"), array("q"), array("q")
+        self.decoding = array("q")  # decoding times
+        self.keys, self.visible = bytearray(), bytearray()
+        self.parts = False  # whether packets without a time of presentation are known to be parts of frames
+        self.counted: dict[bool, Counted] = {}  # what came out of the decoder, where there were such packets
+        self.tick = float(stream.time_base or 0)
+        self._name, self._most, self._origin = name, limits.max_packets, clock.origin
+        self._cuts: list[int] = []  # keyframes that are shown after all that stands before them in the file
+        self._cut_ticks = array("q")
+        self._timeless = array("q")  # packets that tell no time of presentation
+        self._latest: int | None = None  # tick so far
+        self._damage = Damage()
+        self._troubles: list[tuple[int, Damage]] = []  # what was found at a packet, or behind it
+        self._packets = packets(container, stream, self._damage, clock)
+        self._over = False
+
+    def span(self, start: float, end: float | None) -> tuple[int, int]:
+        """The packets, from one up to before another, that tell all about a span of the media; read so far.
+
+        Args:
+            start, end: seconds from the start of the media; None: its end.
+
+        Raises:
+            MediaError: the track holds more packets than the limits allow.
+        """
+        until = self._until(self._begin(start), end)
+        while until is None:
+            until = len(self.ticks) if not self._read() or self._behind(end) else None
+        return self._begin(start), until
+
+    def timeless(self, until: int) -> int:
+        """How many packets before one tell no time of presentation."""
+        return bisect_left(self._timeless, until)
+
+    def tells_decoding(self, until: int) -> bool:
+        """Whether all packets before one tell when they are decoded."""
+        return bool((np.frombuffer(self.decoding, np.int64)[:until] != _UNTIMED).all())
+
+    def damage(self, first: int, until: int) -> Damage:
+        """What could not be read from a packet on up to before another."""
+        found = Damage()
+        for number, trouble in self._troubles:
+            if first <= number < until:
+                found.add(trouble)
+        return found
+
+    def _begin(self, start: float) -> int:
+        """Where all begins that matters for frames from a time on: 0 if the packets' order does not tell."""
+        if self._timeless and not self.parts:
+            return 0
+        latest = (start - _RUN_IN + self._origin) / self.tick if self.tick else -1.0
+        known = bisect_right(self._cut_ticks, latest)
+        return self._cuts[known - 1] if known else 0
+
+    def _until(self, begin: int, end: float | None) -> int | None:
+        """The number after the first packet, from one on, that is decoded after a time; None where it was not met."""
+        if self._over and end is None:
+            return len(self.ticks)
+        if end is not None:
+            later = np.frombuffer(self.decoding, np.int64)[begin:] * self.tick - self._origin > end
+            if later.any():
+                return begin + int(later.argmax()) + 1
+        return len(self.ticks) if self._over else None
+
+    def _behind(self, end: float | None) -> bool:
+        """Whether the last packet is decoded after a time: nothing is shown before, so whatever follows is later."""
+        return end is not None and self.decoding[-1] * self.tick - self._origin > end
+
+    def _read(self) -> bool:
+        """Take the next packet; False where there is none."""
+        before, number = replace(self._damage), len(self.ticks)
+        packet = next(self._packets, None)
+        if self._damage != before:
+            self._troubles.append((max(0, number - 1), self._damage.since(before)))
+        if packet is None:
+            self._over = True
+            return False
+        if number >= self._most:
+            raise MediaError(
+                f"{self._name} holds more than {self._most} video packets",
+                "choose a shorter span, or raise the setting limit_packets",
+            )
+        if packet.pts is None:
+            self._timeless.append(number)
+        # The second field of a frame has its first one's time.
+        tick = packet.pts if packet.pts is not None else self.ticks[-1] if number else 0
+        if packet.is_keyframe and (self._latest is None or tick > self._latest):
+            self._cuts.append(number)
+            self._cut_ticks.append(tick)
+        self._latest = tick if self._latest is None else max(self._latest, tick)
+        self.ticks.append(tick)
+        self.lengths.append(packet.duration or 0)
+        self.places.append(-1 if packet.pos is None else packet.pos)
+        self.decoding.append(_UNTIMED if packet.dts is None else packet.dts)
+        self.keys.append(packet.is_keyframe)
+        self.visible.append(not packet.is_discard)
+        return True
