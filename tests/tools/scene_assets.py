@@ -125,12 +125,13 @@ def synthesise(font: str, notes: list[tuple[str, int, int, int]]) -> np.ndarray:
     slot = round(SLOT * SYNTH_RATE)
     mono = stereo.mean(axis=1)[: len(notes) * slot]
     mono = np.pad(mono, (0, len(notes) * slot - len(mono))).reshape(len(notes), slot)
-    return np.stack([_decimate(row) for row in mono])
+    return np.stack([resampled(row, SYNTH_RATE) for row in mono])
 
 
-def _decimate(row: np.ndarray) -> np.ndarray:
+def resampled(row: np.ndarray, rate: int) -> np.ndarray:
+    """A row of samples at a higher rate, at SAMPLE_RATE."""
     spectrum = np.fft.rfft(row)
-    n = len(row) * SAMPLE_RATE // SYNTH_RATE
+    n = len(row) * SAMPLE_RATE // rate
     spectrum = spectrum[: n // 2 + 1] * (n / len(row))
     edge = len(spectrum) // 20
     spectrum[-edge:] *= np.linspace(1, 0, edge)
@@ -161,15 +162,18 @@ def trim(row: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 def build_bank(fonts: dict[str, str], path: Path, with_training: bool) -> None:
     """Write ``path`` (Ogg Vorbis, all notes in one row) and ``path`` with .json: where each note lies."""
-    import soundfile
+    notes = list(wanted_notes(with_training))
+    write_bank({font: list(zip(notes, synthesise(soundfont, notes), strict=True)) for font, soundfont in fonts.items()}, path)
 
+
+def write_bank(played: dict[str, list[tuple[tuple[str, int, int, int], np.ndarray]]], path: Path) -> None:
+    """Trim each font's notes, and write them with their index as :func:`build_bank` does."""
     gap = np.zeros(SAMPLE_RATE // 20, dtype=np.float32)  # keeps the codec's pre-echo out of the neighbour
     parts: list[np.ndarray] = []
     index: list[dict[str, Any]] = []
     at = 0
-    for font, soundfont in fonts.items():
-        notes = list(wanted_notes(with_training))
-        for (instrument, _, pitch, velocity), row in zip(notes, synthesise(soundfont, notes), strict=True):
+    for font, notes in played.items():
+        for (instrument, _, pitch, velocity), row in notes:
             note, seconds, rms = trim(row)
             index.append(
                 {"font": font, "instrument": instrument, "pitch": pitch, "velocity": velocity,
@@ -178,12 +182,18 @@ def build_bank(fonts: dict[str, str], path: Path, with_training: bool) -> None:
             parts += [note, gap]
             at += len(note) + len(gap)
     path.parent.mkdir(parents=True, exist_ok=True)
-    row = np.concatenate(parts)
+    write_ogg(np.concatenate(parts), path)
+    lines = ",\n".join(json.dumps(entry) for entry in index)
+    path.with_suffix(".json").write_text(f"[\n{lines}\n]\n")
+
+
+def write_ogg(row: np.ndarray, path: Path) -> None:
+    """A row of samples at SAMPLE_RATE as Ogg Vorbis."""
+    import soundfile
+
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, format="OGG", subtype="VORBIS", compression_level=0.45) as out:
         for i in range(0, len(row), SAMPLE_RATE):  # libsndfile's Vorbis encoder overflows on one big write
             out.write(row[i : i + SAMPLE_RATE])
-    lines = ",\n".join(json.dumps(entry) for entry in index)
-    path.with_suffix(".json").write_text(f"[\n{lines}\n]\n")
 
 
 def build_sprites(path: Path) -> None:
