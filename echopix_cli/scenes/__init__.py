@@ -14,15 +14,15 @@ from echopix_cli.scenes.clip import (
     SURROUNDINGS,
     evidence_rows,
     frame_side,
-    sample_times,
     scene_clip,
     surroundings,
 )
-from echopix_cli.scenes.compose import make_script
+from echopix_cli.scenes.clip_times import sample_times
+from echopix_cli.scenes.compose import ask_everything, families_of, make_script
+from echopix_cli.scenes.frames import render_frames
 from echopix_cli.scenes.movie import LONGEST_MOVIE, Movie, make_movie
 from echopix_cli.scenes.movie_clip import movie_clip, movie_sound, movie_span
 from echopix_cli.scenes.movie_questions import MOVIE_FAMILIES, Needle
-from echopix_cli.scenes.questions import ask_everything
 from echopix_cli.scenes.script import (
     DURATION,
     FAMILIES,
@@ -32,6 +32,7 @@ from echopix_cli.scenes.script import (
     PICTURES,
     SAMPLE_RATE,
     SPLITS,
+    WIDE_FAMILIES,
     Background,
     Evidence,
     Item,
@@ -41,14 +42,14 @@ from echopix_cli.scenes.script import (
     Sound,
     Sprite,
 )
-from echopix_cli.scenes.video import render_frames, seen
+from echopix_cli.scenes.video import seen
 from echopix_cli.scenes.writer import write_movie, write_mp4
 
 __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "LONGEST_MOVIE",
-    "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "Background", "Evidence",
-    "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
-    "ask_everything", "evidence_rows", "frame_side", "heard", "make_movie", "make_script", "movie_clip", "movie_sound",
-    "movie_span", "render_audio", "render_frames", "sample_times", "scene_clip", "seen", "surroundings", "write_movie",
-    "write_mp4",
+    "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "WIDE_FAMILIES",
+    "Background", "Evidence", "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
+    "ask_everything", "evidence_rows", "families_of", "frame_side", "heard", "make_movie", "make_script",
+    "movie_clip", "movie_sound", "movie_span", "render_audio", "render_frames", "sample_times", "scene_clip", "seen",
+    "surroundings", "write_movie", "write_mp4",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from echopix_cli.scenes.beds import bed_wave
 from echopix_cli.scenes.notes import find, samples
 from echopix_cli.scenes.script import INSTRUMENTS, SAMPLE_RATE, PlayedNote, Script, Sound
 
@@ -46,6 +47,8 @@ def render_audio(script: Script, sample_rate: int = SAMPLE_RATE) -> np.ndarray |
     dry = np.zeros(n + _TAIL, dtype=np.float32)
     for note in script.notes:
         _add_note(dry, note)
+    if script.bed is not None and script.notes:
+        dry[:n] += bed_wave(script.bed, float(np.sqrt(np.dot(dry, dry) / n)), n)
     wet = _filtered(dry, script)[:n]
     wave = _degraded(wet, script)
     if sample_rate != SAMPLE_RATE:

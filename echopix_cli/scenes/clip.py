@@ -10,12 +10,11 @@ import numpy as np
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.results import AudioStatus
 from echopix_cli.scenes.audio import render_audio
+from echopix_cli.scenes.frames import render_frames
+from echopix_cli.scenes.geometry import away, visible
 from echopix_cli.scenes.script import NUMBERS, PICTURES, SAMPLE_RATE, Evidence, Script
-from echopix_cli.scenes.video import away, render_frames, visible
 
-FRAMES = 16
 SIDE = 112  # pixels of the square frames, where a checkpoint has no frame size of its own
-SOURCE_FPS = 25.0  # frames of a rendered mp4; sampling takes the first and the last of them
 AUDIO_ROWS_PER_SECOND = 25
 
 
@@ -47,12 +46,6 @@ def frame_side(max_pixels: int | None, factor: int) -> int:
     """Pixels of a scene's square frames: as many as a model was trained with or a user allows, in whole factors."""
     wanted = math.isqrt(max_pixels or SIDE * SIDE)
     return max(factor, wanted // factor * factor)
-
-
-def sample_times(duration: float, jitter: float = 0.0) -> np.ndarray:
-    """Times of the frames that sampling takes from a rendered file, (FRAMES,) seconds."""
-    last = duration - 1.0 / SOURCE_FPS
-    return np.clip(np.linspace(0.0, last, FRAMES) + jitter, 0.0, last)
 
 
 SURROUNDINGS = 2 * len(PICTURES) + len(NUMBERS)

@@ -122,14 +122,14 @@ def place_in_lanes(
     return sprites
 
 
-def place_in_grid(rng: Rng, names: list[str], testing: bool) -> list[Sprite]:
-    """Up to six sprites, each in its own cell of a grid of three by two."""
+def place_in_cells(rng: Rng, names: list[str], columns: int, rows: int, testing: bool = False) -> list[Sprite]:
+    """Sprites that stay, each in its own cell of a grid; as many as it has cells at most."""
     sprites = []
-    for name, cell in zip(names, rng.permutation(6), strict=False):
-        column, row = int(cell) % 3, int(cell) // 3
-        size = _draw_size(rng, 1 / 3, testing)
-        x = _draw_place(rng, (column / 3, (column + 1) / 3), size, 0.0)
-        y = _draw_place(rng, (row / 2, (row + 1) / 2), size, 0.0)
+    for name, cell in zip(names, rng.permutation(columns * rows), strict=False):
+        column, row = int(cell) % columns, int(cell) // columns
+        size = _draw_size(rng, 1 / max(columns, rows), testing)
+        x = _draw_place(rng, (column / columns, (column + 1) / columns), size, 0.0)
+        y = _draw_place(rng, (row / rows, (row + 1) / rows), size, 0.0)
         sprites.append(_sprite(rng, name, size, (x, y, x, y), (0.0, 0.0)))
     return sprites
 

@@ -9,10 +9,10 @@ import numpy as np
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.results import AudioStatus
 from echopix_cli.scenes.audio import render_audio
-from echopix_cli.scenes.clip import SOURCE_FPS
+from echopix_cli.scenes.clip_times import SOURCE_FPS
+from echopix_cli.scenes.frames import render_frames
 from echopix_cli.scenes.movie import Movie
 from echopix_cli.scenes.script import DURATION, SAMPLE_RATE
-from echopix_cli.scenes.video import render_frames
 
 _FADE = np.linspace(0, 1, SAMPLE_RATE // 100, dtype=np.float32)  # notes keep further from both ends of a scene
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from echopix_cli.scenes.questions import pick, sight, sounds, word
 from echopix_cli.scenes.script import DURATION, NUMBERS, OBJECTS, Evidence, Item, Script
+from echopix_cli.scenes.wordings import WORDINGS
 
 MOVIE_FAMILIES: tuple[str, ...] = ("instrument", "object", "when", "heard", "order", "exists")
 PARTS = len(NUMBERS)
@@ -102,9 +103,9 @@ def _ask_order(rng: Rng, needles: list[Needle], verb: str) -> list[Item]:
 
 def _yes_or_no(rng: Rng, name: str, answer: str, evidence: tuple[Evidence, ...]) -> Item:
     if evidence[0].modality == "audio":
-        return Item("heard", word(rng, "exists-heard", name=name), answer, evidence)
+        return Item("heard", word(rng, WORDINGS, "exists-heard", name=name), answer, evidence)
     kind = "exists-object" if name in OBJECTS and rng.random() < 0.3 else "exists-seen"
-    return Item("exists", word(rng, kind, name=name), answer, evidence)
+    return Item("exists", word(rng, WORDINGS, kind, name=name), answer, evidence)
 
 
 def _moved(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:

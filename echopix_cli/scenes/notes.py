@@ -14,6 +14,8 @@ from echopix_cli.errors import EchopixError
 
 ASSETS = Path(__file__).parent / "assets"
 FONTS: tuple[str, ...] = ("fluid", "musescore")
+# Fonts of the wide splits, which play those above too. No part but "font" plays the last one.
+WIDE_FONTS: tuple[str, ...] = ("fluid-extra", "musescore-extra", "synth", "gmbank")
 UNSEEN_FONT = "timgm"
 UNSEEN_FONT_VARIABLE = "ECHOPIX_UNSEEN_FONT"
 BUILD_COMMAND = (
@@ -62,6 +64,8 @@ def bank_path(font: str) -> Path:
     """
     if font in FONTS:
         return ASSETS / "notes.ogg"
+    if font in WIDE_FONTS:
+        return ASSETS / "notes-wide.ogg"
     path = unseen_font_path()
     if not path.exists() or not path.with_suffix(".json").exists():
         message = f"the split unseen-font needs a note bank, and {path} does not exist"
@@ -80,6 +84,30 @@ def sources(font: str, instrument: str) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(key[2:] for key in _index(bank_path(font)) if key[:2] == (font, instrument)))
 
 
+@cache
+def recordings() -> dict[tuple[str, str, int, int], tuple[str, str]]:
+    """By (font, instrument, pitch, velocity): the recorded sample that a note plays, and the part it belongs to.
+
+    Notes at several pitches play one sample at several speeds. The parts are train, val, test and font.
+    """
+    held = json.loads((ASSETS / "recordings.json").read_text())
+    notes = ((key.split(" "), recording) for key, recording in held["notes"].items())
+    return {
+        (font, instrument, int(pitch), int(velocity)): (recording, held["parts"][recording])
+        for (font, instrument, pitch, velocity), recording in notes
+    }
+
+
+@cache
+def of_part(instrument: str, part: str) -> dict[str, tuple[tuple[int, int], ...]]:
+    """By font, the (pitch, velocity) pairs of an instrument whose recording belongs to a part."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for (font, of, pitch, velocity), (_, held) in recordings().items():
+        if (of, held) == (instrument, part):
+            found.setdefault(font, []).append((pitch, velocity))
+    return {font: tuple(pairs) for font, pairs in found.items()}
+
+
 def samples(recording: Recording) -> np.ndarray:
     """The note itself: int16 (recording.length,) at 16 kHz, with a peak near 0.8 of full scale."""
     row = _row(bank_path(recording.font))
@@ -92,7 +120,7 @@ def _index(path: Path) -> dict[tuple[str, str, int, int], Recording]:
     return {(e.font, e.instrument, e.pitch, e.velocity): e for e in entries}
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _row(path: Path) -> np.ndarray:
     import soundfile
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from echopix_cli.scenes.geometry import box_over
 from echopix_cli.scenes.script import (
     INSTRUMENT_PICTURES,
     INSTRUMENTS,
@@ -25,81 +26,57 @@ from echopix_cli.scenes.script import (
     Span,
     Sprite,
 )
-from echopix_cli.scenes.video import box_over
+from echopix_cli.scenes.wordings import WORDINGS, Wordings
 
 Rng = np.random.Generator
 _MOST_OF_FAMILY = 3
 _ROUNDS = {"exists": 2}  # of asking everything: there are more things that could be there than are
 
-WORDINGS: dict[str, tuple[str, ...]] = {
-    "instrument": (
-        "What instrument is playing?", "Which instrument is playing?", "What instrument do you hear?",
-        "What is being played?", "What do you hear?",
-    ),
-    "object-side": ("What is {side}?", "What do you see {side}?", "Which thing is {side}?"),
-    "object-only": ("What is on the screen?", "What do you see?", "What is shown?"),
-    "count-notes": ("How many notes are played?", "How many notes do you hear?", "How many notes are there?"),
-    "count-times": ("How many times does the {name} play?", "How many notes does the {name} play?"),
-    "count-things": (
-        "How many things are on the screen?", "How many things do you see?", "How many pictures are there?",
-    ),
-    "sync": (
-        "Which one moves with the sound?", "What moves with the sound?",
-        "Which thing moves when a note plays?",
-    ),
-    "order-first": ("Which instrument plays first?", "What do you hear first?", "Which instrument starts?"),
-    "order-last": ("Which instrument plays last?", "What do you hear last?", "Which instrument comes last?"),
-    "when": (
-        "What is on the screen when the {name} plays?", "What do you see when the {name} plays?",
-        "What is shown while the {name} plays?",
-    ),
-    "heard": (
-        "What plays while the {name} is on the screen?",
-        "What do you hear while the {name} is on the screen?",
-        "Which instrument plays while the {name} is shown?",
-    ),
-    "exists-seen": ("Do you see {a} {name}?", "Is there {a} {name} on the screen?", "Is {a} {name} shown?"),
-    # Of an instrument this wording would leave open whether it is seen or heard.
-    "exists-object": ("Is there {a} {name}?",),
-    "exists-heard": ("Do you hear {a} {name}?", "Does {a} {name} play?", "Is {a} {name} playing?"),
-}  # fmt: skip
 SIDES: tuple[str, ...] = ("on the left", "on the right", "at the top", "at the bottom")
 
 
 def ask(script: Script, rng: Rng) -> tuple[Item, ...]:
     """The items of a script: up to three of its own family first, then one of every other that it answers."""
-    own = _shuffled(rng, ASKERS[script.family](script, rng))[:_MOST_OF_FAMILY]
+    return ask_by(ASKERS, WORDINGS, script, rng)
+
+
+def ask_by(askers: dict[str, Asker], words: Wordings, script: Script, rng: Rng) -> tuple[Item, ...]:
+    """As :func:`ask`, with other askers and wordings."""
+    own = shuffled(rng, askers[script.family](script, rng, words))[:_MOST_OF_FAMILY]
     others = [
         items[int(rng.integers(len(items)))]
-        for family, asker in ASKERS.items()
-        if family != script.family and (items := asker(script, rng))
+        for family, asker in askers.items()
+        if family != script.family and (items := asker(script, rng, words))
     ]
     return (*own, *others)
 
 
-def ask_everything(script: Script, rng: Rng) -> tuple[Item, ...]:
+def ask_everything_by(askers: dict[str, Asker], words: Wordings, script: Script, rng: Rng) -> tuple[Item, ...]:
     """Every question that a script answers, each once, in random order; of yes and no a few."""
     items = [
-        item for family, asker in ASKERS.items() for _ in range(_ROUNDS.get(family, 1)) for item in asker(script, rng)
+        item
+        for family, asker in askers.items()
+        for _ in range(_ROUNDS.get(family, 1))
+        for item in asker(script, rng, words)
     ]
-    return tuple(_shuffled(rng, list({item.question: item for item in items}.values())))
+    return tuple(shuffled(rng, list({item.question: item for item in items}.values())))
 
 
-def _ask_instrument(script: Script, rng: Rng) -> list[Item]:
+def _ask_instrument(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     names = {note.instrument for note in script.notes}
     if len(names) != 1:
         return []
-    return [Item("instrument", word(rng, "instrument"), names.pop(), sounds(script.notes))]
+    return [Item("instrument", word(rng, words, "instrument"), names.pop(), sounds(script.notes))]
 
 
-def _ask_object(script: Script, rng: Rng) -> list[Item]:
+def _ask_object(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     items = []
     for side in SIDES:
         if (sprite := _alone_on(script, side)) is not None:
-            items.append(Item("object", word(rng, "object-side", side=side), sprite.name, (sight(sprite),)))
+            items.append(Item("object", word(rng, words, "object-side", side=side), sprite.name, (sight(sprite),)))
     if len(script.sprites) == 1:
         (sprite,) = script.sprites
-        items.append(Item("object", word(rng, "object-only"), sprite.name, (sight(sprite),)))
+        items.append(Item("object", word(rng, words, "object-only"), sprite.name, (sight(sprite),)))
     return items
 
 
@@ -119,38 +96,38 @@ def _alone_on(script: Script, side: str) -> Sprite | None:
     return inside[0] if len(inside) == 1 and nearest_outside >= 0.44 else None
 
 
-def _ask_count(script: Script, rng: Rng) -> list[Item]:
+def _ask_count(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     items = []
     notes = script.notes
     apart = all(b.start - a.end >= 0.25 for a, b in pairwise(notes))
     names = sorted({note.instrument for note in notes})
     if apart and 1 <= len(notes) <= len(NUMBERS):
-        items.append(Item("count", word(rng, "count-notes"), NUMBERS[len(notes) - 1], sounds(notes)))
+        items.append(Item("count", word(rng, words, "count-notes"), NUMBERS[len(notes) - 1], sounds(notes)))
     if apart and len(names) == 2:
         for name in names:
             own = tuple(note for note in notes if note.instrument == name)
             if len(own) <= len(NUMBERS):
-                question = word(rng, "count-times", name=name)
+                question = word(rng, words, "count-times", name=name)
                 items.append(Item("count", question, NUMBERS[len(own) - 1], sounds(own)))
     sprites = script.sprites
     whole = all(s.show[0] <= 0 and s.show[1] >= script.duration for s in sprites)
     if 1 <= len(sprites) <= len(NUMBERS) and whole and script.background.specks == 0:
         evidence = tuple(sight(s) for s in sprites)
-        items.append(Item("count", word(rng, "count-things"), NUMBERS[len(sprites) - 1], evidence))
+        items.append(Item("count", word(rng, words, "count-things"), NUMBERS[len(sprites) - 1], evidence))
     return items
 
 
-def _ask_sync(script: Script, rng: Rng) -> list[Item]:
+def _ask_sync(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     movers = [s for s in script.sprites if _moves_with(s, script.notes)]
     others = [s for s in script.sprites if s not in movers]
-    disturbed = any(_meets(hop, (n.start, n.end)) for s in others for hop in s.hops for n in script.notes)
+    disturbed = any(meets(hop, (n.start, n.end)) for s in others for hop in s.hops for n in script.notes)
     gliding = any(s.path[:2] != s.path[2:] for s in script.sprites)
     if len(movers) != 1 or not others or disturbed or gliding:
         return []
     (mover,) = movers
     # Whoever sees the one without the other that moves has nothing to tell them apart by.
     sights = tuple(sight(sprite, hop) for sprite in script.sprites for hop in sprite.hops)
-    return [Item("sync", word(rng, "sync"), mover.name, sounds(script.notes) + sights)]
+    return [Item("sync", word(rng, words, "sync"), mover.name, sounds(script.notes) + sights)]
 
 
 def _moves_with(sprite: Sprite, notes: tuple[PlayedNote, ...]) -> bool:
@@ -161,7 +138,7 @@ def _moves_with(sprite: Sprite, notes: tuple[PlayedNote, ...]) -> bool:
     return covered and all(any(abs(n.start - a) < 0.05 for n in notes) for a, _ in sprite.hops)
 
 
-def _ask_order(script: Script, rng: Rng) -> list[Item]:
+def _ask_order(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     names = list(dict.fromkeys(note.instrument for note in script.notes))
     if len(names) < 2:
         return []
@@ -174,11 +151,11 @@ def _ask_order(script: Script, rng: Rng) -> list[Item]:
         else:
             clear = min(n.start for n in own) >= max(n.end for n in rest)
         if clear:
-            items.append(Item("order", word(rng, kind), name, sounds(tuple(own))))
+            items.append(Item("order", word(rng, words, kind), name, sounds(tuple(own))))
     return items
 
 
-def _ask_when(script: Script, rng: Rng) -> list[Item]:
+def _ask_when(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     items = []
     names = dict.fromkeys(note.instrument for note in script.notes)
     if len(names) < 2 or len(script.sprites) < 2:
@@ -186,35 +163,39 @@ def _ask_when(script: Script, rng: Rng) -> list[Item]:
     for name in names:
         notes = tuple(note for note in script.notes if note.instrument == name)
         spans = [(n.start - 0.1, n.end + 0.1) for n in notes]
-        near = [s for s in script.sprites if any(_meets(s.show, span) for span in spans)]
+        near = [s for s in script.sprites if any(meets(s.show, span) for span in spans)]
         if len(near) == 1 and all(near[0].show[0] <= a and b <= near[0].show[1] for a, b in spans):
             sights = tuple(sight(near[0], (n.start, n.end)) for n in notes)
-            question = word(rng, "when", name=name)
+            question = word(rng, words, "when", name=name)
             items.append(Item("when", question, near[0].name, sounds(notes) + sights))
     return items
 
 
-def _ask_heard(script: Script, rng: Rng) -> list[Item]:
+def _ask_heard(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     items = []
     if len({n.instrument for n in script.notes}) < 2 or len(script.sprites) < 2:
         return []
     for sprite in script.sprites:
         shown = (sprite.show[0] - 0.1, sprite.show[1] + 0.1)
-        notes = tuple(n for n in script.notes if _meets(shown, (n.start, n.end)))
+        notes = tuple(n for n in script.notes if meets(shown, (n.start, n.end)))
         names = {n.instrument for n in notes}
         inside = all(sprite.show[0] <= n.start and n.end <= sprite.show[1] for n in notes)
         if len(names) == 1 and inside:
-            question = word(rng, "heard", name=sprite.name)
+            question = word(rng, words, "heard", name=sprite.name)
             items.append(Item("heard", question, names.pop(), (sight(sprite), *sounds(notes))))
     return items
 
 
-def _ask_exists(script: Script, rng: Rng) -> list[Item]:
+def _ask_exists(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     """One question about the picture and one about the sound, each as often with "yes" as with "no"."""
-    return [item for item in (_ask_exists_seen(script, rng), _ask_exists_heard(script, rng)) if item is not None]
+    return [
+        item
+        for item in (_ask_exists_seen(script, rng, words), _ask_exists_heard(script, rng, words))
+        if item is not None
+    ]
 
 
-def _ask_exists_seen(script: Script, rng: Rng) -> Item | None:
+def _ask_exists_seen(script: Script, rng: Rng, words: Wordings) -> Item | None:
     present = {s.name: s for s in script.sprites}
     if not present:
         return None
@@ -223,16 +204,16 @@ def _ask_exists_seen(script: Script, rng: Rng) -> Item | None:
         answer, evidence = "yes", (sight(present[name]),)
     else:
         # Half the time an instrument that sounds but is not shown: the question is about the eye only.
-        tempting = [n for n in INSTRUMENT_PICTURES if n not in present and n in _sounding(script)]
+        tempting = [n for n in INSTRUMENT_PICTURES if n not in present and n in sounding(script)]
         absent = [n for n in PICTURES if n not in present]
         name = pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
         answer, evidence = "no", (Evidence("video", 0.0, script.duration),)
     kind = "exists-object" if name in OBJECTS and rng.random() < 0.3 else "exists-seen"
-    return Item("exists", word(rng, kind, name=name), answer, evidence)
+    return Item("exists", word(rng, words, kind, name=name), answer, evidence)
 
 
-def _ask_exists_heard(script: Script, rng: Rng) -> Item | None:
-    present = _sounding(script)
+def _ask_exists_heard(script: Script, rng: Rng, words: Wordings) -> Item | None:
+    present = sounding(script)
     if not present:
         return None
     if rng.random() < 0.5:
@@ -245,38 +226,39 @@ def _ask_exists_heard(script: Script, rng: Rng) -> Item | None:
         absent = [n for n in INSTRUMENTS if n not in present]
         name = pick(rng, tempting if tempting and rng.random() < 0.5 else absent)
         answer, evidence = "no", (Evidence("audio", 0.0, script.duration),)
-    return Item("exists", word(rng, "exists-heard", name=name), answer, evidence)
+    return Item("exists", word(rng, words, "exists-heard", name=name), answer, evidence)
 
 
-def _ask_silent(script: Script, rng: Rng) -> list[Item]:
+def _ask_silent(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     if script.notes:
         return []
     kinds = ["instrument", "order-first", "order-last"]
-    questions = [(word(rng, kind), NOTHING) for kind in kinds]
-    questions.append((word(rng, "exists-heard", name=pick(rng, INSTRUMENTS)), "no"))
+    questions = [(word(rng, words, kind), NOTHING) for kind in kinds]
+    questions.append((word(rng, words, "exists-heard", name=pick(rng, INSTRUMENTS)), "no"))
     if len(script.sprites) > 1:
-        questions.append((word(rng, "sync"), NOTHING))
+        questions.append((word(rng, words, "sync"), NOTHING))
     if script.sprites:
         name = script.sprites[int(rng.integers(len(script.sprites)))].name
-        questions.append((word(rng, "heard", name=name), NOTHING))
+        questions.append((word(rng, words, "heard", name=name), NOTHING))
     evidence = (Evidence("audio", 0.0, script.duration),)
     return [Item("silent", question, answer, evidence) for question, answer in questions]
 
 
-def _ask_dark(script: Script, rng: Rng) -> list[Item]:
+def _ask_dark(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     if script.sprites or script.background.specks or script.background.kind != "plain":
         return []
-    questions = [(word(rng, "object-side", side=side), NOTHING) for side in SIDES[:2]]
-    questions.append((word(rng, "object-only"), NOTHING))
-    questions.append((word(rng, "exists-seen", name=pick(rng, PICTURES)), "no"))
-    questions.append((word(rng, "sync"), NOTHING))
-    if present := _sounding(script):
-        questions.append((word(rng, "when", name=pick(rng, present)), NOTHING))
+    questions = [(word(rng, words, "object-side", side=side), NOTHING) for side in SIDES[:2]]
+    questions.append((word(rng, words, "object-only"), NOTHING))
+    questions.append((word(rng, words, "exists-seen", name=pick(rng, PICTURES)), "no"))
+    questions.append((word(rng, words, "sync"), NOTHING))
+    if present := sounding(script):
+        questions.append((word(rng, words, "when", name=pick(rng, present)), NOTHING))
     evidence = (Evidence("video", 0.0, script.duration),)
     return [Item("dark", question, answer, evidence) for question, answer in questions]
 
 
-ASKERS: dict[str, Callable[[Script, Rng], list[Item]]] = {
+Asker = Callable[[Script, Rng, Wordings], list[Item]]
+ASKERS: dict[str, Asker] = {
     "instrument": _ask_instrument,
     "object": _ask_object,
     "count": _ask_count,
@@ -290,20 +272,22 @@ ASKERS: dict[str, Callable[[Script, Rng], list[Item]]] = {
 }
 
 
-def word(rng: Rng, kind: str, **slots: str) -> str:
+def word(rng: Rng, words: Wordings, kind: str, **slots: str) -> str:
+    """A question of a kind in one of its wordings."""
     article = "an" if slots.get("name", "")[:1] in tuple("aeiou") else "a"
-    return pick(rng, WORDINGS[kind]).format(a=article, **slots)
+    return pick(rng, words[kind]).format(a=article, **slots)
 
 
 def pick(rng: Rng, options: tuple[str, ...] | list[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _shuffled(rng: Rng, items: list[Item]) -> list[Item]:
+def shuffled(rng: Rng, items: list[Item]) -> list[Item]:
+    """The items in random order."""
     return [items[i] for i in rng.permutation(len(items))]
 
 
-def _sounding(script: Script) -> list[str]:
+def sounding(script: Script) -> list[str]:
     return list(dict.fromkeys(note.instrument for note in script.notes))
 
 
@@ -316,5 +300,5 @@ def sight(sprite: Sprite, span: Span | None = None) -> Evidence:
     return Evidence("video", span[0], span[1], box_over(sprite, span))
 
 
-def _meets(a: Span, b: Span) -> bool:
+def meets(a: Span, b: Span) -> bool:
     return a[0] < b[1] and b[0] < a[1]

@@ -22,8 +22,14 @@ PICTURES: tuple[str, ...] = OBJECTS + INSTRUMENT_PICTURES
 FAMILIES: tuple[str, ...] = (
     "instrument", "object", "count", "sync", "order", "when", "heard", "exists", "silent", "dark",
 )  # fmt: skip
-SPLITS: tuple[str, ...] = ("train", "val", "test", "unseen-font")
+# Questions of the wide splits; the last two need nothing to be seen or heard.
+WIDE_FAMILIES: tuple[str, ...] = (*FAMILIES[:8], "list", "corner", "each", *FAMILIES[8:])
+SPLITS: tuple[str, ...] = (
+    "train", "val", "test", "unseen-font",
+    "wide-train", "wide-val", "wide-test", "wide-font", "wide-style", "wide-composer",
+)  # fmt: skip
 NUMBERS: tuple[str, ...] = ("one", "two", "three", "four", "five")
+COUNTED: tuple[str, ...] = (*NUMBERS, "six", "seven", "eight", "nine")  # in the wide splits
 NOTHING = "nothing"
 
 DURATION = 8.0
@@ -91,6 +97,28 @@ class PlayedNote(NoteEvent):
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a drawing is changed before it is shown, so that neither colour nor surface nor outline alone names it.
+
+    Attributes:
+        hue: all hues are turned by this share of the circle.
+        colour: gain of the saturation; 0 is grey.
+        contrast: gain about the middle grey.
+        texture: "", "stripes", "blobs" or "grain", of ``depth`` (a share of the brightness).
+        stretch: width over height.
+        shear: sideways, as a share of the height.
+    """
+
+    hue: float = 0.0
+    colour: float = 1.0
+    contrast: float = 1.0
+    texture: Literal["", "stripes", "blobs", "grain"] = ""
+    depth: float = 0.0
+    stretch: float = 1.0
+    shear: float = 0.0
+
+
+@dataclass(frozen=True)
 class Sprite:
     """A picture that is shown for one span, gliding from ``path[:2]`` to ``path[2:]``.
 
@@ -102,6 +130,8 @@ class Sprite:
         hop: displacement (dx, dy) held during every span in ``hops``.
         hops: spans in which the sprite leaves its place, eased over a tenth of a second.
         angle: tilt in degrees; flip: mirrored; tint: gain of red, green and blue.
+        drawing: which drawing of the picture, as "style/slug"; empty for the first one.
+        look: how that is changed.
     """
 
     name: str
@@ -113,6 +143,8 @@ class Sprite:
     angle: int = 0
     flip: bool = False
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    drawing: str = ""
+    look: Look = Look()
 
 
 @dataclass(frozen=True)
@@ -136,6 +168,58 @@ class Background:
     phase: float
     noise: int
     specks: int
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One camera position, held or moving until the next shot begins.
+
+    Attributes:
+        start: when it begins, in seconds.
+        background: what lies behind the sprites.
+        begin, finish: where in the viewport the scene's own frame lies at the start and at the end of the shot.
+    """
+
+    start: float
+    background: Background
+    begin: Box
+    finish: Box
+
+
+@dataclass(frozen=True)
+class Filming:
+    """How the scene becomes a picture.
+
+    Attributes:
+        shots: in order of start, the first at 0.
+        viewport: the part of the picture that the shots fill.
+        surround: what fills the rest; None is black.
+        fps: frames a second that the recording has; between them nothing changes.
+        gain, gamma: of the picture's brightness.
+    """
+
+    shots: tuple[Shot, ...]
+    viewport: Box = (0.0, 0.0, 1.0, 1.0)
+    surround: Background | None = None
+    fps: int = 25
+    gain: float = 1.0
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True)
+class Bed:
+    """What sounds beside the notes and is never asked about.
+
+    Attributes:
+        music: number of a piece of background music (of sines: none of INSTRUMENTS); None for none.
+        music_db, speech_db: levels relative to the notes.
+        speech: phrases by number, with their starts in seconds.
+    """
+
+    music: int | None = None
+    music_db: float = 0.0
+    speech: tuple[tuple[int, float], ...] = ()
+    speech_db: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +264,7 @@ class Script:
         notes: in order of start.
         sprites: never overlapping while visible together.
         items: the first is of ``family``; the others are true of the same scene.
+        filming, bed: of the wide splits.
     """
 
     split: str
@@ -192,3 +277,5 @@ class Script:
     background: Background
     sound: Sound
     items: tuple[Item, ...]
+    filming: Filming | None = None
+    bed: Bed | None = None

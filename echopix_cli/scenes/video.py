@@ -1,4 +1,4 @@
-"""Render the picture of a script, and say where each sprite is."""
+"""Paint the picture of a script, and say where each sprite is."""
 
 from __future__ import annotations
 
@@ -8,55 +8,9 @@ from functools import lru_cache
 import numpy as np
 
 from echopix_cli.scenes.backgrounds import paint
+from echopix_cli.scenes.geometry import centres, placed, visible
 from echopix_cli.scenes.notes import ASSETS
-from echopix_cli.scenes.script import PICTURES, Background, Box, Script, Span, Sprite
-
-_EASE = 0.1  # seconds in which a hop leaves and returns
-
-
-def centres(sprite: Sprite, times: np.ndarray) -> np.ndarray:
-    """Where the sprite's centre is: float (len(times), 2), x and y in 0..1, whether visible or not."""
-    start, end = sprite.show
-    along = np.clip((times - start) / max(end - start, 1e-6), 0, 1)[:, None]
-    begin, finish = np.array(sprite.path[:2]), np.array(sprite.path[2:])
-    lift = np.zeros(len(times))
-    for hop_start, hop_end in sprite.hops:
-        lift = np.maximum(lift, np.clip(np.minimum(times - hop_start, hop_end - times) / _EASE, 0, 1))
-    return np.asarray(begin + (finish - begin) * along + lift[:, None] * np.array(sprite.hop))
-
-
-def visible(sprite: Sprite, times: np.ndarray) -> np.ndarray:
-    """Whether the sprite is on screen: bool (len(times),)."""
-    return np.asarray((times >= sprite.show[0]) & (times < sprite.show[1]))
-
-
-def away(sprite: Sprite, times: np.ndarray) -> np.ndarray:
-    """Whether the sprite is in the middle of a hop: bool (len(times),)."""
-    inside = [(times >= start) & (times < end) for start, end in sprite.hops]
-    return np.any(inside, axis=0) if inside else np.zeros(len(times), dtype=bool)
-
-
-def box_over(sprite: Sprite, span: Span) -> Box:
-    """The smallest box that holds the sprite throughout the span, cut to the frame."""
-    moments = [span[0], span[1]]
-    for start, end in sprite.hops:
-        if start < span[1] and end > span[0]:
-            moments += [max(start, span[0]), max(span[0], min((start + end) / 2, span[1])), min(end, span[1])]
-    places = [_centre(sprite, moment) for moment in moments]
-    half = sprite.size / 2
-    x, y = [place[0] for place in places], [place[1] for place in places]
-    low, high = (min(x) - half, min(y) - half), (max(x) + half, max(y) + half)
-    return (max(0.0, low[0]), max(0.0, low[1]), min(1.0, high[0]), min(1.0, high[1]))
-
-
-def _centre(sprite: Sprite, time: float) -> tuple[float, float]:
-    """``centres`` for one time, without the cost of NumPy: scripts are written by the thousand."""
-    start, end = sprite.show
-    along = min(max((time - start) / max(end - start, 1e-6), 0.0), 1.0)
-    lift = max((min(time - a, b - time) / _EASE for a, b in sprite.hops), default=0.0)
-    lift = min(max(lift, 0.0), 1.0)
-    x0, y0, x1, y1 = sprite.path
-    return x0 + (x1 - x0) * along + lift * sprite.hop[0], y0 + (y1 - y0) * along + lift * sprite.hop[1]
+from echopix_cli.scenes.script import PICTURES, Background, Script, Sprite
 
 
 def seen(script: Script, times: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -72,8 +26,8 @@ def seen(script: Script, times: np.ndarray, grid: tuple[int, int]) -> np.ndarray
     best = np.full(label.shape, 1 / 7)
     every = np.arange(len(times))
     for sprite in script.sprites:
-        centre = centres(sprite, times)
-        width = 0.85 * sprite.size  # most pictures are round: the corners of their squares are empty
+        centre, scale = placed(script, sprite, times)
+        width = 0.85 * sprite.size * scale  # most pictures are round: the corners of their squares are empty
         across = _overlap(centre[:, 0], width, columns)  # (T, columns)
         down = _overlap(centre[:, 1], width, rows)  # (T, rows)
         share = down[:, :, None] * across[:, None, :]
@@ -85,59 +39,73 @@ def seen(script: Script, times: np.ndarray, grid: tuple[int, int]) -> np.ndarray
     return label
 
 
-def _overlap(centre: np.ndarray, size: float, cells: int) -> np.ndarray:
+def _overlap(centre: np.ndarray, size: np.ndarray, cells: int) -> np.ndarray:
     edges = np.arange(cells) / cells
-    low = np.maximum(centre[:, None] - size / 2, edges)
-    high = np.minimum(centre[:, None] + size / 2, edges + 1 / cells)
+    low = np.maximum((centre - size / 2)[:, None], edges)
+    high = np.minimum((centre + size / 2)[:, None], edges + 1 / cells)
     return np.asarray(np.clip(high - low, 0, None) * cells)
 
 
-def render_frames(script: Script, times: np.ndarray, size: int | tuple[int, int] = 112) -> np.ndarray:
-    """Render the picture at the given times.
+def render_plain(script: Script, times: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Render the picture of a scene without filming.
 
     Args:
         script: the scene.
-        times: seconds, any number in any order; the same time always gives the same frame.
-        size: edge length of a square frame, or (height, width).
+        times: seconds.
+        size: (height, width).
 
     Returns:
         uint8 (len(times), 3, height, width).
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    times = np.asarray(times, dtype=np.float64)
+    height, width = size
     frames = np.empty((len(times), 3, height, width), dtype=np.uint8)
     frames[:] = np.clip(paint(script.background, height, width), 0, 255).astype(np.uint8)
     if script.background.specks:
-        _draw_specks(frames, script.background, times)
+        draw_specks(frames, script.background, times)
     for sprite in script.sprites:
         _draw_sprite(frames, sprite, times)
     if script.background.noise > 0:
-        _add_noise(frames, script, times)
+        add_noise(frames, script, times)
     return frames
 
 
 def _draw_sprite(frames: np.ndarray, sprite: Sprite, times: np.ndarray) -> None:
     height, width = frames.shape[2:]
     edge = max(1, round(sprite.size * min(height, width)))
-    colour, clear = _stencil(sprite.name, edge, sprite.angle)  # premultiplied RGB, and 256 - alpha
+    stencil = turned(_stencil(sprite.name, edge, sprite.angle), sprite)
+    corner = np.round(centres(sprite, times) * (width, height) - edge / 2).astype(int)
+    for t in np.nonzero(visible(sprite, times))[0]:
+        stamp(frames[t], stencil, *corner[t])
+
+
+Stencil = tuple[np.ndarray, np.ndarray]  # premultiplied colour (3, edge, edge), 256 - alpha (edge, edge); uint16
+
+
+def turned(stencil: Stencil, sprite: Sprite) -> Stencil:
+    """A stencil mirrored and tinted as its sprite is."""
+    colour, clear = stencil
     if sprite.flip:
         colour, clear = colour[:, :, ::-1], clear[:, ::-1]
     if sprite.tint != (1.0, 1.0, 1.0):
         gains = (256 * np.array(sprite.tint)).astype(np.uint32)[:, None, None]
         colour = np.minimum(colour * gains >> 8, 255 * 256).astype(np.uint16)
-    corner = np.round(centres(sprite, times) * (width, height) - edge / 2).astype(int)
-    for t in np.nonzero(visible(sprite, times))[0]:
-        x, y = corner[t]
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + edge, width), min(y + edge, height)
-        if x0 >= x1 or y0 >= y1:
-            continue
-        cut = (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
-        region = frames[t, :, y0:y1, x0:x1]
-        # uint16 is enough: colour <= 255 * alpha, so the sum stays below 256 * 256.
-        region[...] = (region * clear[cut] + colour[(slice(None), *cut)]) >> 8
+    return colour, clear
 
 
-def _draw_specks(frames: np.ndarray, background: Background, times: np.ndarray) -> None:
+def stamp(frame: np.ndarray, stencil: Stencil, x: int, y: int) -> None:
+    """Blend a stencil into a frame (3, height, width) in place; x and y are its corner, which may lie outside."""
+    colour, clear = stencil
+    height, width, edge = *frame.shape[1:], len(clear)
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + edge, width), min(y + edge, height)
+    if x0 >= x1 or y0 >= y1:
+        return
+    cut = (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
+    region = frame[:, y0:y1, x0:x1]
+    # uint16 is enough: colour <= 255 * alpha, so the sum stays below 256 * 256.
+    region[...] = (region * clear[cut] + colour[(slice(None), *cut)]) >> 8
+
+
+def draw_specks(frames: np.ndarray, background: Background, times: np.ndarray) -> None:
     height, width = frames.shape[2:]
     scale = min(height, width)
     radius = max(1, round(0.022 * scale))
@@ -154,7 +122,7 @@ def _draw_specks(frames: np.ndarray, background: Background, times: np.ndarray) 
             frames[t, :, y : y + 2 * radius + 1, x : x + 2 * radius + 1][:, disc] = colour
 
 
-def _add_noise(frames: np.ndarray, script: Script, times: np.ndarray) -> None:
+def add_noise(frames: np.ndarray, script: Script, times: np.ndarray) -> None:
     height, width = frames.shape[2:]
     grain = _grain(max(height, width) + 128, script.background.noise)
     most = 3 * script.background.noise
@@ -183,9 +151,12 @@ def _pictures() -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=4096)
-def _stencil(name: str, edge: int, angle: int) -> tuple[np.ndarray, np.ndarray]:
-    """A sprite at its final size: premultiplied colour (3, edge, edge), 256 - alpha (edge, edge); uint16."""
-    rgba = _tilted(name, angle).astype(np.float32)
+def _stencil(name: str, edge: int, angle: int) -> Stencil:
+    return to_stencil(_tilted(name, angle).astype(np.float32), edge)
+
+
+def to_stencil(rgba: np.ndarray, edge: int) -> Stencil:
+    """A picture, premultiplied float32 (4, n, n), at its final size."""
     weights = _resampling(rgba.shape[1], edge)
     small = weights @ rgba @ weights.T  # (4, edge, edge)
     alpha = np.clip(small[3], 0, 255).round().astype(np.uint16)
@@ -193,6 +164,7 @@ def _stencil(name: str, edge: int, angle: int) -> tuple[np.ndarray, np.ndarray]:
     return colour.astype(np.uint16), (256 - alpha).astype(np.uint16)
 
 
+@lru_cache(maxsize=256)
 def _resampling(source: int, target: int) -> np.ndarray:
     """Rows of a triangle filter that is wide enough not to alias: float32 (target, source)."""
     ratio = source / target

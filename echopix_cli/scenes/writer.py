@@ -11,10 +11,10 @@ import numpy as np
 
 from echopix_cli.errors import UsageError
 from echopix_cli.scenes.audio import render_audio
+from echopix_cli.scenes.frames import render_frames
 from echopix_cli.scenes.movie import Movie
 from echopix_cli.scenes.movie_clip import movie_sound
 from echopix_cli.scenes.script import SAMPLE_RATE, Script
-from echopix_cli.scenes.video import render_frames
 
 # How coarse the picture may be. Most of a file is the grain of its frames: an hour would take 700 MB at 20.
 _CRF, _CRF_MOVIE = 20, 26

@@ -163,7 +163,9 @@ def trim(row: np.ndarray) -> tuple[np.ndarray, float, float]:
 def build_bank(fonts: dict[str, str], path: Path, with_training: bool) -> None:
     """Write ``path`` (Ogg Vorbis, all notes in one row) and ``path`` with .json: where each note lies."""
     notes = list(wanted_notes(with_training))
-    write_bank({font: list(zip(notes, synthesise(soundfont, notes), strict=True)) for font, soundfont in fonts.items()}, path)
+    write_bank(
+        {font: list(zip(notes, synthesise(soundfont, notes), strict=True)) for font, soundfont in fonts.items()}, path
+    )
 
 
 def write_bank(played: dict[str, list[tuple[tuple[str, int, int, int], np.ndarray]]], path: Path) -> None:

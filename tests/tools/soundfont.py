@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 _KEYS, _VELOCITIES, _INSTRUMENT, _SAMPLE = 43, 44, 41, 53  # generators of the SoundFont 2.04 specification
@@ -44,9 +45,7 @@ class SoundFont:
             return [record[place] for record in struct.iter_unpack(layout, chunks[name])]
 
         samples = [str(record[0], "latin-1").split("\0")[0] for record in records(b"shdr", "<20s5IBbHH")]  # type: ignore[call-overload]
-        instruments = [
-            list(_zones(own, _SAMPLE)) for own in _bags(chunks, ends(b"inst", "<20sH", 1), b"ibag", b"igen")
-        ]
+        instruments = [list(_zones(own, _SAMPLE)) for own in _bags(chunks, ends(b"inst", "<20sH", 1), b"ibag", b"igen")]
         presets = _bags(chunks, ends(b"phdr", "<20sHHH3I", 3), b"pbag", b"pgen")
         self.presets: dict[tuple[int, int], list[Zone]] = {}
         for record, own in zip(records(b"phdr", "<20sHHH3I"), presets, strict=True):
@@ -80,14 +79,12 @@ def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, bytes]]:
         at += at % 2 and data[at : at + 1] == b"\0"  # some writers leave out the padding of odd chunks
 
 
-def _bags(
-    chunks: dict[bytes, bytes], firsts: list[int], bag: bytes, generators: bytes
-) -> list[list[dict[int, int]]]:
+def _bags(chunks: dict[bytes, bytes], firsts: list[int], bag: bytes, generators: bytes) -> list[list[dict[int, int]]]:
     """For each preset or instrument, the generators of each of its bags."""
     places = [record[0] for record in struct.iter_unpack("<HH", chunks[bag])]
     pairs = list(struct.iter_unpack("<HH", chunks[generators]))
-    bags = [dict(pairs[a:b]) for a, b in zip(places, places[1:], strict=False)]
-    return [bags[a:b] for a, b in zip(firsts, firsts[1:], strict=False)]
+    bags = [dict(pairs[a:b]) for a, b in pairwise(places)]
+    return [bags[a:b] for a, b in pairwise(firsts)]
 
 
 def _zones(bags: list[dict[int, int]], last: int) -> Iterator[dict[int, int]]:

@@ -31,8 +31,10 @@ def _partials(hertz: float, ratios: np.ndarray, levels: np.ndarray, falls: np.nd
     wave = np.zeros(_LENGTH)
     for ratio, level, fall in zip(ratios, levels, falls, strict=True):
         if ratio * hertz < 0.46 * RATE:
-            wave += level * np.exp(-6.9 * _TIME / fall) * np.sin(
-                2 * np.pi * ratio * hertz * _TIME + rng.uniform(0, 2 * np.pi)
+            wave += (
+                level
+                * np.exp(-6.9 * _TIME / fall)
+                * np.sin(2 * np.pi * ratio * hertz * _TIME + rng.uniform(0, 2 * np.pi))
             )
     return wave
 

@@ -64,6 +64,7 @@ DRAWINGS: dict[str, tuple[str, ...]] = {
 STYLES = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "fxemoji", "emojione")
 SHIFT_STYLE = "openmoji"
 EDGE = 96
+_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 # What somebody says beside the notes: nothing that is asked about. (text, voice, words a minute, pitch 0 to 99)
 SPEECH: dict[str, tuple[tuple[str, str, int, int], ...]] = {
@@ -179,7 +180,9 @@ def _shift_notes() -> Iterable[Note]:
     for instrument in INSTRUMENTS:
         if instrument == "drum":
             keys = (*scene_assets.DRUM_KEYS, *scene_assets.HELD_OUT_DRUM_KEYS)
-            yield from ((instrument, kit, key, 100) for kit, key in zip((0, 48, 0, 48, 0, 48, 0, 48, 0), keys, strict=True))
+            yield from (
+                (instrument, kit, key, 100) for kit, key in zip((0, 48, 0, 48, 0, 48, 0, 48, 0), keys, strict=True)
+            )
             continue
         programs, low, high = scene_assets.PROGRAMS[instrument]
         for place, pitch in enumerate(np.linspace(low, high, SHIFT_NOTES).round().astype(int).tolist()):
@@ -244,8 +247,9 @@ def _icons(style: str, folder: Path) -> Callable[[str], str | None]:
         for name in (slug, f"{slug}-face") if slug == "frog" else (slug,):
             alias = icons.get("aliases", {}).get(name, {}).get("parent", name)
             if (icon := icons["icons"].get(alias)) is not None:
-                box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon.get('width', width)} {icon.get('height', height)}"
-                return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">{icon["body"]}</svg>'
+                sides = (("left", 0), ("top", 0), ("width", width), ("height", height))
+                box = " ".join(str(icon.get(side, default)) for side, default in sides)
+                return f'<svg {_NAMESPACES} viewBox="{box}">{icon["body"]}</svg>'
         return None
 
     return svg
