@@ -7,10 +7,11 @@ import numpy as np
 from echopix_cli.scenes.backgrounds import paint
 from echopix_cli.scenes.geometry import placed, scene_boxes, shot_at, shown_times, visible
 from echopix_cli.scenes.pictures import stencil_of
-from echopix_cli.scenes.script import Box, Filming, Script, Shot, Sprite
+from echopix_cli.scenes.script import Filming, Script, Shot, Sprite
 from echopix_cli.scenes.video import add_noise, draw_specks, stamp, turned
 
 _MARGIN = 0.5  # of a frame, painted on every side of the scene's own
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
 _FINE = 0.75  # pixels of that canvas for one of the picture
 
 
@@ -39,7 +40,7 @@ def render_film(script: Script, times: np.ndarray, size: tuple[int, int]) -> np.
         draw_specks(frames, script.background, times)
     for sprite in script.sprites:
         _draw(frames, script, sprite, times)
-    if filming.viewport != (0.0, 0.0, 1.0, 1.0):
+    if filming.viewport != _WHOLE:
         _surround(frames, filming)
     if filming.gain != 1 or filming.gamma != 1:
         frames = _graded(filming)[frames]
@@ -51,15 +52,17 @@ def render_film(script: Script, times: np.ndarray, size: tuple[int, int]) -> np.
 def _paint_shot(frames: np.ndarray, own: np.ndarray, boxes: np.ndarray, shot: Shot) -> None:
     """A background that moves with the camera: each frame shows a window of one canvas."""
     height, width = frames.shape[2:]
+    if (boxes == _WHOLE).all():
+        frames[own] = np.clip(paint(shot.background, height, width), 0, 255).astype(np.uint8)
+        return
     rows, columns = (round((1 + 2 * _MARGIN) * _FINE * edge) for edge in (height, width))
     canvas = np.clip(paint(shot.background, rows, columns), 0, 255).astype(np.uint8)
-    last: tuple[Box, np.ndarray] | None = None
-    for t, box in zip(own, boxes, strict=True):
-        if last is None or last[0] != tuple(box):
-            down = _window(height, rows, box[1], box[3])
-            across = _window(width, columns, box[0], box[2])
-            last = (tuple(box), canvas[:, down[:, None], across])
-        frames[t] = last[1]
+    moving = bool((boxes != boxes[0]).any())
+    for place, box in enumerate(boxes if moving else boxes[:1]):
+        down = _window(height, rows, box[1], box[3])
+        across = _window(width, columns, box[0], box[2])
+        window = canvas.take(down, axis=1).take(across, axis=2)
+        frames[own[place] if moving else own] = window
 
 
 def _window(pixels: int, cells: int, low: float, high: float) -> np.ndarray:

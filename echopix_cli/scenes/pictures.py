@@ -98,10 +98,13 @@ def _warped(picture: np.ndarray, look: Look, turn: float) -> np.ndarray:
     zoom = math.cos(turn) + 0.5 * abs(math.sin(turn)) + 0.5 * abs(look.shear)
     u, v = (math.cos(turn) * x + math.sin(turn) * y) * zoom, (math.cos(turn) * y - math.sin(turn) * x) * zoom
     u, v = (u + look.shear * v) / wide + middle, v / high + middle
-    row, column = np.floor(v).astype(np.intp), np.floor(u).astype(np.intp)
-    below, right = v - row, u - column
-    padded = np.pad(picture, ((0, 0), (1, 2), (1, 2)))
-    row, column = np.clip(row + 1, 0, edge + 1), np.clip(column + 1, 0, edge + 1)
-    top = padded[:, row, column] * (1 - right) + padded[:, row, column + 1] * right
-    bottom = padded[:, row + 1, column] * (1 - right) + padded[:, row + 1, column + 1] * right
-    return np.asarray(top * (1 - below) + bottom * below)
+    u, v = np.clip(u, -1, edge).ravel(), np.clip(v, -1, edge).ravel()  # beyond the edge there is nothing
+    row, column = np.floor(v), np.floor(u)
+    below, right = (v - row)[:, None], (u - column)[:, None]
+    padded = np.zeros((edge + 3, edge + 3, 4), dtype=np.float32)  # channels last: neighbours lie side by side
+    padded[1 : edge + 1, 1 : edge + 1] = picture.transpose(1, 2, 0)
+    flat, first = padded.reshape(-1, 4), ((row + 1) * (edge + 3) + column + 1).astype(np.intp)
+    corners = [flat.take(first + step, axis=0) for step in (0, 1, edge + 3, edge + 4)]
+    above = corners[0] + (corners[1] - corners[0]) * right
+    under = corners[2] + (corners[3] - corners[2]) * right
+    return np.asarray((above + (under - above) * below).T.reshape(4, edge, edge))

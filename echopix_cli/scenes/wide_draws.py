@@ -27,7 +27,7 @@ from echopix_cli.scenes.worlds import World
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _SUSTAINED = ("organ", "violin", "trumpet", "flute")
-_SMALLEST = 0.15  # edge of a sprite in the picture, as a share of the picture's
+_SMALLEST = 0.18  # edge of a sprite in the picture, as a share of the picture's
 _TEXTURES = ("", "", "stripes", "blobs", "grain")
 
 Rng = np.random.Generator

@@ -23,7 +23,7 @@ from echopix_cli.scenes.questions import (
     sounds,
     word,
 )
-from echopix_cli.scenes.script import COUNTED, DURATION, Item, PlayedNote, Script, Sprite
+from echopix_cli.scenes.script import COUNTED, Item, PlayedNote, Script, Sprite
 from echopix_cli.scenes.wordings import WIDE, Wordings
 from echopix_cli.scenes.worlds import WORLDS
 
@@ -31,7 +31,7 @@ CORNERS: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom righ
 MOST_LISTED = 5
 _TOGETHER = 0.06  # seconds within which a hop and a note begin at once
 _APART = 0.15  # and outside which they do not
-_MOMENTS = np.linspace(0.0, DURATION, 81)[:-1]
+_MOMENT = 1e-6  # seconds: just before
 
 Rng = np.random.Generator
 
@@ -70,8 +70,9 @@ def _once(asker: Asker) -> Asker:
 
 def _ask_object(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     items = []
+    places = [_places(script, sprite) for sprite in script.sprites]
     for side in SIDES:
-        if (sprite := _alone_on(script, side)) is not None:
+        if (sprite := _alone_on(script, places, side)) is not None:
             items.append(Item("object", word(rng, words, "object-side", side=side), sprite.name, (sight(sprite),)))
     if len(script.sprites) == 1:
         (sprite,) = script.sprites
@@ -79,26 +80,25 @@ def _ask_object(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     return items
 
 
-def _alone_on(script: Script, side: str) -> Sprite | None:
+def _alone_on(script: Script, places: list[np.ndarray], side: str) -> Sprite | None:
     """The only sprite that the picture ever has on a side, and always has there while it is visible."""
     axis, flipped = SIDES.index(side) // 2, SIDES.index(side) % 2
     inside, outside = list[Sprite](), 1.0
-    for sprite in script.sprites:
-        place = _places(script, sprite)[:, axis]
-        place = 1 - place if flipped else place
-        if place.max() <= 0.4:
+    for sprite, place in zip(script.sprites, places, strict=True):
+        along = 1 - place[:, axis] if flipped else place[:, axis]
+        if along.max() <= 0.4:
             inside.append(sprite)
         else:
-            outside = min(outside, float(place.min()))
+            outside = min(outside, float(along.min()))
     return inside[0] if len(inside) == 1 and outside >= 0.46 else None
 
 
 def _places(script: Script, sprite: Sprite) -> np.ndarray:
-    """The sprite's centres in the picture, ten a second while it is visible: (n, 2)."""
-    begin, end = sprite.show
-    inside = _MOMENTS[(begin <= _MOMENTS) & (end > _MOMENTS)]
-    ends = [max(begin, 0.0), np.nextafter(min(end, script.duration), 0.0)]
-    return placed(script, sprite, np.concatenate([inside, ends]))[0]
+    """The sprite's centres in the picture, a few times a second while it is visible: (n, 2)."""
+    begin, end = max(sprite.show[0], 0.0), min(sprite.show[1], script.duration)
+    shots = script.filming.shots if script.filming is not None else ()
+    cuts = [at for shot in shots for at in (shot.start - _MOMENT, shot.start) if begin < at < end]
+    return placed(script, sprite, np.concatenate([np.linspace(begin, end - _MOMENT, 20), cuts]))[0]
 
 
 def _ask_count(script: Script, rng: Rng, words: Wordings) -> list[Item]:
