@@ -34,8 +34,8 @@ def scene(
             "--family",
             metavar="NAME",
             help="what the first question is about (default: drawn by the seed): instrument, object, count, sync, "
-            "order, when, heard, exists, silent or dark; a movie has no count, sync, silent and dark, and by default "
-            "questions of all others",
+            "order, when, heard, exists, silent or dark; in the wide splits also list, corner and each; a movie has "
+            "no count, sync, silent and dark, and by default questions of all others",
             show_default=False,
         ),
     ] = None,
@@ -44,7 +44,8 @@ def scene(
         typer.Option(
             "--split",
             metavar="NAME",
-            help="the scenes' pool: train, val, test or unseen-font (needs a note bank built on this machine)",
+            help="the scenes' pool; unseen-font needs a note bank built on this machine: train, val, test, unseen-font, "
+            "wide-train, wide-val, wide-test, wide-font, wide-style or wide-composer",
         ),
     ] = "test",
     count: Annotated[

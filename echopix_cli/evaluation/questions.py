@@ -18,12 +18,12 @@ from echopix_cli.evaluation.readers import READERS, Benchmark
 from echopix_cli.evaluation.readers.containers import document_of
 from echopix_cli.evaluation.readers.reading import Checked, read_benchmark, reader_of
 from echopix_cli.scenes import (
-    FAMILIES,
     MOVIE_FAMILIES,
     SPLITS,
     Evidence,
     Movie,
     Script,
+    families_of,
     make_movie,
     make_script,
 )
@@ -159,7 +159,7 @@ def _scenes(split: str, count: int, seed: int, families: Sequence[str]) -> Itera
     if split not in SPLITS:
         choices = ", ".join((*(SCENES + name for name in SPLITS), *MOVIES))
         raise UsageError(f"unknown data {SCENES + split!r}", f"choose one of: {choices}; or give a JSONL file")
-    asked = tuple(families) or FAMILIES
+    asked = tuple(families) or families_of(split)
     for index in range(count):
         script = make_script(split, seed + index, asked[index % len(asked)])
         item, name = script.items[0], f"scene:{split}:{script.seed}"

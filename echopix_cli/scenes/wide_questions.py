@@ -104,7 +104,7 @@ def _places(script: Script, sprite: Sprite) -> np.ndarray:
 def _ask_count(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     items = []
     notes, most = script.notes, len(COUNTED)
-    apart = all(b.start - a.end >= 0.2 for a, b in pairwise(notes))
+    apart = all(b.start - a.end >= 0.22 for a, b in pairwise(notes))
     names = sorted({note.instrument for note in notes})
     if apart and 1 <= len(notes) <= most:
         items.append(Item("count", word(rng, words, "count-notes"), COUNTED[len(notes) - 1], sounds(notes)))

@@ -1,0 +1,265 @@
+"""Answer a question about a wide scene by watching the picture that its camera makes, every 10 ms.
+
+It shares no code with ``echopix_cli.scenes``' askers, nor with its geometry.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from scene_oracle import STEP, only
+
+from echopix_cli.scenes import INSTRUMENTS, Script
+from echopix_cli.scenes.script import COUNTED
+
+
+@dataclass
+class Watched:
+    times: np.ndarray
+    sounds: dict[str, np.ndarray]  # instrument -> bool (T,)
+    onsets: dict[str, list[float]]
+    shows: dict[str, np.ndarray]  # picture -> bool (T,)
+    places: dict[str, np.ndarray]  # picture -> float (T, 2) in the picture; nan where it is not shown
+    moved: dict[str, np.ndarray]  # picture -> bool (T,): away from its place in the scene
+
+
+def camera(script: Script, time: float) -> tuple[float, float, float, float]:
+    """Where the scene's frame lies in the picture."""
+    filming = script.filming
+    assert filming is not None
+    shot, end = filming.shots[0], script.duration
+    for number, other in enumerate(filming.shots):
+        if other.start <= time:
+            shot = other
+            end = filming.shots[number + 1].start if number + 1 < len(filming.shots) else script.duration
+    share = (time - shot.start) / (end - shot.start)
+    left, top, right, bottom = (a + (b - a) * share for a, b in zip(shot.begin, shot.finish, strict=True))
+    x, y = filming.viewport[:2]
+    width, height = filming.viewport[2] - x, filming.viewport[3] - y
+    return x + left * width, y + top * height, x + right * width, y + bottom * height
+
+
+def watch(script: Script) -> Watched:
+    times = np.arange(0, script.duration, STEP)
+    sounds = {name: np.zeros(len(times), dtype=bool) for name in INSTRUMENTS}
+    onsets: dict[str, list[float]] = {}
+    for note in script.notes:
+        sounds[note.instrument] |= (note.start <= times) & (times < note.end)
+        onsets.setdefault(note.instrument, []).append(note.start)
+    boxes = np.array([camera(script, time) for time in times])
+    shows: dict[str, np.ndarray] = {}
+    places: dict[str, np.ndarray] = {}
+    moved: dict[str, np.ndarray] = {}
+    for sprite in script.sprites:
+        begin, end = sprite.show
+        shown = (begin <= times) & (times < end)
+        share = np.clip((times - begin) / (end - begin), 0, 1)
+        away = np.zeros(len(times), dtype=bool)
+        for a, b in sprite.hops:
+            away |= (times >= a) & (times < b)
+        x = sprite.path[0] + share * (sprite.path[2] - sprite.path[0]) + away * sprite.hop[0]
+        y = sprite.path[1] + share * (sprite.path[3] - sprite.path[1]) + away * sprite.hop[1]
+        place = boxes[:, :2] + np.stack([x, y], axis=1) * (boxes[:, 2:] - boxes[:, :2])
+        place[~shown] = np.nan
+        if sprite.name in shows:
+            assert not (shows[sprite.name] & shown).any(), "two of a kind at once"
+            place = np.where(np.isnan(place), places[sprite.name], place)
+            shown |= shows[sprite.name]
+        shows[sprite.name], places[sprite.name], moved[sprite.name] = shown, place, away
+    heard = {name: row for name, row in sounds.items() if row.any()}
+    return Watched(times, heard, onsets, shows, places, moved)
+
+
+def answer(script: Script, question: str) -> str:
+    """The one true answer; AssertionError when the scene leaves it open."""
+    seen = watch(script)
+    for pattern, rule in RULES:
+        if match := re.fullmatch(pattern, question):
+            return rule(script, seen, *match.groups())
+    raise AssertionError(f"no rule for {question!r}")
+
+
+def _instrument(script: Script, seen: Watched) -> str:
+    return only(list(seen.sounds)) if seen.sounds else "nothing"
+
+
+def _side(script: Script, seen: Watched, side: str) -> str:
+    if not seen.shows:
+        return "nothing"
+    axis, sign = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}[side.split()[-1]]
+    depth = {name: ((0.5 - place[:, axis]) * sign)[seen.shows[name]] for name, place in seen.places.items()}
+    name = only([name for name, own in depth.items() if own.max() > 0.05])
+    assert depth[name].min() > 0.09, "wanders off its side"
+    return name
+
+
+def _screen(script: Script, seen: Watched) -> str:
+    return only(list(seen.shows)) if seen.shows else "nothing"
+
+
+def _bursts(rows: list[np.ndarray]) -> int:
+    row = np.any(rows, axis=0)
+    edges = np.nonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))[0]
+    starts, ends = edges[::2], edges[1::2]
+    assert all(starts[1:] - ends[:-1] >= round(0.2 / STEP)), "two notes run together"
+    return len(starts)
+
+
+def _notes(script: Script, seen: Watched) -> str:
+    return COUNTED[_bursts(list(seen.sounds.values())) - 1]
+
+
+def _times(script: Script, seen: Watched, name: str) -> str:
+    return COUNTED[_bursts([seen.sounds[name]]) - 1]
+
+
+def _things(script: Script, seen: Watched) -> str:
+    assert all(row.all() for row in seen.shows.values())
+    return COUNTED[len(seen.shows) - 1]
+
+
+def _sync(script: Script, seen: Watched, name: str | None = None) -> str:
+    if not seen.sounds or not seen.shows:
+        return "nothing"
+    onsets = np.array(sorted(at for of, own in seen.onsets.items() if name in (None, of) for at in own))
+    movers = []
+    for thing, away in seen.moved.items():
+        starts = seen.times[np.nonzero(np.diff(away.astype(int), prepend=0) > 0)[0]]
+        if not len(starts):
+            continue
+        gaps = np.abs(np.subtract.outer(starts, onsets))
+        if gaps.min(axis=0).max() < 0.08 and gaps.min(axis=1).max() < 0.08:
+            movers.append(thing)
+        else:
+            assert gaps.min() > 0.1, "another one moves at the same time"
+    return only(movers)
+
+
+def _first(script: Script, seen: Watched, last: bool = False) -> str:
+    if not seen.sounds:
+        return "nothing"
+    assert len(seen.sounds) > 1
+    rows = {name: row[::-1] if last else row for name, row in seen.sounds.items()}
+    begins = {name: int(np.argmax(row)) for name, row in rows.items()}
+    first = min(begins, key=lambda name: begins[name])
+    ends = len(rows[first]) - int(np.argmax(rows[first][::-1]))
+    assert all(ends <= begin for name, begin in begins.items() if name != first)
+    return first
+
+
+def _last(script: Script, seen: Watched) -> str:
+    return _first(script, seen, last=True)
+
+
+def _when(script: Script, seen: Watched, name: str) -> str:
+    if not seen.shows:
+        return "nothing"
+    return only([thing for thing, row in seen.shows.items() if (row & seen.sounds[name]).any()])
+
+
+def _heard(script: Script, seen: Watched, name: str) -> str:
+    if not seen.sounds:
+        return "nothing"
+    return only([player for player, row in seen.sounds.items() if (row & seen.shows[name]).any()])
+
+
+def _seen_yes(script: Script, seen: Watched, name: str) -> str:
+    return "yes" if name in seen.shows else "no"
+
+
+def _heard_yes(script: Script, seen: Watched, name: str) -> str:
+    return "yes" if name in seen.sounds else "no"
+
+
+def _in_order(rows: dict[str, np.ndarray]) -> str:
+    spans = sorted((int(np.argmax(row)), len(row) - int(np.argmax(row[::-1])), name) for name, row in rows.items())
+    assert 2 <= len(spans) <= 5
+    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)), "one begins before another ends"
+    return ", ".join(name for _, _, name in spans)
+
+
+def _list_heard(script: Script, seen: Watched) -> str:
+    return _in_order(seen.sounds)
+
+
+def _list_seen(script: Script, seen: Watched) -> str:
+    return _in_order(seen.shows)
+
+
+def _corner_of(place: np.ndarray) -> str:
+    inside = place[~np.isnan(place[:, 0])]
+    words = []
+    for axis, (low, high) in ((1, ("top", "bottom")), (0, ("left", "right"))):
+        along = inside[:, axis]
+        assert along.max() < 0.42 or along.min() > 0.58, "not in a corner"
+        words.append(low if along.max() < 0.42 else high)
+    return " ".join(words)
+
+
+def _corner_where(script: Script, seen: Watched, name: str) -> str:
+    return _corner_of(seen.places[name])
+
+
+def _corner_what(script: Script, seen: Watched, corner: str) -> str:
+    inside = []
+    for name, place in seen.places.items():
+        side = {"left": place[:, 0] < 0.5, "right": place[:, 0] > 0.5}[corner.split()[1]]
+        inside += [name] * bool((side & {"top": place[:, 1] < 0.5, "bottom": place[:, 1] > 0.5}[corner.split()[0]]).any())
+    name = only(inside)
+    assert _corner_of(seen.places[name]) == corner
+    return name
+
+
+def _corner_when(script: Script, seen: Watched, name: str) -> str:
+    begin = float(seen.times[int(np.argmax(seen.shows[name]))])
+    assert abs(begin - round(begin)) < 0.25
+    return COUNTED[round(begin) - 1]
+
+
+def _each_seen(script: Script, seen: Watched, name: str) -> str:
+    row = seen.sounds[name]
+    edges = np.nonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))[0]
+    spans = list(zip(edges[::2], edges[1::2], strict=True))
+    assert len(spans) >= 2 or len(seen.onsets[name]) >= 2
+    every = [t for t, shown in seen.shows.items() if all(shown[a:b].all() for a, b in spans)]
+    there = [t for t, shown in seen.shows.items() if all(shown[a:b].any() for a, b in spans)]
+    assert every == there
+    return only(every)
+
+
+def _each_heard(script: Script, seen: Watched, name: str) -> str:
+    shows = [sprite.show for sprite in script.sprites if sprite.name == name]
+    assert len(shows) >= 2
+    inside = [(begin <= seen.times) & (seen.times < end) for begin, end in shows]
+    return only([player for player, row in seen.sounds.items() if all((row & own).any() for own in inside)])
+
+
+_NAME = r"an? (\w+)"
+RULES = [
+    (r"(?:What|Which) instrument (?:is playing|do you hear|is being played)\?", _instrument),
+    (r"Name the instrument that (?:plays|is playing)\.", _instrument),
+    (r"(?:What is|What do you see|Which thing is|Name the thing) ((?:on|at) the (?:left|right|top|bottom))[?.]", _side),
+    (r"(?:Which thing do you see|What is the thing|What is shown) ((?:on|at) the (?:left|right|top|bottom))\?", _side),
+    (r"What is (?:shown )?on the screen\?|What do you see(?: on the screen)?\?|Name the thing that is shown\.", _screen),
+    (r"How many notes (?:are played|do you hear|are there)\?|Count the notes(?: that you hear)?\.", _notes),
+    (r"How many (?:times|notes) does the (\w+) play\?|Count the notes of the (\w+)\.", lambda s, w, a, b: _times(s, w, a or b)),
+    (r"How many times do you hear the (\w+)(?: play)?\?|How many notes of the (\w+) do you hear\?", lambda s, w, a, b: _times(s, w, a or b)),
+    (r"How many things (?:are on the screen|do you see|are shown)\?|Count the things (?:on the screen|that you see)\.", _things),
+    (r"(?:Which one|What|Which thing) moves (?:with the sound|when a note plays)\?", _sync),
+    (r"(?:Which one|What|Which thing) moves (?:when the (\w+) plays|with the (\w+))\?", lambda s, w, a, b: _sync(s, w, a or b)),
+    (r"(?:What|Which) instrument (?:plays first|starts|do you hear first)\?", _first),
+    (r"(?:What|Which) instrument (?:plays last|comes last|do you hear last)\?", _last),
+    (r"(?:What is on the screen|What do you see|Which thing is shown|What is shown|Which thing do you see) (?:when|while) the (\w+) plays\?", _when),
+    (r"(?:What|Which) instrument (?:plays|do you hear) while the (\w+) is (?:on the screen|shown)\?", _heard),
+    (rf"Do you see {_NAME}(?: on the screen| there)?\?|Is there {_NAME}(?: on the screen)?\?|Is {_NAME} (?:shown|on the screen)\?", lambda s, w, *n: _seen_yes(s, w, *filter(None, n))),
+    (rf"Do you hear {_NAME}(?: play)?\?|Does {_NAME} play\?|Is {_NAME} (?:playing|played)\?", lambda s, w, *n: _heard_yes(s, w, *filter(None, n))),
+    (r"Which instruments (?:play|do you hear)(?:, in order|, one after another)\?|List the instruments in (?:the order in which they play|order)\.", _list_heard),
+    (r"Which things (?:are shown|do you see)(?:, in order|, one after another)\?|List the things in (?:the order in which they are shown|order)\.", _list_seen),
+    (r"(?:What appears|Which thing is|What is|Which thing appears|Name the thing) in the (\w+ \w+) corner[?.]", _corner_what),
+    (r"In which corner (?:is|does|do you see) the (\w+)(?: appear| shown)?\?", _corner_where),
+    (r"At which second (?:does|do you|is|do you first)(?: see)? the (\w+) ?(?:appear|first on the screen|first shown)?\?", _corner_when),
+    (r"(?:What is on the screen|What do you see|What is shown|Which thing do you see) each time (?:the (\w+) plays|you hear the (\w+))\?", lambda s, w, a, b: _each_seen(s, w, a or b)),
+    (r"(?:Which|What) instrument (?:plays|do you hear) each time (?:the (\w+) is (?:shown|on the screen)|you see the (\w+))\?", lambda s, w, a, b: _each_heard(s, w, a or b)),
+]  # fmt: skip
