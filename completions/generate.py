@@ -22,7 +22,7 @@ from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
 from echopix_cli.cli.manual import topics
 from echopix_cli.cli.parameters import OTHER, Parameter, choices_in, parameters_of
 from echopix_cli.declarations import Setting
-from echopix_cli.scenes import WIDE_FAMILIES, SPLITS
+from echopix_cli.scenes import SPLITS, WIDE_FAMILIES
 from echopix_cli.settings import SIEVES, TABLE
 from echopix_cli.training.recipe import RECIPE, toml
 from echopix_cli.weights.registry import AUTO, BUNDLED, REGISTERED

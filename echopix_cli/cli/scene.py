@@ -44,8 +44,8 @@ def scene(
         typer.Option(
             "--split",
             metavar="NAME",
-            help="the scenes' pool; unseen-font needs a note bank built on this machine: train, val, test, unseen-font, "
-            "wide-train, wide-val, wide-test, wide-font, wide-style or wide-composer",
+            help="the scenes' pool (unseen-font needs a note bank built on this machine): train, val, test, "
+            "unseen-font, wide-train, wide-val, wide-test, wide-font, wide-style or wide-composer",
         ),
     ] = "test",
     count: Annotated[

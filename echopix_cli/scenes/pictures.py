@@ -59,8 +59,9 @@ def stencil_of(sprite: Sprite, edge: int) -> Stencil:
 @lru_cache(maxsize=64)
 def _changed(drawing: str, look: Look, angle: int) -> np.ndarray:
     """A drawing with its look, turned: premultiplied float32 (4, edge, edge)."""
-    rgba = _bank()[drawing][0].astype(np.float32)
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    rgba: np.ndarray = _bank()[drawing][0].astype(np.float32)
+    colour: np.ndarray = rgba[..., :3]
+    alpha = rgba[..., 3:]
     turn = math.tau * look.hue
     rotation = np.array(
         [[1, 0, 0], [0, math.cos(turn), -math.sin(turn)], [0, math.sin(turn), math.cos(turn)]], dtype=np.float32
@@ -82,7 +83,7 @@ def _texture(look: Look, edge: int) -> np.ndarray:
     turn = 40 * look.hue + 90 * look.depth
     along = u * math.cos(turn) + v * math.sin(turn)
     if look.texture == "stripes":
-        return np.sign(np.sin(math.tau * (4 + 5 * look.colour) * along))
+        return np.asarray(np.sign(np.sin(math.tau * (4 + 5 * look.colour) * along)))
     if look.texture == "blobs":
         across = v * math.cos(turn) - u * math.sin(turn)
         return np.asarray(np.sin(9 * along + turn) * np.sin(13 * across) + 0.5 * np.sin(23 * u)) / 1.5

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from echopix_cli.scenes.backgrounds import paint
-from echopix_cli.scenes.geometry import centres, placed, visible
+from echopix_cli.scenes.geometry import centres, placed, shown_times, visible
 from echopix_cli.scenes.notes import ASSETS
 from echopix_cli.scenes.script import PICTURES, Background, Script, Sprite
 
@@ -22,6 +22,8 @@ def seen(script: Script, times: np.ndarray, grid: tuple[int, int]) -> np.ndarray
     """
     rows, columns = grid
     times = np.asarray(times, dtype=np.float64)
+    if script.filming is not None:
+        times = shown_times(script.filming, times)
     label = np.full((len(times), rows, columns), -1, dtype=np.int8)
     best = np.full(label.shape, 1 / 7)
     every = np.arange(len(times))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scene_oracle import STEP, only
 
 from echopix_cli.scenes import INSTRUMENTS, Script
 from echopix_cli.scenes.script import COUNTED
+from echopix_cli.scenes.wordings import WIDE
 
 
 @dataclass
@@ -41,6 +44,7 @@ def camera(script: Script, time: float) -> tuple[float, float, float, float]:
     return x + left * width, y + top * height, x + right * width, y + bottom * height
 
 
+@lru_cache(maxsize=1)  # many questions about one scene
 def watch(script: Script) -> Watched:
     times = np.arange(0, script.duration, STEP)
     sounds = {name: np.zeros(len(times), dtype=bool) for name in INSTRUMENTS}
@@ -176,7 +180,7 @@ def _heard_yes(script: Script, seen: Watched, name: str) -> str:
 def _in_order(rows: dict[str, np.ndarray]) -> str:
     spans = sorted((int(np.argmax(row)), len(row) - int(np.argmax(row[::-1])), name) for name, row in rows.items())
     assert 2 <= len(spans) <= 5
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)), "one begins before another ends"
+    assert all(a[1] <= b[0] for a, b in pairwise(spans)), "one begins before another ends"
     return ", ".join(name for _, _, name in spans)
 
 
@@ -206,7 +210,9 @@ def _corner_what(script: Script, seen: Watched, corner: str) -> str:
     inside = []
     for name, place in seen.places.items():
         side = {"left": place[:, 0] < 0.5, "right": place[:, 0] > 0.5}[corner.split()[1]]
-        inside += [name] * bool((side & {"top": place[:, 1] < 0.5, "bottom": place[:, 1] > 0.5}[corner.split()[0]]).any())
+        inside += [name] * bool(
+            (side & {"top": place[:, 1] < 0.5, "bottom": place[:, 1] > 0.5}[corner.split()[0]]).any()
+        )
     name = only(inside)
     assert _corner_of(seen.places[name]) == corner
     return name
@@ -236,30 +242,26 @@ def _each_heard(script: Script, seen: Watched, name: str) -> str:
     return only([player for player, row in seen.sounds.items() if all((row & own).any() for own in inside)])
 
 
-_NAME = r"an? (\w+)"
-RULES = [
-    (r"(?:What|Which) instrument (?:is playing|do you hear|is being played)\?", _instrument),
-    (r"Name the instrument that (?:plays|is playing)\.", _instrument),
-    (r"(?:What is|What do you see|Which thing is|Name the thing) ((?:on|at) the (?:left|right|top|bottom))[?.]", _side),
-    (r"(?:Which thing do you see|What is the thing|What is shown) ((?:on|at) the (?:left|right|top|bottom))\?", _side),
-    (r"What is (?:shown )?on the screen\?|What do you see(?: on the screen)?\?|Name the thing that is shown\.", _screen),
-    (r"How many notes (?:are played|do you hear|are there)\?|Count the notes(?: that you hear)?\.", _notes),
-    (r"How many (?:times|notes) does the (\w+) play\?|Count the notes of the (\w+)\.", lambda s, w, a, b: _times(s, w, a or b)),
-    (r"How many times do you hear the (\w+)(?: play)?\?|How many notes of the (\w+) do you hear\?", lambda s, w, a, b: _times(s, w, a or b)),
-    (r"How many things (?:are on the screen|do you see|are shown)\?|Count the things (?:on the screen|that you see)\.", _things),
-    (r"(?:Which one|What|Which thing) moves (?:with the sound|when a note plays)\?", _sync),
-    (r"(?:Which one|What|Which thing) moves (?:when the (\w+) plays|with the (\w+))\?", lambda s, w, a, b: _sync(s, w, a or b)),
-    (r"(?:What|Which) instrument (?:plays first|starts|do you hear first)\?", _first),
-    (r"(?:What|Which) instrument (?:plays last|comes last|do you hear last)\?", _last),
-    (r"(?:What is on the screen|What do you see|Which thing is shown|What is shown|Which thing do you see) (?:when|while) the (\w+) plays\?", _when),
-    (r"(?:What|Which) instrument (?:plays|do you hear) while the (\w+) is (?:on the screen|shown)\?", _heard),
-    (rf"Do you see {_NAME}(?: on the screen| there)?\?|Is there {_NAME}(?: on the screen)?\?|Is {_NAME} (?:shown|on the screen)\?", lambda s, w, *n: _seen_yes(s, w, *filter(None, n))),
-    (rf"Do you hear {_NAME}(?: play)?\?|Does {_NAME} play\?|Is {_NAME} (?:playing|played)\?", lambda s, w, *n: _heard_yes(s, w, *filter(None, n))),
-    (r"Which instruments (?:play|do you hear)(?:, in order|, one after another)\?|List the instruments in (?:the order in which they play|order)\.", _list_heard),
-    (r"Which things (?:are shown|do you see)(?:, in order|, one after another)\?|List the things in (?:the order in which they are shown|order)\.", _list_seen),
-    (r"(?:What appears|Which thing is|What is|Which thing appears|Name the thing) in the (\w+ \w+) corner[?.]", _corner_what),
-    (r"In which corner (?:is|does|do you see) the (\w+)(?: appear| shown)?\?", _corner_where),
-    (r"At which second (?:does|do you|is|do you first)(?: see)? the (\w+) ?(?:appear|first on the screen|first shown)?\?", _corner_when),
-    (r"(?:What is on the screen|What do you see|What is shown|Which thing do you see) each time (?:the (\w+) plays|you hear the (\w+))\?", lambda s, w, a, b: _each_seen(s, w, a or b)),
-    (r"(?:Which|What) instrument (?:plays|do you hear) each time (?:the (\w+) is (?:shown|on the screen)|you see the (\w+))\?", lambda s, w, a, b: _each_heard(s, w, a or b)),
-]  # fmt: skip
+_KINDS = {
+    "instrument": _instrument, "object-side": _side, "object-only": _screen, "count-notes": _notes,
+    "count-times": _times, "count-things": _things, "sync": _sync, "sync-name": _sync, "order-first": _first,
+    "order-last": _last, "when": _when, "heard": _heard, "exists-seen": _seen_yes, "exists-object": _seen_yes,
+    "exists-heard": _heard_yes, "list-heard": _list_heard, "list-seen": _list_seen, "corner-what": _corner_what,
+    "corner-where": _corner_where, "corner-when": _corner_when, "each-seen": _each_seen, "each-heard": _each_heard,
+}  # fmt: skip
+_SLOTS = {
+    r"\{name\}": r"(\w+)",
+    r"\{a\}": "an?",
+    r"\{side\}": r"((?:on|at) the (?:left|right|top|bottom))",
+    r"\{corner\}": r"(\w+ \w+)",
+}
+
+
+def _pattern(wording: str) -> str:
+    pattern = re.escape(wording)
+    for slot, stands_for in _SLOTS.items():
+        pattern = pattern.replace(slot, stands_for)
+    return pattern
+
+
+RULES = [(_pattern(text), _KINDS[kind]) for words in WIDE.values() for kind, texts in words.items() for text in texts]
