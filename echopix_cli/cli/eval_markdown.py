@@ -155,7 +155,7 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
     )
     if (recovered := record.get("recovered")) and recovered["needing"]:
         apart = ", ".join(map(_cell, recovered["apart"]))
-        without = f" without {apart}, which need no token" if apart else ""
+        without = f" without {apart}, where none is as right as far as can be told" if apart else ""
         full = _cell(recovered["full"])
         yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing clips anew."
     if said := "; ".join(f"{name}: {_cell(value)}" for name, value in data_rows(record["options"])):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from echopix_cli.evaluation.intervals import Interval
+from echopix_cli.evaluation.intervals import Interval, paired_difference
 from echopix_cli.evaluation.marks import Marks
 from echopix_cli.evaluation.resampling import OverFamilies, Resamples, interval_of, ratio_of
 from echopix_cli.evaluation.values import AROUND, OWN, ByClip, Recovered, Recovery
@@ -76,7 +76,9 @@ def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Co
     """What settings recover.
 
     A family stands apart, and does not count in the mean, where ``none`` is as right as everything: the interval of the
-    difference reaches 0. The mean is (mean − mean of none) / (mean of full − mean of none), means over the others.
+    difference reaches 0. That is the wider one of drawing clips anew and of counting questions: the first is a point
+    where every clip of a family goes the same way. The mean is (mean − mean of none) / (mean of full − mean of none),
+    means over the other families.
 
     Args:
         marks: of the questions.
@@ -98,6 +100,9 @@ def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Co
     each: dict[str, dict[str, Interval | None]] = {name: {} for name in shown}
     for family, value, drawn in resamples.by_family(values, marks.families):
         gap = interval_of(float(value[0] - value[1]), drawn[:, 0] - drawn[:, 1])
+        own = np.array([family == name for name in marks.families])
+        counted = paired_difference(marks.right[full][own].tolist(), marks.right[NONE][own].tolist())
+        gap = Interval(gap.value, min(gap.low, counted.low), max(gap.high, counted.high))
         if family in apart or gap.low <= 0.0:
             left_out[family] = gap
             continue

@@ -75,6 +75,14 @@ def test_where_nothing_can_be_recovered() -> None:
     assert [(one.share, one.accuracy) for one in found.settings] == [(None, None)]
 
 
+def test_one_question_proves_no_need() -> None:
+    """Drawing one clip anew gives that clip: by itself it would be sure of anything."""
+    own = marks("a" + "b" * 6, cs2_1="1" * 7, none="0" * 7)
+    found = recovery(own, Resamples(own.clips), ["cs2@1", "none"])
+    assert found is not None and (list(found.apart), list(found.needing)) == (["a"], ["b"])
+    assert found.apart["a"].value == 1.0 and found.apart["a"].low < 0.0
+
+
 def test_a_family_stands_apart_when_it_is_said_to() -> None:
     own = marks("aaaabbbb", cs2_1="11111111", cs2_01="11001111", none="00000000")
     found = recovery(own, Resamples(own.clips), list(own.right), ["b"])
