@@ -20,6 +20,7 @@ _echopix() {
         "ask:--dtype"|"bench:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"serve:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
         "ask:--quantize"|"bench:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize"|"serve:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
         "bench:--shape"|"bench:-s") COMPREPLY=($(compgen -W "tiny small qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
+        "eval:--answers") COMPREPLY=($(compgen -W "letters text" -- "$current")); compopt -o default; return;;
         "eval:--family"|"scene:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists list corner each silent dark" -- "$current")); compopt -o default; return;;
         "scene:--split") COMPREPLY=($(compgen -W "train val test unseen-font wide-train wide-val wide-test wide-font wide-style wide-composer" -- "$current")); compopt -o default; return;;
         "train:--base") COMPREPLY=($(compgen -W "tiny qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;

@@ -110,7 +110,7 @@ complete -c echopix -n '__fish_seen_subcommand_from doctor' -l help -s h -d 'sho
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l data -r -d 'scenes:test, scenes:val or scenes:unseen-font; scenes:wide-test, scenes:wide-font, scenes:wide-style, scenes:wide-composer or scenes:wide-val; scenes:movie or scenes:movie-val; or a file: JSONL of media, question and answer, or that of a benchmark as it is published'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l format -r -d 'what the file holds, where its content does not say: jsonl, lvomnibench, omnivideobench, daily-omni, worldsense, video-mme, avut, music-avqa'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l media-root -r -d 'the folder of the file\'s media (default its own)'
-complete -c echopix -n '__fish_seen_subcommand_from eval' -l answers -r -d 'of questions with options: letters, the likeliest one, or text, generated and read strictly (default letters of benchmarks, else text)'
+complete -c echopix -n '__fish_seen_subcommand_from eval' -l answers -x -a 'letters text' -d 'of questions with options: letters, the likeliest one, or text, generated and read strictly (default letters of benchmarks, else text)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l count -s n -r -d 'how many questions (default 200 scenes, or the whole file)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l length -r -d 'of each movie, as 80, 1:20, 1m20s or 0:01:20 (default 1:00)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l budget -s b -r -d 'a fraction of audio-visual tokens kept; repeat for more (default 1.0 0.2 0.1 0.05; of movies 1.0)'

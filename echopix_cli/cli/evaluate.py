@@ -16,8 +16,6 @@ from echopix_cli.settings import SIEVES as NAMES
 from echopix_cli.times import TIME_HELP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from echopix_cli.cli.eval_items import Items
     from echopix_cli.engine import Engine
     from echopix_cli.evaluation.asking import Asking
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from echopix_cli.evaluation.questions import Question
     from echopix_cli.evaluation.values import (
         Condition,
-        Graded,
         ItemResult,
     )
 
@@ -69,7 +66,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--answers",
-            metavar="WAY",
+            metavar="letters|text",
             help="of questions with options: letters, the likeliest one, or text, generated and read strictly (default "
             "letters of benchmarks, else text)",
             show_default=False,
@@ -348,41 +345,26 @@ def _measure(
     """All results in the questions' order, each written as soon as it is there.
 
     Raises:
-        Interrupted: by a signal, after the question that was being answered.
+        Interrupted: by a signal, after the question that was being answered or the window that was being read.
         EchopixError: they cannot be kept.
     """
+    from echopix_cli.cli.eval_progress import reading_of, watch_of
     from echopix_cli.evaluation.run import evaluate as answer_all
 
     results: dict[int, ItemResult] = {}
+
+    def interrupted() -> Interrupted:
+        again = "run again to resume" if kept is not None else "with --output FILE, the next run would go on"
+        return Interrupted(f"Interrupted; {len(results)} of {len(questions)} done, {again}", received[0])
+
     with stopping() as received, run.output.progress(f"0 of {len(questions)} questions") as say:
-        watch = _watch(say, len(questions), settings[0])
-        for question, result in answer_all(engine, questions, settings, asking, watch, before):
+        watch, reading = watch_of(say, len(questions), settings[0]), reading_of(say, received, interrupted)
+        for question, result in answer_all(engine, questions, settings, asking, watch, before, reading):
             results[question.index] = result
             if kept is not None and question.index not in before:
                 kept.add(question, result)
             if received and len(results) < len(questions):
-                again = "run again to resume" if kept is not None else "with --output FILE, the next run would go on"
-                raise Interrupted(f"Interrupted; {len(results)} of {len(questions)} done, {again}", received[0])
+                raise interrupted()
     if kept is not None:
         kept.confirm()
     return [results[question.index] for question in questions]
-
-
-def _watch(say: "Callable[[str], None]", count: int, setting: "Condition") -> "Callable[[ItemResult], None]":
-    """Tells how far it is, how it goes with the first setting, and how long it will take."""
-    began = time.monotonic()
-    outcomes: list[Graded] = []
-
-    def watch(result: "ItemResult") -> None:
-        outcomes.append(result.outcomes[setting])
-        done, right = len(outcomes), sum(outcome.right for outcome in outcomes)
-        failed = sum(outcome.answer is None for outcome in outcomes)
-        left = (time.monotonic() - began) / done * (count - done)
-        trouble = f", {failed} failed" if failed else ""
-        say(f"{done} of {count} questions, {setting.name}: {right} right{trouble}; {_minutes(left)} left")
-
-    return watch
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from echopix_cli.decoding.worker import probe
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions
-from echopix_cli.engine.opening import film_in, grown, open_media
+from echopix_cli.engine.opening import film_in, grown, open_media, unwatched
+from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import EchopixError
 from echopix_cli.evaluation.asking import Asking, options_of, result_of
 from echopix_cli.evaluation.questions import Question
@@ -22,7 +23,12 @@ class Screened:
 
 
 def open_file(
-    engine: Engine, path: str, questions: Sequence[Question], settings: Sequence[Condition], asking: Asking
+    engine: Engine,
+    path: str,
+    questions: Sequence[Question],
+    settings: Sequence[Condition],
+    asking: Asking,
+    watch: Watch = unwatched,
 ) -> Encoded | Screened:
     """A file as something that questions can be put to: a clip, or a film's windows after the sieve.
 
@@ -32,6 +38,7 @@ def open_file(
         questions: all that will be put to it.
         settings: all with which they will be.
         asking: what holds for every question.
+        watch: follows the reading of a film; what it raises ends that.
 
     Raises:
         MediaError: it cannot be opened or holds nothing that can be decoded.
@@ -51,7 +58,8 @@ def open_file(
     if not asked:
         return Screened({})
     options = [_options(setting, asking, question) for question, setting in asked]
-    found = open_media(engine, path, plan, [question.prompt for question, _ in asked], options, films, info=info)
+    prompts = [question.prompt for question, _ in asked]
+    found = open_media(engine, path, plan, prompts, options, films, watch, info=info)
     if found[0].survivors is None:  # the header was wrong, and one window holds all
         return found[0]
     keys = [(question.index, setting.sieve) for question, setting in asked]

@@ -14,9 +14,11 @@ from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.choices import letter_ids, letter_shares
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.meters import Clock
+from echopix_cli.engine.opening import unwatched
 from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
-from echopix_cli.errors import EchopixError, UsageError, bare
+from echopix_cli.engine.survey import Watch
+from echopix_cli.errors import EchopixError, Interrupted, UsageError, bare
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, sieve_options
 from echopix_cli.evaluation.films import Screened, answered, lettered, open_file
 from echopix_cli.evaluation.movies import Haystack
@@ -74,6 +76,7 @@ def evaluate(
     asking: Asking,
     watch: Callable[[ItemResult], None] = lambda result: None,
     before: Mapping[int, ItemResult] = MappingProxyType({}),
+    reading: Callable[[str], Watch] = lambda path: unwatched,
 ) -> Iterator[tuple[Question, ItemResult]]:
     """Answer questions, those about one file or scene one after another: it is decoded and encoded once.
 
@@ -82,6 +85,7 @@ def evaluate(
     Args:
         watch: called with each result, as soon as it is there.
         before: results that are known, by their question's index; they are handed out again.
+        reading: by a film's path, what follows its reading; an Interrupted that it raises ends everything.
 
     Yields:
         Questions with their results: media in the order in which they first appear, and of each its questions in
@@ -103,7 +107,7 @@ def evaluate(
                 haystack = Haystack(engine, question.movie, asking) if haystack is None else haystack
                 result = haystack.answered(question, settings)
             elif result is None:
-                encoded = _encoded(engine, wanted, settings, asking) if encoded is None else encoded
+                encoded = _encoded(engine, wanted, settings, asking, reading) if encoded is None else encoded
                 result = _result_of(engine, encoded, question, settings, asking)
             watch(result)
             yield question, result
@@ -128,15 +132,21 @@ def _result_of(
 
 
 def _encoded(
-    engine: Engine, questions: Sequence[Question], settings: Sequence[Condition], asking: Asking
+    engine: Engine,
+    questions: Sequence[Question],
+    settings: Sequence[Condition],
+    asking: Asking,
+    reading: Callable[[str], Watch],
 ) -> Encoded | Screened | EchopixError:
     """The clip that some questions are about after the towers, or a film's windows after the sieve; or why not."""
     question = questions[0]
     try:
         if question.script is None:
-            return open_file(engine, question.media, questions, settings, asking)
+            return open_file(engine, question.media, questions, settings, asking, reading(question.media))
         times = sample_times(question.script.duration)
         return engine.encode(scene_clip(question.script, asking.side, times, asking.without))
+    except Interrupted:
+        raise
     except EchopixError as error:
         return bare(error)
 

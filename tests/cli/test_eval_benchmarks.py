@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,32 @@ def test_refusals_come_before_the_model_is_loaded(
     assert ran.code == 2
     assert said in ran.err
     assert ran.out == ""
+
+
+def test_a_signal_ends_a_film_at_its_next_window(
+    run, worldsense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after all of it: a film's questions wait for its last window."""
+    from echopix_cli.cli import ask_one
+
+    told: list[float] = []
+
+    def films_progress(say: object, path: str) -> Callable[[float, float, str], None]:
+        assert path.endswith("aBcD1234.mp4")
+
+        def watch(done: float, total: float, stage: str) -> None:
+            told.append(done)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        return watch
+
+    output = tmp_path / "r.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(ask_one, "films_progress", films_progress)
+        ran = run("eval", "--data", worldsense, *ONE, "--window", "1", "-o", output)
+    assert (ran.code, len(told)) == (143, 1)
+    assert "Interrupted; 0 of 3 done" in ran.err
+    assert not output.exists()
+    (record,) = run("eval", "--data", worldsense, *ONE, "--window", "1", "--count", "2", "--json").records
+    assert record["options"]["window"] == 1.0
+    assert record["settings"][0]["overall"]["failed"] == 0

@@ -291,6 +291,47 @@ def test_a_malformed_entry_is_a_failed_question_of_its_family(
     assert [question.fault for question in found[1:]] == [""] * (len(whole) - 1)
 
 
+WHOLE = {path.stem: json.loads(path.read_text()) for path in sorted(FILES.glob("*.json"))}
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["A", "[]", "['A. x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a document that something stands at."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, below in inner for place in places(below, (*at, key)))]
+
+
+@given(st.data())
+def test_whatever_stands_anywhere_in_a_file_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    document = json.loads(json.dumps(WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))]))
+    *way, last = data.draw(st.sampled_from(places(document)[1:]))
+    value = document
+    for key in way:
+        value = value[key]
+    value[last] = data.draw(ANYTHING)
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_text(json.dumps(document))
+    try:
+        found = load_questions(str(path), None, 0)
+    except UsageError as error:
+        assert "\n" not in error.message and error.hint
+        return
+    assert len({question.id for question in found}) == len(found)
+    for question in found:
+        assert question.fault or (question.prompt and question.media and question.is_right(question.answer))
+
+
 def test_entries_that_are_no_objects_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text(json.dumps([None, "x", *json.loads((FILES / "avut.json").read_text())]))
