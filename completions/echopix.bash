@@ -48,7 +48,7 @@ _echopix() {
         "models verify") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "profile") words="--budget -b --question -Q --repeat --warmup --json --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --window --look --start --end --no-audio --audio --no-video --video --audio-track --video-track --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "scene") words="--seed --family --split --count --movie --size --fps --data --force --json --quiet -q --debug --no-color --color --help -h";;
-        "serve") words="--idle --status --stop --json --model -m --device --dtype --quantize --keep-source --drop-source --budget -b --fps --max-frames --max-pixels --window --max-new-tokens --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
+        "serve") words="--idle --status --stop --http --root --token-file --queue --json --model -m --device --dtype --quantize --keep-source --drop-source --budget -b --fps --max-frames --max-pixels --window --max-new-tokens --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "train") words="--out --recipe --set --base --stage --data --steps --seed --seconds --threads --workers --plot --export --without-sieve --force --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi

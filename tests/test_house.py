@@ -35,7 +35,7 @@ MAY_IMPORT = {
 }
 PLAIN = {
     *("choices", "results", "settings", "declarations", "parsers", "errors", "files", "shelf", "documents", "times"),
-    *("sizes", ""),
+    *("records", "sizes", ""),
 }
 ONLY_IN = {"av": {"media", "scenes"}, "soundfile": {"media", "scenes"}, "rich": {"cli"}, "typer": {"cli"}}
 

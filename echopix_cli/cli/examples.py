@@ -16,7 +16,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "serve": (
         ("echopix serve", "load the model once; every echopix ask from now on only asks"),
-        ("echopix serve --model qwen2.5-omni-7b --idle 30m", "a large one, until nothing was asked for half an hour"),
+        (
+            "echopix serve --idle 30m --http 127.0.0.1:8080 --root clips",
+            "over HTTP, too; half an hour without a question",
+        ),
         ("echopix serve --stop", "end what runs, once it has answered"),
     ),
     "profile": (

@@ -3,8 +3,9 @@
 import os
 import signal
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from echopix_cli.parsers import parse_duration
 from echopix_cli.times import clock
 
 if TYPE_CHECKING:
+    from echopix_cli.cli.serve_http import AskedHttp
     from echopix_cli.serving.client import Greeted
 
 SERVING = "Serving"
@@ -39,6 +41,23 @@ def serve(
     stop: Annotated[
         bool, own("end them once they have answered what they are asked, with --model only its own", "--stop")
     ] = False,
+    http: Annotated[
+        str | None, own("answer over HTTP too, as OpenAI's chat completions do", "--http", metavar="HOST:PORT")
+    ] = None,
+    root: Annotated[
+        Path | None, own("the folder whose files may be asked about over HTTP", "--root", metavar="DIR")
+    ] = None,
+    token: Annotated[
+        Path | None,
+        own(
+            "file with the token that HTTP clients must bear; needed beyond this machine",
+            "--token-file",
+            metavar="FILE",
+        ),
+    ] = None,
+    queue: Annotated[
+        int, own("HTTP requests that are answered or wait (default 16); more are told 429", "--queue", metavar="N")
+    ] = 16,
     json: opt.Json = False,
 ) -> None:
     """Load a model once and answer every echopix ask that wants it, until told to end.
@@ -51,10 +70,18 @@ def serve(
         (_status if status else _stop)(run, json)
         return
     seconds = None if idle is None else _idle(idle)
-    _serve(run, seconds)
+    asked = None
+    if http is not None:
+        from echopix_cli.cli.serve_http import asked_for
+
+        asked = asked_for(http, root, token, queue)
+    elif root or token:
+        raise UsageError("--root and --token-file are about HTTP", "add --http 127.0.0.1:8080")
+    with closing(asked) if asked else nullcontext():
+        _serve(run, seconds, asked)
 
 
-def _serve(run: opt.Run, idle: float | None) -> None:
+def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
     from echopix_cli.serving.place import SOCKET, listening, locked, name_of, opened_folder
 
     wish = run.wish()
@@ -69,13 +96,20 @@ def _serve(run: opt.Run, idle: float | None) -> None:
             from echopix_cli.serving.desk import Desk
             from echopix_cli.serving.server import Listener
 
+            desk = Desk(engine, wish)
             with closing(listening(folder, name)) as listener, stopping() as received:
+                over = None if http is None else http.serve(desk, run.manner())
                 until = "Ctrl-C or echopix serve --stop" + (f", or {clock(idle)} without a question" if idle else "")
                 run.output.notice(f"{engine.facts.name} answers every echopix ask that wants it, until {until}")
+                if over is not None:
+                    run.output.notice(f"also over HTTP: {over.address}/v1, files below {over.root}")
                 try:
-                    why = Listener(listener, Desk(engine, wish), idle).serve(lambda: bool(received))
+                    address = "" if over is None else over.address
+                    why = Listener(listener, desk, idle, address).serve(lambda: bool(received))
                 finally:
                     os.unlink(name + SOCKET, dir_fd=folder)
+                    if over is not None:
+                        over.stop()
             if why == "idle":
                 run.output.notice(f"ended: nothing was asked for {clock(idle or 0.0)}")
         finally:

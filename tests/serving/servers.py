@@ -14,6 +14,7 @@ from pathlib import Path
 
 from places import ROOT
 
+from echopix_cli.media.plan import DecodePlan
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import find_server, greet_all, wish_of
 from echopix_cli.serving.place import connected, opened_folder, sockets
@@ -118,3 +119,25 @@ class Raw:
         while not isinstance(found[-1], kind):
             found.append(received(self.connection))
         return found
+
+
+def manner(tokens: int) -> m.Manner:
+    """As settings say it, with answers of so many tokens."""
+    return m.Manner(
+        plan=DecodePlan(),
+        max_pixels=None,
+        budget=None,
+        max_new_tokens=tokens,
+        temperature=0.0,
+        system=None,
+        sieve="auto",
+        question_layer=None,
+        prefilter=None,
+        window=None,
+        look=4,
+        list_kept=False,
+        cache_dir=None,
+        cache_size=0,
+        timeout=600.0,
+        verbose=False,
+    )

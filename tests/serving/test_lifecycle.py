@@ -9,37 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from servers import PATIENCE, Raw, Running, listens, serving, started, wait_until
+from servers import PATIENCE, Raw, Running, listens, manner, serving, started, wait_until
 
 from echopix_cli import __version__
 from echopix_cli.errors import EchopixError
-from echopix_cli.media.plan import DecodePlan
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import find_server
 from echopix_cli.serving.place import address, listening, locked, name_of, opened_folder, sockets
 
 LONG = 400  # tokens of an answer that takes seconds
-
-
-def manner(tokens: int) -> m.Manner:
-    return m.Manner(
-        plan=DecodePlan(),
-        max_pixels=None,
-        budget=None,
-        max_new_tokens=tokens,
-        temperature=0.0,
-        system=None,
-        sieve="auto",
-        question_layer=None,
-        prefilter=None,
-        window=None,
-        look=4,
-        list_kept=False,
-        cache_dir=None,
-        cache_size=0,
-        timeout=600.0,
-        verbose=False,
-    )
 
 
 def greeted(server: Running) -> Raw:

@@ -1,0 +1,242 @@
+"""A request for a chat completion, as it is read: one question about one file below a folder. Nothing else is opened,
+and nothing is fetched."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from echopix_cli.errors import EchopixError
+from echopix_cli.parsers import parse_budget
+from echopix_cli.serving.messages import Ask, Manner
+from echopix_cli.settings import SIEVES
+from echopix_cli.times import parse_time
+
+MOST_TOKENS = 4096  # of an answer
+MOST_TEXT = 32_768  # characters of a question, or of a system prompt
+_MEDIA = ("video_url", "audio_url", "image_url")
+_EXTRAS = ("budget", "sieve", "start", "end")
+
+
+class Refused(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: of HTTP.
+        message: what is wrong with it.
+        code: for programs.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What is asked.
+
+    Attributes:
+        ask: the question, about the file's real path.
+        named: what the client calls that file.
+        stream: whether the answer is sent piece by piece.
+        usage: whether its last piece counts tokens.
+    """
+
+    ask: Ask
+    named: str
+    stream: bool
+    usage: bool
+
+
+def chat_request(raw: Any, root: Path, model: str, manner: Manner) -> ChatRequest:
+    """A request from its JSON.
+
+    Args:
+        raw: as it came.
+        root: the folder whose files may be asked about, without links in its path.
+        model: that is served.
+        manner: of answers, where the request does not say otherwise.
+
+    Raises:
+        Refused: it is none that can be answered.
+    """
+    if not isinstance(raw, dict):
+        raise Refused(400, "the body is no JSON object")
+    if raw.get("model", model) != model:
+        raise Refused(404, f"there is no model {raw['model']!r} here, only {model!r}", "model_not_found")
+    if raw.get("n", 1) not in (1, None):
+        raise Refused(400, "n: there is one answer to a question")
+    system, question, named = _messages(raw.get("messages"))
+    manner = _sampled(replace(manner, system=system or manner.system), raw)
+    manner = _with_extras(manner, raw.get("echopix"))
+    options = raw.get("stream_options")
+    return ChatRequest(
+        Ask(below(root, named), (question,), (), manner),
+        named,
+        _flag(raw, "stream"),
+        isinstance(options, dict) and _flag(options, "include_usage"),
+    )
+
+
+def _flag(raw: Mapping[str, Any], name: str) -> bool:
+    value = raw.get(name)
+    if value not in (None, True, False):
+        raise Refused(400, f"{name}: expected true or false")
+    return bool(value)
+
+
+def _messages(raw: Any) -> tuple[str | None, str, str]:
+    """System prompt, question and the URL of the file."""
+    if not isinstance(raw, list) or not raw:
+        raise Refused(400, "messages: expected a list of at least one")
+    system: str | None = None
+    user: list[tuple[str, str]] | None = None
+    for message in raw:
+        if not isinstance(message, dict):
+            raise Refused(400, "messages: expected objects")
+        role, parts = message.get("role"), _parts(message.get("content"))
+        if role in ("system", "developer") and system is None and user is None:
+            system = _text(parts, "the system prompt")
+            if any(kind != "text" for kind, _ in parts):
+                raise Refused(400, "a system prompt is text")
+        elif role == "user" and user is None:
+            user = parts
+        else:
+            raise Refused(
+                400, "messages: expected one question, perhaps after a system prompt; turns before it are not read"
+            )
+    if user is None:
+        raise Refused(400, "messages: there is no question")
+    files = [value for kind, value in user if kind != "text"]
+    if len(files) != 1:
+        raise Refused(400, f"a question is about one file, in a content part {_MEDIA[0]!r}; there are {len(files)}")
+    return system, _text(user, "the question"), files[0]
+
+
+def _parts(content: Any) -> list[tuple[str, str]]:
+    """Content as (kind, text or URL)."""
+    if isinstance(content, str):
+        return [("text", content)]
+    if not isinstance(content, list):
+        raise Refused(400, "content: expected text or a list of parts")
+    found = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        value = None
+        if kind == "text":
+            value = part.get("text")
+        elif kind in _MEDIA:
+            value = part.get(kind)
+            value = value.get("url") if isinstance(value, dict) else value
+        if not isinstance(kind, str) or not isinstance(value, str):
+            raise Refused(400, f"content: expected parts of the types text, {', '.join(_MEDIA)}")
+        found.append((kind, value))
+    return found
+
+
+def _text(parts: list[tuple[str, str]], what: str) -> str:
+    text = "\n".join(value for kind, value in parts if kind == "text").strip()
+    if not text:
+        raise Refused(400, f"{what} is empty")
+    if len(text) > MOST_TEXT:
+        raise Refused(413, f"{what} has more than {MOST_TEXT} characters")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise Refused(400, f"{what} holds half of a character (a lone surrogate)")
+    return text
+
+
+def _sampled(manner: Manner, raw: Mapping[str, Any]) -> Manner:
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (count := raw.get(name)) is not None:
+            if type(count) is not int or not 1 <= count <= MOST_TOKENS:
+                raise Refused(400, f"{name}: expected a whole number from 1 to {MOST_TOKENS}")
+            manner = replace(manner, max_new_tokens=count)
+    if (heat := raw.get("temperature")) is not None:
+        if type(heat) not in (int, float) or not 0.0 <= heat <= 2.0:
+            raise Refused(400, "temperature: expected a number from 0 to 2")
+        manner = replace(manner, temperature=float(heat))
+    return manner
+
+
+def _with_extras(manner: Manner, raw: Any) -> Manner:
+    if raw is None:
+        return manner
+    if not isinstance(raw, dict):
+        raise Refused(400, "echopix: expected an object")
+    if unknown := sorted(set(raw) - set(_EXTRAS)):
+        raise Refused(400, f"echopix: unknown field {unknown[0]!r}; fields are: {', '.join(_EXTRAS)}")
+
+    def read(name: str, parse: Callable[[str], Any]) -> Any:
+        value = raw.get(name)
+        if value is None:
+            return None
+        try:
+            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+                raise ValueError("expected a number or a text")
+            return parse(str(value))
+        except (ValueError, OverflowError) as error:
+            raise Refused(400, f"echopix: {name}: {error}") from None
+
+    if raw.get("sieve") not in (None, *SIEVES):
+        raise Refused(400, f"echopix: sieve: expected one of {', '.join(SIEVES)}")
+    start, end, budget = read("start", parse_time), read("end", parse_time), read("budget", parse_budget)
+    plan = manner.plan
+    start, end = plan.start if start is None else start, plan.end if end is None else end
+    if not all(value is None or math.isfinite(value) for value in (start, end)):
+        raise Refused(400, "echopix: start and end are finite")
+    try:
+        plan = replace(plan, start=start, end=end)
+    except EchopixError as error:
+        raise Refused(400, f"echopix: {error.message}") from None
+    return replace(
+        manner,
+        plan=plan,
+        budget=manner.budget if budget is None else budget,
+        sieve=raw.get("sieve") or manner.sieve,
+    )
+
+
+def below(root: Path, url: str) -> str:
+    """The real path of a file, from its ``file://`` URL.
+
+    Args:
+        root: the folder it has to lie in, after links and ``..`` were followed; a real path itself.
+        url: as the client sent it; a path without ``file://`` starts at the root.
+
+    Raises:
+        Refused: another kind of URL; or a file elsewhere, of which it is not said whether it exists.
+    """
+    if len(url) > 8192:
+        raise Refused(400, "the name of the file is too long")
+    path = url
+    if "://" in url or url.startswith("data:"):
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise Refused(400, "the URL of the file cannot be read") from None
+        if parts.scheme.lower() != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise Refused(400, "only file:// URLs without host, query and fragment are read; nothing is fetched")
+        path = unquote(parts.path, errors="surrogateescape")
+    if not path or "\0" in path:
+        raise Refused(400, "the name of the file is empty, or holds NUL")
+    try:
+        real = os.path.realpath(os.path.join(root, path))
+        inside = os.path.commonpath([real, root]) == str(root) and real != str(root)
+    except (OSError, ValueError):  # a name that no file can have
+        inside = False
+    if not inside:
+        raise Refused(403, "the file is outside the folder that is served", "outside_root")
+    try:
+        regular = stat.S_ISREG(os.stat(real).st_mode)
+    except (OSError, ValueError):
+        raise Refused(404, "there is no such file", "file_not_found") from None
+    if not regular:
+        raise Refused(400, "it is no file", "no_file")
+    return real
