@@ -163,3 +163,17 @@ def test_what_scripts_import_is_there(path: Path) -> None:
             for alias in node.names:
                 below = hasattr(module, "__path__") and find_spec(f"{node.module}.{alias.name}")
                 assert hasattr(module, alias.name) or below, alias.name
+
+
+def test_who_asks_a_server_needs_no_torch() -> None:
+    """What these modules import as they are imported, and what that imports, and so on."""
+    asking = ("place", "messages", "many_messages", "wire", "client", "client_many")
+    paths = {module_of(path): path for path in FILES}
+    open_ones, reached = [f"echopix_cli.serving.{name}" for name in asking], set()
+    while open_ones:
+        if (module := open_ones.pop()) not in reached:
+            reached.add(module)
+            names = set(imports(paths[module], True))
+            assert not {name.partition(".")[0] for name in names} & {"torch", "transformers", "numpy", "av"}, module
+            open_ones += names & set(paths)
+    assert {"echopix_cli.errors", "echopix_cli.batch.tasks"} <= reached
