@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from echopix_cli.cli.app import EPILOG, app
+from echopix_cli.cli.app import EPILOG, command_line
 from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
 from echopix_cli.cli.manual import topics
 from echopix_cli.cli.parameters import OTHER, Parameter, choices_in, parameters_of
@@ -78,7 +78,7 @@ def words_of(option: Parameter) -> tuple[str, ...]:
 
 def command_tree() -> tuple[Command, ...]:
     """The program, its subcommands, and those of its groups."""
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(command_line())
     found = [("", root)]
     for name, part in sorted(root.commands.items()):
         found.append((name, part))

@@ -4,28 +4,18 @@ import os
 import sys
 import traceback
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.ask import ask
-from echopix_cli.cli.bench import bench
-from echopix_cli.cli.cache import cache
 from echopix_cli.cli.completion import SHELLS, current_shell, install, script
-from echopix_cli.cli.config import config
-from echopix_cli.cli.doctor import doctor
-from echopix_cli.cli.evaluate import evaluate
 from echopix_cli.cli.help import help_text
 from echopix_cli.cli.manual import page, topics
 from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
-from echopix_cli.cli.models import models
 from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
-from echopix_cli.cli.profile import profile
-from echopix_cli.cli.scene import scene
-from echopix_cli.cli.serve import serve
-from echopix_cli.cli.train import train
 from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
 from echopix_cli.settings import resolve
 
@@ -38,26 +28,47 @@ EPILOG = (
     "Every option is also read from ECHOPIX_* and config.toml; see echopix config."
 )
 
-app = opt.group(
-    "echopix",
-    "Ask questions about what is seen and heard in local videos.",
-    epilog=EPILOG,
-    pretty_exceptions_enable=False,
-)
-app.command()(ask)
-app.command()(serve)
-app.command()(profile)
-app.command()(bench)
-app.command("eval")(evaluate)
-app.command()(scene)
-app.command()(train)
-app.add_typer(models)
-app.add_typer(cache)
-app.command()(doctor)
-app.command()(config)
+# Commands and groups of commands, in the order of the help, each where it stands: of a command line that names one, no
+# other is imported.
+_COMMANDS = {
+    "ask": "ask:ask",
+    "serve": "serve:serve",
+    "profile": "profile:profile",
+    "bench": "bench:bench",
+    "eval": "evaluate:evaluate",
+    "scene": "scene:scene",
+    "train": "train:train",
+    "models": "models:models",
+    "cache": "cache:cache",
+    "doctor": "doctor:doctor",
+    "config": "config:config",
+}
 
 
-@app.command("help")
+def command_line(*names: str) -> opt.Commands:
+    """The program as typer has it.
+
+    Args:
+        names: of the commands that it shall have beside ``help``; none for all.
+    """
+    app = opt.group(
+        "echopix",
+        "Ask questions about what is seen and heard in local videos.",
+        epilog=EPILOG,
+        pretty_exceptions_enable=False,
+    )
+    for name in names or _COMMANDS:
+        module, _, attribute = _COMMANDS[name].partition(":")
+        part = getattr(import_module(f"echopix_cli.cli.{module}"), attribute)
+        if isinstance(part, opt.Commands):
+            app.add_typer(part)
+        else:
+            app.command(name)(part)
+    app.command("help")(help_command)
+    app.callback(invoke_without_command=True)(root)
+    return app
+
+
 def help_command(
     ctx: typer.Context,
     command: Annotated[
@@ -104,7 +115,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
     version: Annotated[
@@ -150,13 +160,18 @@ def _fail(error: EchopixError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _named() -> list[str]:
+    """The command that the command line begins with; nothing where help or an error may need all."""
+    return [word for word in sys.argv[1:2] if word in _COMMANDS]
+
+
 def main() -> NoReturn:
     """Run the command line and exit."""
     occupy_closed_streams()
     code = int(ExitCode.OK)
     try:
         code = (
-            app(prog_name="echopix", standalone_mode=False) or code
+            command_line(*_named())(prog_name="echopix", standalone_mode=False) or code
         )  # typer hands back the code of typer.Exit; commands return nothing
     except EchopixError as error:
         _fail(error)

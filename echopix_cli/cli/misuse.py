@@ -12,7 +12,6 @@ import typer
 
 from echopix_cli.cli.parameters import Parameter, parameter, parameters_of
 from echopix_cli.errors import UsageError
-from echopix_cli.training.recipe import RECIPE
 
 WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # what typer raises about command lines, whatever they lack
 _HELP_ASKED = "NoArgsIsHelpError"  # what it raises where a group is called without a command; its message is the help
@@ -31,6 +30,8 @@ def explained(error: Any) -> UsageError:
     options = [] if context is None else [p for p in parameters_of(context.command) if p.names]
     if kind == "NoSuchOption":
         key = error.option_name.lstrip("-").replace("-", "_")
+        from echopix_cli.training.recipe import RECIPE
+
         if command == "echopix train" and key in RECIPE:
             return UsageError(f"{command} has no option {error.option_name}", f"--set {key}=VALUE: {RECIPE[key].help}")
         names = [name for option in options for name in option.names]

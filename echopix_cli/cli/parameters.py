@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from echopix_cli.declarations import Setting
 from echopix_cli.settings import TABLE
-from echopix_cli.training.recipe import RECIPE
 
-_DECLARED = {own.help: own for own in (*TABLE.values(), *RECIPE.values())}
 _LONGEST_METAVAR = 26  # characters; longer lists of choices stand in the text
 OTHER = "Other"
 
@@ -90,6 +90,14 @@ def choices_in(metavar: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part == part.lower() and part.isascii()) if len(parts) > 1 else ()
 
 
+@cache
+def _declared() -> dict[str, Setting]:
+    """Settings and recipe keys by their help."""
+    from echopix_cli.training.recipe import RECIPE
+
+    return {own.help: own for own in (*TABLE.values(), *RECIPE.values())}
+
+
 def _arguments(command: Any) -> Iterator[Parameter]:
     for raw in command.params:
         if not any(name.startswith("-") for name in raw.opts):
@@ -107,8 +115,8 @@ def _default(raw: Any, is_switch: bool) -> str:
     """What holds where nobody says; nothing where the help says it, or where a switch is simply off."""
     help = getattr(raw, "help", None) or ""
     value = raw.default
-    if value is None and help in _DECLARED:
-        value = _DECLARED[help].default
+    if value is None and help in (declared := _declared()):
+        value = declared[help].default
     if value in (None, "") or is_switch or callable(value) or "default" in help:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -19,7 +19,7 @@ import pytest
 import typer
 from places import ROOT
 
-from echopix_cli.cli.app import app
+from echopix_cli.cli.app import command_line
 from echopix_cli.cli.demo import QUESTION, demo_clip
 from echopix_cli.cli.examples import EXAMPLES
 from echopix_cli.settings import resolve
@@ -156,7 +156,7 @@ def test_long_examples_are_understood(line: str) -> None:
     words = shlex.split(line)
     while "=" in words[0]:
         words.pop(0)
-    own: Any = typer.main.get_command(app)
+    own: Any = typer.main.get_command(command_line())
     context = own.make_context("echopix", words[1:])
     name, below, rest = own.resolve_command(context, [*context._protected_args, *context.args])
     while hasattr(below, "commands"):

@@ -11,7 +11,7 @@ import typer
 from places import ROOT
 from rich.cells import cell_len
 
-from echopix_cli.cli.app import app
+from echopix_cli.cli.app import command_line
 from echopix_cli.cli.manual import MORE, page, topics
 from echopix_cli.cli.output import Output
 
@@ -77,7 +77,7 @@ def test_help_lists_commands_and_topics(command: Any) -> None:
 
 
 def test_topics_are_no_commands_and_commands_lead_to_them(command: Any) -> None:
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(command_line())
     assert all(topics().values())
     assert not set(topics()) & set(root.commands)
     assert set(MORE) == set(root.commands) - {"help"}

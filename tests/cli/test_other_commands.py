@@ -245,7 +245,9 @@ def test_completions_and_reference_are_current() -> None:
 
 
 def test_bash_completion_offers_commands_and_options() -> None:
-    from echopix_cli.cli.app import app
+    from echopix_cli.cli.app import command_line
+
+    app = command_line()
 
     script = ROOT / "completions" / "echopix.bash"
 

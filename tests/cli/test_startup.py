@@ -13,7 +13,7 @@ from places import ROOT
 
 ASSETS = ROOT / "echopix_cli" / "assets"
 # Beside an empty Typer app: one module for each command, the few that options are made of, and json.
-MARGIN = 44
+MARGIN = 45
 HELP = """
 import contextlib, io, json, sys
 import typer
@@ -86,7 +86,9 @@ def test_ask_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
 
 def test_signatures_of_commands_are_no_strings() -> None:
     """Typer evaluates those again and again, for every command at every start."""
-    from echopix_cli.cli.app import app
+    from echopix_cli.cli.app import command_line
+
+    app = command_line()
 
     commands = [*app.registered_commands]
     for group in app.registered_groups:
