@@ -9,7 +9,7 @@ from echopix_cli.decoding.worker import probe
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions
 from echopix_cli.engine.opening import film_in, grown, open_media, unwatched
 from echopix_cli.engine.survey import Watch
-from echopix_cli.errors import EchopixError
+from echopix_cli.errors import DeviceError, EchopixError
 from echopix_cli.evaluation.asking import Asking, options_of, result_of
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, Condition, Graded, ItemResult, Rows
@@ -57,13 +57,25 @@ def open_file(
     asked = [(question, setting) for question in questions for setting in by_sieve.values()]
     if not asked:
         return Screened({})
-    options = [_options(setting, asking, question) for question, setting in asked]
-    prompts = [question.prompt for question, _ in asked]
-    found = open_media(engine, path, plan, prompts, options, films, watch, info=info)
-    if found[0].survivors is None:  # the header was wrong, and one window holds all
-        return found[0]
-    keys = [(question.index, setting.sieve) for question, setting in asked]
-    return Screened(dict(zip(keys, found, strict=True)))
+    handed_on: dict[tuple[int, str], Encoded] = {}
+    together = len(asked)
+    while len(handed_on) < len(asked):
+        some = asked[len(handed_on) : len(handed_on) + together]
+        options = [_options(setting, asking, question) for question, setting in some]
+        prompts = [question.prompt for question, _ in some]
+        try:
+            found = open_media(engine, path, plan, prompts, options, films, watch, info=info)
+        except DeviceError:
+            # Each takes the rows of a window with it: where all of them are too many, fewer go at once.
+            if together == 1:
+                raise
+            together = -(-together // 2)
+            continue
+        if found[0].survivors is None:  # the header was wrong, and one window holds all
+            return found[0]
+        keys = [(question.index, setting.sieve) for question, setting in some]
+        handed_on |= dict(zip(keys, found, strict=True))
+    return Screened(handed_on)
 
 
 def answered(

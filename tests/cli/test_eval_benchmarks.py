@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -162,3 +163,29 @@ def test_a_signal_ends_a_film_at_its_next_window(
     (record,) = run("eval", "--data", worldsense, *ONE, "--window", "1", "--count", "2", "--json").records
     assert record["options"]["window"] == 1.0
     assert record["settings"][0]["overall"]["failed"] == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_by_the_fields_of_the_data_fit_the_terminal(width: int) -> None:
+    from rich.console import Console
+
+    from echopix_cli.cli.eval_tables import report_tables
+    from echopix_cli.evaluation.report import make_report
+    from echopix_cli.evaluation.values import SIEVES, Condition, Facts, Graded, ItemResult, Rows
+    from echopix_cli.results import ModelFacts
+
+    settings = [Condition(sieve, budget) for sieve in SIEVES[:-1] for budget in (1.0, 0.2, 0.1)]
+    outcomes = {setting: Graded("A. x", True, Rows(6, 35, 0), 0.1) for setting in settings}
+    fields = (("duration", "short"), ("domain", "x" * 60), ("audio", "[red]Speech"), ("audio", "Music\n\x1b[31m"))
+    items = [ItemResult("i", "m", "f", "q", "A", 200, 0, outcomes, 100, groups) for groups in (fields, fields[:1])]
+    facts = Facts(
+        "0", "d", "c", ModelFacts("tiny", None, 1, "float32", "cpu"), "d", 2, ("f",), 0, {"answers": "letters"}
+    )
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(report_tables(make_report(facts, items, settings, 1.0), width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "[red]Speech" in text and "\x1b" not in text
+    for name in ("duration", "domain", "audio"):
+        assert f"\n {name} " in text
+    assert text.count("6.0 %") == text.count("35.0 %") == len(settings)

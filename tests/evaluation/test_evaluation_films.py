@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.opening import open_media
 from echopix_cli.engine.options import FilmOptions
+from echopix_cli.errors import DeviceError
+from echopix_cli.evaluation import films
 from echopix_cli.evaluation.asking import Asking
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.run import evaluate
 from echopix_cli.evaluation.values import AROUND, Condition, Rows
+from echopix_cli.media import DecodePlan
 
 FULL, FEW = Condition("cs2", 1.0), Condition("cs2", 0.3)
 UNIFORM, NONE, PAST = Condition("uniform", 0.3), Condition("none", 0.0), Condition(AROUND, 1.0)
@@ -61,6 +65,31 @@ def test_what_ask_says_in_one_pass_for_all(
     for result in found:
         assert result.outcomes[NONE].rows == Rows(0, 0, 0)
         assert result.outcomes[PAST].failure == "a film does not go past CS2 whole"
+
+
+def test_where_memory_is_short_fewer_go_at_once(
+    engine: Engine, windows: Asking, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, settings = questions(clips["both"]), (FEW, UNIFORM)
+    whole = [result for _, result in evaluate(engine, asked, settings, windows)]
+    at_once: list[int] = []
+
+    def short(engine: Engine, path: str, plan: DecodePlan, prompts: list[str], *rest: Any, **named: Any) -> Any:
+        at_once.append(len(prompts))
+        if len(prompts) > most:
+            raise DeviceError("out of memory")
+        return open_media(engine, path, plan, prompts, *rest, **named)
+
+    monkeypatch.setattr(films, "open_media", short)
+    for most, passes in ((2, [6, 3, 2, 2, 2]), (0, [6, 3, 2, 1])):
+        at_once.clear()
+        found = [result for _, result in evaluate(engine, asked, settings, windows)]
+        assert at_once == passes
+        for one, other in zip(found, whole, strict=True):
+            for setting in settings:
+                ours, theirs = one.outcomes[setting], other.outcomes[setting]
+                assert (ours.answer, ours.rows) == ((theirs.answer, theirs.rows) if most else (None, None))
+                assert ours.failure == ("" if most else "out of memory")
 
 
 def test_a_lone_way_past_the_sieve_fails_without_reading(
