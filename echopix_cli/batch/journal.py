@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -120,6 +120,16 @@ class Journal:
                 self._unended = False
         except OSError as error:
             raise self._refused(error) from error
+
+    def rewrite(self, lines: Sequence[bytes]) -> None:
+        """Put these lines in the place of all that it holds, at once or not at all. It stays locked.
+
+        Raises:
+            EchopixError: the disk refuses, or the file is not the one that was opened; it is as it was.
+        """
+        self._require(self._found)
+        self._replace(b"".join(lines))
+        self._length, self._last = sum(map(len, lines)), lines[-1] if lines else b""
 
     def close(self) -> None:
         """Give the file back."""
@@ -244,17 +254,17 @@ class Journal:
             record = self._record(line)
             if record is None:
                 raise self._foreign(number)
-            if "error" not in record or _label(record) not in self._labels:
+            if "error" not in record or label_in(record) not in self._labels:
                 kept.append(line)
                 self._remember(record)
-        if not _may_be_torn(torn):
+        if not may_be_torn(torn):
             raise self._foreign(len(lines) + 1)
         self._length, self._last = sum(map(len, kept)), kept[-1] if kept else b""
         if scattered or len(kept) < len(lines):
             self._shorter = b"".join(kept)
 
     def _record(self, line: bytes) -> dict[str, Any] | None:
-        record = _record(line)
+        record = record_in(line)
         return record if record is not None and ("settings" in record) == self._spelling.by_setting else None
 
     def _foreign(self, number: int) -> UsageError:
@@ -266,7 +276,7 @@ class Journal:
 
     def _remember(self, record: dict[str, Any]) -> None:
         if "error" not in record:
-            self._done[record["key"]].add(_label(record))
+            self._done[record["key"]].add(label_in(record))
             if self._keeps:
                 self.kept[record["key"]] = record
         if (file := record["file"]) is not None:
@@ -304,7 +314,7 @@ class Journal:
         )
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def record_in(line: bytes) -> dict[str, Any] | None:
     """A line as a record; None where it is none of ours."""
     try:
         record = json.loads(line)
@@ -328,7 +338,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return record if ours and isinstance(record["id"], (str, int, NoneType)) else None
 
 
-def _may_be_torn(end: bytes) -> bool:
+def may_be_torn(end: bytes) -> bool:
     """Whether a last line that is no record may be the beginning of one of ours, and not of some other file that was
     named by mistake."""
     if end[: len(_BEGINNING)] != _BEGINNING[: len(end)]:
@@ -342,5 +352,6 @@ def _may_be_torn(end: bytes) -> bool:
     return False
 
 
-def _label(record: dict[str, Any]) -> Label:
+def label_in(record: dict[str, Any]) -> Label:
+    """What tells the task of a record from others."""
     return name_in(record), record["question"], record.get("id")

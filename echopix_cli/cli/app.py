@@ -40,6 +40,7 @@ _COMMANDS = {
     "train": "train:train",
     "models": "models:models",
     "cache": "cache:cache",
+    "records": "records:records",
     "doctor": "doctor:doctor",
     "config": "config:config",
 }

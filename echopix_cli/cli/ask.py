@@ -124,6 +124,30 @@ def ask(
     ] = None,
     shard: Annotated[str | None, opt.many("only the I-th of N shares of the files", "--shard", metavar="I/N")] = None,
     fail_fast: Annotated[bool, opt.many("end at the first failure", "--fail-fast")] = False,
+    engine: Annotated[
+        str,
+        opt.many(
+            "where the model runs: local, in this process, or ray, on many machines", "--engine", metavar="local|ray"
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        opt.many(
+            "the Ray cluster to join (default: begin one here, and end it)", "--address", metavar="HOST:PORT|auto"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        opt.many("engines on Ray (default: one a GPU, without any one for every 4 cores)", "--workers", metavar="N"),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        opt.many(
+            "the share of a GPU that each engine on Ray takes (default: 1), 0 for CPUs",
+            "--gpus-per-worker",
+            metavar="SHARE",
+        ),
+    ] = None,
     json: opt.Json = False,
     format: opt.Format = None,
 ) -> None:
@@ -146,7 +170,10 @@ def ask(
     options = _split_choices(choices)
     if resume is not None and output is None:
         raise UsageError("there is no output file to resume or overwrite", "add --output FILE.jsonl")
-    if _is_one(files) and not any((tasks, questions, output, shard)):
+    from echopix_cli.cli.fleet import fleet_options
+
+    fleet = fleet_options(engine, address, workers, gpus_per_worker)
+    if _is_one(files) and not any((tasks, questions, output, shard, fleet)):
         from echopix_cli.cli.ask_one import ask_one
 
         ask_one(run, files[0], asked, options, form or "text", AnswerFiles(vtt, report))
@@ -156,10 +183,8 @@ def ask(
     from echopix_cli.cli.ask_many import Many, ask_many
 
     overwrite = resume is False
-    ask_many(
-        run,
-        Many(files, asked, options, glob, null, questions, tasks, output, overwrite, shard, fail_fast, form, report),
-    )
+    lists = (files, asked, options, glob, null, questions, tasks)
+    ask_many(run, Many(*lists, output, overwrite, shard, fail_fast, form, report, fleet))
 
 
 def _split_choices(choices: str | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
 from echopix_cli.results import DEMONSTRATION
 
 if TYPE_CHECKING:
+    from echopix_cli.batch.cluster import FleetOptions
     from echopix_cli.batch.journal import Journal
     from echopix_cli.batch.outcomes import Outcome
     from echopix_cli.batch.tasks import Task
@@ -46,6 +47,7 @@ class Many:
         fail_fast: end at the first failure.
         form: of what is printed; None takes lines on a terminal, and in a pipe JSON or, beside an output file, nothing.
         report: folder of pages about the answers.
+        fleet: asks on Ray; None does in this process.
     """
 
     media: Sequence[str]
@@ -61,6 +63,7 @@ class Many:
     fail_fast: bool
     form: str | None
     report: Path | None = None
+    fleet: FleetOptions | None = None
 
 
 def tasks_of(many: Many, still: Callable[[str], None] = lambda path: None) -> list[Task]:
@@ -129,12 +132,18 @@ def ask_many(run: opt.Run, many: Many) -> None:
         request = AskMany(
             tuple(tasks), run.manner(list_kept=many.report is not None), many.fail_fast, journal is not None
         )
-        server = run.server()
+        fleet = None
+        if many.fleet is not None:
+            from echopix_cli.cli.fleet import open_fleet
+
+            fleet = open_fleet(run, many.fleet)
+            held.callback(fleet.close)
+        server = run.server() if fleet is None else None
         if server is not None:
             held.callback(server.close)
             if server.welcome.model.demonstration:
                 run.output.warn(DEMONSTRATION)
-        engine = run.engine(keeps=True) if server is None else None
+        engine = run.engine(keeps=True) if server is None and fleet is None else None
         received = held.enter_context(stopping())
         tally = held.enter_context(run.output.tally(len(tasks)))
         report = _Report(run, many, tasks, tally, journal, server is not None)
@@ -155,6 +164,12 @@ def ask_many(run: opt.Run, many: Many) -> None:
             from echopix_cli.serving.client_many import ask_many as ask_there
 
             summary = ask_there(server, request, journal, began, report.take, tally.skip, stop)
+        elif fleet is not None:
+            from echopix_cli.cli.fleet import fleet_batch
+
+            fleets = fleet_batch(fleet, request, report.take, journal=journal, passed=tally.skip, stop=stop)
+            began(fleets.settings.plan)
+            summary = fleets.run(tasks)
         else:
             assert engine is not None
             from echopix_cli.serving.batches import batch_of
@@ -177,6 +192,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
         + (f", {left} not tried" if left else "")
         + (f"; notes on {len(report.said)} of the files" if report.said else "")
         + "".join(f"; nothing of the {name} kept in {count}" for name, count in report.unkept.items())
+        + "".join(f"; {event}" for event in summary.events)
     )
     if summary.failed:
         raise typer.Exit(ExitCode.FAILURE)
@@ -238,7 +254,7 @@ class _Report:
             if outcome.error is not None and outcome.error is not self.shown:  # of a file's many questions once
                 self.output.error(outcome.error)
                 self.shown = outcome.error
-        self.tally.advance()
+        self.tally.advance(failed=outcome.error is not None)
 
     def _say_notices(self, media: str, answer: Answer) -> None:
         """What was not seen or heard of a file, whatever is shown of its answers; each once."""

@@ -102,6 +102,16 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("echopix cache clear --json", "and say what, as JSON"),
         ("ECHOPIX_CACHE_DIR=elsewhere echopix cache clear", "of another folder"),
     ),
+    "records": (
+        ("echopix records merge part-1.jsonl part-2.jsonl -o answers.jsonl", "two shards, one file"),
+        ("echopix records merge part-*.jsonl -o answers.jsonl", "all of them"),
+        ("echopix records merge part-*.jsonl -o answers.jsonl --json", "and say how many, as JSON"),
+    ),
+    "records merge": (
+        ("echopix records merge part-1.jsonl part-2.jsonl -o answers.jsonl", "two shards, one file"),
+        ("echopix records merge part-*.jsonl -o answers.jsonl", "all of them"),
+        ("echopix records merge part-*.jsonl -o answers.jsonl --json", "and say how many, as JSON"),
+    ),
     "doctor": (
         ("echopix doctor", "try everything"),
         ("echopix doctor --json", "for a report"),

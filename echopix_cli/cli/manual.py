@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).parent.parent / "manual"
 
 # Pages that say more about what a command does, first the one to begin with.
 MORE: dict[str, tuple[str, ...]] = {
-    "ask": ("media", "batches", "moments", "weights", "serving"),
+    "ask": ("media", "batches", "fleet", "moments", "weights", "serving"),
     "serve": ("serving",),
     "profile": ("performance",),
     "bench": ("performance",),
@@ -17,6 +17,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "train": ("training", "experiments"),
     "models": ("weights", "trust"),
     "cache": ("media",),
+    "records": ("batches", "fleet"),
     "doctor": ("settings",),
     "config": ("settings",),
 }

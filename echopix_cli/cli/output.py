@@ -280,15 +280,17 @@ class Tally:
         self._progress = progress
         self._task = None if progress is None else progress.add_task("", total=total, rate="")
         self._began = time.monotonic()
-        self._count = 0
+        self._count = self._failed = 0
         self._left = total
 
-    def advance(self, count: int = 1) -> None:
-        """Count items that are done; the rate and the time left follow from these alone."""
+    def advance(self, count: int = 1, failed: bool = False) -> None:
+        """Count items that are done, or ``failed``; the rate and the time left follow from these alone."""
         self._count += count
+        self._failed += count * failed
         self._left -= count
         rate = self._count / max(time.monotonic() - self._began, 1e-9)
-        self._draw(count, f"{60 * rate:.0f}/min" + (f", {clock(self._left / rate)} left" if self._left else ""))
+        left = f", {clock(self._left / rate)} left" if self._left else ""
+        self._draw(count, f"{60 * rate:.0f}/min" + left + (f", {self._failed} failed" if self._failed else ""))
 
     def skip(self, count: int) -> None:
         """Count items that an earlier run has done; they change no rate."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
-from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import AskOptions, GenerationOptions, SieveOptions
 from echopix_cli.engine.film import Film
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.media import DecodePlan, MediaInfo
@@ -12,12 +13,22 @@ from echopix_cli.serving.messages import Manner
 from echopix_cli.times import clock
 
 
-def plan_of(engine: Engine, manner: Manner) -> DecodePlan:
+class Planner(Protocol):
+    """What knows the model: an engine, or who asks one elsewhere."""
+
+    def plan(self, plan: DecodePlan, max_pixels: int | None = None) -> DecodePlan:
+        """As :meth:`.Engine.plan`."""
+
+    def choose(self, sieve: SieveOptions, budget: float = 0.0) -> object:
+        """As :meth:`.Engine.choose`."""
+
+
+def plan_of(engine: Planner, manner: Manner) -> DecodePlan:
     """What to take from each file."""
     return engine.plan(manner.plan, max_pixels=manner.max_pixels)
 
 
-def asking_of(engine: Engine, manner: Manner) -> AskOptions:
+def asking_of(engine: Planner, manner: Manner) -> AskOptions:
     """How questions are answered.
 
     Raises:

@@ -29,7 +29,8 @@ PAGES = [ROOT / "README.md", CARD, *sorted((ROOT / "echopix_cli" / "manual").glo
 SETTINGS = r"(?:[A-Z_]+=\S+ )*"
 # What takes a model hub, a GPU or minutes. All else runs.
 LONG = re.compile(
-    r"echopix (train|bench|eval|profile|serve|models (pull|verify|rm|path|info) (qwen|hf:)|ask .*--model (runs|qwen))"
+    r"echopix (train|bench|eval|profile|serve|models (pull|verify|rm|path|info) (qwen|hf:)"
+    r"|ask .*--(model (runs|qwen)|engine ray))"
 )
 ANSWERS = {QUESTION: "piano", "What is on the left?": "car"}
 
