@@ -28,7 +28,7 @@ _echopix() {
         "scene:--split") COMPREPLY=($(compgen -W "train val test unseen-font wide-train wide-val wide-test wide-font wide-style wide-composer" -- "$current")); compopt -o default; return;;
         "train:--base") COMPREPLY=($(compgen -W "tiny qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
         "train:--stage") COMPREPLY=($(compgen -W "towers full sieve" -- "$current")); compopt -o default; return;;
-        "train:--data") COMPREPLY=($(compgen -W "scenes" -- "$current")); compopt -o default; return;;
+        "train:--data") COMPREPLY=($(compgen -W "scenes wide" -- "$current")); compopt -o default; return;;
     esac
     case "$command" in
         "") words="--version --install-completion --show-completion --help -h";;

@@ -12,7 +12,17 @@ from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import Interrupted, UsageError
 from echopix_cli.times import clock
-from echopix_cli.training.recipe import HOW, PRECISIONS, RECIPE, SCENES, WHAT, Recipe, read_assignments, read_values
+from echopix_cli.training.recipe import (
+    HOW,
+    PRECISIONS,
+    RECIPE,
+    RENDERED,
+    SCENES,
+    WHAT,
+    Recipe,
+    read_assignments,
+    read_values,
+)
 
 if TYPE_CHECKING:
     from echopix_cli.training.loop import Progress, Trainer
@@ -167,7 +177,7 @@ def _settled(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
     from echopix_cli.weights.stock import is_stock
 
     started = Recipe.load(out)
-    own_data = wanted.get("data", SCENES) != SCENES
+    own_data = wanted.get("data", SCENES) not in RENDERED
     if started is None and not wanted.get("base") and (own_data or wanted.get("adapters")):
         raise UsageError("training from nothing takes scenes and the whole decoder", "give --base NAME or --base DIR")
     if wanted.get("base"):

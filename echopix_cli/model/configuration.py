@@ -139,6 +139,8 @@ class EchoingPixelsTextConfig(Section):
             candidates and audio rows are dropped (the authors' ``RETAIN_TOKEN``).
         sieve_view: what CS2's rows see: the ``whole`` prompt in both directions; as ablations, only what comes
             before (``causal``), or, up to the last audio-visual row, all but the question (``no-question``).
+        sieve_output: which rows leave CS2 as it encoded them: ``all``, or audio-visual ones alone (``media``). Text
+            rows that keep their raw embeddings carry nothing of the clip: what is answered comes from kept rows.
         sieve_softmax: ``vanilla`` or ``gumbel``, for the straight-through gradient (the authors' ``SOFTMAX``).
         rope_parameters: with ``rope_theta``, and ``mrope_section`` where the decoder has the family's three axes.
             Older files say ``rope_theta`` and ``rope_scaling`` side by side, which is also how it is written.
@@ -165,6 +167,7 @@ class EchoingPixelsTextConfig(Section):
     retain_token: str = "av"
     sieve_softmax: str = "vanilla"
     sieve_view: str = "whole"
+    sieve_output: str = "all"
 
     def __init__(self, **raw: Any) -> None:
         if raw.get("num_key_value_heads", 1) is None:
@@ -190,6 +193,7 @@ class EchoingPixelsTextConfig(Section):
             ("retain_token", ("av", "v")),
             ("sieve_softmax", ("vanilla", "gumbel")),
             ("sieve_view", ("whole", "causal", "no-question")),
+            ("sieve_output", ("all", "media")),
         ):
             if getattr(self, name) not in known:
                 wanted = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"

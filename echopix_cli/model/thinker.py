@@ -233,7 +233,10 @@ class EchoingPixelsThinker(nn.Module):
         )
 
     def _encode(self, prompt: Prompt, valid: Tensor, in_pool: Tensor, labels: Tensor | None) -> Tensor:
-        """CS2 output (B, L, d); rows that are padding, answer, or in a prompt without media stay as embedded."""
+        """CS2 output (B, L, d); rows that are padding, answer, or in a prompt without media stay as embedded.
+
+        So do all text rows where the configuration says so (``sieve_output``).
+        """
         encoder = self.model.bidir_encoder
         if encoder is None or not bool(in_pool.any()):
             return prompt.embeds
@@ -245,7 +248,8 @@ class EchoingPixelsThinker(nn.Module):
             key_mask = (visible[:, None, None, :] & _narrowed(view, in_pool)[:, None]) | alone
         rotary = self.model.rotary(prompt.position_ids, prompt.embeds.dtype)
         encoded = encoder(prompt.embeds, rotary, key_mask)
-        rereads = visible & in_pool.any(dim=1, keepdim=True)
+        media_alone = self.config.text_config.sieve_output == "media"
+        rereads = visible & (in_pool if media_alone else in_pool.any(dim=1, keepdim=True))
         return encoded if bool(rereads.all()) else torch.where(rereads.unsqueeze(-1), encoded, prompt.embeds)
 
     def ranking(

@@ -12,7 +12,7 @@ from echopix_cli.results import AudioStatus
 from echopix_cli.scenes.audio import render_audio
 from echopix_cli.scenes.frames import render_frames
 from echopix_cli.scenes.geometry import away, visible
-from echopix_cli.scenes.script import NUMBERS, PICTURES, SAMPLE_RATE, Evidence, Script
+from echopix_cli.scenes.script import COUNTED, PICTURES, SAMPLE_RATE, Evidence, Script
 
 SIDE = 112  # pixels of the square frames, where a checkpoint has no frame size of its own
 AUDIO_ROWS_PER_SECOND = 25
@@ -48,7 +48,7 @@ def frame_side(max_pixels: int | None, factor: int) -> int:
     return max(factor, wanted // factor * factor)
 
 
-SURROUNDINGS = 2 * len(PICTURES) + len(NUMBERS)
+SURROUNDINGS = 2 * len(PICTURES) + len(COUNTED)
 
 
 def surroundings(script: Script, times: Sequence[float] | np.ndarray, dark: bool = False) -> np.ndarray:
@@ -56,7 +56,7 @@ def surroundings(script: Script, times: Sequence[float] | np.ndarray, dark: bool
 
     Returns:
         bool (len(times), SURROUNDINGS): for each of PICTURES, whether it is on screen; for each, whether it
-        has hopped away from its place; and whether at least one, two, … five notes have begun. ``dark``: of
+        has hopped away from its place; and whether at least one, two, … nine notes have begun. ``dark``: of
         the pictures nothing, as the clip is shown without them.
     """
     times = np.asarray(times, dtype=np.float64)
@@ -66,7 +66,7 @@ def surroundings(script: Script, times: Sequence[float] | np.ndarray, dark: bool
         around[:, place] |= visible(sprite, times)
         around[:, len(PICTURES) + place] |= visible(sprite, times) & away(sprite, times)
     begun = (times[:, None] >= np.array([note.start for note in script.notes])).sum(axis=1)
-    around[:, 2 * len(PICTURES) :] = begun[:, None] > np.arange(len(NUMBERS))
+    around[:, 2 * len(PICTURES) :] = begun[:, None] > np.arange(len(COUNTED))
     return around
 
 

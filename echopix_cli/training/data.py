@@ -322,7 +322,8 @@ _LOOKED_FOR = re.compile(rf"\b(?:{'|'.join(_NAMED)})\b")
 _MOST = 16  # questions packed behind one clip
 
 # Families that one sense answers; the other may be missing from the clip altogether.
-_SENSES = {"instrument": "audio", "order": "audio", "object": "video"}
+_SENSES = {"instrument": "audio", "order": "audio", "object": "video", "corner": "video"}
+TRAINED_SPLITS = ("train", "wide-train")
 
 
 class SceneBatches(Dataset[Batch]):
@@ -367,7 +368,7 @@ class SceneBatches(Dataset[Batch]):
         """Scene ``seed`` and its questions; the first is one that it was made for."""
         random = np.random.default_rng((seed, len(self.split)))
         script = scenes.make_script(self.split, seed, self.families[int(random.integers(len(self.families)))])
-        training = self.split == "train"
+        training = self.split in TRAINED_SPLITS
         items, without = list(script.items), ""
         if self.pack and training:  # the clip's rows cost most, and are paid once
             items = list(scenes.ask_everything(script, random))[:_MOST]

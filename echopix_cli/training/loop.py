@@ -22,7 +22,7 @@ from echopix_cli.files import write_whole
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
-from echopix_cli.training.data import Batch, SceneBatches
+from echopix_cli.training.data import TRAINED_SPLITS, Batch, SceneBatches
 from echopix_cli.training.forward import accuracy
 from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, losses, total_loss
 from echopix_cli.training.recipe import Recipe
@@ -97,7 +97,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         tiny.save_processor(self.processor, self.folder)
         recipe.save(self.folder)
-        data = self._data("train", recipe.steps * recipe.accumulate)
+        data = self._data(recipe.steps * recipe.accumulate, recipe.splits and recipe.splits[0])
         order = range(self.step * recipe.accumulate, end * recipe.accumulate)
         batches = iter(self._loader(data, order))
         while self.step < end and not self._stopping:
@@ -125,10 +125,11 @@ class Trainer:
         save_model(self.model, folder, dtype, plain_tensors(self.model, self.originals))
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Accuracy on the ``val`` split at several budgets, with the controls beside the sieve; {} for other data."""
-        if self.recipe.data != "scenes" or not self.recipe.validate_batches or not self.recipe.settings():
+        """Accuracy on the validation split at several budgets, with controls beside the sieve; {} for other data."""
+        splits = self.recipe.splits
+        if splits is None or not self.recipe.validate_batches or not self.recipe.settings():
             return {}
-        data = self._data("val", self.recipe.validate_batches)
+        data = self._data(self.recipe.validate_batches, splits[1])
         # Begun outside: processes that are started under autocast prepare their data under it.
         loader = iter(self._loader(data, range(len(data))))
         batches = (batch.to(self.device) for batch in loader if batch is not None)
@@ -146,10 +147,10 @@ class Trainer:
             pin_memory=self.device.type != "cpu",
         )
 
-    def _data(self, split: str, length: int) -> Any:
+    def _data(self, length: int, split: str | None) -> Any:
         recipe = self.recipe
         pack = recipe.stage == "full"
-        if recipe.data != "scenes":
+        if split is None:
             conversations = read_conversations(Path(recipe.data))
             size, seed = recipe.batch_size, recipe.seed
             plan = recipe.plan(self.processor)
@@ -158,12 +159,12 @@ class Trainer:
             self.processor,
             split,
             recipe.batch_size,
-            recipe.families,
+            recipe.asked,
             length,
             pack=pack,
             questions=recipe.questions,
             sparse=recipe.stage == "towers",
-            first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split == "train" else 0,
+            first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split in TRAINED_SPLITS else 0,
         )
 
     def update(self, batches: list[Batch | None]) -> dict[str, float]:

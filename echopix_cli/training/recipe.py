@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from echopix_cli.model.values import Selection
 
 SCENES = "scenes"
+# Rendered on the fly, and the splits that are trained and validated on.
+RENDERED = {SCENES: ("train", "val"), "wide": ("wide-train", "wide-val")}
 STAGES = ("towers", "full", "sieve")
 VIEWS = ("whole", "causal", "no-question")
+OUTPUTS = ("all", "media")
 TEACHERS = ("none", "attention")
 QUANTIZATIONS = ("none", "nf4")
 OPTIMIZERS = ("adamw", "muon")
@@ -33,10 +36,10 @@ FILE = "recipe.toml"
 _EARLIER_FILE = "recipe.json"  # in folders of runs that were started before recipes were TOML
 
 
-def _families() -> tuple[str, ...]:
-    from echopix_cli.scenes import FAMILIES
+def _families(split: str = "wide-train") -> tuple[str, ...]:
+    from echopix_cli.scenes import families_of
 
-    return FAMILIES
+    return families_of(split)
 
 
 def _number(default: float, help: str, panel: str) -> Any:
@@ -62,7 +65,7 @@ class Recipe:
     """One stage of training.
 
     Raises:
-        UsageError: the smallest budget is above the largest.
+        UsageError: the smallest budget is above the largest, or the scenes have no family that is named.
     """
 
     base: str = setting(
@@ -89,18 +92,24 @@ class Recipe:
     quantize: str = setting("none", QUANTIZATIONS, "four-bit decoder under the adapters", panel=WHAT)
     sieve_layers: int = _count(4, "CS2 layers given to a stock base", WHAT)
     sieve_view: str = setting("whole", VIEWS, "ablation: what CS2 sees", panel=WHAT)
+    sieve_output: str = setting(
+        "all",
+        OUTPUTS,
+        "media: text rows keep their raw embeddings past CS2, so that what is answered must come from kept rows",
+        panel=WHAT,
+    )
     rope_axes: int = setting(
         4, bounded(int, 3, "expected 3 or 4", 4), "ablation: 3 is the family's M-RoPE, 4 Sync-RoPE", panel=WHAT
     )
     data: str = setting(
         SCENES,
         str,
-        "scenes, rendered on the fly, or a JSONL file of messages and videos",
-        metavar="scenes|FILE",
+        "scenes or wide (the wider scenes), rendered on the fly, or a JSONL file of messages and videos",
+        metavar="scenes|wide|FILE",
         panel=DATA,
     )
     families: tuple[str, ...] = setting(
-        _families,
+        (),
         lambda text: one_of(_families())(text),
         "families of questions that scenes are made for; a repeated name is drawn more often (default: all)",
         panel=DATA,
@@ -174,6 +183,18 @@ class Recipe:
                 f"budget_low {self.budget_low:g} is above budget_high {self.budget_high:g}",
                 "give budget_low, the smallest budget drawn, a value of at most budget_high",
             )
+        if self.splits is not None and (unknown := set(self.families) - set(_families(self.splits[0]))):
+            raise UsageError(f"{self.data} have no question family {min(unknown)!r}", "add --set data=wide")
+
+    @property
+    def splits(self) -> tuple[str, str] | None:
+        """The splits of scenes that are trained and validated on; None for data from a file."""
+        return RENDERED.get(self.data)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The families that scenes are made for, all unless some are named."""
+        return self.families or (_families(self.splits[0]) if self.splits else ())
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, constant, and linear to zero over the last ``decay`` of the run.
@@ -273,7 +294,7 @@ def read_values(path: Path) -> dict[str, Any]:
         raw = read_toml(path)
     require_known(raw, RECIPE, str(path), "recipe key")
     values = {name: RECIPE[name].read(value, f"{path}, {name}") for name, value in raw.items()}
-    if values.get("data", SCENES) != SCENES:
+    if values.get("data", SCENES) not in RENDERED:
         values["data"] = str(path.parent / os.path.expanduser(values["data"]))
     if base := values.get("base"):
         from echopix_cli.weights.registry import known_models

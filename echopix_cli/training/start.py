@@ -30,11 +30,11 @@ class Start:
     originals: dict[str, Tensor]
 
 
-def build_processor(count: int = VOCABULARY_SCENES, sizes: tiny.Sizes = tiny.SMALL) -> Processor:
-    """The tokenizer over the words of ``count`` training scenes, with the bundled model's preprocessing."""
+def build_processor(count: int = VOCABULARY_SCENES, sizes: tiny.Sizes = tiny.SMALL, split: str = "train") -> Processor:
+    """The tokenizer over the words of ``count`` scenes of a split, with the bundled model's preprocessing."""
     texts: list[str] = []
     for seed in range(count):
-        for item in scenes.make_script("train", seed).items:
+        for item in scenes.make_script(split, seed).items:
             texts += [item.question, item.answer]
     tokenizer = tiny.build_tokenizer(texts)
     return Processor(tokenizer, tiny.build_config(tokenizer, sizes), tiny.pixel_rules())
@@ -72,7 +72,8 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
         if recipe.stage == "sieve" and needs_sieve(base.folder):
             model.copy_sieve_from_decoder()
     else:
-        processor = build_processor(sizes=tiny.BUNDLED)
+        split = recipe.splits[0] if recipe.splits else "train"
+        processor = build_processor(sizes=tiny.BUNDLED, split=split)
         model = tiny.build_model(processor.config, recipe.seed)
     originals: dict[str, Tensor] = {}
     if recipe.freeze_towers:
@@ -90,10 +91,12 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
 
 
 def _overrides(recipe: Recipe, base: Checkpoint) -> dict[str, object]:
-    """The ablations' fields of the text configuration."""
+    """Fields of the text configuration that the recipe changes."""
     overrides: dict[str, object] = {}
     if recipe.sieve_view != "whole":
         overrides["sieve_view"] = recipe.sieve_view
+    if recipe.sieve_output != "all":
+        overrides["sieve_output"] = recipe.sieve_output
     if recipe.rope_axes == 3:
         config = adopt_config(base, recipe.sieve_layers) if base.is_stock else base.config
         overrides["sync_rope_section"] = list((config.text.rope_parameters or {})["mrope_section"])

@@ -232,6 +232,27 @@ def test_narrowed_views(reference: Path, inputs: dict[str, Tensor], view: str, b
     assert not torch.allclose(before[first:], after[first:], atol=1e-3)
 
 
+@pytest.mark.parametrize("output", ["all", "media"])
+def test_text_rows_carry_nothing_of_the_clip_where_the_configuration_says_so(
+    reference: Path, inputs: dict[str, Tensor], output: str
+) -> None:
+    """Without an audio-visual row the decoder then cannot tell one clip from another; otherwise CS2 has told it."""
+    model = load_model(reference / "checkpoint", dtype=torch.float32, text_overrides={"sieve_output": output})
+    with torch.inference_mode():
+        prompt = prompt_of(model, **inputs)
+        media = model.thinker.special.in_pool(prompt.input_ids)
+        changed = torch.where(media[..., None], prompt.embeds + 1.0, prompt.embeds)
+        other = Prompt(changed, *[*vars(prompt).values()][1:])
+        scored = model.thinker.score(prompt)
+        raw = (scored.encoded == prompt.embeds).all(dim=-1)
+        assert bool(raw[~media].all()) == (output == "media") and not bool(raw[media].any())
+        first, second = (model.thinker.sieve(given, 0.2, selection="none") for given in (prompt, other))
+        same = torch.equal(first.hidden, second.hidden)
+        assert same == (output == "media")
+        kept = [model.thinker.sieve(given, 0.2) for given in (prompt, other)]
+        assert not torch.equal(kept[0].hidden, kept[1].hidden)
+
+
 def test_cs2_starts_as_a_copy_of_the_decoder(reference: Path) -> None:
     model = load_model(reference / "checkpoint", dtype=torch.float32)
     model.copy_sieve_from_decoder()

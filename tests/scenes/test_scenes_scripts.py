@@ -216,7 +216,7 @@ def test_surroundings_agree_with_the_script_at_any_moment(script: Script, moment
     assert {PICTURES[i] for i in shown.nonzero()[0]} == present
     hopping = {s.name for s in script.sprites if any(a <= moment < b for a, b in s.hops)}
     assert {PICTURES[i] for i in away.nonzero()[0]} <= hopping
-    assert begun.sum() == min(5, sum(note.start <= moment for note in script.notes))
+    assert begun.sum() == min(9, sum(note.start <= moment for note in script.notes))
     dark = surroundings(script, [moment], dark=True)[0]
     assert not dark[: 2 * len(PICTURES)].any()
     assert (dark[2 * len(PICTURES) :] == begun).all()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.errors import UsageError
+from echopix_cli.scenes import FAMILIES, WIDE_FAMILIES
 from echopix_cli.training.recipe import RECIPE, Recipe, read_assignments, read_values
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -42,7 +43,7 @@ def drawn(name: str) -> st.SearchStrategy[object]:
     if name == "base":
         return TEXT.map("/nowhere/{}".format)
     if name == "families":
-        return st.lists(st.sampled_from(Recipe().families), min_size=1).map(tuple)
+        return st.lists(st.sampled_from(FAMILIES), min_size=1).map(tuple)
     if own.metavar == "N" or isinstance(default, int):
         return st.booleans() if own.switch else st.integers(3, 4) if name == "rope_axes" else st.integers(1, 10**12)
     if isinstance(default, float):
@@ -132,3 +133,14 @@ def test_runs_of_before_go_on(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("[")
     with pytest.raises(UsageError, match="cannot read"):
         Recipe.load(tmp_path)
+
+
+def test_scenes_have_splits_and_families_of_their_own() -> None:
+    assert (Recipe().splits, Recipe().asked) == (("train", "val"), FAMILIES)
+    wide = Recipe(data="wide")
+    assert (wide.splits, wide.asked) == (("wide-train", "wide-val"), WIDE_FAMILIES)
+    assert Recipe(data="wide", families=("each", "each", "list")).asked == ("each", "each", "list")
+    assert (Recipe(data="mine.jsonl").splits, Recipe(data="mine.jsonl").asked) == (None, ())
+    with pytest.raises(UsageError) as failed:
+        Recipe(families=("dark", "corner"))
+    assert "'corner'" in failed.value.message and "data=wide" in str(failed.value.hint)

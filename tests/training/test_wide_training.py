@@ -1,0 +1,72 @@
+"""Training on the wider scenes: what a batch holds, and that both stages take a step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from echopix_cli import scenes
+from echopix_cli.model.processing import Processor
+from echopix_cli.model.values import IGNORE
+from echopix_cli.training import tiny
+from echopix_cli.training.data import SceneBatches
+from echopix_cli.training.loop import Trainer
+from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.start import Start, begin, build_processor
+
+WIDE = Recipe(data="wide", steps=1, batch_size=2, warmup=1, validate_batches=1, budget_low=0.02)
+
+
+@pytest.fixture(scope="module")
+def wide_processor() -> Processor:
+    made = build_processor(60, split="wide-train")
+    made.rules = replace(made.rules, min_pixels=56 * 56, max_pixels=56 * 56)
+    return made
+
+
+@pytest.mark.parametrize("stage", ["towers", "full", "sieve"])
+def test_a_step_of_every_stage(wide_processor: Processor, tmp_path: Path, stage: str) -> None:
+    model = tiny.build_model(wide_processor.config, seed=1)
+    recipe = replace(WIDE, stage=stage, families=("list", "corner", "each", "count"))
+    Trainer(Start(model, wide_processor, {}), recipe, tmp_path).run()
+    (record, *others) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert np.isfinite(record["loss"]) and record["loss"] > 0
+    if stage != "towers":
+        (shares,) = [other["validation"] for other in others]
+        assert set(shares) == set(recipe.settings())
+
+
+def test_a_batch_asks_what_the_scene_answers_and_frames_stay_in_the_clip(wide_processor: Processor) -> None:
+    data = SceneBatches(wide_processor, "wide-train", 4, scenes.WIDE_FAMILIES, 9, pack=True)
+    batch, again = data[2], data[2]
+    assert batch.families == again.families and torch.equal(batch.input_ids, again.input_ids)
+    assert sum(map(len, batch.families)) > 20
+    assert {name for row in batch.families for name in row} <= set(scenes.WIDE_FAMILIES)
+    assert len(batch.weights) == int((batch.labels != IGNORE).sum())
+    assert batch.evidence.any(dim=1).float().mean() > 0.8
+
+
+def test_a_list_is_an_answer_of_a_few_tokens(wide_processor: Processor) -> None:
+    """Words of the wide splits are tokens of their own, so that five names are nine tokens and an end."""
+    made = build_processor(500, split="wide-train")
+    for answer in ("drum, piano, violin, trumpet, xylophone", "dog, apple, tiger, flute, guitar"):
+        assert len(made.answer_ids(answer)) <= 11
+    for item in scenes.make_script("wide-test", 1, "each").items:
+        words = item.question.rstrip("?.").split()
+        assert len(made.question_ids(item.question)) <= len(words) + 4
+
+
+def test_a_base_is_told_to_keep_text_rows_raw(wide_processor: Processor, tmp_path: Path) -> None:
+    model = tiny.build_model(wide_processor.config, seed=1)
+    Trainer(Start(model, wide_processor, {}), replace(WIDE, stage="full"), tmp_path / "full").run()
+    recipe = replace(WIDE, base=str(tmp_path / "full"), sieve_output="media")
+    begun = begin(recipe, torch.device("cpu"))
+    assert begun.model.config.text.sieve_output == "media"
+    Trainer(begun, recipe, tmp_path / "sieve").run()
+    text = json.loads((tmp_path / "sieve" / "config.json").read_text())["thinker_config"]["text_config"]
+    assert text["sieve_output"] == "media"
