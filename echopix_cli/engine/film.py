@@ -1,6 +1,6 @@
 """A film: more than one window holds.
 
-Every window is sieved with the question, in positions that begin anew; what scores highest over all of them, at most
+Every window is sieved with the question, in positions that begin anew; what ranks highest over all of them, at most
 as many rows as one window has, forms one last prompt for sieve and decoder. A long film's picture is glanced at first,
 some frames a window; the windows that hold most of the score are read again at the full rate. The sound is always heard
 whole.

@@ -94,10 +94,18 @@ def attention_received(layer: nn.Module, hidden: Tensor, rotary: Rotary, asking:
 def attention_of(
     layer: nn.Module, hidden: Tensor, rotary: Rotary, rows: Tensor, visible: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Causal attention weights of some rows of each prompt, a block of them at a time.
+    """Causal attention weights of some rows of each prompt: :func:`attention_logits` after softmax."""
+    for block, logits in attention_logits(layer, hidden, rotary, rows, visible):
+        yield block, logits.softmax(-1)
 
-    Scores are scaled before they are summed, and summed in single precision: the large key biases of the family's 7B
-    would leave half precision's range.
+
+def attention_logits(
+    layer: nn.Module, hidden: Tensor, rotary: Rotary, rows: Tensor, visible: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """What some rows of each prompt find in others, before softmax, a block of them at a time.
+
+    Scaled before they are summed, and summed in single precision: the large key biases of the family's 7B would leave
+    half precision's range.
 
     Args:
         layer: a decoder layer of the family.
@@ -107,7 +115,7 @@ def attention_of(
         visible: (B, L) bool, rows that may be looked at; each of ``rows`` comes after one of them, or is one.
 
     Yields:
-        The block's places in ``rows``, and its weights (B, heads, block, L), float32.
+        The block's places in ``rows``, and its logits (B, heads, block, L), float32, -inf for what a row does not see.
     """
     parts = cast(Any, layer)  # whose module imports this one
     attention, normed = parts.self_attn, parts.input_layernorm(hidden)
@@ -125,4 +133,4 @@ def attention_of(
             scores = query.reshape(*key.shape[:2], -1, key.shape[3]) @ key.transpose(2, 3)
         scores = scores.view(*query.shape[:3], -1)
         seen = (places <= own[..., None]) & visible[:, None]
-        yield block, scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
+        yield block, scores.masked_fill(~seen[:, None], -torch.inf)

@@ -265,6 +265,16 @@ class EchoingPixelsThinker(nn.Module):
             return scores + noise
         return scores
 
+    def log_shares(self, scored: Scored) -> Tensor:
+        """Logarithm (B, L), double, of each candidate's part of all that its prompt scores; -inf for other rows.
+
+        Scores of CS2 are logits; those of a decoder's first layers are parts of attention.
+        """
+        scores = scored.scores.double()
+        if self.model.compressor is None:
+            scores = scores.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return scores.masked_fill(~scored.candidates, -torch.inf).log_softmax(-1)
+
     # 4. Decoder.
 
     def prefill(self, sieved: Sieved, cache: Any) -> Tensor:

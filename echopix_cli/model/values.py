@@ -11,6 +11,7 @@ from torch import Tensor
 # these are compared with.
 Selection = Literal["cs2", "question-attention", "per-modality", "uniform", "random", "none"]
 CONTROLS: tuple[Selection, ...] = ("per-modality", "uniform", "random", "none")
+UNSCORED: tuple[Selection, ...] = ("uniform", "random", "none")  # what takes no heed of scores
 IGNORE = -100  # label of rows that carry no answer token
 
 

@@ -1,8 +1,9 @@
-"""Needles in movies of growing length: ``python tests/benchmarks/movies.py OUT --count 300 --length 8 --length 1:00``.
+"""Needles in movies of growing length: ``python tests/benchmarks/movies.py OUT --length 8 --length 1:00=96``.
 
-Of every length ``echopix eval --data scenes:movie`` runs three times: with picture and sound and controls, without the
-sound, and without the picture. OUT gets each run's report and items, where an interrupted run goes on, and the table as
-``movies.md`` and ``movies.json``. A single pass over more than ten minutes is left out: no context holds it.
+Of every length ``echopix eval --data scenes:movie`` runs with picture and sound and the controls, without the sound,
+without the picture, and in a single pass; or only as ``--sense`` says. OUT gets each run's report and items, where an
+interrupted run goes on, and the table as ``movies.md`` and ``movies.json``. A single pass over more than ten minutes is
+left out: no context holds it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 from echopix_cli.times import clock, parse_time
 
 LENGTHS = ("8", "1:00", "10:00", "60:00")
-SENSES = {"": (), "sound only": ("--no-video",), "picture only": ("--no-audio",)}
+BOTH, SINGLE_PASS = "both", "single pass"
+SENSES = {BOTH: (), "sound only": ("--no-video",), "picture only": ("--no-audio",), SINGLE_PASS: ()}
 CONTROLS = ("uniform", "random")
 SINGLE_PASS_UP_TO = 600.0  # seconds
 
@@ -25,10 +27,8 @@ SINGLE_PASS_UP_TO = 600.0  # seconds
 def measure(out: Path, length: str, sense: str, count: int, model: str) -> dict[str, Any]:
     """One run's report, from OUT where it is whole already."""
     seconds = parse_time(length)
-    name = f"{seconds:.0f}s{'-' if sense else ''}{sense.replace(' ', '-')}"
-    sieves = ["auto"] if sense else ["auto", *CONTROLS]
-    if not sense and 8 < seconds <= SINGLE_PASS_UP_TO:
-        sieves.append("single-pass")
+    name = f"{seconds:.0f}s-{sense.replace(' ', '-')}"
+    sieves = {BOTH: ["auto", *CONTROLS], SINGLE_PASS: ["single-pass"]}.get(sense, ["auto"])
     command = [
         sys.executable, "-m", "echopix_cli", "eval", "--data", "scenes:movie", "--length", length,
         "--count", str(count),
@@ -48,7 +48,7 @@ def rows_of(length: str, sense: str, report: dict[str, Any], alone: dict[str, An
         rows.append(
             {
                 "length": clock(parse_time(length)),
-                "way": sense or setting["sieve"],
+                "way": setting["sieve"] if sense == BOTH else sense,
                 "questions": right["total"],
                 "right": {name: right[name] for name in ("accuracy", "low", "high")},
                 "relative_to_8_s": right["accuracy"] / alone["right"]["accuracy"] if alone else None,
@@ -87,17 +87,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder, made where it is missing")
     parser.add_argument("--count", type=int, default=300, help="questions of each length (default 300)")
-    parser.add_argument("--length", action="append", help=f"repeat for more (default {' '.join(LENGTHS)})")
+    parser.add_argument(
+        "--length", action="append", metavar="LENGTH[=COUNT]", help=f"repeat for more (default {' '.join(LENGTHS)})"
+    )
+    parser.add_argument("--sense", action="append", choices=SENSES, help="repeat for more (default all)")
     parser.add_argument("--model", default="tiny")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     alone = None
-    for length in sorted(chosen.length or LENGTHS, key=parse_time):
-        for sense in SENSES:
-            report = measure(chosen.out, length, sense, chosen.count, chosen.model)
+    wished = [length.partition("=") for length in chosen.length or LENGTHS]
+    for length, _, count in sorted(wished, key=lambda wish: parse_time(wish[0])):
+        seconds = parse_time(length)
+        for sense in chosen.sense or SENSES:
+            if sense == SINGLE_PASS and not 8 < seconds <= SINGLE_PASS_UP_TO:
+                continue
+            report = measure(chosen.out, length, sense, int(count or chosen.count), chosen.model)
             rows += rows_of(length, sense, report, alone)
-            if alone is None and parse_time(length) == 8:
+            if alone is None and seconds == 8:
                 alone = rows[0]
                 rows[0]["relative_to_8_s"] = 1.0
             (chosen.out / "movies.json").write_text(json.dumps(rows, indent=2) + "\n")

@@ -20,8 +20,10 @@ from echopix_cli.engine.features import Fetched, open_features
 from echopix_cli.engine.film import Film, film_of, joined_positions
 from echopix_cli.engine.opening import film_in, open_media, survey
 from echopix_cli.engine.options import FilmOptions
+from echopix_cli.engine.posing import PER_LOGIT, chosen
 from echopix_cli.errors import MediaError
 from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.model.relevance import relevance
 from echopix_cli.results import Answer, AudioStatus
 from echopix_cli.shelf import Shelf
 
@@ -203,6 +205,25 @@ def test_the_highest_rows_of_all_windows_survive(engine: Engine, clips: dict[str
     by_window = [int((ranking >= least).sum()) for ranking in rankings]
     starts = handed.survivors.spans[:, 0]
     assert [int(((starts >= a) & (starts < b)).sum()) for a, b in film.spans] == by_window
+
+
+@pytest.mark.parametrize("model", ["engine", "stock"])
+def test_rows_rank_by_their_window_and_within_it_by_their_score(
+    model: str, clips: dict[str, Path], request: pytest.FixtureRequest
+) -> None:
+    engine: Engine = request.getfixturevalue(model)
+    thinker = engine.model.thinker
+    posed = engine.pose(engine.encode(load_clip(clips["both"], engine.plan(PLAN))), "What?")
+    ranking = posed.ranking(AskOptions())
+    own = ranking[ranking.isfinite()].double()
+    scored = posed.score(chosen(thinker, AskOptions())[1])
+    assert ranking.isfinite().equal(scored.candidates[0])
+    assert torch.equal(own.argsort(stable=True), scored.scores[0][scored.candidates[0]].argsort(stable=True))
+    sift = posed.sift(AskOptions(float(thinker.config.text_config.compression_ratio)))
+    in_pool = thinker.special.in_pool(posed.prompt.input_ids[0, sift.sieved.kept[0]])
+    with torch.inference_mode():
+        expected = PER_LOGIT * relevance(thinker.model, sift.sieved, in_pool)
+    assert float(own.logsumexp(0)) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("sieve", ["uniform", "random", "none"])
