@@ -10,7 +10,7 @@ from typing import Any
 from echopix_cli.cli.eval_data import data_rows
 from echopix_cli.cli.output import one_line
 
-_MOST_COLUMNS = 12  # families; more of them are rows of a table of their own
+_MOST_COLUMNS = 13  # families; more of them are rows of a table of their own
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
@@ -87,18 +87,19 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _interval(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[str, Any]:
-    """That of the mean: by clips where clips have several questions."""
-    if _by_clip(record):
-        own: Mapping[str, Any] = setting["by_clip"]["mean_over_families"]
-        return own
+    """That of the mean: where clips have several questions, the wider one of counting questions and by clips."""
     whole: Mapping[str, Any] = setting["mean_over_families"]
-    return whole
+    return _wider(whole, setting["by_clip"]["mean_over_families"]) if _by_clip(record) else whole
 
 
 def _all(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The interval of all questions alike: by clips where clips have several."""
-    own: Mapping[str, Any] = setting["by_clip"]["overall"] if _by_clip(record) else setting["overall"]
-    return own
+    """The interval of all questions alike, likewise."""
+    whole: Mapping[str, Any] = setting["overall"]
+    return _wider(whole, setting["by_clip"]["overall"]) if _by_clip(record) else whole
+
+
+def _wider(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    return max(one, other, key=lambda interval: float(interval["high"] - interval["low"]))
 
 
 def _by_rows(record: Mapping[str, Any]) -> bool:

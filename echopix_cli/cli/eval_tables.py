@@ -220,7 +220,7 @@ def pair_tables(pair: Mapping[str, Any]) -> RenderableType:
         pair: as it is written.
     """
     means = _table("right, mean over\nfamilies", "first\n%", "second\n%", "difference\npoints", "\n95 % interval")
-    each = _table("difference\n", "", "points\n", "95 % interval\n")
+    each = _table("difference", "", "points", "95 % interval")
     for one in pair["settings"]:
         name, gap = one["setting"], one["mean_over_families"]
         shown = name if name == one["reference"] else f"{name} − {one['reference']}"

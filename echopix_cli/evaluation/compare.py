@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.evaluation.marks import Marks
-from echopix_cli.evaluation.resampling import OverFamilies, Resamples, interval_of
+from echopix_cli.evaluation.resampling import OverFamilies, Resamples, gap_of, interval_of, wider
 from echopix_cli.evaluation.values import OWN
 
 
@@ -60,9 +61,11 @@ def compare(ours: Marks, theirs: Marks) -> ReportPair:
     over, families = OverFamilies(), [dict[str, Interval]() for _ in pairs]
     for family, value, drawn in resamples.by_family(values, ours.families):
         over.add(value, drawn)
+        chosen = ours.of(family)
         for place, own in enumerate(families):
             gap = 2 * len(pairs) + place
-            own[family] = interval_of(float(value[gap]), drawn[:, gap])
+            answers = values[chosen, place], values[chosen, len(pairs) + place]
+            own[family] = gap_of(float(value[gap]), drawn[:, gap], *answers)
     assert over.mean is not None
     mean, drawn_mean = over.mean
     whole, drawn = values.mean(axis=0), resamples.means(values, np.ones(len(ours), bool))
@@ -70,9 +73,18 @@ def compare(ours: Marks, theirs: Marks) -> ReportPair:
     for place, (setting, reference) in enumerate(pairs):
         columns = (place, len(pairs) + place, 2 * len(pairs) + place)
         first, second, less = (interval_of(float(mean[column]), drawn_mean[:, column]) for column in columns)
-        overall = interval_of(float(whole[columns[2]]), drawn[:, columns[2]])
+        answers = values[:, columns[0]], values[:, columns[1]]
+        overall = gap_of(float(whole[columns[2]]), drawn[:, columns[2]], *answers)
+        less = wider(less, _mean(families[place].values()))
         made.append(SettingPair(setting, reference, first, second, less, overall, families[place]))
     return ReportPair(len(ours), resamples.clips, tuple(made))
+
+
+def _mean(gaps: Collection[Interval]) -> Interval:
+    """The mean of independent differences, by their intervals; within -1 and 1."""
+    value = sum(gap.value for gap in gaps) / len(gaps)
+    half = math.sqrt(sum(gap.half**2 for gap in gaps)) / len(gaps)
+    return Interval(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 def matched(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:

@@ -35,6 +35,10 @@ class Marks:
         """Of some settings, float64 (questions, settings)."""
         return np.column_stack([self.right[name] for name in names]).astype(np.float64)
 
+    def of(self, family: str) -> np.ndarray:
+        """Which questions are a family's, bool (questions,)."""
+        return np.array([own == family for own in self.families])
+
     def same_questions(self, ids: Sequence[str], asked: Sequence[str]) -> str:
         """Why these are not the questions of others, in their order; empty where they are.
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from echopix_cli.evaluation.intervals import Interval, paired_difference
+from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.evaluation.marks import Marks
-from echopix_cli.evaluation.resampling import OverFamilies, Resamples, interval_of, ratio_of
+from echopix_cli.evaluation.resampling import OverFamilies, Resamples, gap_of, interval_of, ratio_of
 from echopix_cli.evaluation.values import AROUND, OWN, ByClip, Recovered, Recovery
 
 NONE = "none"
@@ -69,16 +69,17 @@ def differences(marks: Marks, resamples: Resamples, pairs: Sequence[tuple[str, s
     values = marks.values(names)
     drawn, plain = resamples.means(values, np.ones(len(marks), bool)), values.mean(axis=0)
     places = [(names.index(setting), names.index(reference)) for setting, reference in pairs]
-    return [interval_of(float(plain[a] - plain[b]), drawn[:, a] - drawn[:, b]) for a, b in places]
+    return [
+        gap_of(float(plain[a] - plain[b]), drawn[:, a] - drawn[:, b], values[:, a], values[:, b]) for a, b in places
+    ]
 
 
 def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Collection[str] = ()) -> Recovery | None:
     """What settings recover.
 
     A family stands apart, and does not count in the mean, where ``none`` is as right as everything: the interval of the
-    difference reaches 0. That is the wider one of drawing clips anew and of counting questions: the first is a point
-    where every clip of a family goes the same way. The mean is (mean − mean of none) / (mean of full − mean of none),
-    means over the other families.
+    difference (:func:`gap_of`) reaches 0. The mean is (mean − mean of none) / (mean of full − mean of none), means over
+    the other families.
 
     Args:
         marks: of the questions.
@@ -99,10 +100,10 @@ def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Co
     left_out: dict[str, Interval] = {}
     each: dict[str, dict[str, Interval | None]] = {name: {} for name in shown}
     for family, value, drawn in resamples.by_family(values, marks.families):
-        gap = interval_of(float(value[0] - value[1]), drawn[:, 0] - drawn[:, 1])
-        own = np.array([family == name for name in marks.families])
-        counted = paired_difference(marks.right[full][own].tolist(), marks.right[NONE][own].tolist())
-        gap = Interval(gap.value, min(gap.low, counted.low), max(gap.high, counted.high))
+        own = marks.of(family)
+        gap = gap_of(
+            float(value[0] - value[1]), drawn[:, 0] - drawn[:, 1], marks.right[full][own], marks.right[NONE][own]
+        )
         if family in apart or gap.low <= 0.0:
             left_out[family] = gap
             continue

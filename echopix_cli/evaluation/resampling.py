@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from echopix_cli.evaluation.intervals import Interval
+from echopix_cli.evaluation.intervals import Interval, paired_difference
 
 RESAMPLES = 4000
 SEED = 0
@@ -114,6 +114,26 @@ def interval_of(value: float, drawn: np.ndarray) -> Interval:
     """
     low, high = np.nanpercentile(drawn, _ENDS)
     return Interval(value, float(low), float(high))
+
+
+def gap_of(value: float, drawn: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Interval:
+    """A paired difference with the wider of two intervals: by drawing clips anew, and by counting questions.
+
+    The first is a point where all clips go the same way, however few there are; the second never is.
+
+    Args:
+        value: of the difference.
+        drawn: (sets,) of each set.
+        ours: bool (questions,), which were answered rightly.
+        theirs: likewise.
+    """
+    counted = paired_difference(ours.astype(bool).tolist(), theirs.astype(bool).tolist())
+    return wider(interval_of(value, drawn), counted)
+
+
+def wider(one: Interval, other: Interval) -> Interval:
+    """A value's interval that holds both."""
+    return Interval(one.value, min(one.low, other.low), max(one.high, other.high))
 
 
 def ratio_of(above: float, below: float, drawn_above: np.ndarray, drawn_below: np.ndarray) -> Interval | None:

@@ -180,7 +180,8 @@ class SettingResult:
 class Comparison:
     """Two settings on the same items: accuracy of ``setting`` − that of ``reference``, and the first over the second.
 
-    ``ratio`` is None where the reference got nothing right. ``by_clip`` is the difference with its interval by clips.
+    ``ratio`` is None where the reference got nothing right. ``by_clip`` is the difference with the
+    wider of the intervals by clips and by questions.
     """
 
     setting: Condition

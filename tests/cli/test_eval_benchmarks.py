@@ -80,8 +80,8 @@ def test_markdown_has_the_groups_the_shares_and_the_wording(run, worldsense: Pat
         in (written)
     )
     video = json.loads(worldsense.read_text())["zZ"]
-    many = {f"v{number}": {**video, "task0": {**video["task0"], "task_type": f"kind {number}"}} for number in range(13)}
-    many["v13"] = many["v0"]
+    many = {f"v{number}": {**video, "task0": {**video["task0"], "task_type": f"kind {number}"}} for number in range(14)}
+    many["v14"] = many["v0"]
     path = tmp_path / "many.json"
     path.write_text(json.dumps(many))
     written = run("eval", "--data", path, *ONE, "--markdown").out

@@ -53,7 +53,8 @@ def test_two_reports_are_compared(command, reports: tuple[Path, Path], tmp_path:
     assert (record["count"], record["clips"]) == (4, 4)
     (pair,) = record["settings"]  # of none; no budget of CS2 is in both
     assert (pair["setting"], pair["reference"]) == ("none", "none")
-    assert pair["mean_over_families"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert pair["mean_over_families"]["value"] == 0.0
+    assert -pair["mean_over_families"]["low"] == pair["mean_over_families"]["high"] > 0.1, "four questions are few"
     assert list(pair["families"]) == ["instrument", "object", "count", "sync"]
     table = command("eval", "--compare", first, second)
     assert table.out == "" and "first less second, on the same 4 questions" in table.err
@@ -66,7 +67,7 @@ def test_the_difference_is_that_of_marks_by_hand(command, reports: tuple[Path, P
     (record,) = command("eval", "--compare", first, second, "--json").records
     (pair,) = record["settings"]
     assert (pair["accuracy"]["value"], pair["reference_accuracy"]["value"]) == (0.75, 0.25)
-    assert pair["overall"]["value"] == 0.5 and 0.0 <= pair["overall"]["low"] < 0.5 < pair["overall"]["high"] <= 1.0
+    assert pair["overall"]["value"] == 0.5 and -1.0 <= pair["overall"]["low"] < 0.5 < pair["overall"]["high"] <= 1.0
     assert [gap["value"] for gap in pair["families"].values()] == [1.0, 1.0, 0.0, 0.0]
     markdown = command("eval", "--compare", first, second, "--markdown").out
     assert "| cs2@0.5 | 75.0 | 25.0 | +50.0 (" in markdown

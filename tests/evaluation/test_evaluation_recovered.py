@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.evaluation.compare import compare, matched
+from echopix_cli.evaluation.intervals import paired_difference
 from echopix_cli.evaluation.marks import Marks
 from echopix_cli.evaluation.recovered import BEFORE, best_full, by_clip, differences, recovery, with_full
 from echopix_cli.evaluation.resampling import OverFamilies, Resamples, interval_of, ratio_of
@@ -134,8 +135,9 @@ def test_one_seed_one_interval() -> None:
     first, second = (by_clip(own, Resamples(own.clips), ["cs2@1"])["cs2@1"] for _ in range(2))
     assert first == second
     (gap,) = differences(own, Resamples(own.clips), [("cs2@1", "none")])
-    # The normal approximation of 13 in 20: 0.65 ± 0.21.
-    assert (gap.value, gap.low, gap.high) == pytest.approx((0.65, 0.45, 0.85), abs=0.051)
+    # By clips the normal approximation of 13 in 20, 0.65 ± 0.21; by questions 0.59 ± 0.24 (Bonett and Price).
+    assert (gap.value, gap.high) == pytest.approx((0.65, 0.85), abs=0.051)
+    assert gap.low == paired_difference([True] * 13 + [False] * 7, [False] * 20).low
     assert differences(own, Resamples(own.clips), []) == []
 
 
@@ -183,7 +185,9 @@ def test_two_reports_are_paired_by_hand() -> None:
     turned = compare(theirs, ours).pairs[0].overall
     assert (turned.value, turned.low, turned.high) == (-full.overall.value, -full.overall.high, -full.overall.low)
     same = compare(ours, ours).pairs[0]
-    assert (same.mean.value, same.mean.low, same.mean.high) == (0.0, 0.0, 0.0)
+    never = paired_difference([True] * 2, [True] * 2)  # of a family's two questions, which never disagree
+    assert same.families["a"] == never and never.low < 0.0 < never.high
+    assert (same.mean.value, same.mean.high) == (0.0, pytest.approx(never.half / math.sqrt(2)))
 
 
 @pytest.mark.parametrize(
