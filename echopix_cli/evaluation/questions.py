@@ -16,7 +16,7 @@ from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.matching import chosen, is_right, normalise
 from echopix_cli.evaluation.readers import READERS, Benchmark
 from echopix_cli.evaluation.readers.containers import document_of
-from echopix_cli.evaluation.readers.reading import Checked, read_benchmark, reader_of
+from echopix_cli.evaluation.readers.reading import PAGE, Checked, read_benchmark, reader_of
 from echopix_cli.scenes import (
     MOVIE_FAMILIES,
     SPLITS,
@@ -144,7 +144,7 @@ def read_file(path: Path, form: str | None = None, media_root: Path | None = Non
     elif document.lines:
         yield from read_jsonl(data, path, media_root)
     else:
-        raise UsageError(f"{path} has the layout of no benchmark that is known: {', '.join(READERS)}", _LINES)
+        raise UsageError(f"{path} has the layout of no benchmark that is known: {', '.join(READERS)}", PAGE)
 
 
 def _of_benchmark(checked: Checked, index: int, benchmark: Benchmark) -> Question:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.choices import LETTERS
@@ -199,6 +199,7 @@ def test_music_avqa() -> None:
 TEXTS = st.lists(st.from_regex(r"[a-z][a-z ]{0,9}[a-z]", fullmatch=True), min_size=2, max_size=8)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(["json", "python", "no commas", "spaces", "lines", "semicolons", "brackets"]))
 def test_options_written_as_one_text_are_told_apart(texts: list[str], way: str) -> None:
     shown = [f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False)]
@@ -310,6 +311,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at, *(place for key, below in inner for place in places(below, (*at, key)))]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_stands_anywhere_in_a_file_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -350,7 +352,7 @@ def test_ids_that_the_file_repeats_are_told_apart(tmp_path: Path) -> None:
     [
         (b"PAR1 and nothing that follows", "as Parquet"),
         (b'{"a": {"b": 1},\n "c": 2}', "has the layout of no benchmark that is known: lvomnibench, "),
-        (b'[{"question": "What?"}]\n', "q.json:1: no JSON object"),
+        (b'[{"question": "What?"}]\n', "has the layout of no benchmark"),
         (b'[\n{"question": "What?"}]\n', "has the layout of no benchmark"),
         (b"question\tanswer\nWhat?\tdog\n", "has the layout of no benchmark"),
         (b"[" * 100_000, "q.json:1: nested too deeply"),

@@ -55,7 +55,8 @@ def document_of(data: bytes, path: Path) -> Document:
         return Document(None, lines=True)
     content = data.decode("utf-8-sig")
     with suppress(ValueError, RecursionError):
-        return Document(json.loads(content), lines=len(lines) == 1)
+        value = json.loads(content)
+        return Document(value, lines=len(lines) == 1 and isinstance(value, dict))
     with suppress(ValueError):
         return Document([line_object(line) for _, line in lines] or None, lines=True)
     table = list(_table(content))

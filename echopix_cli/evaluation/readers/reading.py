@@ -17,6 +17,7 @@ from echopix_cli.evaluation.readers import READERS
 from echopix_cli.evaluation.readers.fields import gold_of, lettered
 from echopix_cli.evaluation.readers.values import Benchmark, Item, Reader
 
+PAGE = "echopix help benchmarks"  # which says what each file holds
 _LOOKED_AT = 10  # entries by which a file is recognised
 
 
@@ -69,7 +70,7 @@ def read_benchmark(
     if not found or all(each.fault for each in found):
         title = reader.benchmark.title
         why = f"the first one has {found[0].fault}" if found else "it has no entries of this layout"
-        raise UsageError(f"{path} holds no {title} question that can be asked: {why}", "--format NAME says what it is")
+        raise UsageError(f"{path} holds no {title} question that can be asked: {why}", PAGE)
     return replace(reader.benchmark, left_out=len(entries) - len(kept)), found
 
 
