@@ -44,6 +44,8 @@ from echopix_cli.scenes.worlds import WORLDS, World
 
 _COUNTS = (1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9)
 _TRIES = 40
+# Every instrument beside one that it is easily taken for, or that is struck as it is.
+_ALIKE = (("violin", "trumpet"), ("organ", "flute"), ("harp", "guitar"), ("bell", "xylophone"), ("drum", "piano"))
 
 Rng = np.random.Generator
 
@@ -139,12 +141,22 @@ def _count(rng: Rng, world: World) -> _Composition:
         else:
             sprites = place_in_lanes(rng, names, lanes(n), rng.random() < 0.6, False)
         return _Composition(distractor_notes(rng), sprites, plain=True)
-    first, *others = pick_several(rng, INSTRUMENTS, 3)
+    first, *others = _players(rng, 3)
     instruments = [first] * n
     if n < 8 and rng.random() < 0.5:  # others, whose notes must not be counted
         instruments += [pick(rng, others) for _ in range(int(rng.integers(1, min(5, 10 - n))))]
         instruments = [instruments[i] for i in rng.permutation(len(instruments))]
     return _Composition(phrase(rng, instruments, (0.15, 0.8), 0.26), distractor_sprites(rng, False))
+
+
+def _players(rng: Rng, n: int) -> list[str]:
+    """Distinct instruments; often two of them are alike, so that telling these apart is learned and measured."""
+    names = pick_several(rng, INSTRUMENTS, len(INSTRUMENTS))
+    if rng.random() < 0.4:
+        pair = _ALIKE[int(rng.integers(len(_ALIKE)))]
+        names = [*pair, *(name for name in names if name not in pair)]
+    names = names[:n]
+    return [names[i] for i in rng.permutation(n)]
 
 
 def _sync(rng: Rng, world: World) -> _Composition:
@@ -168,7 +180,7 @@ def _sync(rng: Rng, world: World) -> _Composition:
         if all(2 * sum(map(_is_sampled, taken)) >= len(taken) for taken in own.values()):
             break
     named = rng.random() < 0.35  # the decoy's hops sound too, of another instrument
-    players = pick_several(rng, INSTRUMENTS, 2)
+    players = _players(rng, 2)
     for place, kind in ((mover, True), (decoy, False)):
         sprites[place] = replace(sprites[place], hops=tuple(own[kind]))
     sprites = [s if s.hops else replace(s, hop=(0.0, 0.0)) for s in sprites]
@@ -191,14 +203,14 @@ def _rung(rng: Rng, instrument: str, hop: Span) -> PlannedNote:
 
 
 def _order(rng: Rng, world: World) -> _Composition:
-    instruments = pick_several(rng, INSTRUMENTS, int(rng.integers(2, 5)))
+    instruments = _players(rng, int(rng.integers(2, 5)))
     each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
     return _Composition(phrase(rng, each, (0.3, 1.2), 0.1), distractor_sprites(rng, False))
 
 
 def _segments(rng: Rng, world: World) -> _Composition:
     n = int(rng.integers(2, 5))
-    players = pick_several(rng, INSTRUMENTS, n)
+    players = _players(rng, n)
     plans, sprites = list[PlannedNote](), list[Sprite]()
     for name, player, show in zip(pictures(rng, n), players, _parts(rng, n), strict=True):
         (sprite,) = place_in_lanes(rng, [name], lanes(1), rng.random() < 0.5, False)
@@ -215,7 +227,7 @@ def _parts(rng: Rng, n: int) -> list[Span]:
 
 
 def _exists(rng: Rng, world: World) -> _Composition:
-    instruments = pick_several(rng, INSTRUMENTS, int(rng.integers(1, 4)))
+    instruments = _players(rng, int(rng.integers(1, 4)))
     each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
     each = [each[i] for i in rng.permutation(len(each))]
     sprites = distractor_sprites(rng, False) or [come_and_go(rng, s) for s in one_sprite(rng, False)]
@@ -225,7 +237,7 @@ def _exists(rng: Rng, world: World) -> _Composition:
 def _list(rng: Rng, world: World) -> _Composition:
     n = int(rng.integers(2, 6))
     if rng.random() < 0.6:
-        instruments = [name for name in pick_several(rng, INSTRUMENTS, n) for _ in range(int(rng.integers(1, 3)))]
+        instruments = [name for name in _players(rng, n) for _ in range(int(rng.integers(1, 3)))]
         return _Composition(phrase(rng, instruments, (0.35, 1.0), 0.1), distractor_sprites(rng, False))
     sprites = []
     for name, show in zip(pictures(rng, n), _parts(rng, n), strict=True):
@@ -251,7 +263,7 @@ def _each(rng: Rng, world: World) -> _Composition:
     """In each of four or five parts pictures are shown and somebody plays; one pair always comes together."""
     n = int(rng.integers(4, 6))
     target, *others = pictures(rng, 3)
-    player, *bystanders = pick_several(rng, INSTRUMENTS, 3)
+    player, *bystanders = _players(rng, 3)
     both = rng.permutation(n)[: int(rng.integers(2, 4))]
     left, right = lanes(2)
     sides = {
