@@ -44,8 +44,8 @@ def pair_markdown(record: Mapping[str, Any]) -> str:
         for place, one in (("first", record["compared"][0]), ("second", record["compared"][1]))
     )
     said = (
-        f"Points right, first less second, on the same {record['count']:,} questions. {who}. Intervals of 95 % by "
-        f"drawing the {record['clips']:,} clips anew."
+        f"Points right, first less second, on the same {record['count']:,} questions. {who}. Intervals of 95 %: "
+        f"the wider of counting questions and of drawing the {record['clips']:,} clips anew."
     )
     return "\n".join([*_table(heads, rows), "", said, ""])
 
@@ -152,7 +152,7 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Per cent right of {record['count']:,} questions, {_cell(record['data'])}, seed {record['seed']}; model "
         f"{_cell(model['name'])}, {model['parameters'] / 1e6:.1f} M parameters. Intervals of 95 %"
-        f"{f', by drawing the {clips:,} clips anew' if _by_clip(record) else ''}."
+        f"{f', the wider of counting questions and of drawing the {clips:,} clips anew' if _by_clip(record) else ''}."
     )
     if (recovered := record.get("recovered")) and recovered["needing"]:
         apart = ", ".join(map(_cell, recovered["apart"]))

@@ -191,8 +191,8 @@ def _facts(report: Report) -> Table:
         ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
         *data_rows(facts.options),
-        ("by clip", f"the questions are about {report.clips} clips: intervals of points are from drawing clips anew, "
-         "± counts questions" if report.clips < facts.count else ""),
+        ("by clip", f"the questions are about {report.clips} clips; intervals of points are also from drawing them "
+         "anew, ± counts questions" if report.clips < facts.count else ""),
         ("recovered", _recovered_note(report.recovery)),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
@@ -236,8 +236,8 @@ def pair_tables(pair: Mapping[str, Any]) -> RenderableType:
         [
             ("first", first),
             ("second", second),
-            ("points", f"first less second, on the same {pair['count']} questions; intervals of 95 % by drawing the "
-             f"{pair['clips']} clips anew; bold where they leave 0 out"),
+            ("points", f"first less second, on the same {pair['count']} questions; intervals of 95 % also by drawing "
+             f"the {pair['clips']} clips anew; bold where they leave 0 out"),
         ]
     )  # fmt: skip
     return Group(*([means, each] if each.row_count else [means]), facts)

@@ -141,7 +141,7 @@ def test_markdown_shows_names_as_they_are(run, clips: dict[str, Path], tmp_path:
     assert head == r"| kept | a\|b \<i\>x\</i\> | \[link\](x) | \*c\* | mean | of video, % | of audio, % |"
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in (head, rule, row)]
     assert cells == [8, 8, 8]
-    assert "by drawing the 1 clips anew" in ran.out, "three questions about one clip"
+    assert "of drawing the 1 clips anew" in ran.out, "three questions about one clip"
 
 
 def test_shares_of_the_clips_make_one_report(run, clips: dict[str, Path], tmp_path: Path) -> None:
