@@ -2,6 +2,7 @@
 
     apt-get install fluidsynth fluid-soundfont-gm musescore-general-soundfont-small csound-soundfont espeak-ng \\
         librsvg2-bin npm
+    pip install pillow
     python tests/tools/wide_assets.py                    # writes into echopix_cli/scenes/assets
     python tests/tools/wide_assets.py --only drawings    # or notes, or speech
 
@@ -61,7 +62,11 @@ DRAWINGS: dict[str, tuple[str, ...]] = {
     "drum": ("drum", "long-drum"),
     "bell": ("bell", "bellhop-bell"),
 }
-STYLES = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "fxemoji", "emojione")
+# Icon sets of the scope @iconify-json, and which version of each.
+STYLES = {
+    "noto": "1.2.9", "noto-v1": "1.2.5", "twemoji": "1.2.5", "fluent-emoji": "1.2.7", "fluent-emoji-flat": "1.2.6",
+    "fxemoji": "1.2.2", "emojione": "1.2.3", "openmoji": "1.2.29",
+}  # fmt: skip
 SHIFT_STYLE = "openmoji"
 EDGE = 96
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -217,7 +222,7 @@ def build_drawings(folder: Path) -> None:
     """
     drawn: dict[tuple[str, str, str], np.ndarray] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for style in (*STYLES, SHIFT_STYLE):
+        for style in STYLES:
             icons = _icons(style, Path(temporary))
             for name in PICTURES:
                 for slug in DRAWINGS[name]:
@@ -235,7 +240,11 @@ def build_drawings(folder: Path) -> None:
 def _icons(style: str, folder: Path) -> Callable[[str], str | None]:
     """The drawings of an icon set, as SVG by name."""
     ran = subprocess.run(
-        ["npm", "pack", "--silent", f"@iconify-json/{style}"], cwd=folder, check=True, capture_output=True, text=True
+        ["npm", "pack", "--silent", f"@iconify-json/{style}@{STYLES[style]}"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     with tarfile.open(folder / ran.stdout.split()[-1]) as packed:
         member = packed.extractfile("package/icons.json")
