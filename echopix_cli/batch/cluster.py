@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from echopix_cli.batch.run import decoders_for
 from echopix_cli.errors import EchopixError, UsageError
 
 _CORES = 4  # of one engine on CPUs
+_ANSWER = 10.0  # seconds for a cluster to take a connection
 # Before Ray is imported: nothing is sent anywhere; and in a cluster that begins here actors are no nicer to others than
 # the command would be, where Ray says 15.
 _VARIABLES = {
@@ -88,6 +90,25 @@ def _decoders(cores: int, engines: int) -> int:
     return decoders_for(cores // engines)
 
 
+def _require_answer(address: str) -> None:
+    """Find out whether anybody listens there, which Ray itself tries for minutes.
+
+    Raises:
+        EchopixError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # auto, or what Ray will say more about
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise _unanswered(address, str(error)) from None
+
+
+def _unanswered(address: str, what: str) -> EchopixError:
+    return EchopixError(f"no Ray cluster answers at {address}: {what}", "ray status shows yours")
+
+
 class Cluster:
     """A connection to Ray.
 
@@ -99,6 +120,8 @@ class Cluster:
     """
 
     def __init__(self, address: str | None) -> None:
+        if address is not None:
+            _require_answer(address)
         for name, value in _VARIABLES.items():
             os.environ.setdefault(name, value)
         try:
@@ -122,7 +145,7 @@ class Cluster:
             what = " ".join(str(error).split())[:200]
             if address is None:
                 raise EchopixError(f"Ray does not start: {what}", "free some memory, and run again") from error
-            raise EchopixError(f"no Ray cluster answers at {address}: {what}", "ray status shows yours") from error
+            raise _unanswered(address, what) from error
 
     def machines(self) -> list[dict[str, float]]:
         """What each machine of the cluster has."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +52,28 @@ def test_gpus_that_are_not_there() -> None:
         layout([machine(8)], FleetOptions(gpus=0.5))
 
 
+def test_without_the_extra(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ran = ask(tmp_path, "What?", "--engine", "ray")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines() == [
+        "error: --engine ray needs Ray, which is not installed",
+        "  try: pip install 'echopix[fleet]'",
+    ]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "localhost:99999", "no host:6379"])
+def test_a_cluster_that_is_not_there(ask: Any, tmp_path: Path, address: str) -> None:
+    """Said at once: Ray itself would try for minutes."""
+    (tmp_path / "a.mp4").touch()
+    ran = ask(tmp_path, "What?", "--engine", "ray", "--address", address)
+    assert (ran.code, ran.out) == (1, "")
+    error, hint = ran.err.splitlines()
+    assert error.startswith(f"error: no Ray cluster answers at {address}: ")
+    assert hint == "  try: ray status shows yours"
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -62,7 +86,7 @@ def test_gpus_that_are_not_there() -> None:
         (["--engine", "ray", "--device", "cpu", "--gpus-per-worker", "1"], "do not go together"),
     ],
 )
-def test_options_that_do_not_fit(ask: Any, tmp_path: Any, flags: list[str], says: str) -> None:
+def test_options_that_do_not_fit(ask: Any, tmp_path: Path, flags: list[str], says: str) -> None:
     (tmp_path / "a.mp4").touch()
     ran = ask(tmp_path, "What?", *flags)
     assert (ran.code, ran.out) == (2, "")
