@@ -77,6 +77,9 @@ def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = {"id": 1, "media": "clip.mp4", "question": QUESTION}
     (folder / "tasks.jsonl").write_text(json.dumps(task) + "\n")
     (folder / "questions.jsonl").write_text(json.dumps({**task, "answer": "piano"}) + "\n")
+    for number in (1, 2):
+        record = {"schema_version": 1, "key": "0" * 32, "file": None, **task, "id": number, "answer": "piano"}
+        (folder / f"part-{number}.jsonl").write_text(json.dumps(record) + "\n")
     return folder
 
 
