@@ -5,7 +5,7 @@ _echopix() {
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ "$word" == -* ]] && continue
         case "$command" in
-            "") case "$word" in ask|bench|cache|config|doctor|eval|help|models|profile|records|scene|serve|train) command="$word";; esac;;
+            "") case "$word" in ask|bench|cache|chat|config|doctor|eval|help|models|profile|records|scene|serve|train) command="$word";; esac;;
             cache) case "$word" in clear|info) command="$command $word"; break;; esac;;
             models) case "$word" in info|list|path|prune|pull|rm|verify) command="$command $word"; break;; esac;;
             records) case "$word" in merge) command="$command $word"; break;; esac;;
@@ -17,11 +17,11 @@ _echopix() {
         "ask:--engine") COMPREPLY=($(compgen -W "local ray" -- "$current")); compopt -o default; return;;
         "ask:--address") COMPREPLY=($(compgen -W "auto" -- "$current")); compopt -o default; return;;
         "ask:--format") COMPREPLY=($(compgen -W "text jsonl tsv csv" -- "$current")); compopt -o default; return;;
-        "ask:--sieve"|"eval:--sieve"|"profile:--sieve") COMPREPLY=($(compgen -W "auto cs2 question-attention per-modality uniform random none" -- "$current")); compopt -o default; return;;
-        "ask:--model"|"ask:-m"|"eval:--model"|"eval:-m"|"profile:--model"|"profile:-m"|"serve:--model"|"serve:-m") COMPREPLY=($(compgen -W "auto tiny qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
-        "ask:--device"|"bench:--device"|"eval:--device"|"models pull:--device"|"profile:--device"|"serve:--device"|"train:--device") COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
-        "ask:--dtype"|"bench:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"serve:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
-        "ask:--quantize"|"bench:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize"|"serve:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
+        "ask:--sieve"|"chat:--sieve"|"eval:--sieve"|"profile:--sieve") COMPREPLY=($(compgen -W "auto cs2 question-attention per-modality uniform random none" -- "$current")); compopt -o default; return;;
+        "ask:--model"|"ask:-m"|"chat:--model"|"chat:-m"|"eval:--model"|"eval:-m"|"profile:--model"|"profile:-m"|"serve:--model"|"serve:-m") COMPREPLY=($(compgen -W "auto tiny qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
+        "ask:--device"|"bench:--device"|"chat:--device"|"eval:--device"|"models pull:--device"|"profile:--device"|"serve:--device"|"train:--device") COMPREPLY=($(compgen -W "auto cpu cuda" -- "$current")); compopt -o default; return;;
+        "ask:--dtype"|"bench:--dtype"|"chat:--dtype"|"eval:--dtype"|"models pull:--dtype"|"profile:--dtype"|"serve:--dtype"|"train:--dtype") COMPREPLY=($(compgen -W "auto float32 bfloat16 float16" -- "$current")); compopt -o default; return;;
+        "ask:--quantize"|"bench:--quantize"|"chat:--quantize"|"eval:--quantize"|"models pull:--quantize"|"profile:--quantize"|"serve:--quantize") COMPREPLY=($(compgen -W "auto none int8 nf4" -- "$current")); compopt -o default; return;;
         "bench:--shape"|"bench:-s") COMPREPLY=($(compgen -W "tiny small qwen2.5-omni-3b qwen2.5-omni-7b" -- "$current")); compopt -o default; return;;
         "eval:--answers") COMPREPLY=($(compgen -W "letters text" -- "$current")); compopt -o default; return;;
         "eval:--family"|"scene:--family") COMPREPLY=($(compgen -W "instrument object count sync order when heard exists list corner each silent dark" -- "$current")); compopt -o default; return;;
@@ -37,10 +37,11 @@ _echopix() {
         "cache") words="--help -h"; commands="clear info";;
         "cache clear") words="--json --quiet -q --debug --no-color --color --help -h";;
         "cache info") words="--json --quiet -q --debug --no-color --color --help -h";;
+        "chat") words="--budget -b --sieve --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --server --no-server --system --max-new-tokens --temperature --fps --max-frames --max-pixels --window --look --start --end --no-audio --audio --no-video --video --audio-track --video-track --cache --no-cache --quiet -q --verbose -v --debug --no-color --color --help -h";;
         "config") words="--json --no-color --color --debug --help -h";;
         "doctor") words="--online --json --debug --no-color --color --help -h";;
         "eval") words="--data --format --media-root --answers --count -n --length --budget -b --sieve --around-sieve --family --seed --output -o --items --shard --full --compare --plot --force --json --markdown --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --window --look --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
-        "help") words="--help -h"; commands="ask bench cache config doctor eval help models profile records scene serve train architecture batches benchmarks evaluation experiments fleet media moments performance python serving settings training trust weights";;
+        "help") words="--help -h"; commands="ask bench cache chat config doctor eval help models profile records scene serve train architecture batches benchmarks conversations evaluation experiments fleet media moments performance python serving settings training trust weights";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models list") words="--json --quiet -q --debug --no-color --color --help -h";;
@@ -57,7 +58,7 @@ _echopix() {
         "train") words="--out --recipe --set --base --stage --data --steps --seed --seconds --threads --workers --plot --export --without-sieve --force --json --device --dtype --quiet -q --debug --no-color --color --help -h";;
     esac
     if [[ "$current" == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current")); return; fi
-    if [[ -z "$command" ]]; then commands="ask bench cache config doctor eval help models profile records scene serve train"; fi
+    if [[ -z "$command" ]]; then commands="ask bench cache chat config doctor eval help models profile records scene serve train"; fi
     compopt -o default
     COMPREPLY=($(compgen -W "$commands" -- "$current"))
 }

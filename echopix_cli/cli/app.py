@@ -32,6 +32,7 @@ EPILOG = (
 # other is imported.
 _COMMANDS = {
     "ask": "ask:ask",
+    "chat": "chat:chat",
     "serve": "serve:serve",
     "profile": "profile:profile",
     "bench": "bench:bench",

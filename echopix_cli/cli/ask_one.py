@@ -99,15 +99,25 @@ class Display:
         request: that is answered.
         form: ``text`` or one of :class:`Records`.
         files: to write about the answers.
+        said: notices that were shown before, and are not shown again.
+        label: before each answer's text.
     """
 
-    def __init__(self, run: opt.Run, request: m.Ask, form: str, files: AnswerFiles) -> None:
-        self.run, self.request, self.files = run, request, files
+    def __init__(
+        self,
+        run: opt.Run,
+        request: m.Ask,
+        form: str,
+        files: AnswerFiles,
+        said: set[str] | None = None,
+        label: str = "",
+    ) -> None:
+        self.run, self.request, self.files, self._label = run, request, files, label
         self.server: Server | None = None  # who answers; None for this process
         self.answers: list[Answer] = []
         self._records = None if form == "text" else Records(run.output, form)
         self._live = self._records is None and run.output.answers_on_terminal and not request.choices
-        self._said: set[str] = set()
+        self._said = set() if said is None else said
         self._progress = ExitStack()
         self._watch: Callable[[float, float, str], None] = films_progress(lambda text: None, "")
         self._open = False  # whether an answer's line has begun
@@ -125,7 +135,7 @@ class Display:
                     self._wait("waiting for the server")
             case m.Loaded(seconds):
                 if self.server is not None and self.server.welcome.model.demonstration:
-                    output.warn(DEMONSTRATION)
+                    self._warn(DEMONSTRATION)
                 self._started = since_start()
                 self._waited = Waited(self._started - seconds, seconds, 0.0, 0.0)
                 self._watch = films_progress(self._wait(f"reading {path}"), path)
@@ -140,7 +150,7 @@ class Display:
                 if self.run.settings.verbose:
                     self.run.describe(path, info)
                 for notice in notices:
-                    output.warn(f"{path}: {notice}")
+                    self._warn(f"{path}: {notice}")
             case m.Asked():
                 self._asked = time.perf_counter()
                 self._wait("answering")
@@ -185,10 +195,14 @@ class Display:
             waited = self._waited
             seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
             self._records.write(answer_record(answer, self.server is not None) | {"waited_s": seconds})
-        for name, words in unkept(answer).items():
-            if name not in self._said:
-                output.warn(f"{answer.media}: {words}; a larger --budget keeps more")
-                self._said.add(name)
+        for words in unkept(answer).values():
+            self._warn(f"{answer.media}: {words}; a larger --budget keeps more")
+
+    def _warn(self, text: str) -> None:
+        """Say something that nobody may miss, once."""
+        if text not in self._said:
+            self._said.add(text)
+            self.run.output.warn(text)
 
     def _begin(self) -> None:
         """Begin an answer's line, once."""
@@ -199,7 +213,7 @@ class Display:
 
     def _head(self) -> str:
         questions = self.request.questions
-        return f"{one_line(questions[len(self.answers)])} → " if len(questions) > 1 else ""
+        return self._label + (f"{one_line(questions[len(self.answers)])} → " if len(questions) > 1 else "")
 
     def _wait(self, text: str) -> Callable[[str], None]:
         """Show that something takes time, in the place of what did before; what changes its text."""

@@ -14,6 +14,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ('echopix ask clip.mp4 -Q "What instrument is playing?" -Q "What is on the left?"', "one decode, two answers"),
         ('echopix ask clips "What instrument is playing?" -o answers.jsonl', "a folder; run it again to go on"),
     ),
+    "chat": (
+        ("echopix chat clip.mp4", "ask, line by line; /help lists commands"),
+        ("echopix chat clip.mp4 --budget 5% --start 2", "as ask takes it, for all questions"),
+        ("printf 'What instrument is playing?\\n' | echopix chat clip.mp4", "a script of questions, a record a line"),
+    ),
     "serve": (
         ("echopix serve", "load the model once; every echopix ask from now on only asks"),
         (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -20,7 +20,11 @@ _NARROW = 70  # columns, below which all texts stand below their labels
 
 
 class Command(TyperCommand):
-    """A command with our help."""
+    """A command with our help, which takes text as it is."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        _spare(self.params)
 
     def get_help(self, ctx: Any) -> str:
         """The whole help text."""
@@ -34,6 +38,10 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands with our help."""
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        _spare(self.params)
+
     def get_help(self, ctx: Any) -> str:
         """The whole help text."""
         return help_text(self, ctx)
@@ -41,6 +49,35 @@ class Group(TyperGroup):
     def get_help_option(self, ctx: Any) -> Any:
         """``--help``, which writes as everything else is written."""
         return _written(super().get_help_option(ctx))
+
+
+def _spare(parameters: Sequence[Any]) -> None:
+    """Convert values of parameters only where they are to become something else than they are."""
+    for raw in parameters:
+        raw.process_value = _sparing(raw)
+
+
+def _sparing(raw: Any) -> Callable[[Any, Any], Any]:
+    """How a parameter's value is converted: what is text and stays text, and what was not given, not at all.
+
+    The library does all of it with another one, whose import takes a command that only asks a server longer than the
+    rest of its work.
+    """
+    convert: Callable[[Any, Any], Any] = raw.process_value
+    kind, several = raw.type_descriptor.annotation, raw.nargs == -1 or bool(getattr(raw, "multiple", False))
+    if raw.required:
+        return convert
+
+    def process(context: Any, value: Any) -> Any:
+        if value is None:
+            value = () if several else None
+        elif kind == list[str] and isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+            value = list(value)
+        elif not (kind is str and isinstance(value, str)):
+            return convert(context, value)
+        return value if raw.callback is None else raw.callback(context, raw, value)
+
+    return process
 
 
 def _written(option: Any) -> Any:
@@ -52,6 +89,7 @@ def _written(option: Any) -> Any:
             ctx.exit()
 
     option.callback = show
+    _spare([option])
     return option
 
 

@@ -9,6 +9,7 @@ _FOLDER = Path(__file__).parent.parent / "manual"
 # Pages that say more about what a command does, first the one to begin with.
 MORE: dict[str, tuple[str, ...]] = {
     "ask": ("media", "batches", "fleet", "moments", "weights", "serving"),
+    "chat": ("conversations", "moments"),
     "serve": ("serving",),
     "profile": ("performance",),
     "bench": ("performance",),

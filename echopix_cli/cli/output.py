@@ -227,6 +227,10 @@ class Output:
 
     def _line(self, label: str, text: str, style: str, whole: bool = False) -> None:
         """Words on stderr, wrapped where a terminal ends; ``whole`` in one piece, to be copied."""
+        if not self._draws:
+            self.stderr.write(f"{label}{one_line(text)}\n")
+            self.stderr.flush()
+            return
         from rich.text import Text
 
         from echopix_cli.cli.layout import Words
@@ -237,6 +241,12 @@ class Output:
             self.console.print(line, soft_wrap=True)
         else:
             self.console.print(Words(line))
+
+    @property
+    def _draws(self) -> bool:
+        """Whether stderr is a terminal, or is to be taken for one: then the library draws, and is imported."""
+        forced = any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
+        return self._console is not None or forced or self.stderr.isatty()
 
     @property
     def _shows_progress(self) -> bool:

@@ -9,7 +9,8 @@ from echopix_cli.engine import Encoded, Engine, TextPiece
 from echopix_cli.engine.choices import posed
 from echopix_cli.engine.film import Film
 from echopix_cli.engine.opening import open_media
-from echopix_cli.media import MediaInfo
+from echopix_cli.files import Look, look_at
+from echopix_cli.media import DecodePlan, MediaInfo
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.manners import asking_of, films_of, plan_of, sampling_words
 
@@ -18,12 +19,51 @@ class Cancelled(Exception):
     """Nobody waits for the answer any more."""
 
 
+class Held:
+    """The clip that was asked about last, after the towers: the next question about it reads nothing."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, DecodePlan, Look] | None = None
+        self._encoded: Encoded | None = None
+
+    def find(self, path: str, plan: DecodePlan) -> Encoded | None:
+        """It, if it is the same file, unchanged, and the same is taken of it; else it is given up."""
+        if self._key != self._key_of(path, plan):
+            self._key = self._encoded = None
+        return self._encoded
+
+    def keep(self, path: str, plan: DecodePlan, look: Look | None, encoded: Encoded) -> None:
+        """Hold a clip; a film is sieved with its question, and nothing of that serves another one.
+
+        Args:
+            path, plan: what was read of which file.
+            look: at the file before that.
+            encoded: what came of it.
+        """
+        if encoded.survivors is None and look is not None and self._key_of(path, plan) == (path, plan, look):
+            self._key, self._encoded = (path, plan, look), encoded
+
+    @staticmethod
+    def _key_of(path: str, plan: DecodePlan) -> tuple[str, DecodePlan, Look] | None:
+        look = looked(path)
+        return None if look is None else (path, plan, look)
+
+
+def looked(path: str) -> Look | None:
+    """A file as it is now; None where it is gone."""
+    try:
+        return look_at(path)
+    except (OSError, ValueError):
+        return None
+
+
 def answer(
     engine: Engine,
     request: m.Ask,
     say: m.Sink,
     info: MediaInfo | None = None,
     stop: Callable[[], bool] = lambda: False,
+    held: Held | None = None,
 ) -> None:
     """Read the file and answer the questions one after the other, each about what was read for it.
 
@@ -33,6 +73,7 @@ def answer(
         say: takes what comes of it, from :class:`~.messages.Opened` on; what it raises ends the answer.
         info: what the file's header says, where that is known already.
         stop: asked at each step and token.
+        held: where the clip is found and kept, for who asks again.
 
     Raises:
         MediaError: the file cannot be read.
@@ -41,7 +82,6 @@ def answer(
     """
     path, manner = request.path, request.manner
     plan, asking = plan_of(engine, manner), asking_of(engine, manner)
-    header = info or probe(path, plan.limits)
 
     def go_on() -> None:
         if stop():
@@ -51,8 +91,13 @@ def answer(
         go_on()
         say(m.Watched(done, total, stage))
 
-    def settled(film: Film) -> None:
-        say(m.Notice(f"{path}: {sampling_words(header, film, manner.look)}"))
+    def read() -> tuple[Encoded, ...]:
+        header, asked = info or probe(path, plan.limits), [posed(one, request.choices) for one in request.questions]
+
+        def settled(film: Film) -> None:
+            say(m.Notice(f"{path}: {sampling_words(header, film, manner.look)}"))
+
+        return open_media(engine, path, plan, asked, asking, films_of(manner), watch, header, settled)
 
     def answered(encoded: Encoded, question: str) -> None:
         say(m.Asked())
@@ -64,8 +109,10 @@ def answer(
             say(m.Piece(event.text) if isinstance(event, TextPiece) else m.Answered(event))
 
     go_on()
-    asked = [posed(question, request.choices) for question in request.questions]
-    opened = open_media(engine, path, plan, asked, asking, films_of(manner), watch, header, settled)
+    kept, look = None if held is None else held.find(path, plan), looked(path)
+    opened = read() if kept is None else (kept,) * len(request.questions)
+    if held is not None:
+        held.keep(path, plan, look, opened[0])
     say(m.Opened(opened[0].info, opened[0].notices, plan))
     for question, encoded in zip(request.questions, opened, strict=True):
         go_on()

@@ -105,6 +105,11 @@ class Server:
     def __init__(self, connection: socket.socket, welcome: m.Welcome) -> None:
         self._connection, self.welcome = connection, welcome
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is; another one is needed then."""
+        return self._connection.fileno() == -1
+
     def close(self) -> None:
         """Go away; what is under way there is cancelled."""
         self._connection.close()
@@ -168,6 +173,7 @@ class Server:
         try:
             return received(self._connection)
         except (OSError, EOFError, Garbled) as error:
+            self.close()
             raise self._gone() from error
 
     def send(self, message: Any) -> None:
@@ -179,6 +185,7 @@ class Server:
         try:
             self._connection.sendall(packed(message))
         except OSError as error:
+            self.close()
             raise self._gone() from error
 
     def _gone(self) -> EchopixError:

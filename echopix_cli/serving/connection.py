@@ -22,7 +22,7 @@ from echopix_cli.errors import EchopixError, described
 from echopix_cli.media import require_file
 from echopix_cli.serving import many_messages as mm
 from echopix_cli.serving import messages as m
-from echopix_cli.serving.answering import Cancelled, answer
+from echopix_cli.serving.answering import Cancelled, Held, answer
 from echopix_cli.serving.batches import batch_of
 from echopix_cli.serving.client import Ending
 from echopix_cli.serving.desk import Desk
@@ -50,6 +50,7 @@ class Connection:
         self._room = threading.Semaphore(_BACKLOG)
         self._cancelled = threading.Event()
         self._gone = threading.Event()
+        self._held = Held()
 
     def serve(self) -> None:
         """Answer until the client goes away, or the server ends and nothing is under way."""
@@ -95,7 +96,7 @@ class Connection:
         with self._desk.turns.turn(lambda: self._stopped() or self._desk.ending.is_set()):
             engine = self._desk.lent(request.manner, self._say)
             self._say(m.Loaded(0.0))
-            answer(engine, request, self._counted, stop=self._stopped)
+            answer(engine, request, self._counted, stop=self._stopped, held=self._held)
 
     def _counted(self, event: m.Event) -> None:
         self._desk.answers += isinstance(event, m.Answered)

@@ -1,0 +1,177 @@
+"""``echopix chat``: on a terminal as a person types, and from a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from places import ROOT
+from terminals import Terminal
+
+from echopix_cli.cli.chat_lines import COMMANDS, Order, help_lines, read_line
+from echopix_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ("What is playing?", "What is playing?"),
+        ("  What is / playing?  ", "What is / playing?"),
+        ("", []),
+        ("/start 1:20 /end 1:40", [Order("/start", "1:20"), Order("/end", "1:40")]),
+        ("/start /end", [Order("/start"), Order("/end")]),
+        ("/open '/a b/c.mp4' /budget 10%", [Order("/open", "/a b/c.mp4"), Order("/budget", "10%")]),
+        ("/open /end", [Order("/open", "/end")]),
+        ("/where", [Order("/where")]),
+    ],
+)
+def test_lines_are_questions_or_commands(line: str, read: str | list[Order]) -> None:
+    assert read_line(line) == read
+
+
+@pytest.mark.parametrize("line", ["/nothing", "/open", "/save", "/where now", "/open 'x", "/budget 1 2"])
+def test_what_is_no_command_is_said(line: str) -> None:
+    with pytest.raises(UsageError):
+        read_line(line)
+
+
+@given(st.text(), st.lists(st.sampled_from([*COMMANDS, "1:20", "a b", "'", "x.mp4"])))
+@settings(max_examples=100, deadline=None)
+def test_any_line_is_read_or_refused(text: str, words: list[str]) -> None:
+    for line in (text, f"/{text}", " ".join(words)):
+        try:
+            read = read_line(line)
+        except UsageError as error:
+            assert error.message
+            continue
+        assert isinstance(read, str) or all(order.name in COMMANDS for order in read)
+
+
+def test_help_names_every_command() -> None:
+    assert [line.split()[0] for line in help_lines()] == list(COMMANDS)
+    assert max(map(len, help_lines())) <= 79
+
+
+@pytest.fixture
+def script(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``script(lines, clip)``: a conversation from a pipe, with the random model."""
+
+    def chat(lines: str, *arguments: object) -> Any:
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        return run("chat", *arguments, "--device", "cpu")
+
+    return chat
+
+
+def test_a_script_gives_a_record_a_line_and_reads_the_file_once(
+    script: Any, run: Any, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from echopix_cli.engine import Engine
+
+    reads = []
+    read = Engine.read
+    monkeypatch.setattr(Engine, "read", lambda self, path, plan: reads.append(path) or read(self, path, plan))
+    lines = "What?\n\n/budget 50%\nWhere?\n/start 0.2\nWhen?\n/start\nWhere?\n"
+    ran = script(lines + f"/save {tmp_path / 'answers.jsonl'}\n", clips["both"])
+    records = ran.records
+    assert (ran.code, [record["question"] for record in records]) == (0, ["What?", "Where?", "When?", "Where?"])
+    assert [record["budget"] for record in records] == [0.1, 0.5, 0.5, 0.5]
+    assert [record["sampling"]["start"] for record in records] == [0.0, 0.0, 0.2, 0.0]
+    assert len(reads) == 3, "once, and again where another part of it was asked about"
+    saved = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [record["answer"] for record in saved] == [record["answer"] for record in records]
+    (alone,) = run("ask", clips["both"], "Where?", "--json", "--budget", "0.5", "--device", "cpu").records
+    assert (alone["answer"], alone["tokens"]) == (records[1]["answer"], records[1]["tokens"])
+
+
+def test_what_fails_in_a_script_is_a_record_too(script: Any, clips: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no film")
+    ran = script(f"What?\n/open {broken}\nWhat?\n/open {clips['silent']}\nWhat?\n", clips["both"])
+    assert (ran.code, ["error" in record for record in ran.records]) == (1, [False, True, False])
+    assert ran.records[1]["error"]["type"] == "MediaError"
+
+
+def test_a_command_that_cannot_be_followed_ends_a_script(script: Any, clips: dict[str, Path], tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for line, said in (
+        ("/budget 2", "not a budget"),
+        ("/end 0", "not after its start"),
+        (f"/save {taken}", "exists already"),
+        ("/open nowhere.mp4", "does not exist"),
+        ("/where", None),
+    ):
+        ran = script(f"What?\n{line}\nWhat?\n", clips["silent"])
+        if said is None:
+            assert (ran.code, len(ran.records)) == (0, 2)
+        else:
+            assert (ran.code in (2, 4), len(ran.records)) == (True, 1), line
+            assert said in ran.err
+    assert taken.read_text() == "mine"
+
+
+def test_several_files_are_all_asked(script: Any, clips: dict[str, Path]) -> None:
+    ran = script("What?\n", clips["both"], clips["silent"])
+    assert [record["media"] for record in ran.records] == [str(clips["both"]), str(clips["silent"])]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "ECHOPIX_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_conversation_on_a_terminal(columns: int, tmp_path: Path) -> None:
+    with Terminal("chat", "demo", "--device", "cpu", columns=columns, environment=environment(tmp_path)) as terminal:
+        terminal.wait_for("Ctrl-D")
+        terminal.wait_for(">")
+        terminal.type("What instrument is playing?\r")
+        terminal.wait_for("\npiano")
+        terminal.wait_for(">")
+        terminal.type("/whe\t")
+        terminal.wait_for("/where")
+        terminal.type("\r")
+        assert "sound" in terminal.wait_for("%")
+        terminal.type("/budget 2\r")
+        terminal.wait_for("not a budget")
+        terminal.type("/help\r")
+        terminal.wait_for("turns before it are not read")
+        terminal.type("half a question\x03")
+        terminal.type(f"/save {tmp_path}/out.jsonl\r")
+        terminal.wait_for("1 answer in")
+        terminal.wait_for(">")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["answer"] == "piano"
+    history = tmp_path / "cache" / "chat-history"
+    assert "What instrument is playing?" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600
+    drawn = [line for line in terminal.shown.splitlines() if line.startswith(("picture", "sound", "error", "note"))]
+    assert drawn and max(map(len, drawn)) <= columns
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_an_answer_and_not_the_conversation(
+    random_checkpoint: Path, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = ("chat", str(clips["both"]), "--model", str(random_checkpoint), "--max-new-tokens", "100000")
+    with Terminal(*arguments, "--device", "cpu", columns=80, environment=environment(tmp_path)) as terminal:
+        terminal.wait_for(">")
+        terminal.type("What?\r")
+        terminal.wait_for("What?\n")
+        while len(terminal.wait_for(" ")) < 2:
+            pass
+        terminal.type("\x03")
+        terminal.wait_for("stopped")
+        terminal.wait_for(">")
+        terminal.type("/budget\r")
+        terminal.wait_for("the budget is the model's own")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
