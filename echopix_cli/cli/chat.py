@@ -1,28 +1,14 @@
 """``echopix chat``: a conversation about one file, or several; and a script of questions from a pipe."""
 
-import json
-import os
 import sys
-from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.chat_lines import Order, help_lines, read_line
-from echopix_cli.cli.output import answer_record, one_line
-from echopix_cli.errors import EchopixError, ExitCode, UsageError
-from echopix_cli.parsers import parse_budget
-from echopix_cli.times import clock, parse_time
-
-if TYPE_CHECKING:
-    from echopix_cli.cli.answering import Answering
-    from echopix_cli.results import Answer
-    from echopix_cli.serving.messages import Manner
+from echopix_cli.errors import ExitCode, UsageError
 
 _EXAMPLE = "echopix chat clip.mp4"
 
@@ -49,166 +35,12 @@ def chat(
     if files != media:
         run = run.preferring(model="tiny")  # which knows the clip, whatever the GPU would hold
     from echopix_cli.cli.answering import Answering
+    from echopix_cli.cli.talking import Conversation, Script
 
     with closing(Answering(run)) as answering:
         if sys.stdin is not None and sys.stdin.isatty():
-            _Conversation(run, answering, files).talk()
+            Conversation(run, answering, files).talk()
         else:
-            failed = _Script(run, answering, files).read(sys.stdin or ())
+            failed = Script(run, answering, files).read(sys.stdin or ())
             if failed:
                 raise typer.Exit(ExitCode.FAILURE)
-
-
-class _Talk:
-    """What a conversation has said so far, and how it goes on."""
-
-    def __init__(self, run: opt.Run, answering: "Answering", media: list[str]) -> None:
-        from echopix_cli.media import require_file
-
-        for path in media:
-            require_file(path)
-        self.run, self.answering, self.media = run, answering, media
-        self.manner: Manner = run.manner()
-        self.answers: list[Answer] = []
-        self.served = False
-        self._saved: set[str] = set()  # files that this conversation wrote
-
-    def obey(self, order: Order) -> bool:
-        """Follow a command; whether the conversation goes on.
-
-        Raises:
-            EchopixError: that is not possible.
-        """
-        say = self.run.output.notice
-        match order.name:
-            case "/quit":
-                return False
-            case "/help":
-                for line in help_lines():
-                    self.run.output.stderr.write(f"{line}\n")
-                self.run.output.stderr.write("each question is asked on its own: turns before it are not read\n")
-            case "/budget":
-                if order.value:
-                    self.manner = replace(self.manner, budget=_read(parse_budget, order))
-                say("the budget is " + ("the model's own" if self.manner.budget is None else f"{self.manner.budget:g}"))
-            case "/start" | "/end":
-                self._span(order)
-            case "/open":
-                from echopix_cli.media import require_file
-
-                path = os.path.expanduser(demo.media_path(order.value))
-                require_file(path)
-                self.media = [path]
-                self.manner = replace(self.manner, plan=replace(self.manner.plan, start=None, end=None))
-                say(f"now about {path}, from its start to its end")
-            case "/where":
-                self._where()
-            case "/save":
-                self._save(Path(os.path.expanduser(order.value)))
-        return True
-
-    def _span(self, order: Order) -> None:
-        value = _read(parse_time, order) if order.value else None
-        plan = self.manner.plan
-        start, end = (value, plan.end) if order.name == "/start" else (plan.start, value)
-        if start is not None and end is not None and end <= start:
-            raise UsageError(f"{clock(end)} is not after {clock(start)}", "/start and /end alone take all of it")
-        self.manner = replace(self.manner, plan=replace(plan, start=start, end=end))
-        whole = "the end" if end is None else clock(end)
-        self.run.output.notice(f"from {clock(start or 0.0)} to {whole}")
-
-    def _where(self) -> None:
-        if not self.answers:
-            raise UsageError("nothing was answered yet", "type a question")
-        from echopix_cli.cli.timeline import Where
-
-        self.run.output.console.print(Where(self.answers[-1:]))
-
-    def _save(self, path: Path) -> None:
-        if not self.answers:
-            raise UsageError("nothing was answered yet", "type a question")
-        if os.path.lexists(path) and str(path) not in self._saved:
-            raise UsageError(f"{path} exists already", "/save another name")
-        from echopix_cli.files import check_target, write_whole
-
-        check_target(path)
-        lines = [json.dumps(answer_record(answer, self.served)) for answer in self.answers]
-        write_whole(path, ("\n".join(lines) + "\n").encode())
-        self._saved.add(str(path))
-        self.run.output.notice(f"{len(lines)} answer{'' if len(lines) == 1 else 's'} in {path}")
-
-    def ask(self, path: str, question: str, form: str) -> None:
-        """Put a question about one of the files.
-
-        Raises:
-            EchopixError: it cannot be answered.
-        """
-        label = f"{one_line(path)}: " if len(self.media) > 1 else ""
-        answer, self.served = self.answering.ask(path, question, self.manner, form, label)
-        self.answers.append(answer)
-
-
-class _Conversation(_Talk):
-    """On a terminal."""
-
-    def talk(self) -> None:
-        """Until the user ends it."""
-        from echopix_cli.cli.chat_prompt import Prompt
-
-        self.run.output.notice("ask, or type /help; Ctrl-C stops an answer, Ctrl-D ends")
-        for line in Prompt(Path(self.run.settings.cache_dir) / "chat-history").lines():
-            try:
-                if not self._take(line):
-                    return
-            except EchopixError as error:
-                self.run.output.error(error)
-            except KeyboardInterrupt:
-                self.run.output.notice("stopped")
-
-    def _take(self, line: str) -> bool:
-        said = read_line(line)
-        if isinstance(said, str):
-            for path in list(self.media):
-                self.ask(path, said, "text")
-            return True
-        return all(self.obey(order) for order in said)
-
-
-class _Script(_Talk):
-    """From a pipe: a record a line and file, whatever becomes of the others."""
-
-    def read(self, lines: Iterable[str]) -> int:
-        """Answer all; how many were not.
-
-        Raises:
-            UsageError: a command that cannot be followed, after which nothing would be about what was meant.
-        """
-        failed = 0
-        for line in lines:
-            said = read_line(line)
-            if isinstance(said, str):
-                failed += sum(self._failed(path, said) for path in list(self.media))
-            elif not all(self.obey(order) for order in said):
-                break
-        return failed
-
-    def _failed(self, path: str, question: str) -> bool:
-        try:
-            self.ask(path, question, "jsonl")
-            return False
-        except EchopixError as error:
-            from echopix_cli.cli.ask_many import error_record
-            from echopix_cli.cli.output import SCHEMA_VERSION
-            from echopix_cli.files import named
-
-            head = {"schema_version": SCHEMA_VERSION, **named(path), "question": question}
-            self.run.output.record(head | {"error": error_record(error)})
-            self.run.output.error(error)
-            return True
-
-
-def _read(parse: Callable[[str], float], order: Order) -> float:
-    try:
-        return parse(order.value)
-    except ValueError as error:
-        raise UsageError(f"{order.name}: {error}", "/help") from None
