@@ -163,7 +163,7 @@ def test_a_conversation_on_a_terminal(columns: int, tmp_path: Path) -> None:
 def test_ctrl_c_stops_an_answer_and_not_the_conversation(
     random_checkpoint: Path, clips: dict[str, Path], tmp_path: Path
 ) -> None:
-    arguments = ("chat", str(clips["both"]), "--model", str(random_checkpoint), "--max-new-tokens", "100000")
+    arguments = ("chat", str(clips["both"]), "--model", str(random_checkpoint), "--max-new-tokens", "20000")
     with Terminal(*arguments, "--device", "cpu", columns=80, environment=environment(tmp_path)) as terminal:
         terminal.wait_for(">")
         terminal.type("What?\r")
@@ -175,5 +175,6 @@ def test_ctrl_c_stops_an_answer_and_not_the_conversation(
         terminal.wait_for(">")
         terminal.type("/budget\r")
         terminal.wait_for("the budget is the model's own")
+        terminal.wait_for(">")
         terminal.type("\x04")
         assert terminal.ended() == 0
