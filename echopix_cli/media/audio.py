@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import chain
 
 import numpy as np
@@ -51,7 +52,7 @@ class Sound:
     cut: bool  # whether max_audio_seconds left something out
     begin: float | None  # time of the first sound in the span, kept or not; None if there is none
     end: float | None  # time of the end of the last readable sample
-    damaged: bool
+    damaged: tuple[float, float] | None  # between which times parts could not be used, where there are any
     locked: bool = False  # whether all or some of it is encrypted
     cancelled: bool = False  # whether channels cancelled each other out, and one of them was taken
 
@@ -97,7 +98,7 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
             return None
     if not complete:
         return None
-    return _sound(timeline, plan, end=stretch.end, damaged=False, locked=False, cancelled=downmix.cancelled)
+    return _sound(timeline, plan, end=stretch.end, damaged=None, locked=False, cancelled=downmix.cancelled)
 
 
 def _agree(frames: int, rate: int, channels: int, info: MediaInfo) -> bool:
@@ -138,7 +139,7 @@ def read_track(
         sound = _heard(_Track(path, track, plan, clock, declared_end), path, track, plan, meter, sought=True)
     if sound is None:
         sound = _heard(_Track(path, track, plan, clock, declared_end), path, track, plan, meter, sought=False)
-    return sound if sound is not None else Sound(None, False, False, None, None, False)
+    return sound if sound is not None else Sound(None, False, False, None, None, None)
 
 
 def _heard(
@@ -175,10 +176,13 @@ class _Track:
         self._damage, self._timeline = Damage(), _timeline(plan)
         self._hearing = Hearing(self._timeline, self._damage)
         self._seen = self._silent = 0  # packets, and those of which nothing came
+        self._holes: list[tuple[float, float]] = []  # from where to where sound could not be used
+        self._hole: float | None = None  # where that began, and has not ended yet
         self._over = False  # whether the track's end was reached
         self._open_file = ExitStack()
         self._container = self._open_file.enter_context(opened(path, plan.limits))
         self._stream = audio_tracks(self._container)[track]
+        self._unit = (self._stream.time_base or Fraction(0)).as_integer_ratio()  # seconds, as a fraction
         self._joins = clock.joins(self._stream)
         self._packets = chain(packets(self._container, self._stream, self._damage, clock), (None,))
         self._passed: float | None = None  # seconds; time of the last packet
@@ -229,10 +233,10 @@ class _Track:
             self._step(plan, meter, name, timed=seek)
         if self._over:
             hearing.close()
-        found = damage.since(before)
-        damaged, locked = bool(found), bool(found.locked)
+        locked = damage.locked > before.locked
+        damaged = self._holes_in(plan)
         if locked and hearing.begin is None:
-            return Sound(None, False, False, None, None, False, locked=True)
+            return Sound(None, False, False, None, None, None, locked=True)
         if hearing.begin is None or hearing.end is None:
             # A track without packets is silent, not broken; but after a seek this proves nothing.
             return Sound(None, True, False, None, None, damaged) if not self._seen and not seek else None
@@ -243,6 +247,14 @@ class _Track:
         return _sound(
             timeline, plan, end=hearing.end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled
         )
+
+    def _holes_in(self, plan: DecodePlan) -> tuple[float, float] | None:
+        """Between which times of a span sound could not be used; None where all of it could."""
+        start, end = plan.from_time, math.inf if plan.end is None else plan.end
+        if self._hole is not None:
+            self._holes.append((self._hole, max(self._hole, min(end, self._hearing.end or end))))
+        found = [(max(start, first), min(end, last)) for first, last in self._holes if first < end and last >= start]
+        return (min(first for first, _ in found), max(last for _, last in found)) if found else None
 
     def _next(self) -> Iterator[Packet[AudioStream] | None]:
         """The next packet that is to be decoded, or None after the last one: that comes after it, wherever it lies."""
@@ -262,9 +274,7 @@ class _Track:
 
     def _time(self, ticks: int | None) -> float | None:
         """Seconds from the start of the media."""
-        assert self._stream.time_base is not None
-        numerator, denominator = self._stream.time_base.as_integer_ratio()
-        return None if ticks is None else ticks * numerator / denominator - self._clock.origin
+        return None if ticks is None else ticks * self._unit[0] / self._unit[1] - self._clock.origin
 
     def _step(self, plan: DecodePlan, meter: Meter, name: str, *, timed: bool) -> None:
         """Decode one packet, or what the decoder still holds after the last one.
@@ -272,7 +282,7 @@ class _Track:
         Args:
             timed: sound whose time is not known is of no use.
         """
-        hearing = self._hearing
+        hearing, known = self._hearing, self._damage.places
         frames = [frame for packet in self._next() for frame in audio_frames(self._stream, packet, self._damage)]
         self._silent += not frames
         if self._silent > plan.limits.max_packets:
@@ -280,6 +290,9 @@ class _Track:
                 f"{name} holds more than {plan.limits.max_packets} audio packets without sound",
                 "choose a shorter span, or raise the setting limit_packets",
             )
+        if self._damage.places > known and self._hole is None:
+            unheard = -math.inf if timed else plan.from_time  # damage before the span is none of it
+            self._hole = unheard if hearing.end is None else hearing.end
         for frame in frames:
             meter.sound(frame.samples, frame.layout.nb_channels)
             time = self._time(frame.pts)
@@ -291,7 +304,13 @@ class _Track:
             joined = bool(self._joins) and time is not None and time >= self._joins[0] - _ROUNDED
             if joined:
                 self._joins.pop(0)
+            if self._hole is not None:
+                self._holes.append((self._hole, max(self._hole, reached if time is None else time)))
+                self._hole = None
+            known = self._damage.places
             hearing.hear(frame, time, joined=joined)
+            if self._damage.places > known:
+                self._hole = reached
         _check_length(self._timeline, plan, name)
 
 
@@ -314,7 +333,15 @@ def _check_length(timeline: Timeline, plan: DecodePlan, name: str) -> None:
         )
 
 
-def _sound(timeline: Timeline, plan: DecodePlan, *, end: float, damaged: bool, locked: bool, cancelled: bool) -> Sound:
+def _sound(
+    timeline: Timeline,
+    plan: DecodePlan,
+    *,
+    end: float,
+    damaged: tuple[float, float] | None,
+    locked: bool,
+    cancelled: bool,
+) -> Sound:
     waveform: Samples | None = timeline.waveform() if timeline.length else None
     cut = False
     if plan.max_audio_seconds is not None:

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.source import READ_ERRORS, open_regular, origin_of
-from echopix_cli.media.transport import goes_on
+from echopix_cli.media.transport import goes_on, torn
 
 # Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
 # a longer time is a jump. Broadcast recordings are cut together; the others let a picture stand for minutes.
@@ -34,6 +34,7 @@ _REORDERED = 1.0  # the same for presentation times, where there are no others: 
 _APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
 _OVERLAP = 0.25  # seconds of sound that may stand over the end of the picture where two recordings meet
 _SEAM = 3  # packets beside a join that carry pieces of both recordings' counts
+_MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
 _REMEMBERED = 4  # clocks that a packet may still belong to
 
 _Track = TypeVar("_Track", VideoStream, AudioStream)
@@ -56,11 +57,13 @@ class Clock:
         origin: container time, in seconds, that is time 0.
         runs: by stream index; tracks with a single clock have none.
         closed: seconds of the pauses that the file's clock passed over and that were closed up.
+        torn: by stream index; numbers of packets before which the file is damaged, though nothing else says so.
     """
 
     origin: float = 0.0
     runs: Mapping[int, Sequence[Run]] = field(default_factory=dict)
     closed: Sequence[float] = ()
+    torn: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     @property
     def jumps(self) -> bool:
@@ -129,11 +132,13 @@ def read_clock(
                     break
     except (IndexError, *READ_ERRORS):
         pass  # whoever decodes meets the same place, and says so
+    damaged: dict[int, list[int]] = {}
     if container.format.name == "mpegts":
         with open_regular(path) as file:
             record.keep_pauses(file)
+            damaged = record.torn(file)
     shifts = record.shifts()
-    return Clock(origin, record.runs(shifts), record.closed(shifts))
+    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged)
 
 
 @dataclass
@@ -169,6 +174,8 @@ class _Record:
         self._runs: dict[int, list[tuple[int, int, float]]] = {}  # first packet, clock, its time as stored
         self._places: dict[int, int] = {}  # byte at which each track's last packet begins
         self._seams: dict[int, tuple[int, int]] = {}  # those of a track's packets before and after a new clock begins
+        self._times: dict[int, float] = {}  # as stored, of each track's last packet
+        self._gaps: list[tuple[int, int, int, int]] = []  # stream, packet after one, bytes where both begin
         self._paused: set[int] = set()  # clocks that are the one before them, after a pause
 
     def add(self, packet: Packet[Any]) -> None:
@@ -185,6 +192,9 @@ class _Record:
         clock = self._clock_of(index, time, _BACK if decoding and self._decoding.get(index, True) else _REORDERED)
         place = self._places.get(index, 0)
         self._places[index] = place if packet.pos is None else packet.pos
+        if time - self._times.get(index, time) > _MISSED and place < self._places[index]:
+            self._gaps.append((index, number, place, self._places[index]))
+        self._times[index] = time
         if len(self._shifts) > known > 0:
             self._seams[clock] = (place, self._places[index])
         self._decoding[index] = decoding
@@ -265,6 +275,15 @@ class _Record:
             beat()  # each is a look at megabytes of the file
             if self._gap < jump <= _PAUSE and clock in self._seams and goes_on(file, *self._seams[clock]):
                 self._paused.add(clock)
+
+    def torn(self, file: io.FileIO) -> dict[int, list[int]]:
+        """By stream index, the packets of a transport stream before which others are lost because it is damaged."""
+        found: dict[int, list[int]] = {}
+        for index, number, before, after in self._gaps:
+            beat()
+            if torn(file, before, after):
+                found.setdefault(index, []).append(number)
+        return found
 
     def shifts(self) -> list[float]:
         """Seconds to add to the times of each clock."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from av.audio.frame import AudioFrame
@@ -44,9 +44,15 @@ class Damage:
     reads: int = 0  # places where the container itself was broken
     packets: int = 0  # packets that the decoder refused
     locked: int = 0  # packets that are encrypted, and were left out
+    ticks: list[int] = field(default_factory=list, compare=False)  # when damaged pictures are shown, where that is told
+
+    @property
+    def places(self) -> int:
+        """How many places could not be read or decoded."""
+        return self.reads + self.packets
 
     def __bool__(self) -> bool:
-        return bool(self.reads or self.packets)
+        return bool(self.places)
 
     def since(self, before: Damage) -> Damage:
         """What was counted after a moment, as a copy taken then tells."""
@@ -59,6 +65,7 @@ class Damage:
             self.packets + other.packets,
             self.locked + other.locked,
         )
+        self.ticks += other.ticks
 
 
 def packets(
@@ -69,8 +76,9 @@ def packets(
     Args:
         first: number of the packet, among all of the stream, that the container stands before.
     """
-    cut = False
-    for packet in clock.straightened(stream, _packets(container, stream, damage), first):
+    cut, torn = False, clock.torn.get(stream.index, ())
+    for number, packet in enumerate(clock.straightened(stream, _packets(container, stream, damage), first), first):
+        damage.reads += number in torn
         damage.packets += cut  # the last packet is cut short wherever a header does not tell the size
         cut = packet.is_corrupt
         yield packet
@@ -178,6 +186,8 @@ def video_frames(decoder: VideoCodecContext, packet: Packet[VideoStream] | None,
         raise
     except READ_ERRORS:
         damage.packets += 1
+        if packet is not None and packet.pts is not None:
+            damage.ticks.append(packet.pts)
         return []
 
 

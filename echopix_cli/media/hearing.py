@@ -23,7 +23,7 @@ from echopix_cli.media.values import SAMPLE_RATE
 _GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
 _JOINED = 262_144  # samples put together, all channels together,
 _FEWEST = 1024  # but not fewer than these in each
-_MARGIN = 1.0  # seconds before the timeline is full from which on frames are taken one by one
+_MARGIN = 0.1  # seconds before the timeline is full from which on frames are taken one by one
 # PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
 # beyond the list, and crashes.
 _MANY_CHANNELS = 8

@@ -12,7 +12,7 @@ from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.values import MediaInfo
 from echopix_cli.media.video import Picture
 from echopix_cli.results import AudioStatus
-from echopix_cli.times import clock
+from echopix_cli.times import clock, stretch
 
 _SHORTFALL = 0.5  # seconds that may be missing at the end; headers round generously
 # Formats whose header states the duration. Others have it estimated from the bit rate.
@@ -110,7 +110,9 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         return AudioStatus.ABSENT, []  # the track has ended before
     if sound.waveform is None and not sound.cut:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
-    notices = ["parts of the audio track are damaged and were skipped"] if sound.damaged else []
+    notices = []
+    if sound.damaged is not None:
+        notices = [f"parts of the audio track are damaged and were skipped ({stretch(*sound.damaged)})"]
     if sound.locked:
         notices.append("parts of the audio track are encrypted and were left out")
     if sound.cancelled:

@@ -58,10 +58,10 @@ class Register:
         Raises:
             MediaError: the track holds more packets than the limits allow.
         """
-        until = self._until(self._begin(start), end)
+        until = self._until(self._begin(start - _RUN_IN), end)
         while until is None:
             until = len(self.ticks) if not self._read() or self._behind(end) else None
-        return self._begin(start), until
+        return self._begin(start - _RUN_IN), until
 
     def timeless(self, until: int) -> int:
         """How many packets before one tell no time of presentation."""
@@ -71,19 +71,20 @@ class Register:
         """Whether all packets before one tell when they are decoded."""
         return bool((np.frombuffer(self.decoding, np.int64)[:until] != _UNTIMED).all())
 
-    def damage(self, first: int, until: int) -> Damage:
-        """What could not be read from a packet on up to before another."""
-        found = Damage()
+    def damage(self, start: float, until: int) -> Damage:
+        """What could not be read of a span that begins at a time, in seconds, and ends before a packet."""
+        found, first = Damage(), self._begin(start)
         for number, trouble in self._troubles:
             if first <= number < until:
                 found.add(trouble)
+                found.ticks += self.ticks[number : number + 2]
         return found
 
     def _begin(self, start: float) -> int:
-        """Where all begins that matters for frames from a time on: 0 if the packets' order does not tell."""
+        """Where all begins that is shown from a time on: 0 if the packets' order does not tell."""
         if self._timeless and not self.parts:
             return 0
-        latest = (start - _RUN_IN + self._origin) / self.tick if self.tick else -1.0
+        latest = (start + self._origin) / self.tick if self.tick else -1.0
         known = bisect_right(self._cut_ticks, latest)
         return self._cuts[known - 1] if known else 0
 

@@ -131,7 +131,7 @@ def _scan(
         if counted.parts:
             register.parts = True
             begin, until = register.span(plan.from_time, plan.end)
-    found = register.damage(begin, until)
+    found = register.damage(plan.from_time, until)
     damage.add(found)
     if begin == until:
         return None

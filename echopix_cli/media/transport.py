@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
+
 _SYNC, _NOTHING = 0x47, 0x1FFF  # how each packet begins; the stream that only fills up, which is not counted
 _SIZES = (188, 192, 204)  # bytes of a packet: as broadcast, with a time in front, with a checksum behind
 _ENOUGH = 8  # packets in a row that show where they begin
@@ -43,6 +45,18 @@ def goes_on(file: io.FileIO, before: int, after: int) -> bool:
                 return False
         counts[stream] = count
     return True
+
+
+def torn(file: io.FileIO, before: int, after: int) -> bool:
+    """Whether what lies between two packets of picture or sound is no row of packets, but damaged.
+
+    Args:
+        file: a transport stream.
+        before, after: bytes at which they begin.
+    """
+    file.seek(before)
+    data = np.frombuffer(file.read(min(after - before, _LONGEST)) or b"", np.uint8)
+    return not any((data[::size] == _SYNC).all() for size in _SIZES)
 
 
 def _first(data: bytes, size: int) -> int | None:

@@ -23,7 +23,7 @@ from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, omit_unreferenced, video_frames
 from echopix_cli.media.heif import Still, decode_still
 from echopix_cli.media.plan import DecodePlan, Limits
-from echopix_cli.media.sampling import Floats, Pixels, at_keyframes, choose_frames
+from echopix_cli.media.sampling import Floats, Ints, Pixels, at_keyframes, choose_frames
 from echopix_cli.media.scan import (
     Flags,
     Scan,
@@ -38,6 +38,7 @@ from echopix_cli.media.scan import (
 from echopix_cli.media.slots import Arrived, Slots, check_size
 from echopix_cli.media.source import shown
 from echopix_cli.media.walk import Walk
+from echopix_cli.times import stretch
 
 _STILL_FPS = 25.0  # FFmpeg's guess for pictures: how long they are shown
 _CREDIBLE_ASPECT = 10.0  # a pixel wider or narrower than this is a broken header, not a lens
@@ -136,14 +137,23 @@ def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Pic
         return Picture(end=scan.end, reached=scan.reached, decodable=False)
     notices: tuple[str, ...] = ()
     if slots.lost:
-        notices = (f"{slots.lost} of {asked} sampled frames could not be decoded and were left out",)
+        when = _when(scan, slots.missing)
+        notices = (f"{slots.lost} of {asked} sampled frames could not be decoded and were left out{when}",)
     elif damage:
-        notices = ("parts of the video track are damaged and were skipped",)
+        notices = (f"parts of the video track are damaged and were skipped{_when(scan, np.array(damage.ticks))}",)
     if damage.locked:
         notices = (*notices, "parts of the video track are encrypted and were left out")
     times = scan.seconds(slots.ticks[slots.filled])
     frames = slots.frames if slots.filled.all() else slots.frames[slots.filled]
     return Picture(frames, times, fps, slots.size, slots.rotation, False, True, scan.end, scan.reached, notices)
+
+
+def _when(scan: Scan, ticks: Ints) -> str:
+    """From when to when, in words that follow others; nothing where that is not known."""
+    if not scan.timed or not len(ticks):
+        return ""
+    times = scan.seconds(ticks)
+    return f" ({stretch(max(0.0, float(times.min())), float(times.max()))})"
 
 
 def _decode(

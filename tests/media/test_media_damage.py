@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
-from makers import greys, numbers, tone, write_clip
+from makers import codes, greys, numbers, seconds_heard, tone, write_clip, write_coded
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, load_clip
+from echopix_cli.media.recall import remembering
 from echopix_cli.results import AudioStatus
-from echopix_cli.times import clock
+from echopix_cli.times import clock, parse_time
 
 SMALL = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28}
 
@@ -54,6 +58,59 @@ def test_damage_in_the_middle_is_skipped_over(tmp_path: Path, suffix: str) -> No
     assert numbers(clip.frames[healthy]) == np.round(clip.frame_times[healthy] * 10).astype(int).tolist()
     if suffix == "mov":  # Matroska's demuxer drops what is damaged without a word
         assert any("could not be decoded and were left out" in notice for notice in clip.notices)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 seconds of picture and sound, which lie beside one another in the file as they play."""
+    path = write_coded(
+        tmp_path_factory.mktemp("film") / "a.mp4", 0, 24, options={"preset": "ultrafast", "g": "25", "crf": "5"}
+    )
+    return interleaved(path, path.with_name("film.mp4"))
+
+
+def interleaved(path: Path, target: Path) -> Path:
+    """The same packets, in the order of their decoding times."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as out:
+        tracks = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        packets = [packet for packet in source.demux() if packet.dts is not None]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            packet.stream = tracks[packet.stream.index]
+            out.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize("how", ["zeros", "noise"])
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_a_damaged_middle_costs_a_film_no_more_than_that(film: Path, tmp_path: Path, suffix: str, how: str) -> None:
+    path = interleaved(film, tmp_path / f"a.{suffix}")
+    data, plan = bytearray(path.read_bytes()), DecodePlan(fps=5.0, max_frames=100, **SMALL)
+    first, last = round(len(data) * 0.46), round(len(data) * 0.54)
+    data[first:last] = bytes(last - first) if how == "zeros" else np.random.default_rng(0).bytes(last - first)
+    path.write_bytes(data)
+    with remembering():
+        parts = [load_clip(path, replace(plan, start=start, end=start + 8.0)) for start in (0.0, 8.0, 16.0)]
+    assert [part.audio_status for part in parts] == [AudioStatus.USED] * 3
+    assert [bool(part.notices) for part in parts] == [False, True, False], [part.notices for part in parts]
+    holes = {}
+    for notice in parts[1].notices:
+        found = re.search(r"\(([0-9:.]+)–([0-9:.]+)\)$", notice)
+        assert found is not None
+        hole = holes["audio" in notice] = parse_time(found[1]), parse_time(found[2])
+        assert 10.2 < hole[0] <= hole[1] < 14.0
+    assert set(holes) == {False, True}, "it is said of both, and when"
+    sound = holes[True]
+    late = 0.0 if suffix == "mp4" else 0.08  # the sound's run-in moves the picture in a transport stream
+    for number, part in enumerate(parts):
+        assert part.waveform is not None and part.waveform.size == 8 * 16_000 and part.frames is not None
+        seconds = np.arange(8 * number, 8 * number + 8)
+        whole = (seconds + 1 <= sound[0]) | (seconds - late >= sound[1])
+        heard = np.array(seconds_heard(part.waveform), object)
+        assert heard[whole].tolist() == seconds[whole].tolist()
+        times = part.frame_times - late
+        sure = (times < sound[0]) | (times > sound[1] + 1.1)  # up to the next keyframe
+        assert codes(part.frames[sure]) == np.round(times[sure] * 25).astype(int).tolist()
+        assert len(times) >= (40 if number != 1 else 20) - 2
 
 
 @pytest.fixture

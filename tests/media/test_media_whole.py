@@ -123,7 +123,8 @@ def test_tags_between_joined_mpeg_audio_are_no_damage(tmp_path: Path, tag: str) 
     clip = load_clip(path)
     assert clip.notices == () and clip.waveform is not None and seconds_heard(clip.waveform) == list(range(6))
     path.write_bytes((b"\xff\xfb\x90" + bytes(800)).join(parts))
-    assert load_clip(path).notices == ("parts of the audio track are damaged and were skipped",)
+    (notice,) = load_clip(path).notices
+    assert notice.startswith("parts of the audio track are damaged and were skipped (0:0")
 
 
 @settings(deadline=None, max_examples=60)
