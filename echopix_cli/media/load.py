@@ -186,7 +186,8 @@ def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | No
     """When a track ends according to its header, in seconds from the start of the media."""
     if clock.jumps:
         return None
-    if stream.duration is None or stream.time_base is None:
+    # What FFmpeg tells of a Matroska track is the duration of the whole file.
+    if stream.duration is None or stream.time_base is None or "matroska" in stream.container.format.name:
         tag = _TAG.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's, written by most programs
         return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - clock.origin
     return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - clock.origin

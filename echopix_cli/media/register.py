@@ -75,7 +75,7 @@ class Register:
         """What could not be read of a span that begins at a time, in seconds, and ends before a packet."""
         found, first = Damage(), self._begin(start)
         for number, trouble in self._troubles:
-            if first <= number < until:
+            if first <= number < max(until, 1):
                 found.add(trouble)
                 found.ticks += self.ticks[number : number + 2]
         return found

@@ -56,7 +56,8 @@ def torn(file: io.FileIO, before: int, after: int) -> bool:
     """
     file.seek(before)
     data = np.frombuffer(file.read(min(after - before, _LONGEST)) or b"", np.uint8)
-    return not any((data[::size] == _SYNC).all() for size in _SIZES)
+    # FFmpeg tells the place before what stands around a packet, as much as that is.
+    return not any((data[size - _SIZES[0] :: size] == _SYNC).all() for size in _SIZES)
 
 
 def _first(data: bytes, size: int) -> int | None:

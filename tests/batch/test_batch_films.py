@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from batch_files import records_of
+from batch_files import asked, records_of
 from clips import write_clip
 
 from echopix_cli.decoding.worker import Worker
@@ -50,3 +55,55 @@ def test_a_film_that_goes_away_is_one_failed_record(
     assert gone["error"]["message"].endswith("honest.mkv changed while it was read")
     assert len(asked) == 2
     assert short["film"]["unread"] == 0
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which features are kept: those of every window."""
+    monkeypatch.setenv("ECHOPIX_CACHE", "true")
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+@pytest.mark.slow
+def test_what_is_killed_in_a_film_goes_on_from_the_windows_that_it_read(
+    kept: Path, spawn, ask, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its processes at once, as where the machine's memory has run out."""
+    windows, out = 80, tmp_path / "out.jsonl"
+    (tmp_path / "media").mkdir()
+    shutil.copy(clips["dark"], tmp_path / "media" / "a.m4a")
+    write_clip(tmp_path / "media" / "b.mp4", seconds=windows)
+    shutil.copy(clips["dark"], tmp_path / "media" / "c.m4a")
+    command = (tmp_path / "media", "What?", "--window", "1", "-o", out)
+    with spawn(*command) as batch:
+        end = time.monotonic() + 120
+        while len(list(kept.glob("*.safetensors"))) < 12:
+            assert time.monotonic() < end and batch.poll() is None
+            time.sleep(0.001)
+        os.killpg(batch.pid, signal.SIGKILL)
+        batch.communicate(timeout=60)
+    assert asked(records_of(out)) == [("a.m4a", "What?")], "the film was being read"
+    before = {path.name: path.stat().st_ino for path in kept.glob("*.safetensors")}
+    assert 12 <= len(before) < windows
+    first, decode, starts = out.read_bytes(), Worker.decode, list[float]()
+
+    def decoded(worker: Worker, path: str, plan: Any) -> Any:
+        if path.endswith("b.mp4"):
+            starts.append(plan.start)
+        return decode(worker, path, plan)
+
+    monkeypatch.setattr(Worker, "decode", decoded)
+    ran = ask(*command)
+    assert ran.code == 0 and ran.err.startswith("note: 2 answered, 0 failed, 1 before")
+    assert out.read_bytes().startswith(first)
+    records = records_of(out)
+    assert sorted(asked(records)) == [(name, "What?") for name in ("a.m4a", "b.mp4", "c.m4a")], "each once"
+    (film,) = [record["film"] for record in records if record["media"].endswith("b.mp4")]
+    assert (film["windows"], film["unread"]) == (windows, 0)
+    read = int(starts[1])
+    assert read > 0, "windows were kept"
+    assert starts == [windows - 1.0, *map(float, range(read, windows - 1))], "the last one tells how long the film is"
+    after = {path.name: path.stat().st_ino for path in kept.glob("*.safetensors")}
+    assert before.items() <= after.items(), "none of them was made again"
+    assert len(after) - len(before) == len(starts), "and none that was kept was decoded"
