@@ -3,6 +3,7 @@ minutes, read by the program as far as its first step."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -129,6 +130,7 @@ def test_the_record_that_is_shown_is_one(command: Any, sandbox: Path) -> None:
 @pytest.mark.parametrize("line", [line for line in SIMPLE if not LONG.search(line)])
 def test_examples_run(command: Any, sandbox: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody types
     words = shlex.split(line.replace("--count 50", "--count 2").replace("--count 5", "--count 2"))
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
