@@ -177,7 +177,7 @@ def test_what_a_killed_server_left_is_in_nobodys_way(
         server.process.wait()
     assert run("ask", clips["silent"], "What?", "--device", "cpu", "-q").code == 0
     with serving(runtime, str(random_checkpoint), "--idle", "1h") as server:
-        assert listens(server)
+        wait_until(lambda: listens(server))  # the old socket is there all the time
         assert command("serve", "--stop", "--model", "tiny").code == 1, "not this one"
         ran = command("serve", "--stop", "--model", server.model, "--json")
         assert (ran.code, ran.records[0]["servers"][0]["pid"]) == (0, server.process.pid)
