@@ -97,8 +97,8 @@ def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | N
     edges = [begin + window * number for number in range(count)] + [end]
     frames = math.ceil(min(plan.max_frames, window * plan.fps))
     few = _GLANCES * plan.max_frames // count
-    # Two frames make one step of the picture, so that fewer show no less.
-    glance = None if not plan.video or few >= frames else max(2, few // 2 * 2)
+    # Two frames make one step of the picture. One makes one too, at half the work.
+    glance = None if not plan.video or few >= frames else max(1, few // 2 * 2)
     return Film(tuple(pairwise(edges)), replace(plan, max_audio_seconds=None), glance)
 
 

@@ -144,17 +144,20 @@ def _nearest_each(times: Floats, targets: Floats) -> Ints:
 def at_keyframes(times: Floats, chosen: Ints, keys: Ints) -> Ints:
     """Replace each of the chosen frames by the keyframe nearest to it, within half the mean distance between them.
 
-    A keyframe takes the place of one frame, the nearest; the others stay as they are, and so does their order.
+    A keyframe takes the place of one frame, the nearest; the others stay as they are, and so does their order. A frame
+    alone is the one in the middle, or the keyframe nearest to that.
 
     Args:
         times: ``(T,)`` seconds of all frames, ascending.
         chosen: ``(n,)`` indices into them, ascending.
         keys: ``(k,)`` indices of the keyframes, ascending.
     """
-    if not len(keys) or len(chosen) < 2:
+    if len(chosen) == 1 and len(times) > 1:
+        chosen = _nearest_each(times, (times[:1] + times[-1:]) / 2)
+    if not len(keys) or not len(chosen):
         return chosen
     wanted = times[chosen]
-    reach = (wanted[-1] - wanted[0]) / (len(wanted) - 1) / 2
+    reach = float(np.ptp(wanted)) / (len(wanted) - 1) / 2 if len(wanted) > 1 else float(np.ptp(times)) / 2
     found = keys[_nearest_each(times[keys], wanted)] if len(keys) > 1 else np.repeat(keys, len(wanted))
     away = np.abs(times[found] - wanted)
     replaced = chosen.copy()

@@ -47,12 +47,13 @@ def movie_span(
     Args:
         movie: with or without its needles.
         start, end: seconds of the movie.
-        frames: how many, from the first of the part to its last.
+        frames: how many, from the first of the part to its last; one is the one in its middle.
         side: pixels of the square frames.
         without: a modality, ``audio`` or ``video``, that is left out.
         heard: sound is cut after so many seconds of the part.
     """
-    inside = np.linspace(0.0, end - start - 1 / SOURCE_FPS, frames)
+    last_shown = end - start - 1 / SOURCE_FPS
+    inside = np.linspace(0.0, last_shown, frames) if frames > 1 else np.array([last_shown / 2])
     pictures, sounds, hushed = list[np.ndarray](), list[np.ndarray](), min(end, start + heard)
     for window in range(int(start // DURATION), math.ceil(end / DURATION)):
         begin, finish = movie.span(window)

@@ -83,7 +83,13 @@ def test_no_frame_twice_and_none_out_of_order(gaps: list[float], data: st.DataOb
     chosen, keys = (np.array(sorted(data.draw(some)), np.int64) for _ in range(2))
     taken = at_keyframes(times, chosen, keys)
     assert len(taken) == len(chosen) and (np.diff(taken) > 0).all()
-    reach = (times[chosen[-1]] - times[chosen[0]]) / max(1, len(chosen) - 1) / 2
+    if len(chosen) == 1:  # one alone is of the middle
+        middle = (times[0] + times[-1]) / 2
+        near = keys[np.abs(times[keys] - times[np.abs(times - middle).argmin()]) <= times[-1] / 2]
+        expected = near if len(near) else np.arange(len(times))
+        assert abs(times[taken[0]] - middle) <= np.abs(times[expected] - middle).min() + 2 * max(gaps)
+        return
+    reach = (times[chosen[-1]] - times[chosen[0]]) / (len(chosen) - 1) / 2
     for wanted, found in zip(chosen, taken, strict=True):
         near = [key for key in keys if abs(times[key] - times[wanted]) <= reach]
         if found != wanted:
@@ -92,4 +98,17 @@ def test_no_frame_twice_and_none_out_of_order(gaps: list[float], data: st.DataOb
             )
         else:
             closer = {key for key in near if key != wanted} - set(taken.tolist())
-            assert not near or wanted in keys or len(chosen) == 1 or len(closer) < len(near)
+            assert not near or wanted in keys or len(closer) < len(near)
+
+
+def test_a_single_frame_is_of_the_middle(tmp_path: Path, decoded: list[Meter]) -> None:
+    """The keyframe nearest to it, within half the span; without keyframes there, the frame itself."""
+    often = write_h264(tmp_path / "often.mp4", 200, "keyint=25:min-keyint=25:bframes=0")
+    once = write_h264(tmp_path / "once.mp4", 200, "keyint=250:min-keyint=250:bframes=0")
+    plan = replace(PLAN, max_frames=1, min_frames=1, start=2.0, end=6.0, keyframes=True)
+    for path, number in ((often, 100), (once, 99)):
+        decoded.clear()
+        clip = load_clip(path, plan)
+        assert clip.frames is not None and clip.frame_times is not None
+        assert (codes(clip.frames), clip.frame_times.tolist()) == ([number], [pytest.approx(number / 25)])
+    assert load_clip(often, plan).frames.shape[0] == decoded[-1].frames == 1  # type: ignore[union-attr]
