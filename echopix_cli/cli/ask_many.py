@@ -23,11 +23,12 @@ from echopix_cli.results import DEMONSTRATION
 if TYPE_CHECKING:
     from echopix_cli.batch.cluster import FleetOptions
     from echopix_cli.batch.journal import Journal
-    from echopix_cli.batch.outcomes import Outcome
+    from echopix_cli.batch.outcomes import Outcome, Summary
     from echopix_cli.batch.tasks import Task
     from echopix_cli.cli.report_folder import ReportFolder
     from echopix_cli.media import DecodePlan
     from echopix_cli.results import Answer
+    from echopix_cli.serving.client import Server
 
 
 @dataclass(frozen=True)
@@ -141,42 +142,56 @@ def ask_many(run: opt.Run, many: Many) -> None:
         server = run.server() if fleet is None else None
         if server is not None:
             held.callback(server.close)
-            if server.welcome.model.demonstration:
-                run.output.warn(DEMONSTRATION)
-        engine = run.engine(keeps=True) if server is None and fleet is None else None
-        received = held.enter_context(stopping())
-        tally = held.enter_context(run.output.tally(len(tasks)))
-        report = _Report(run, many, tasks, tally, journal, server is not None)
 
-        def began(plan: DecodePlan) -> None:
-            if many.report is not None:
-                from echopix_cli.cli.report_folder import ReportFolder
+        def attempt(server: Server | None) -> tuple[Summary, _Report, list[int]] | None:
+            """What came of all tasks, and the signal that ended it; None where a server did not begin with them."""
+            engine = run.engine(keeps=True) if server is None and fleet is None else None
+            with stopping() as received, run.output.tally(len(tasks)) as tally:
+                report = _Report(run, many, tasks, tally, journal, server is not None)
 
-                report.pages = ReportFolder(many.report, plan)
-                held.callback(report.pages.close)
-            if journal is not None:
-                journal.begin()
+                def began(plan: DecodePlan) -> None:
+                    report.begun = True
+                    if server is not None and server.welcome.model.demonstration:
+                        run.output.warn(DEMONSTRATION)
+                    if many.report is not None:
+                        from echopix_cli.cli.report_folder import ReportFolder
 
-        def stop() -> bool:
-            return bool(received)
+                        report.pages = ReportFolder(many.report, plan)
+                        held.callback(report.pages.close)
+                    if journal is not None:
+                        journal.begin()
 
-        if server is not None:
-            from echopix_cli.serving.client_many import ask_many as ask_there
+                def stop() -> bool:
+                    return bool(received)
 
-            summary = ask_there(server, request, journal, began, report.take, tally.skip, stop)
-        elif fleet is not None:
-            from echopix_cli.cli.fleet import fleet_batch
+                if server is not None:
+                    from echopix_cli.serving.client import Ending
+                    from echopix_cli.serving.client_many import ask_many as ask_there
 
-            fleets = fleet_batch(fleet, request, report.take, journal=journal, passed=tally.skip, stop=stop)
-            began(fleets.settings.plan)
-            summary = fleets.run(tasks)
-        else:
-            assert engine is not None
-            from echopix_cli.serving.batches import batch_of
+                    try:
+                        summary = ask_there(server, request, journal, began, report.take, tally.skip, stop)
+                    except Ending:
+                        if report.begun or received:
+                            raise
+                        return None
+                elif fleet is not None:
+                    from echopix_cli.cli.fleet import fleet_batch
 
-            batch = batch_of(engine, request, report.take, journal=journal, passed=tally.skip, stop=stop)
-            began(batch.settings.plan)
-            summary = batch.run(tasks)
+                    fleets = fleet_batch(fleet, request, report.take, journal=journal, passed=tally.skip, stop=stop)
+                    began(fleets.settings.plan)
+                    summary = fleets.run(tasks)
+                else:
+                    assert engine is not None
+                    from echopix_cli.serving.batches import batch_of
+
+                    batch = batch_of(engine, request, report.take, journal=journal, passed=tally.skip, stop=stop)
+                    began(batch.settings.plan)
+                    summary = batch.run(tasks)
+                return summary, report, received
+
+        came = attempt(server) or attempt(None)
+        assert came is not None
+        summary, report, received = came
     if run.settings.verbose and summary.seconds:
         share = f"{summary.waited:.1f} s of {summary.seconds:.1f} s ({100 * summary.waited / summary.seconds:.0f} %)"
         run.output.notice(f"the model waited {share} for files to be decoded")
@@ -226,6 +241,7 @@ class _Report:
         served: bool,
     ) -> None:
         self.output, self.tally, self.journal, self.served = run.output, tally, journal, served
+        self.begun = False  # whether anything was asked
         self.pages: ReportFolder | None = None
         form = many.form or ("text" if run.output.answers_on_terminal else "jsonl" if journal is None else None)
         self.records = None if form in ("text", None) else Records(run.output, form)

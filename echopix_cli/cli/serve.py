@@ -82,7 +82,7 @@ def serve(
 
 
 def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
-    from echopix_cli.serving.place import SOCKET, listening, locked, name_of, opened_folder
+    from echopix_cli.serving.place import listening, locked, name_of, opened_folder, unlisten
 
     wish = run.wish()
     with opened_folder(make=True) as folder:
@@ -107,7 +107,7 @@ def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
                     address = "" if over is None else over.address
                     why = Listener(listener, desk, idle, address).serve(lambda: bool(received))
                 finally:
-                    os.unlink(name + SOCKET, dir_fd=folder)
+                    unlisten(listener)
                     if over is not None:
                         over.stop()
             if why == "idle":

@@ -22,7 +22,7 @@ _GREETING = 5.0  # seconds for a server's first message
 
 
 class Ending(EchopixError):
-    """A server is about to end, and did not answer."""
+    """A server cannot take a request, or ended before it began to answer: whoever asks goes on without one."""
 
 
 _CLASSES = {kind.__name__: kind for kind in (EchopixError, UsageError, ModelError, MediaError, DeviceError, Ending)}
@@ -104,6 +104,7 @@ class Server:
 
     def __init__(self, connection: socket.socket, welcome: m.Welcome) -> None:
         self._connection, self.welcome = connection, welcome
+        self._begun = False  # whether anything came of the request but that the file is there
 
     @property
     def closed(self) -> bool:
@@ -143,20 +144,25 @@ class Server:
         Args:
             request: with absolute paths.
             named: what these are called here.
-            stop: asked often, where it is given; cancels the request, whose end then comes soon.
+            stop: asked before every event and often between, where it is given; cancels the request, whose end then
+                comes soon.
 
         Raises:
-            EchopixError: the request failed, or the server is gone.
+            Ending: the request was not begun.
+            EchopixError: it failed, or the server is gone.
         """
-        whole = cancelled = False
+        whole = cancelled = self._begun = False
         self.send(request)
         try:
             while not whole:
-                while stop is not None and not cancelled and not self._arrives():
+                while stop is not None and not cancelled:
                     if stop():
                         cancelled = True
                         self.send(m.Cancel())
+                    elif self._arrives():
+                        break
                 event = self._next()
+                self._begun = self._begun or not isinstance(event, m.Found)
                 whole = type(event).__name__ in _ENDS
                 if isinstance(event, m.Failure):
                     raise error_of(event, named)
@@ -180,16 +186,22 @@ class Server:
         """Say something.
 
         Raises:
+            Ending: it is too long for a message; or the server is gone and had not begun to answer.
             EchopixError: the server is gone.
         """
         try:
             self._connection.sendall(packed(message))
+        except Garbled as error:
+            raise Ending(
+                f"{error} is too long for the server", "split the list; --no-server goes without one"
+            ) from None
         except OSError as error:
             self.close()
             raise self._gone() from error
 
     def _gone(self) -> EchopixError:
-        return EchopixError("the server has ended before it answered", "run again; --no-server goes without one")
+        kind = EchopixError if self._begun else Ending
+        return kind("the server has ended before it answered", "run again; --no-server goes without one")
 
 
 @dataclass(frozen=True)
@@ -214,5 +226,14 @@ def error_of(failure: m.Failure, named: Naming) -> EchopixError:
 
 
 def absolute(path: str) -> str:
-    """A path that leads to the same file from anywhere; without a look at links, which may change."""
-    return os.path.join(os.getcwd(), path)
+    """A path that leads to the same file from anywhere; without a look at links, which may change.
+
+    Raises:
+        Ending: it starts at the working folder, which is gone.
+    """
+    if os.path.isabs(path):
+        return path
+    try:
+        return os.path.join(os.getcwd(), path)
+    except OSError as error:
+        raise Ending(f"the working folder is gone: {error.strerror}", "go to another one") from None

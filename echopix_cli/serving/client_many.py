@@ -33,11 +33,12 @@ def ask_many(
         sink, passed, stop: as of :class:`~echopix_cli.batch.run.Batch`.
 
     Raises:
+        Ending: before ``began`` was told, the server did not begin; later, it ended and did not do all.
         EchopixError: as :meth:`Server.events`; or as the sink does.
     """
     tasks = request.tasks
-    named = Naming({absolute(task.media): task.media for task in tasks})
     there = replace(request, tasks=tuple(replace(task, media=absolute(task.media)) for task in tasks))
+    named = Naming({asked.media: task.media for asked, task in zip(there.tasks, tasks, strict=True)})
     errors: dict[int, EchopixError] = {}
     for event in server.events(there, named, stop):
         match event:
@@ -53,7 +54,7 @@ def ask_many(
             case mm.Passed(count):
                 passed(count)
             case mm.Ended():
-                sink(_outcome(event, tasks[event.place], errors))
+                sink(_outcome(event, tasks[event.place], there.tasks[event.place].media, errors))
             case mm.Summed(summary):
                 if journal is not None:
                     journal.confirm()
@@ -61,11 +62,11 @@ def ask_many(
     raise AssertionError("a batch ends with its numbers")
 
 
-def _outcome(ended: mm.Ended, task: Task, errors: dict[int, EchopixError]) -> Outcome:
-    """A task's end; an error that several share is one object."""
+def _outcome(ended: mm.Ended, task: Task, media: str, errors: dict[int, EchopixError]) -> Outcome:
+    """A task's end; the server calls its file ``media``. An error that several share is one object."""
     answer = None if ended.answer is None else replace(ended.answer, media=task.media)
     error = None
     if (failure := ended.failure) is not None:
-        named = Naming({absolute(task.media): task.media})
+        named = Naming({media: task.media})
         error = errors.setdefault(failure.serial, error_of(failure, named))
     return Outcome(task, ended.key, ended.file, answer, error)

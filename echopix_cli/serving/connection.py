@@ -10,11 +10,12 @@ import itertools
 import queue
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from echopix_cli.batch.items import Stopped
 from echopix_cli.batch.journal import FileFacts
 from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
@@ -118,14 +119,25 @@ class Connection:
             ended = mm.Ended(places[id(outcome.task)], outcome.key, outcome.file, outcome.answer, failure)
             self._out.put((packed(ended), True))
 
+        def stop() -> bool:
+            return self._stopped() or self._desk.ending.is_set()
+
+        @contextmanager
+        def turn() -> Iterator[None]:
+            try:
+                with self._desk.turns.turn(stop):
+                    yield
+            except Left:
+                raise Stopped from None
+
         batch = batch_of(
             self._desk.lent(request.manner, self._say),
             request,
             sink,
             journal=_Elsewhere(self._inquire, places) if request.resumes else None,
-            stop=lambda: self._stopped() or self._desk.ending.is_set(),
+            stop=stop,
             passed=lambda count: self._say(mm.Passed(count)),
-            turn=lambda: self._desk.turns.turn(self._stopped),
+            turn=turn,
         )
         self._say(mm.Began(batch.settings.plan))
         summary = batch.run(request.tasks)

@@ -105,6 +105,14 @@ def sockets(folder: int) -> list[str]:
     return [name for _, name in sorted(found, reverse=True)]
 
 
+def unlisten(listener: socket.socket) -> None:
+    """Take a socket from :func:`listening` away, its name first; nothing where that was done. Whoever calls holds the
+    lock."""
+    with suppress(OSError):
+        os.unlink(listener.getsockname())
+    listener.close()
+
+
 def connected(folder: int, name: str, timeout: float) -> tuple[socket.socket, Peer] | None:
     """A connection to a socket there, and who listens; None where nobody does, or it is not this user.
 

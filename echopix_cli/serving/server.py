@@ -14,7 +14,7 @@ from echopix_cli import __version__
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.connection import Connection
 from echopix_cli.serving.desk import Desk
-from echopix_cli.serving.place import peer_of
+from echopix_cli.serving.place import peer_of, unlisten
 from echopix_cli.serving.wire import Garbled, packed, received
 
 _GREETING = 5.0  # seconds for a client's first message
@@ -54,6 +54,7 @@ class Listener:
                 with suppress(OSError):
                     self._take(self._listener.accept()[0])
         self._desk.ending.set()
+        unlisten(self._listener)  # or clients would wait to be greeted by nobody
         while self._desk.running:
             time.sleep(_LOOK / 4)
         return why

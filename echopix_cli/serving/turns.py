@@ -30,7 +30,7 @@ class Turns:
         """Wait for it, and have it within this context.
 
         Args:
-            stop: asked while waiting.
+            stop: asked while waiting, and before it is had.
 
         Raises:
             Left: ``stop`` said so.
@@ -40,9 +40,11 @@ class Turns:
             self._waiting.append(own)
         try:
             with self._changed:
-                while self._waiting[0] is not own:
+                while True:
                     if stop():
                         raise Left
+                    if self._waiting[0] is own:
+                        break
                     self._changed.wait(_LOOK)
             yield
         finally:

@@ -1,0 +1,128 @@
+"""The answering side, with one end of a pair of sockets and a model that only counts."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from servers import manner, wait_until
+
+from echopix_cli.batch.asking import Asker
+from echopix_cli.batch.items import BatchOptions, Group, Prepared
+from echopix_cli.batch.outcomes import Outcome, Summary
+from echopix_cli.batch.tasks import Task
+from echopix_cli.media.plan import DecodePlan
+from echopix_cli.serving import connection as module
+from echopix_cli.serving import many_messages as mm
+from echopix_cli.serving import messages as m
+from echopix_cli.serving.connection import Connection
+from echopix_cli.serving.place import listening, name_of, opened_folder, sockets
+from echopix_cli.serving.server import Listener
+from echopix_cli.serving.turns import Left, Turns
+from echopix_cli.serving.wire import packed, received
+
+TASK = Task("/a.mp4", "What?")
+Work = Callable[[Callable[[Outcome], None], dict[str, Any]], None]
+
+
+class FakeDesk:
+    """As a desk is used, without a model."""
+
+    def __init__(self) -> None:
+        self.ending, self.turns, self.answers, self.running = threading.Event(), Turns(), 0, 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    def lent(self, manner: m.Manner, notice: object) -> Any:
+        return None
+
+
+class Far:
+    """A client of a connection that is served in a thread."""
+
+    def __init__(self, desk: Any) -> None:
+        near, self.socket = socket.socketpair()
+        self.socket.settimeout(30)
+        self.thread = threading.Thread(target=Connection(near, desk).serve, daemon=True)
+        self.thread.start()
+
+    def say(self, *messages: object) -> None:
+        self.socket.sendall(b"".join(packed(message) for message in messages))
+
+    def hear(self) -> Any:
+        return received(self.socket)
+
+
+@pytest.fixture
+def desk() -> FakeDesk:
+    return FakeDesk()
+
+
+def batch_that(monkeypatch: pytest.MonkeyPatch, work: Work) -> mm.AskMany:
+    """A request for one task, whose batch does this."""
+
+    def batch_of(engine: object, request: object, sink: Callable[[Outcome], None], **more: Any) -> Any:
+        def run(tasks: object) -> Summary:
+            work(sink, more)
+            return Summary(1, 0, 0, 0, 0.0, 0.0)
+
+        return SimpleNamespace(settings=BatchOptions(DecodePlan()), run=run)
+
+    monkeypatch.setattr(module, "batch_of", batch_of)
+    return mm.AskMany((TASK,), manner(1), False, False)
+
+
+def test_a_batch_that_is_cancelled_while_it_waits_has_no_failures(
+    desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asks(sink: Callable[[Outcome], None], more: dict[str, Any]) -> None:
+        engine: Any = None
+        asker = Asker(engine, BatchOptions(DecodePlan()), 1.0, more["stop"], more["turn"])
+        fetched: Any = object()
+        for outcome in asker.ask(Group("/a.mp4", None, None, (TASK,)), Prepared(None, ((TASK, None),), fetched)):
+            sink(outcome)
+
+    with desk.turns.turn():
+        far = Far(desk)
+        far.say(batch_that(monkeypatch, asks))
+        assert isinstance(far.hear(), mm.Began)
+        wait_until(lambda: len(desk.turns) == 2)
+        far.say(m.Cancel())
+        assert far.hear() == mm.Summed(Summary(1, 0, 0, 0, 0.0, 0.0))
+
+
+def test_nobody_begins_whose_wait_is_over() -> None:
+    turns = Turns()
+    with pytest.raises(Left), turns.turn(lambda: True):
+        pytest.fail("it was had")
+    assert len(turns) == 0
+
+
+def test_while_a_server_ends_nobody_waits_for_its_greeting(runtime: Path, desk: FakeDesk) -> None:
+    name, any_desk = name_of(m.Wish("tiny", "cpu", "auto", "auto")), cast(Any, desk)
+    with opened_folder(make=True) as folder:
+        assert folder is not None
+        listener = listening(folder, name)
+        late = socket.socket(socket.AF_UNIX)
+        late.settimeout(30)
+        late.connect(listener.getsockname())
+        with desk.request():  # something is being answered
+            thread = threading.Thread(target=Listener(listener, any_desk, None).serve, args=[lambda: True])
+            thread.start()
+            with suppress(ConnectionResetError):
+                assert late.recv(1) == b"", "nobody is there"
+            assert sockets(folder) == []
+        thread.join(30)
+        assert not thread.is_alive()
