@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,11 +92,14 @@ def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
         if lock is None:
             raise UsageError("a server for this model runs already", "echopix serve --status")
         try:
+            from echopix_cli.weights.opening import folder_revision
+
+            named = folder_revision(Path(wish.model)) if os.path.isabs(wish.model) else None  # before it is read
             engine = run.engine(keeps=True)
             from echopix_cli.serving.desk import Desk
             from echopix_cli.serving.server import Listener
 
-            desk = Desk(engine, wish)
+            desk = Desk(engine, wish, named)
             with closing(listening(folder, name)) as listener, stopping() as received:
                 over = None if http is None else http.serve(desk, run.manner())
                 until = "Ctrl-C or echopix serve --stop" + (f", or {clock(idle)} without a question" if idle else "")
@@ -117,7 +120,7 @@ def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
 
 
 def _status(run: opt.Run, json: bool) -> None:
-    found = [_facts(greeted) for greeted in _greeted(run)]
+    found = [_facts(greeted) for greeted in _greeted()]
     if json:
         run.output.record({"schema_version": SCHEMA_VERSION, "servers": found})
     else:
@@ -138,12 +141,13 @@ def _stop(run: opt.Run, json: bool) -> None:
     """
     one = run.wish().model if run.resolved.origins["model"] == "flag" else None
     ended = []
-    for greeted in _greeted(run):
+    for greeted in _greeted():
         if one not in (None, greeted.welcome.held.model):
             continue
         if greeted.pid <= 0:
             raise EchopixError("a server runs where its process cannot be reached", "end it in its own container")
-        os.kill(greeted.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(greeted.pid, signal.SIGTERM)
         ended.append((greeted.name, _facts(greeted)))
     with run.output.progress("waiting for what is being answered"):
         for name, _ in ended:
@@ -157,12 +161,13 @@ def _stop(run: opt.Run, json: bool) -> None:
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _greeted(run: opt.Run) -> "list[Greeted]":
+def _greeted() -> "list[Greeted]":
     """All servers of this user, whatever they hold."""
     from echopix_cli.serving.client import greet_all
+    from echopix_cli.serving.messages import Wish
 
-    found = []
-    for greeted in greet_all(run.wish):
+    any_wish, found = Wish("auto", "auto", "auto", "auto"), []  # whatever the settings say of a model
+    for greeted in greet_all(lambda: any_wish):
         greeted.connection.close()
         found.append(greeted)
     return found

@@ -7,9 +7,11 @@ one answer comes to is kept here until the client takes it. Only the outcomes of
 from __future__ import annotations
 
 import itertools
+import math
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -31,6 +33,7 @@ from echopix_cli.serving.turns import Left
 from echopix_cli.serving.wire import Garbled, packed, received
 
 _LOOK = 0.1  # seconds between looks at whether anybody still waits
+_LATE = 5.0  # seconds that a client may keep a server that ends
 _BACKLOG = 64  # outcomes of a batch that a client may not have taken yet
 
 
@@ -44,12 +47,12 @@ class Connection:
 
     def __init__(self, connection: socket.socket, desk: Desk) -> None:
         self._connection, self._desk = connection, desk
-        self._out: queue.SimpleQueue[tuple[bytes, bool] | None] = queue.SimpleQueue()
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._replies: dict[int, queue.SimpleQueue[mm.Known | None]] = {}
+        self._out: queue.SimpleQueue[tuple[bytes, bool] | threading.Event | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[Any, threading.Event] | None] = queue.SimpleQueue()
+        self._replies: dict[int, queue.SimpleQueue[mm.Known]] = {}
         self._numbers = itertools.count()
         self._room = threading.Semaphore(_BACKLOG)
-        self._cancelled = threading.Event()
+        self._cancelled = threading.Event()  # the request that is being answered
         self._gone = threading.Event()
         self._held = Held()
 
@@ -59,10 +62,13 @@ class Connection:
         for thread in threads:
             thread.start()
         try:
-            while (request := self._requests.get()) is not None:
-                self._cancelled.clear()
-                with self._desk.request():
+            while (queued := self._requests.get()) is not None:
+                request, self._cancelled = queued
+                with self._desk.request():  # which a server that ends waits for: to the last byte
                     self._answered(request)
+                    sent = threading.Event()
+                    self._out.put(sent)
+                    self._waited(sent.wait, _LATE)
         finally:
             self._out.put(None)
             threads[1].join(5.0)
@@ -113,9 +119,8 @@ class Connection:
             if (error := outcome.error) is not None:
                 _, serial = serials.setdefault(id(error), (error, len(serials)))
                 failure = replace(failure_of(error), serial=serial)
-            while not self._room.acquire(timeout=_LOOK):
-                if self._stopped():
-                    return
+            if not self._waited(lambda seconds: self._room.acquire(timeout=seconds)):
+                raise Cancelled
             ended = mm.Ended(places[id(outcome.task)], outcome.key, outcome.file, outcome.answer, failure)
             self._out.put((packed(ended), True))
 
@@ -151,40 +156,67 @@ class Connection:
         """Ask the client, from any thread.
 
         Raises:
-            Cancelled: it is gone.
+            Cancelled: it is gone, or says nothing while the server ends.
         """
         number = next(self._numbers)
         reply = self._replies[number] = queue.SimpleQueue()
+        known: list[mm.Known] = []
+
+        def came(seconds: float) -> bool:
+            with suppress(queue.Empty):
+                known.append(reply.get(timeout=seconds))
+            return bool(known)
+
         try:
             self._say(question(number))
-            while not self._gone.is_set():
-                with suppress(queue.Empty):
-                    if (known := reply.get(timeout=_LOOK)) is not None:
-                        return known
+            if self._waited(came):
+                return known[0]
         finally:
             del self._replies[number]
         raise Cancelled
+
+    def _waited(self, came: Callable[[float], bool], most: float = math.inf) -> bool:
+        """Wait for what the client does; whether it did. One that keeps a server that ends counts as gone.
+
+        Args:
+            came: waits for so many seconds; whether it came.
+            most: seconds.
+        """
+        until = time.monotonic() + most
+        while not came(_LOOK):
+            if self._gone.is_set() or time.monotonic() >= until:
+                if self._desk.ending.is_set():
+                    self._gone.set()
+                return False
+            if self._desk.ending.is_set():
+                until = min(until, time.monotonic() + _LATE)
+        return True
 
     def _say(self, message: Any) -> None:
         self._out.put((packed(message), False))
 
     def _read(self) -> None:
+        cancelled = threading.Event()  # the newest request
         try:
             while True:
                 match received(self._connection):
                     case m.Cancel():
-                        self._cancelled.set()
+                        cancelled.set()
                     case mm.Known() as known:
                         if (waiting := self._replies.get(known.number)) is not None:
                             waiting.put(known)
                     case request:
-                        self._requests.put(request)
+                        cancelled = threading.Event()
+                        self._requests.put((request, cancelled))
         except (OSError, EOFError, Garbled):
             self._gone.set()
             self._requests.put(None)
 
     def _write(self) -> None:
         while (message := self._out.get()) is not None:
+            if isinstance(message, threading.Event):
+                message.set()
+                continue
             try:
                 self._connection.sendall(message[0])
             except OSError:

@@ -27,10 +27,12 @@ class Desk:
     Args:
         engine: that was loaded.
         wish: that it was loaded for.
+        named: :func:`folder_revision` of the folder that the wish names, as it was before the model was loaded, perhaps
+            from a quantized copy of it; None where the wish names none.
     """
 
-    def __init__(self, engine: Engine, wish: Wish) -> None:
-        self.engine, self.wish = engine, wish
+    def __init__(self, engine: Engine, wish: Wish, named: str | None = None) -> None:
+        self.engine, self.wish, self._named = engine, wish, named
         facts = engine.facts
         model = wish_of(facts.name, "", "", "").model if wish.model == AUTO else wish.model
         self.held = Wish(model, facts.device, facts.dtype, facts.quantization)  # what the wish came to
@@ -70,7 +72,8 @@ class Desk:
                 there = open_download(find_model(self.held.model))
                 if there is not None and there.manifest.revision != source.revision:
                     return "another revision of the model was fetched since it was loaded"
-            if folder_revision(source.folder) != self.engine.loaded_from:
+            moved = self._named is not None and folder_revision(Path(self.wish.model)) != self._named
+            if moved or folder_revision(source.folder) != self.engine.loaded_from:
                 return "the model's files have changed since it was loaded"
         except ModelError as error:
             return error.message

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +116,6 @@ class HttpServer:
         self._thread.join(10.0)
 
     async def _chat(self, request: Request) -> Response:
-        if self._held >= self._options.queue:
-            return self._refusal(Refused(429, "too many requests wait already", "queue_full"))
-        self._held += 1
-        release = _Once(self._release)
         try:
             asked = chat_request(
                 await body_of(request.scope, request.receive),
@@ -127,47 +123,41 @@ class HttpServer:
                 self._desk.engine.facts.name,
                 self._options.manner,
             )
+            if self._held >= self._options.queue:
+                raise Refused(429, "too many requests wait already", "queue_full")
         except Refused as refused:
-            release()
             return self._refusal(refused)
-        except BaseException:
-            release()
-            raise
-        told = self._told(asked, release)
+        self._held += 1
+        told = self._told(asked)
         completion = Completion(asked, self._desk.engine.facts.name)
         if asked.stream:
-            return await self._streamed(told, completion)
+            return await self._streamed(request, told, completion)
         return await self._whole(request, told, completion)
 
     async def _whole(self, request: Request, told: AsyncIterator[Any], completion: Completion) -> Response:
-        """The whole answer; a client that goes away meanwhile cancels it."""
+        """The whole answer."""
 
         async def last() -> Any:
             return [piece async for piece in told][-1]
 
-        answering = asyncio.ensure_future(last())
         try:
-            while not answering.done():
-                await asyncio.wait([answering], timeout=_LOOK)
-                if not answering.done() and await request.is_disconnected():
-                    return Response(status_code=499)
-            found = answering.result()
+            found = await _while_there(request, last())
         except Refused as refused:
             return self._refusal(refused)
-        finally:
-            answering.cancel()
-            with suppress(asyncio.CancelledError, Refused):
-                await answering
+        except _Gone:
+            return Response(status_code=499)
         assert isinstance(found, Answer)
         self._codes[200] += 1
         return JSONResponse(completion.whole(found))
 
-    async def _streamed(self, told: AsyncIterator[Any], completion: Completion) -> Response:
+    async def _streamed(self, request: Request, told: AsyncIterator[Any], completion: Completion) -> Response:
         """Pieces as they come. What is wrong before the first of them is an error with its status."""
         try:
-            first = await anext(told)
+            first = await _while_there(request, anext(told))
         except Refused as refused:
             return self._refusal(refused)
+        except _Gone:
+            return Response(status_code=499)
         self._codes[200] += 1
 
         async def pieces() -> AsyncIterator[bytes]:
@@ -183,8 +173,9 @@ class HttpServer:
 
         return StreamingResponse(pieces(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
-    async def _told(self, asked: ChatRequest, release: _Once) -> AsyncIterator[str | Answer]:
-        """Pieces of text, then the answer. Whoever stops listening cancels it.
+    async def _told(self, asked: ChatRequest) -> AsyncIterator[str | Answer]:
+        """Pieces of text, then the answer; the place in the queue is free again once the model is. Whoever stops
+        listening cancels it.
 
         Raises:
             Refused: it cannot be answered, or not in time.
@@ -202,9 +193,13 @@ class HttpServer:
                 tell(error)
             finally:
                 with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(release)
+                    loop.call_soon_threadsafe(self._release)
 
-        threading.Thread(target=work, daemon=True).start()
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError as error:
+            self._release()
+            raise Refused(503, f"no thread for another request: {error}", "overloaded") from None
         try:
             until = loop.time() + self._options.seconds
             while True:
@@ -275,16 +270,28 @@ class HttpServer:
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
 
-class _Once:
-    """Calls something the first time it is called itself."""
+class _Gone(Exception):
+    """The client went away."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
 
-    def __call__(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call()
+async def _while_there(request: Request, awaited: Awaitable[Any]) -> Any:
+    """What comes of something, cancelled when the client goes away.
+
+    Raises:
+        _Gone: it has.
+        Refused: as what is awaited.
+    """
+    working = asyncio.ensure_future(awaited)
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=_LOOK)
+            if not working.done() and await request.is_disconnected():
+                raise _Gone
+        return working.result()
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError, Refused):
+            await working
 
 
 def refused_of(error: Exception, asked: ChatRequest) -> Refused:

@@ -89,7 +89,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Cancel:
-    """End the request that is under way."""
+    """End the request that was made last."""
 
 
 # --- from whoever answers

@@ -90,9 +90,9 @@ def listens(running: Running) -> bool:
     return True
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for something that comes true soon."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it does not come true"
         time.sleep(0.05)

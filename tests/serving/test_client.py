@@ -29,6 +29,7 @@ class Pair:
 
     def __init__(self) -> None:
         own, self.far = socket.socketpair()
+        self.far.settimeout(10)
         welcome: Any = None
         self.server = Server(own, welcome)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -224,6 +226,40 @@ def test_a_client_that_goes_away_frees_its_place(desk: Desk, clips: dict[str, Pa
             plain.socket.close()
             wait_until(lambda: desk.running == 0)
             assert ask(server).choices, "there is room again"
+
+
+def test_a_client_that_goes_away_before_the_first_token_frees_its_place(desk: Desk, clips: dict[str, Path]) -> None:
+    with served(desk, clips["both"].parent) as server, desk.turns.turn():
+        plain = Plain(server)
+        plain.post({"messages": messages(), "stream": True})
+        wait_until(lambda: desk.running == 1)
+        plain.socket.close()
+        wait_until(lambda: desk.running == 0, 20.0)
+
+
+def test_a_body_that_is_still_coming_takes_nobodys_place(desk: Desk, clips: dict[str, Path]) -> None:
+    with served(desk, clips["both"].parent, queue=1) as server:
+        slow = Plain(server)
+        slow.head(1000)
+        slow.socket.sendall(b"{")
+        time.sleep(0.3)
+        assert ask(server).choices
+        slow.socket.close()
+
+
+def test_a_place_is_free_again_where_no_thread_was(
+    desk: Desk, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*more: object, **named: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served(desk, clips["both"].parent, queue=1) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr("echopix_cli.serving.http.threading", SimpleNamespace(Thread=none, Event=threading.Event))
+            with pytest.raises(openai.InternalServerError) as refused:
+                ask(server)
+            assert refused.value.status_code == 503
+        assert ask(server).choices
 
 
 def test_a_client_that_does_not_read_holds_nobody_up(server: HttpServer) -> None:

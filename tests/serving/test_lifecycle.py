@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from servers import PATIENCE, Raw, Running, listens, manner, serving, started, wait_until
@@ -15,7 +18,9 @@ from echopix_cli import __version__
 from echopix_cli.errors import EchopixError
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import find_server
+from echopix_cli.serving.desk import Desk
 from echopix_cli.serving.place import address, listening, locked, name_of, opened_folder, sockets
+from echopix_cli.weights.opening import folder_revision
 
 LONG = 400  # tokens of an answer that takes seconds
 
@@ -139,6 +144,34 @@ def test_status_says_what_runs(near: Running, command) -> None:
     ((record,), code) = ran.records[0]["servers"], ran.code
     assert (code, record["pid"], record["device"]) == (0, near.process.pid, "cpu")
     assert f"process {near.process.pid}" in command("serve", "--status").out
+
+
+def test_servers_are_found_whatever_model_is_set(near: Running, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOPIX_MODEL", "nonsense")
+    assert command("serve", "--status").code == 0
+
+
+def test_a_server_that_ends_by_itself_was_ended(near: Running, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int, number: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr("echopix_cli.cli.serve.os.kill", gone)
+    monkeypatch.setattr("echopix_cli.cli.serve._wait_for", lambda name: None)
+    assert command("serve", "--stop").code == 0
+
+
+def test_a_copy_of_a_folder_that_changed_is_not_used(random_checkpoint: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(random_checkpoint, named)
+    source = SimpleNamespace(folder=random_checkpoint, revision=None)
+    facts = SimpleNamespace(name="named", device="cpu", dtype="float32", quantization="int8")
+    engine: Any = SimpleNamespace(facts=facts, source=source, loaded_from=folder_revision(random_checkpoint))
+    wish = m.Wish(str(named), "cpu", "auto", "int8")
+    desk = Desk(engine, wish, folder_revision(named))
+    assert desk.refusal(wish) == ""
+    with (named / "config.json").open("a") as file:
+        file.write(" ")
+    assert desk.refusal(wish) == "the model's files have changed since it was loaded"
 
 
 @pytest.mark.slow
