@@ -45,16 +45,15 @@ def _kept(text: str, place: int) -> str:
 def chosen(answer: str, choices: Sequence[str]) -> int | None:
     """Which of the choices an answer names: by its text, by its letter, or by both where they agree."""
     texts = [normalise(choice) for choice in choices]
-    said = normalise(answer)
+    said, match = normalise(answer), LETTERED.fullmatch(answer)
+    index, text = (len(texts), "") if match is None else (LETTERS.index((match[1] or match[2]).upper()), match[3])
+    # A letter with its text comes before whole texts: "B. A major" is the second of "B major" and "A major", though it
+    # reads as the first without its articles. A letter alone comes after them: it may be an option's text.
+    if text and index < len(texts) and normalise(text) == texts[index]:
+        return index
     if said and texts.count(said) == 1:
         return texts.index(said)
-    match = LETTERED.fullmatch(answer)
-    if match is None:
-        return None
-    index = LETTERS.index((match[1] or match[2]).upper())
-    if index >= len(texts):
-        return None
-    return index if not match[3] or normalise(match[3]) == texts[index] else None
+    return index if not text and index < len(texts) else None
 
 
 def is_right(answer: str, gold: str, choices: Sequence[str] = ()) -> bool:

@@ -104,6 +104,13 @@ def test_which_choice_an_answer_names(answer: str, index: int | None) -> None:
     assert is_right(answer, "violin", CHOICES) is (index == 1)
 
 
+def test_a_letter_with_the_text_of_its_choice_comes_before_what_the_whole_reads_as() -> None:
+    """Without its article "B. A major" is "b major", the text of the other choice."""
+    keys = ("B major", "A major")
+    assert [chosen(answer, keys) for answer in ("B. A major", "A. B major", "A major", "B major")] == [1, 0, 1, 0]
+    assert is_right("B. A major", "A major", keys) and not is_right("B. A major", "B major", keys)
+
+
 def test_choices_that_are_letters_themselves_go_by_their_text() -> None:
     assert chosen("A", ("B", "A")) == 1
 
