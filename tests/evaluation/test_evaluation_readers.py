@@ -273,7 +273,7 @@ def altered(tmp_path: Path, name: str, **fields: Any) -> tuple[Question, ...]:
         ("lvomnibench", {"correct_option": "E"}, "the answer 'E', which is none of its 4 options"),
         ("lvomnibench", {"correct_option": None}, "the answer '', which is none of its 4 options"),
         ("lvomnibench", {"options": "a violin or a trumpet"}, "1 options that can be told apart"),
-        ("lvomnibench", {"options": {"A": 1}}, "0 options that can be told apart"),
+        ("lvomnibench", {"options": {"A": [1]}}, "0 options that can be told apart"),
         ("lvomnibench", {"options": "[" * 40_000}, "0 options that can be told apart"),
         ("lvomnibench", {"question": "\ud800"}, "half a character"),
         ("daily_omni", {"Choice": None}, "0 options that can be told apart"),

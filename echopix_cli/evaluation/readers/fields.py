@@ -59,16 +59,22 @@ def _written(value: str) -> list[Any] | None:
 def options(value: Any) -> tuple[str, ...]:
     """Options as a list, as an object of letters, or as one text, in which case they are told apart by their letters.
 
+    One that is null or no text keeps its place, empty, so that those behind it keep theirs; at the end it is left out.
     In a broken list, such as one without its commas, a letter begins an option where it is the next one in turn and
     stands at the beginning, after a space or after punctuation. Without letters each line is an option.
     """
     if isinstance(value, dict):
-        return tuple(f"{letter}. {value[letter]}" for letter in sorted(value) if isinstance(value[letter], str))
+        letters = sorted(value)
+        return tuple(
+            f"{key}. {option}" for key, option in zip(letters, _places([value[k] for k in letters]), strict=False)
+        )
+    if isinstance(value, list | tuple):
+        return _places(value)
     if not isinstance(value, str):
-        return texts(value)
+        return ()
     listed = _written(value)
     if listed is not None and len(listed) > 1:
-        return texts(listed)
+        return _places(listed)
     starts: list[int] = []
     for letter in LETTERS:
         marker = re.compile(rf"(?:^|(?<=[\s,;|\[(\"'/.?!])){letter}\s?[.):]")
@@ -82,26 +88,55 @@ def options(value: Any) -> tuple[str, ...]:
     return tuple(line for raw in value.splitlines() if (line := raw.strip(_EDGES)))
 
 
-def lettered(choices: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Options without letters of their own, and as they are shown: behind them."""
-    found = [LETTERED.fullmatch(choice) for choice in choices]
-    bare = tuple(match[3].strip() for match in found if match is not None)
-    own = [(match[1] or match[2]).upper() for match in found if match is not None]
-    if len(own) == len(choices) and own == list(LETTERS[: len(own)]):
-        return bare, tuple(choices)
-    shown = tuple(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-    return tuple(choices), shown
+def _places(values: Sequence[Any]) -> tuple[str, ...]:
+    """Texts in their places, empty ones for what is no text or number, save at the end."""
+    found = [str(each).strip() if isinstance(each, str | int | float) else None for each in values]
+    while found and found[-1] is None:
+        found.pop()
+    return tuple(each or "" for each in found)
 
 
-def gold_of(answer: str, choices: Sequence[str]) -> int | None:
-    """Which option an answer names: by its letter, whatever text follows, or by its text; None where by neither."""
+def _own_letters(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The letters of options that each have their own, and their texts; an empty option has the letter of its place.
+
+    Letters that are far from the beginning of the alphabet, and not in order, are initials of names: then there are
+    none.
+    """
+    written = [option or f"{letter}." for letter, option in zip(LETTERS, options, strict=False)]
+    found = [match for each in written if (match := LETTERED.fullmatch(each)) is not None]
+    letters = "".join((match[1] or match[2]).upper() for match in found)
+    if (
+        not any(options)
+        or len(letters) != len(options)
+        or not ("A" in letters or max(letters) <= LETTERS[len(letters)])
+    ):
+        return "", ()
+    return letters, tuple(match[3].strip() for match in found)
+
+
+def lettered(options: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Options without letters of their own, and as they are shown: behind the letters of their places."""
+    letters, bare = _own_letters(options)
+    if letters and letters == LETTERS[: len(letters)]:
+        return bare, tuple(option or f"{letter}. " for letter, option in zip(letters, options, strict=True))
+    choices = bare if letters and len(set(letters)) == len(letters) else tuple(options)
+    return choices, tuple(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
+def gold_of(answer: str, options: Sequence[str]) -> int | None:
+    """Which option an answer names: by its letter, whatever text follows, or by its text; None where by neither.
+
+    The letter is the option's own where all have one and none has another's, else that of its place.
+    """
+    choices, _ = lettered(options)
+    letters, _ = _own_letters(options)
+    match = LETTERED.fullmatch(answer)
+    if match is not None and len(set(letters)) == len(letters):
+        index = (letters or LETTERS[: len(options)]).find((match[1] or match[2]).upper())
+        if index >= 0:
+            return index
     said = normalise(answer)
     same = [index for index, choice in enumerate(choices) if said and normalise(choice) == said]
-    match = LETTERED.fullmatch(answer)
-    if match is not None:
-        index = LETTERS.index((match[1] or match[2]).upper())
-        if index < len(choices):
-            return index
     return same[0] if len(same) == 1 else None
 
 

@@ -90,7 +90,7 @@ def _named(found: Sequence[Checked]) -> Iterator[Checked]:
 
 def _checked(reader: Reader, item: Item, root: Path) -> Checked:
     choices, shown = lettered(item.options)
-    gold = None if item.open else gold_of(item.answer, choices)
+    gold = None if item.open else gold_of(item.answer, item.options)
     fault = _fault(item, gold)
     wording = reader.benchmark.wording.format(question=item.question, options=reader.shown(shown))
     answer = item.answer if gold is None else shown[gold]
