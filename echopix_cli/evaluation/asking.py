@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from echopix_cli.engine import AskOptions, SieveOptions
+from echopix_cli.engine import AskOptions, Engine, SieveOptions
 from echopix_cli.engine.options import FilmOptions
-from echopix_cli.engine.sieves import AUTO, seed_of
+from echopix_cli.engine.sieves import AUTO, SieveChoice, seed_of
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult
 from echopix_cli.media import DecodePlan
@@ -46,6 +46,11 @@ def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
     own = sieve in (AUTO, AROUND, SINGLE_PASS, *OWN)
     name = AUTO if sieve in (AROUND, SINGLE_PASS) else sieve
     return SieveOptions(name, asking.question_layer, asking.prefilter if own else None, asking.seed)
+
+
+def scoring_of(engine: Engine, setting: Condition, asking: Asking) -> SieveChoice:
+    """What chooses with a setting; settings whose sieve and ``first_layers`` are the same choose by the same scores."""
+    return engine.choose(sieve_options(setting.sieve, asking), setting.budget)
 
 
 def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:

@@ -10,16 +10,17 @@ from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions
 from echopix_cli.engine.opening import film_in, grown, open_media, unwatched
 from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import DeviceError, EchopixError
-from echopix_cli.evaluation.asking import Asking, options_of, result_of
+from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import AROUND, Condition, Graded, ItemResult, Rows
+from echopix_cli.model.values import FirstLayers
 
 
 @dataclass(frozen=True)
 class Screened:
-    """What the windows of a film hand on, by the question's index and the sieve that chose it."""
+    """What the windows of a film hand on, by the question's index, the sieve that chose it, and how that scored."""
 
-    handed_on: dict[tuple[int, str], Encoded]
+    handed_on: dict[tuple[int, str, FirstLayers], Encoded]
 
 
 def open_file(
@@ -52,12 +53,12 @@ def open_file(
         if longer is None or film_in(engine, longer, plan, films) is None:
             return encoded
         info = longer
-    # Scores, and so what windows hand on, do not depend on the budget.
-    by_sieve = {setting.sieve: setting for setting in settings if setting.sieve != AROUND}
-    asked = [(question, setting) for question in questions for setting in by_sieve.values()]
+    # Budgets share what windows hand on where they share the scores.
+    by_scoring = {_scoring(engine, setting, asking): setting for setting in settings if setting.sieve != AROUND}
+    asked = [(question, setting) for question in questions for setting in by_scoring.values()]
     if not asked:
         return Screened({})
-    handed_on: dict[tuple[int, str], Encoded] = {}
+    handed_on: dict[tuple[int, str, FirstLayers], Encoded] = {}
     together = len(asked)
     while len(handed_on) < len(asked):
         some = asked[len(handed_on) : len(handed_on) + together]
@@ -73,7 +74,7 @@ def open_file(
             continue
         if found[0].survivors is None:  # the header was wrong, and one window holds all
             return found[0]
-        keys = [(question.index, setting.sieve) for question, setting in some]
+        keys = [(question.index, *_scoring(engine, setting, asking)) for question, setting in some]
         handed_on |= dict(zip(keys, found, strict=True))
     return Screened(handed_on)
 
@@ -88,7 +89,8 @@ def answered(
         if setting.sieve == AROUND:
             outcomes[setting] = Graded.failed("a film does not go past CS2 whole")
             continue
-        encoded, options = film.handed_on[question.index, setting.sieve], _options(setting, asking, question)
+        encoded = film.handed_on[question.index, *_scoring(engine, setting, asking)]
+        options = _options(setting, asking, question)
         try:
             if asking.by_letters and question.choices:
                 answer = engine.decide(encoded, question.question, question.choices, options, question.prompt)
@@ -114,6 +116,10 @@ def answered(
 def lettered(letter: str, text: str) -> str:
     """An option that was decided for: behind its letter, which tells it from others with the same text."""
     return f"{letter}. {text}".strip()
+
+
+def _scoring(engine: Engine, setting: Condition, asking: Asking) -> tuple[str, FirstLayers]:
+    return setting.sieve, scoring_of(engine, setting, asking).first_layers
 
 
 def _options(setting: Condition, asking: Asking, question: Question) -> AskOptions:

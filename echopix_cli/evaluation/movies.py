@@ -15,7 +15,7 @@ from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.opening import film_in, survey
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.errors import EchopixError
-from echopix_cli.evaluation.asking import Asking, options_of, result_of
+from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of
 from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import SINGLE_PASS, Condition, Graded, ItemResult, Rows
@@ -47,7 +47,7 @@ class Haystack:
         movie, outcomes = question.movie, dict[Condition, Graded]()
         assert movie is not None
         self._own = {}
-        opened: dict[str, Encoded] = {}
+        opened: dict[object, Encoded] = {}
         pool = evidence = sound = 0
         for setting in settings:
             options = replace(
@@ -55,10 +55,12 @@ class Haystack:
                 generation=GenerationOptions(self._asking.max_new_tokens, system=self._asking.system),
                 list_kept=True,
             )
-            way = SINGLE_PASS if self.film is None else setting.sieve
+            single = self.film is None or setting.sieve == SINGLE_PASS
             try:
+                scoring = scoring_of(self._engine, setting, self._asking).first_layers
+                way = SINGLE_PASS if single else (setting.sieve, scoring)
                 if way not in opened:
-                    opened[way] = self._open(movie, question.prompt, options, way == SINGLE_PASS)
+                    opened[way] = self._open(movie, question.prompt, options, single)
                 answer = self._engine.ask(opened[way], question.prompt, options)
                 outcomes[setting] = _graded(question, answer)
                 if setting.sieve != SINGLE_PASS or not pool:

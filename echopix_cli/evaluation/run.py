@@ -19,7 +19,7 @@ from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.sieves import AUTO, SieveChoice
 from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import EchopixError, Interrupted, UsageError, bare
-from echopix_cli.evaluation.asking import Asking, options_of, result_of, sieve_options
+from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of, sieve_options
 from echopix_cli.evaluation.films import Screened, answered, lettered, open_file
 from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
@@ -195,7 +195,7 @@ def _by_scoring(
     """Settings that share one pass of scoring, all of them where CS2 scores, with one of their choices."""
     groups: dict[object, tuple[SieveChoice, list[Condition]]] = {}
     for setting in settings:
-        choice = engine.choose(sieve_options(setting.sieve, asking), setting.budget)
+        choice = scoring_of(engine, setting, asking)
         groups.setdefault(choice.first_layers, (choice, []))[1].append(setting)
     return groups.values()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from echopix_cli.engine import Engine
@@ -19,3 +21,9 @@ def engine() -> Engine:
 def asking(engine: Engine) -> Asking:
     rules = engine.processor.rules
     return Asking(engine.plan(DecodePlan()), frame_side(rules.max_pixels, rules.size_factor))
+
+
+@pytest.fixture(scope="module")
+def stock_engine(stock_checkpoint: Path) -> Engine:
+    """A model without CS2, whose redundancy stage depends on the budget."""
+    return Engine.load(str(stock_checkpoint), "cpu")

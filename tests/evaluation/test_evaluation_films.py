@@ -97,3 +97,25 @@ def test_a_lone_way_past_the_sieve_fails_without_reading(
 ) -> None:
     found = [result for _, result in evaluate(engine, questions(clips["both"]), (PAST,), windows)]
     assert {result.outcomes[PAST].failure for result in found} == {"a film does not go past CS2 whole"}
+
+
+def test_budgets_share_windows_only_where_scores_are_the_same(
+    stock_engine: Engine, windows: Asking, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a fifth a stock model leaves redundant rows out before it scores."""
+    own = replace(windows, plan=stock_engine.plan(DecodePlan()), max_new_tokens=8)
+    settings = tuple(Condition("question-attention", budget) for budget in (0.6, 0.3, 0.15, 0.1))
+    asked, at_once = questions(clips["both"])[:2], list[int]()
+
+    def counted(engine: Engine, path: str, plan: DecodePlan, prompts: list[str], *rest: Any, **named: Any) -> Any:
+        at_once.append(len(prompts))
+        return open_media(engine, path, plan, prompts, *rest, **named)
+
+    monkeypatch.setattr(films, "open_media", counted)
+    found = [result for _, result in evaluate(stock_engine, asked, settings, own)]
+    assert at_once == [2 * len(asked)]
+    for setting in settings:
+        alone = [result for _, result in evaluate(stock_engine, asked, (setting,), own)]
+        for one, together in zip(alone, found, strict=True):
+            ours, theirs = together.outcomes[setting], one.outcomes[setting]
+            assert (ours.answer, ours.rows, ours.failure) == (theirs.answer, theirs.rows, "")

@@ -17,7 +17,7 @@ from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
 from echopix_cli.evaluation.run import evaluate, settings_of, sieves_of
 from echopix_cli.evaluation.values import Condition, Facts, ItemResult
-from echopix_cli.media import Clip
+from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.results import Moment
 from echopix_cli.scenes import MOVIE_FAMILIES, Evidence, evidence_rows, make_script, movie_clip
 
@@ -130,6 +130,21 @@ def test_answers_do_not_depend_on_what_was_asked_before(
     for setting, outcome in alone.outcomes.items():
         assert replace(outcome, seconds=0.0) == replace(results[0][1].outcomes[setting], seconds=0.0)
     assert alone.evidence == results[0][1].evidence > 0
+
+
+def test_answers_do_not_depend_on_the_other_budgets(stock_engine: Engine, asking: Asking) -> None:
+    """Below a fifth a stock model leaves redundant rows out before it scores."""
+    (question,) = load_questions("scenes:movie", 1, 0, ["object"], 24)
+    assert question.movie is not None
+    own = replace(asking, plan=replace(stock_engine.plan(DecodePlan()), max_frames=8), films=FilmOptions(8.0))
+    settings = tuple(Condition("question-attention", budget) for budget in (0.6, 0.1))
+    haystack = Haystack(stock_engine, question.movie, own)
+    assert haystack.film is not None
+    found = haystack.answered(question, settings)
+    for setting in settings:
+        alone = haystack.answered(question, (setting,)).outcomes[setting]
+        assert not alone.failure
+        assert replace(found.outcomes[setting], seconds=0.0) == replace(alone, seconds=0.0)
 
 
 def test_windows_hand_on_what_one_of_them_holds(results: tuple[list[ItemResult], list[float]]) -> None:
