@@ -34,12 +34,19 @@ def merge(parts: Sequence[Path], output: Path) -> Merged:
         UsageError: a part cannot be read, holds something else, or is being written; or so the output.
         EchopixError: the output cannot be written.
     """
-    read = [_lines(part) for part in dict.fromkeys(parts) if not (output.exists() and part.samefile(output))]
+    read = [_lines(part) for part in dict.fromkeys(parts) if not _same(part, output)]
     with closing(Journal(output)) as journal:
         own = _lines(output, locked=True)
         kept, left_out = _one_each(line for lines in (own, *read) for line in lines)
         journal.rewrite([line for line, _ in kept])
     return Merged(len(kept), sum(failed for _, failed in kept), left_out)
+
+
+def _same(part: Path, output: Path) -> bool:
+    try:
+        return part.samefile(output)
+    except OSError:
+        return False  # of a part that cannot be read, reading it says so
 
 
 def _one_each(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, bool]], int]:

@@ -96,6 +96,10 @@ def test_nothing_is_written_where_a_part_is_none(tmp_path: Path, content: bytes 
     with pytest.raises(UsageError, match=says):
         merge([good, bad], out)
     assert not out.exists()
+    out.write_bytes(OURS)
+    with pytest.raises(UsageError, match=says):
+        merge([good, bad], out)
+    assert out.read_bytes() == OURS
 
 
 def test_files_that_are_being_written_are_left_alone(tmp_path: Path) -> None:
