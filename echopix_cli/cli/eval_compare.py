@@ -74,7 +74,7 @@ def compare_reports(
     run.require_output(json or markdown or output, "--json, --markdown or --output FILE")
     from echopix_cli.cli.eval_targets import check_targets
 
-    check_targets(output, None, None, force)
+    check_targets(output, None, None, force, reads=files, comparison=True)
     record = compared(*files)
     if output is not None:
         from echopix_cli.files import write_whole

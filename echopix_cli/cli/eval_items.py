@@ -38,14 +38,15 @@ class Items:
         path: of the file.
         questions: of this evaluation.
         anew: answers that the file holds are replaced.
+        passing: the file is there until the report is written, and goes where nothing was answered.
 
     Raises:
         UsageError: another process writes it, or it holds something else.
         EchopixError: it cannot be written.
     """
 
-    def __init__(self, path: Path, questions: Sequence[Question], anew: bool) -> None:
-        self._path, self._questions = path, questions
+    def __init__(self, path: Path, questions: Sequence[Question], anew: bool, passing: bool = False) -> None:
+        self._path, self._questions, self._passing = path, questions, passing
         self._keys: dict[int, str] = {}
         self._journal = Journal(path, map(_task, questions), anew, spelling=_SPELLING, keep=True)
 
@@ -61,7 +62,9 @@ class Items:
         if kept.keys() - set(self._keys.values()):
             raise UsageError(
                 f"{self._path} holds answers of another evaluation: another model, other questions, options or media",
-                _REPLACE,
+                f"{_REPLACE}; {self._path} is safe to delete: an interrupted evaluation left it"
+                if self._passing
+                else _REPLACE,
             )
         before = {}
         for question in self._questions:
@@ -92,6 +95,10 @@ class Items:
 
     def close(self) -> None:
         """Close the file and release its lock."""
+        if self._passing:
+            with suppress(OSError):
+                if self._path.stat().st_size == 0:
+                    self._path.unlink()  # while it is locked, so that nobody else writes it
         self._journal.close()
 
 

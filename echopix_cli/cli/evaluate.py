@@ -194,7 +194,8 @@ def evaluate(
         return
     budgets = [opt.read_budget(value) for value in budget or []]
     movies = data.startswith(_MOVIES)
-    _check(run, sieve or [], json or markdown, output, items, plot, force, movies)
+    reads = [Path(data), *([] if full is None else [full])]
+    _check(run, sieve or [], json or markdown, output, items, plot, force, movies, reads)
     seconds_each = _length(length, movies)
     if movies and around_sieve:
         raise UsageError("movies do not go past CS2 whole", "--sieve single-pass sieves them whole")
@@ -221,7 +222,7 @@ def evaluate(
         if (where := items or unfinished) is not None:
             from echopix_cli.cli.eval_items import Items
 
-            kept = Items(where, questions, force)
+            kept = Items(where, questions, force, passing=items is None)
             held.callback(kept.close)
         engine = run.engine(budget=max(budgets))
         asking = _asking(run, engine, seed, letters)
@@ -287,6 +288,7 @@ def _check(
     plot: Path | None,
     force: bool,
     movies: bool,
+    reads: Sequence[Path],
 ) -> None:
     """Refuse what cannot end well before a model is loaded."""
     from echopix_cli.cli.eval_targets import check_targets
@@ -297,7 +299,7 @@ def _check(
     run.require_output(json or output or items or plot, "--json, --markdown or --output FILE")
     if run.settings.no_audio and run.settings.no_video:
         raise UsageError("without sound and without picture nothing is left to ask about", "--sieve none keeps neither")
-    check_targets(output, items, plot, force)
+    check_targets(output, items, plot, force, reads=reads)
 
 
 def _length(length: str | None, movies: bool) -> tuple[float, ...]:

@@ -107,6 +107,29 @@ def test_what_cannot_be_compared(command, reports: tuple[Path, Path], tmp_path: 
     assert "leaves nothing to print" in one_error(command("eval", "--compare", first, second, "-q"))
 
 
+def test_what_is_read_is_never_written(command, reports: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = reports
+    content, link, compared = first.read_bytes(), tmp_path / "link.json", tmp_path / "compared.json"
+    link.hardlink_to(first)
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"media": "x.mp4", "question": "What?", "answer": "dog"}\n')
+    compare = ("eval", "--compare", first, second)
+    for ran in (
+        command(*compare, "-o", first, "--force"),
+        command(*compare, "-o", link, "--force"),
+        command("eval", *FEW, "--full", first, "-o", link, "--force"),
+        command("eval", "--data", data, "-o", data, "--force"),
+    ):
+        assert "is read, and would be replaced" in one_error(ran)
+    other = tmp_path / "other.json"
+    other.write_bytes(content)
+    assert f"{other} exists and is no comparison of two reports" in one_error(command(*compare, "-o", other))
+    for _ in range(2):
+        assert command(*compare, "-o", compared).code == 0
+    assert f"{compared} exists and is no report of an evaluation" in one_error(command("eval", *FEW, "-o", compared))
+    assert first.read_bytes() == other.read_bytes() == content and "dog" in data.read_text()
+
+
 def test_budgets_are_measured_against_the_better_model(run, reports: tuple[Path, Path], tmp_path: Path) -> None:
     first = tmp_path / "first.json"
     same = ("eval", *FEW, "-b", "1", "-b", "0.1", "--family", "instrument")  # of one question alone nothing is sure
@@ -198,8 +221,13 @@ def test_an_interrupted_evaluation_lies_beside_its_report(run, tmp_path: Path, m
         file.write(unfinished.read_bytes()[:90])  # torn, as by a power cut
     other = run(*same, "--max-new-tokens", "3")
     assert f"{unfinished} holds answers of another evaluation" in one_error(other)
+    assert f"{unfinished} is safe to delete" in other.err
     assert not output.exists() and unfinished.read_bytes().count(b"\n") == 1
     ran = run(*same)
     assert (ran.code, "note: 1 of 4 questions were answered before" in ran.err) == (0, True)
     assert json.loads(output.read_text())["count"] == 4 and not unfinished.exists()
     assert "answered before" not in run(*same).err
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", lambda self, record: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*same).code == 130
+    assert not unfinished.exists(), "nothing was answered"
