@@ -17,6 +17,7 @@ from echopix_cli.errors import EchopixError, described
 
 _STARTS = 3  # failed ones, one after another, after which no more are tried
 _PAUSE = 1.0  # seconds before the next one: a process that was killed gives its memory back
+_PATIENCE = 60.0  # seconds without any actor, after which a person hears of it
 
 
 class Lost(Exception):
@@ -91,6 +92,9 @@ class Crew:
         self._members: list[Member] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._failure: EchopixError | None = None
+        self._unsaid: list[str] = []  # of actors that will not come, until another one has
+        self._none_since = time.monotonic()
+        self._waited = False  # and a person was told
         self._changed = asyncio.Condition()
         self.replaced = 0
         self.idle = 0.0  # seconds, of all members together, without a call
@@ -150,7 +154,7 @@ class Crew:
         self._members.clear()
 
     def _explained(self, member: Member, call: object, error: Exception) -> Exception:
-        from ray.exceptions import RayActorError, RayError, RayTaskError
+        from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
         if isinstance(error, RayTaskError):
             cause = error.cause
@@ -158,16 +162,18 @@ class Crew:
                 what = described(cause if isinstance(cause, Exception) else error)
                 return EchopixError(f"unexpected failure: {what}", "ask this file alone with --debug, and report it")
             error = cause
-        if isinstance(error, RayActorError):
-            self._end(member)
-            return Lost(not self._in_order or call is member.blamed, f"{self.what} ended")
-        return Lost(True, f"what {self.what} had made of it was lost")
+        if isinstance(error, ObjectLostError):
+            return Lost(True, f"what {self.what} had made of it was lost")
+        # Not only RayActorError: what ends an actor for its machine's memory, or with its machine, has other names.
+        self._end(member)
+        return Lost(not self._in_order or call is member.blamed, f"{self.what} ended")
 
     def _end(self, member: Member) -> None:
         if member.alive:
             member.alive = False
             member.blamed = member.calls[0] if member.calls else None
             self._members.remove(member)
+            self._none_since = time.monotonic()
             _kill(member.actor)
             self.replaced += 1
             self._start()
@@ -188,8 +194,15 @@ class Crew:
             self._changed.notify_all()
 
     def _start(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._starts())
-        self._starting.add(task)
+        loop = asyncio.get_running_loop()
+        self._starting.add(loop.create_task(self._starts()))
+        loop.call_later(_PATIENCE, self._say_that_none_is_there)
+
+    def _say_that_none_is_there(self) -> None:
+        alone = not self._members and time.monotonic() - self._none_since >= 0.99 * _PATIENCE
+        if alone and self._starting and not self._waited:
+            self._waited = True
+            self._say(f"waiting for {self.what}: it is being started, or the cluster has no room for it (ray status)")
 
     async def _starts(self) -> None:
         own = asyncio.current_task()
@@ -212,17 +225,23 @@ class Crew:
                     raise
                 else:
                     self._members.append(Member(actor, idle_since=time.perf_counter()))
+                    self._say_who_is_missing()
                     self.most = max(self.most, len(self._members))
                     return
                 _kill(actor)
-                if not self._members and self.replaced == 0:
+                if not self._members and self.replaced == 0 and len(self._starting) == 1:
                     break  # what cannot begin at all is said at once
             assert self._failure is not None
+            self._unsaid.append(f"{self.what} fewer: {self._failure.message}")
             if self._members:
-                self._say(f"{self.what} fewer: {self._failure.message}")
+                self._say_who_is_missing()
         finally:
             self._starting.discard(own)
             await self._notify()
+
+    def _say_who_is_missing(self) -> None:
+        while self._unsaid:
+            self._say(self._unsaid.pop(0))
 
 
 def _first_line(error: Exception) -> str:
@@ -232,5 +251,6 @@ def _first_line(error: Exception) -> str:
 def _kill(actor: Any) -> None:
     import ray
 
-    with suppress(Exception):  # it may be gone, and Ray with it
-        ray.kill(actor)
+    if ray.is_initialized():  # else Ray would start a cluster for this
+        with suppress(Exception):  # it may be gone
+            ray.kill(actor)

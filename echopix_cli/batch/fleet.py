@@ -32,7 +32,6 @@ from echopix_cli.media import DecodePlan
 _LOOK = 0.1  # seconds between looks at whether to stop
 _AHEAD = 2  # groups in the hands of one engine: the next one is there when it ends one
 _TRIES = 2  # of a group whose actor ended while it was at it
-_PATIENCE = 60.0  # seconds for a cluster to find a place for an engine, after which a person hears of it
 
 
 class _Unwritten(Exception):
@@ -68,7 +67,7 @@ class Fleet:
             self.decoders = Crew(
                 "an actor that decodes", self._decoder, self._ready, plan.engines, plan.decoders, False, say
             )
-            self._wait(self._begin(say))
+            self._wait(self._begin())
         except BaseException:
             self.close()
             raise
@@ -114,13 +113,10 @@ class Fleet:
         except NoneLeft as none:
             raise none.error from None
 
-    async def _begin(self, say: Callable[[str], None]) -> None:
+    async def _begin(self) -> None:
         self.decoders.start()
         self.engines.start()
-        first = asyncio.ensure_future(self.engines.first())
-        if not (await asyncio.wait({first}, timeout=_PATIENCE))[0]:
-            say("no engine has begun yet: its model is being loaded, or the cluster has no room for it (ray status)")
-        await first
+        await self.engines.first()
         await self.decoders.first()
 
     async def _asked(self, ask: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -265,10 +261,11 @@ class FleetBatch:
         media, plan = item.group.media, item.group.plan(self.settings)
         try:
             async with self.fleet.decoders.at() as decoder:
-                item.file, look = _told(await decoder.identify.remote(media, self._known(media)))
-                assert item.file is not None
-                self._files[media] = item.file
-                if not self._claim(item, item.file):
+                file, look = _told(await decoder.identify.remote(media, self._known(media)))
+                if item.file is not None and item.file.sha256 != file.sha256:
+                    raise Changed(media)  # since the first try, whose content the keys are of
+                item.file = self._files[media] = file
+                if not self._claim(item, file):
                     return
                 head, content = decoder.decode.options(num_returns=2).remote(media, plan, look, self._window)
                 film = _told(await head)
