@@ -16,6 +16,7 @@ from echopix_cli.cli.help import help_text
 from echopix_cli.cli.manual import page, topics
 from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
 from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
+from echopix_cli.cli.threads import wait_passively
 from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
 from echopix_cli.settings import resolve
 
@@ -170,6 +171,7 @@ def _named() -> list[str]:
 def main() -> NoReturn:
     """Run the command line and exit."""
     occupy_closed_streams()
+    wait_passively()
     code = int(ExitCode.OK)
     try:
         code = (

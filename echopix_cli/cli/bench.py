@@ -9,8 +9,9 @@ import typer
 
 from echopix_cli import __version__
 from echopix_cli.cli import options as opt
-from echopix_cli.cli.measuring import WAIT_POLICY, wait_passively, warn_of_doubt
+from echopix_cli.cli.measuring import warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION
+from echopix_cli.cli.threads import WAIT_POLICY
 from echopix_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ def bench(
         from echopix_cli.media import require_file
 
         require_file(media)
-    wait_passively()
     from echopix_cli.engine.loading import choose_device, memory_errors
     from echopix_cli.engine.precision import precision_of
     from echopix_cli.measure import bench as room

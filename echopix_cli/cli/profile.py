@@ -8,7 +8,7 @@ import typer
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.bench import interval
-from echopix_cli.cli.measuring import wait_passively, warn_of_doubt
+from echopix_cli.cli.measuring import warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
 from echopix_cli.media import require_file
 
@@ -56,7 +56,6 @@ def profile(
     # A budget from the environment or the config file stands in for the flag.
     asked = budgets or ([run.settings.budget] if run.settings.budget else list(DEFAULT_BUDGETS))
     require_file(media)
-    wait_passively()
     if run.settings.verbose:
         from echopix_cli.decoding.worker import probe
 

@@ -95,16 +95,17 @@ def test_no_sieve_has_no_time_and_one_run_no_spread(measured: Bench) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "passive"),
-    [  # the first two fail after torch is loaded and before anything is made
+    [  # commands fail after torch is loaded and before anything is made
         (["-m", "echopix_cli", "bench", "--shape", "tiny", "--device", "cuda:99"], True),
         (
             ["-m", "echopix_cli", "profile", ROOT / "echopix_cli/assets/demo.mp4", "-m", "tiny", "--device", "cuda:99"],
             True,
         ),
+        (["-m", "echopix_cli", "ask", ROOT / "echopix_cli/assets/demo.mp4", "What?", "--device", "cuda:99"], True),
         (["-c", "import echopix_cli.measure.bench"], False),
     ],
 )
-def test_threads_wait_passively_while_measuring_and_not_in_a_library(arguments: list[object], passive: bool) -> None:
+def test_threads_of_a_command_wait_passively(arguments: list[object], passive: bool) -> None:
     """OpenMP itself says how long its threads spin; in a process of its own, as it reads this once."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(
