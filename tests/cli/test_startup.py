@@ -13,7 +13,7 @@ from places import ROOT
 
 ASSETS = ROOT / "echopix_cli" / "assets"
 # Beside an empty Typer app: one module for each command, the few that options are made of, and json.
-MARGIN = 47
+MARGIN = 48
 HELP = """
 import contextlib, io, json, sys
 import typer
