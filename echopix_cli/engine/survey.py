@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -148,19 +149,15 @@ class Survey:
         self._capacity = max(self._capacity, self._rows_at_full_rate(encoded))
         clock = Clock(thinker.device)
         with clock.stage("sieve"):
-            asked, posed = "", None
-            for q in whom:
-                if (
-                    posed is None or self.questions[q] != asked
-                ):  # of one question with several sieves, scores are shared
-                    asked = self.questions[q]
-                    posed = self.pose(encoded, asked)
-                pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
-                before = self._pools[q]
-                if before is not None and full:
-                    before = before.taken(before.windows != number)
-                joined = pool if before is None else before.joined(pool)
-                self._pools[q] = joined.best(self._capacity)
+            for question, same in groupby(whom, key=self.questions.__getitem__):
+                posed = self.pose(encoded, question)  # with several sieves, which share its scores
+                for q in same:
+                    pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
+                    before = self._pools[q]
+                    if before is not None and full:
+                        before = before.taken(before.windows != number)
+                    joined = pool if before is None else before.joined(pool)
+                    self._pools[q] = joined.best(self._capacity)
         self._seconds["sieve"] += clock.seconds["sieve"]
         self._peaks = larger(self._peaks, encoded.peaks)
         self._unread.pop(number, None)
