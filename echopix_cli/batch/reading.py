@@ -7,7 +7,7 @@ from collections.abc import Callable
 from echopix_cli.batch.journal import FileFacts
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.opening import Changed, film_within, grown_past, require_same
+from echopix_cli.engine.opening import Changed, film_in, grown, require_same
 from echopix_cli.files import Look, look_at
 from echopix_cli.media import DecodePlan, MediaInfo
 
@@ -61,8 +61,8 @@ def read(
         Changed: it is another file by now, or an answer about one content would get another one's key.
     """
     info = worker.probe(media, plan.limits)
-    if film_within(window, info, plan) is not None:
+    if film_in(window, info, plan) is not None:
         return info
     fetched = fetch(media, plan)
     require_same(media, look)
-    return grown_past(window, info, plan, fetched.content) or fetched
+    return grown(window, info, plan, fetched.content) or fetched

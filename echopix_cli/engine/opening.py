@@ -29,56 +29,57 @@ def unwatched(done: float, total: float, stage: str) -> None:
     """For whoever does not follow the reading of a film."""
 
 
-def film_in(engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOptions = FilmOptions()) -> Film | None:  # noqa: B008 - frozen
+def window_of(engine: Engine, options: FilmOptions) -> float:
+    """Seconds of a window."""
+    return options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
+
+
+def film_in(window: float, info: MediaInfo, plan: DecodePlan) -> Film | None:
     """How a file is read as windows, as far as its header tells; None where it fits one, or nothing is told.
 
     Args:
-        engine: with the model, which says how long a window is.
+        window: seconds of one, from :func:`window_of`.
         info: of the file.
         plan: from :meth:`Engine.plan`.
-        options: of films.
-    """
-    return film_within(window_of(engine, options), info, plan)
-
-
-def film_within(window: float, info: MediaInfo, plan: DecodePlan) -> Film | None:
-    """As :func:`film_in`, without an engine.
-
-    Args:
-        window: seconds of one, from :func:`window_of`.
-        info, plan: as there.
     """
     if info.tracks and not info.of_kind("video"):
         plan = replace(plan, video=False)  # nothing is glanced at, or worth another look
     return None if info.still else film_of(plan, info.duration, window)
 
 
-def window_of(engine: Engine, options: FilmOptions) -> float:
-    """Seconds of a window."""
-    return options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
-
-
-def grown(
-    engine: Engine, info: MediaInfo, plan: DecodePlan, options: FilmOptions, content: Clip | Encoded
-) -> MediaInfo | None:
+def grown(window: float, info: MediaInfo, plan: DecodePlan, content: Clip | Encoded) -> MediaInfo | None:
     """What to take for the header of a file that was read as a clip and is a film; None where it is none.
 
     Args:
-        engine, info, plan, options: as of :func:`film_in`.
-        content: of the file.
-    """
-    return grown_past(window_of(engine, options), info, plan, content)
-
-
-def grown_past(window: float, info: MediaInfo, plan: DecodePlan, content: Clip | Encoded) -> MediaInfo | None:
-    """As :func:`grown`, without an engine.
-
-    Args:
-        window, info, plan: as of :func:`film_within`.
+        window, info, plan: as of :func:`film_in`.
         content: of the file.
     """
     end = _end(content)
     return replace(info, duration=end) if not info.still and outgrown(plan, end, window) else None
+
+
+def read_unless_film(
+    engine: Engine, path: str, plan: DecodePlan, window: float, info: MediaInfo | None = None
+) -> Encoded | MediaInfo:
+    """A clip after the towers; of a film only what to take for its header, for it is read by its windows.
+
+    Args:
+        engine: that reads.
+        path: of the file.
+        plan: from :meth:`Engine.plan`.
+        window: seconds of one, from :func:`window_of`.
+        info: what the file's header says, where that is known already.
+
+    Raises:
+        MediaError: it cannot be opened or holds nothing that can be decoded.
+        DeviceError: out of memory.
+    """
+    info = info or probe(path, plan.limits)
+    if film_in(window, info, plan) is not None:
+        return info
+    encoded = engine.read(path, plan)
+    longer = grown(window, info, plan, encoded)
+    return encoded if longer is None or film_in(window, longer, plan) is None else longer
 
 
 def _end(content: Clip | Encoded) -> float | None:
@@ -164,15 +165,13 @@ def open_media(
         MediaError: the file cannot be opened, holds nothing that can be decoded, or changed while it was read.
         DeviceError: out of memory.
     """
-    info = info or probe(path, plan.limits)
-    film = film_in(engine, info, plan, films)
-    if film is None:
-        encoded = engine.read(path, plan)
-        longer = grown(engine, info, plan, films, encoded)
-        film = None if longer is None else film_in(engine, longer, plan, films)
-        if film is None:
-            return (encoded,) * len(questions)
-    with closing(_Windows(engine, path, film, window_of(engine, films), timeout)) as windows:
+    window = window_of(engine, films)
+    read = read_unless_film(engine, path, plan, window, info)
+    if isinstance(read, Encoded):
+        return (read,) * len(questions)
+    film = film_in(window, read, plan)
+    assert film is not None
+    with closing(_Windows(engine, path, film, window, timeout)) as windows:
         windows.settle(watch)
         if windows.film is None:
             return (engine.read(path, plan),) * len(questions)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from echopix_cli.decoding.worker import probe
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions
-from echopix_cli.engine.opening import film_in, grown, open_media, unwatched
+from echopix_cli.engine.opening import open_media, read_unless_film, unwatched, window_of
 from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import DeviceError, EchopixError
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of
@@ -46,13 +45,9 @@ def open_file(
         DeviceError: out of memory.
     """
     plan, films = asking.plan, asking.films
-    info = probe(path, plan.limits)
-    if film_in(engine, info, plan, films) is None:
-        encoded = engine.read(path, plan)
-        longer = grown(engine, info, plan, films, encoded)
-        if longer is None or film_in(engine, longer, plan, films) is None:
-            return encoded
-        info = longer
+    info = read_unless_film(engine, path, plan, window_of(engine, films))
+    if isinstance(info, Encoded):
+        return info
     # Budgets share what windows hand on where they share the scores.
     by_scoring = {_scoring(engine, setting, asking): setting for setting in settings if setting.sieve != AROUND}
     asked = [(question, setting) for question in questions for setting in by_scoring.values()]

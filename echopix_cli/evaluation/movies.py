@@ -12,7 +12,7 @@ import numpy as np
 
 from echopix_cli.engine import Encoded, Engine, GenerationOptions
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.opening import film_in, survey
+from echopix_cli.engine.opening import film_in, survey, window_of
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.errors import EchopixError
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of
@@ -35,7 +35,8 @@ class Haystack:
 
     def __init__(self, engine: Engine, movie: Movie, asking: Asking) -> None:
         self._engine, self._asking = engine, asking
-        self.film = film_in(engine, MediaInfo("movie", movie.duration, ()), asking.plan, asking.films)
+        window = window_of(engine, asking.films)
+        self.film = film_in(window, MediaInfo("movie", movie.duration, ()), asking.plan)
         self._kept: dict[tuple[int, bool], Encoded] = {}
         self._own: dict[tuple[int, bool], Encoded] = {}  # of the needles of the question at hand
 

@@ -18,7 +18,7 @@ from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.features import Fetched, open_features
 from echopix_cli.engine.film import Film, film_of, joined_positions
-from echopix_cli.engine.opening import film_in, open_media, survey
+from echopix_cli.engine.opening import film_in, open_media, survey, window_of
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.posing import PER_LOGIT, chosen
 from echopix_cli.errors import MediaError
@@ -313,7 +313,7 @@ def test_a_file_as_a_film_and_as_a_clip(
     original = Worker.decode
     monkeypatch.setattr(Worker, "decode", lambda self, path, plan: decoded.append(path) or original(self, path, plan))
     first, second = (open_media(engine, path, plan, ["What?"], films=films)[0] for _ in range(2))
-    film = film_in(engine, first.info, plan, films)
+    film = film_in(window_of(engine, films), first.info, plan)
     assert film is not None and len(decoded) == len(film.spans)
     assert (first.cached, second.cached) == (False, True)
     assert same(first, second)
@@ -347,7 +347,7 @@ def test_a_file_that_changes_meanwhile_is_refused(engine: Engine, clips: dict[st
 
 def test_a_still_picture_is_never_a_film(engine: Engine) -> None:
     clip = Clip("a.png", None, None, None, AudioStatus.ABSENT, 0.0, None, load_info("png_pipe", 999.0))
-    assert film_in(engine, clip.info, engine.plan(PLAN)) is None
+    assert film_in(window_of(engine, FilmOptions()), clip.info, engine.plan(PLAN)) is None
 
 
 def load_info(form: str, duration: float) -> Any:

@@ -17,7 +17,7 @@ from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Encoded, Engine
 from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.film import Film, film_of
-from echopix_cli.engine.opening import film_in, open_media, survey
+from echopix_cli.engine.opening import film_in, open_media, survey, window_of
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.errors import FileLost, MediaError, PastEnd
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo, load_clip, probe
@@ -168,7 +168,9 @@ def test_no_file_holds_more_than_its_windows(honest: Path) -> None:
 def test_a_sound_is_not_glanced_at(engine: Engine) -> None:
     """Or its windows would be read again at a rate that no sound has."""
     for kind, glanced in (("audio", False), ("video", True)):
-        film = film_in(engine, MediaInfo("matroska", 7200.0, (TrackInfo(kind, 0),)), engine.plan(PLAN))
+        film = film_in(
+            window_of(engine, FilmOptions()), MediaInfo("matroska", 7200.0, (TrackInfo(kind, 0),)), engine.plan(PLAN)
+        )
         assert film is not None and (film.glance is not None) is glanced
 
 
