@@ -11,6 +11,7 @@ import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -122,7 +123,7 @@ def read_clock(
     if len({track.type for track in timed}) == 1:
         gap = max(gap, _PAUSE)
     record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
-    try:
+    with suppress(IndexError, *READ_ERRORS):  # whoever decodes meets the same place, and says so
         for packet in container.demux(*timed):
             beat()
             if packet.size > 0:
@@ -130,8 +131,6 @@ def read_clock(
                 most -= 1
                 if most <= 0:
                     break
-    except (IndexError, *READ_ERRORS):
-        pass  # whoever decodes meets the same place, and says so
     damaged: dict[int, list[int]] = {}
     if container.format.name == "mpegts":
         with open_regular(path) as file:

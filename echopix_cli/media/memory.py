@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from echopix_cli.errors import MediaError
@@ -58,7 +58,7 @@ def bounded_memory(name: str, most: int) -> Iterator[None]:
 def available_memory() -> int | None:
     """Bytes that this machine can still give, or the container that this process runs in; None if nothing tells."""
     found = [stated_bytes(_MEMINFO, "MemAvailable")]
-    try:
+    with suppress(OSError, ValueError, KeyError, StopIteration):  # no groups of version 2, or not to be seen from here
         own = next(line[3:] for line in _GROUP.read_text().splitlines() if line.startswith("0::"))
         group = _GROUPS / own.strip("/")
         for folder in (group, *(above for above in group.parents if above.is_relative_to(_GROUPS))):
@@ -66,8 +66,6 @@ def available_memory() -> int | None:
                 counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                 cached = int(counts["inactive_file"])  # which is given up for whoever asks
                 found.append(max(0, int(most) - int((folder / "memory.current").read_text()) + cached))
-    except (OSError, ValueError, KeyError, StopIteration):
-        pass  # no groups of version 2, or not to be seen from here
     return min((size for size in found if size is not None), default=None)
 
 
