@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar, cast
 
 from av.audio.frame import AudioFrame
@@ -122,13 +123,7 @@ def seek_before(container: InputContainer, stream: VideoStream | AudioStream, cl
 
 def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks: int) -> bool:
     """Move to the keyframe at a time in the stream's units, or before; False if that fails."""
-    try:
-        container.seek(ticks, stream=stream)
-    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
-        raise
-    except READ_ERRORS:
-        return False
-    return True
+    return _moved(partial(container.seek, ticks, stream=stream))
 
 
 def by_bytes(container: InputContainer) -> bool:
@@ -138,10 +133,12 @@ def by_bytes(container: InputContainer) -> bool:
 
 def seek_to_byte(container: InputContainer, place: int) -> bool:
     """Move to a place in the file where a packet begins; False where that is not known, or fails."""
-    if place < 0:
-        return False
+    return place >= 0 and _moved(partial(container.seek, place, unsupported_byte_offset=True))
+
+
+def _moved(seek: Callable[[], None]) -> bool:
     try:
-        container.seek(place, unsupported_byte_offset=True)
+        seek()
     except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
         raise
     except READ_ERRORS:

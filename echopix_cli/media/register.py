@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
@@ -41,9 +42,8 @@ class Register:
         self.tick = float(stream.time_base or 0)
         self._name, self._most, self._origin = name, limits.max_packets, clock.origin
         self._cuts: list[int] = []  # keyframes that are shown after all that stands before them in the file
-        self._cut_ticks = array("q")
         self._timeless = array("q")  # packets that tell no time of presentation
-        self._latest: int | None = None  # tick so far
+        self._latest: float = -math.inf  # tick so far
         self._damage = Damage()
         self._troubles: list[tuple[int, Damage]] = []  # what was found at a packet, or behind it
         self._packets = packets(container, stream, self._damage, clock)
@@ -85,7 +85,7 @@ class Register:
         if self._timeless and not self.parts:
             return 0
         latest = (start + self._origin) / self.tick if self.tick else -1.0
-        known = bisect_right(self._cut_ticks, latest)
+        known = bisect_right(self._cuts, latest, key=self.ticks.__getitem__)
         return self._cuts[known - 1] if known else 0
 
     def _until(self, begin: int, end: float | None) -> int | None:
@@ -120,10 +120,9 @@ class Register:
             self._timeless.append(number)
         # The second field of a frame has its first one's time.
         tick = packet.pts if packet.pts is not None else self.ticks[-1] if number else 0
-        if packet.is_keyframe and (self._latest is None or tick > self._latest):
+        if packet.is_keyframe and tick > self._latest:
             self._cuts.append(number)
-            self._cut_ticks.append(tick)
-        self._latest = tick if self._latest is None else max(self._latest, tick)
+        self._latest = max(self._latest, tick)
         self.ticks.append(tick)
         self.lengths.append(packet.duration or 0)
         self.places.append(-1 if packet.pos is None else packet.pos)
