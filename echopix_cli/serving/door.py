@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from echopix_cli.serving.chat_request import Refused
@@ -49,7 +50,7 @@ class Door:
         try:
             self._check(scope)
         except Refused as refused:
-            await send_json(send, refused.status, error_body(refused))
+            await refusal(refused)(scope, receive, send)
             return
         with suppress(TimeoutError):  # a reader that stands still is cut off
             async with asyncio.timeout(self.seconds):
@@ -141,18 +142,14 @@ def error_body(refused: Refused) -> dict[str, Any]:
     return {"error": {"message": refused.message, "type": kind, "param": None, "code": refused.code}}
 
 
-async def send_json(send: Send, status: int, value: Any) -> None:
-    """A whole response; after a refusal the connection is closed, whatever else would come on it."""
-    body = json.dumps(value).encode("ascii")
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status >= 400:
-        headers.append((b"connection", b"close"))
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if status == 429:
-        headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def refusal(refused: Refused) -> Response:
+    """An error as a whole response, in ASCII: a message may quote half a character. Unless it only asks for patience,
+    the connection is closed, whatever else would come on it."""
+    headers = {"connection": "close"} if refused.status != 429 else {"retry-after": "1"}
+    if refused.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = json.dumps(error_body(refused)).encode("ascii")
+    return Response(body, refused.status, headers, media_type="application/json")
 
 
 def is_loopback(host: str) -> bool:

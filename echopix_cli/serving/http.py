@@ -29,7 +29,7 @@ from echopix_cli.serving.chat_request import ChatRequest, Refused, chat_request
 from echopix_cli.serving.client import Naming
 from echopix_cli.serving.completions import Completion, event
 from echopix_cli.serving.desk import Desk
-from echopix_cli.serving.door import Door, Impatient, body_of, error_body
+from echopix_cli.serving.door import Door, Impatient, body_of, error_body, refusal
 from echopix_cli.serving.turns import Left
 
 _CONNECTIONS = 256  # at once; more are told 503
@@ -239,8 +239,7 @@ class HttpServer:
 
     def _refusal(self, refused: Refused) -> Response:
         self._codes[refused.status] += 1
-        headers = {"connection": "close"} if refused.status != 429 else {"retry-after": "1"}
-        return JSONResponse(error_body(refused), refused.status, headers)
+        return refusal(refused)
 
     async def _models(self, request: Request) -> Response:
         facts = self._desk.engine.facts

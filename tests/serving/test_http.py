@@ -139,6 +139,14 @@ def test_a_broken_file_is_the_clients_error(server: HttpServer, clips: dict[str,
     assert str(clips["both"].parent) not in refused.value.message
 
 
+def test_an_error_about_a_name_with_half_a_character_is_an_error(server: HttpServer, clips: dict[str, Path]) -> None:
+    broken = clips["both"].parent / "half.mp4"
+    broken.write_bytes(b"no video")
+    plain = Plain(server)
+    plain.post({"messages": messages("gone\udc80/../half.mp4")})
+    assert plain.status() == 400
+
+
 def test_a_body_of_100_megabytes_is_not_read(server: HttpServer) -> None:
     stated = Plain(server)
     stated.head(100_000_000)
