@@ -13,6 +13,11 @@ POSITIVE = "expected a whole number of at least 1"
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
 
+def is_whole(text: str) -> bool:
+    """Whether every character is one. A lone surrogate is none: half of a character, or a byte that is not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def parse_switch(text: str) -> bool:
     """``true``, ``yes``, ``on`` and ``1``, or their opposites; nothing is off."""
     if text.lower() in _TRUE | _FALSE:

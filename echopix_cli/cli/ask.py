@@ -14,6 +14,7 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.answer_files import AnswerFiles, Report, Vtt
 from echopix_cli.cli.formats import wanted_format
 from echopix_cli.errors import UsageError
+from echopix_cli.parsers import is_whole
 from echopix_cli.settings import MODEL
 
 _EXAMPLE = 'echopix ask clip.mp4 "What instrument is playing?"'
@@ -53,7 +54,7 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
     asked = [_from_stdin() if question == "-" else question for question in asked]
     if not all(question.strip() for question in asked):
         raise UsageError("the question is empty", _EXAMPLE)
-    if any("\ud800" <= character <= "\udfff" for question in asked for character in question):
+    if not all(map(is_whole, asked)):
         raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
     return media, asked
 

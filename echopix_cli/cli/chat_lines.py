@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from echopix_cli.errors import UsageError
+from echopix_cli.parsers import is_whole
 
 # What follows each command, whether that may be left out, and what it does.
 COMMANDS: dict[str, tuple[str, bool, str]] = {
@@ -32,12 +33,14 @@ def read_line(line: str) -> str | list[Order]:
     """A question, or the commands of a line: ``/start 1:20 /end 1:40``. A blank line is no command.
 
     Raises:
-        UsageError: a command that there is not, or one without what has to follow it.
+        UsageError: a question that is not valid text; a command that there is not, or one without what must follow it.
     """
     text = line.strip()
     if not text:
         return []
     if not text.startswith("/"):
+        if not is_whole(text):
+            raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
         return text
     try:
         words = shlex.split(text)

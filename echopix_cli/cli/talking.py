@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,10 +145,11 @@ class Script(Talk):
         """Answer all; how many were not.
 
         Raises:
-            UsageError: a command that cannot be followed, after which nothing would be about what was meant.
+            UsageError: a line that is not valid text; or a command that cannot be followed, after which nothing would
+                be about what was meant.
         """
         failed = 0
-        for line in lines:
+        for line in _decoded(lines):
             said = read_line(line)
             if isinstance(said, str):
                 failed += sum(self._failed(path, said) for path in list(self.media))
@@ -168,6 +169,18 @@ class Script(Talk):
             self.run.output.record(head | {"error": error_record(error)})
             self.run.output.error(error)
             return True
+
+
+def _decoded(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of a stream.
+
+    Raises:
+        UsageError: one is in another encoding.
+    """
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the questions on stdin are not valid text: {error.reason}", "pipe in UTF-8") from None
 
 
 def _read(parse: Callable[[str], float], order: Order) -> float:

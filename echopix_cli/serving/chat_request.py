@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from echopix_cli.errors import EchopixError
-from echopix_cli.parsers import parse_budget
+from echopix_cli.parsers import is_whole, parse_budget
 from echopix_cli.serving.messages import Ask, Manner
 from echopix_cli.settings import SIEVES
 from echopix_cli.times import parse_time
@@ -147,7 +147,7 @@ def _text(parts: list[tuple[str, str]], what: str) -> str:
         raise Refused(400, f"{what} is empty")
     if len(text) > MOST_TEXT:
         raise Refused(413, f"{what} has more than {MOST_TEXT} characters")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_whole(text):
         raise Refused(400, f"{what} holds half of a character (a lone surrogate)")
     return text
 

@@ -117,6 +117,17 @@ def test_a_command_that_cannot_be_followed_ends_a_script(script: Any, clips: dic
     assert taken.read_text() == "mine"
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # which it is depends on the locale
+def test_a_question_in_another_encoding_ends_a_script(
+    run: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, errors: str
+) -> None:
+    lines = io.TextIOWrapper(io.BytesIO("Où?\n".encode("latin-1")), encoding="utf-8", errors=errors)
+    monkeypatch.setattr("sys.stdin", lines)
+    ran = run("chat", clips["silent"], "--device", "cpu")
+    assert (ran.code, ran.out) == (2, "")
+    assert "not valid" in ran.err
+
+
 def test_several_files_are_all_asked(script: Any, clips: dict[str, Path]) -> None:
     ran = script("What?\n", clips["both"], clips["silent"])
     assert [record["media"] for record in ran.records] == [str(clips["both"]), str(clips["silent"])]
