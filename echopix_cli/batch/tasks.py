@@ -16,7 +16,7 @@ from echopix_cli.choices import clean_choices
 from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import parse_time
-from echopix_cli.parsers import parse_budget
+from echopix_cli.parsers import is_whole, parse_budget
 from echopix_cli.times import clock
 
 # What a folder is searched for. A file that is named outright may be called anything.
@@ -191,9 +191,7 @@ def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise UsageError(f"{where}: 'choices' is not a list of texts", 'write {"choices": ["yes", "no"]}')
     texts = (raw["question"], *choices)
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text) or not _is_name(
-        raw.get("media", "")
-    ):
+    if not (all(map(is_whole, texts)) and _is_name(raw.get("media", ""))):
         raise UsageError(f"{where}: half of a character is missing (a lone surrogate)", "write it whole")
     try:
         task = Task(

@@ -17,6 +17,7 @@ from echopix_cli.evaluation.matching import chosen, is_right, normalise
 from echopix_cli.evaluation.readers import READERS, Benchmark
 from echopix_cli.evaluation.readers.containers import document_of
 from echopix_cli.evaluation.readers.reading import PAGE, Checked, read_benchmark, reader_of
+from echopix_cli.parsers import is_whole
 from echopix_cli.scenes import (
     MOVIE_FAMILIES,
     SPLITS,
@@ -213,7 +214,7 @@ def _question(line: str, index: int, number: int, folder: Path) -> Question:
     for name in ("family", "id"):
         if not (isinstance(raw.get(name, name), str) and raw.get(name, name)):
             raise ValueError(f"{name!r} is not text")
-    if any("\ud800" <= character <= "\udfff" for character in json.dumps(raw, ensure_ascii=False)):
+    if not is_whole(json.dumps(raw, ensure_ascii=False)):
         raise ValueError("half a character (a lone surrogate) in a text")
     choices = _choices(raw.get("choices"))
     answer = raw["answer"]

@@ -16,6 +16,7 @@ from echopix_cli.evaluation.matching import normalise
 from echopix_cli.evaluation.readers import READERS
 from echopix_cli.evaluation.readers.fields import gold_of, lettered
 from echopix_cli.evaluation.readers.values import Benchmark, Item, Reader
+from echopix_cli.parsers import is_whole
 
 PAGE = "echopix help benchmarks"  # which says what each file holds
 _LOOKED_AT = 10  # entries by which a file is recognised
@@ -107,7 +108,7 @@ def _fault(item: Item, gold: int | None) -> str:
     if any(map(_leaves, item.media)):
         return f"a video outside the media's folder, {item.media[0]!r}"
     texts = (item.question, item.answer, item.task, *item.options, *item.media)
-    if any("\ud800" <= character <= "\udfff" for character in "".join(texts)):
+    if not all(map(is_whole, texts)):
         return "half a character (a lone surrogate) in a text"
     if item.open:
         return "" if normalise(item.answer) else "no answer"
