@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, Stopped, nothing_unexpected
+from echopix_cli.batch.items import BatchOptions, Group, Prepared, Stopped, nothing_unexpected
+from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.choices import posed

@@ -19,9 +19,11 @@ from typing import Any
 from echopix_cli.batch.cluster import Cluster, FleetOptions, layout
 from echopix_cli.batch.crew import Crew, Lost, NoneLeft
 from echopix_cli.batch.fleet_actors import DecodingActor, EngineActor, EngineFacts, Loading, Origin
-from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, Summary, groups
+from echopix_cli.batch.items import BatchOptions, Group, Prepared, groups
 from echopix_cli.batch.journal import FileFacts, Journal
 from echopix_cli.batch.keys import Keys
+from echopix_cli.batch.outcomes import Outcome, Summary
+from echopix_cli.batch.progress import Progress
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import SieveOptions
 from echopix_cli.engine.opening import Changed
@@ -189,10 +191,8 @@ class FleetBatch:
         fail_fast: bool = False,
         passed: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.fleet, self.settings, self.sink, self.journal = fleet, settings, sink, journal
-        self.stop, self.fail_fast, self.passed = stop, fail_fast, passed
-        self.answered = self.failed = self.before = 0
-        self._keys = Keys(fleet.facts.model, settings)
+        self.fleet, self.settings = fleet, settings
+        self._progress = Progress(Keys(fleet.facts.model, settings), sink, journal, stop, fail_fast, passed)
         self._window = settings.films.window or fleet.facts.window
         self._files: dict[str, FileFacts] = {}  # a file may be asked about in many spans
 
@@ -205,18 +205,17 @@ class FleetBatch:
         began = time.perf_counter()
         idle = self.fleet.engines.idle
         self.fleet.run(self._run(groups(tasks)))
-        if self.journal is not None:
-            self.journal.confirm()
+        self._progress.confirm()
         seconds = time.perf_counter() - began
         engines, decoders = self.fleet.engines, self.fleet.decoders
         waited = min(seconds, (engines.idle - idle) / max(1, engines.most))
-        done = self.answered + self.failed
+        done = self._progress.answered + self._progress.failed
         pace = f"{60 * done / seconds:.0f} a minute on {engines.most} engine{'' if engines.most == 1 else 's'}"
         events = [pace] if done else []
         for crew, name in ((engines, "engine"), (decoders, "decoding actor")):
             if crew.replaced:
                 events.append(f"{crew.replaced} {name}{'' if crew.replaced == 1 else 's'} replaced")
-        return Summary(len(tasks), self.answered, self.failed, self.before, seconds, waited, tuple(events))
+        return self._progress.summary(len(tasks), seconds, waited, events)
 
     async def _run(self, ahead: Iterator[Group]) -> None:
         """As many groups at once as keep every engine and every decoder busy; memory is bounded by that."""
@@ -225,7 +224,7 @@ class FleetBatch:
         runners = [asyncio.create_task(self._runner(ahead)) for _ in range(count)]
         waiting = set(runners)
         try:
-            while waiting and not self._ended():
+            while waiting and not self._progress.ended:
                 done, waiting = await asyncio.wait(waiting, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
                 for runner in done:
                     runner.result()
@@ -236,9 +235,6 @@ class FleetBatch:
             for runner in runners:
                 runner.cancel()
             await asyncio.gather(*runners, return_exceptions=True)
-
-    def _ended(self) -> bool:
-        return self.stop() or (self.fail_fast and self.failed > 0)
 
     async def _runner(self, ahead: Iterator[Group]) -> None:
         for group in ahead:
@@ -292,7 +288,7 @@ class FleetBatch:
                     self.fleet.engines.retire(engine)  # a fresh one has all of its memory
                     raise Lost(True, "the memory of an engine did not suffice")
                 self._take(item, outcome)
-                if self._ended():
+                if self._progress.ended:
                     return
 
     def _known(self, media: str) -> FileFacts | None:
@@ -304,27 +300,21 @@ class FleetBatch:
         known = self._files.get(media)
         if known is not None and (known.size, known.mtime_ns) == (look.size, look.mtime_ns):
             return known
-        return None if self.journal is None else self.journal.facts_of(media, look.size, look.mtime_ns)
+        return self._progress.facts_of(media, look.size, look.mtime_ns)
 
     def _claim(self, item: _Item, file: FileFacts) -> bool:
         """Whether anything is left to ask; of a group that comes again, that is settled."""
         if item.open is None:
-            keyed = [(task, self._keys.key(file.sha256, task)) for task in item.group.tasks]
-            item.open = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
-            skipped = len(keyed) - len(item.open)
-            self.before += skipped
-            if skipped:
-                self.passed(skipped)
+            item.open = self._progress.left(item.group.tasks, file.sha256)
+            self._progress.skip(len(item.group.tasks) - len(item.open))
         return bool(item.open)
 
     def _take(self, item: _Item, outcome: Outcome) -> None:
         """One task's end, which is the only one: it is left out of what may be asked again."""
         assert item.open is not None
         item.open = tuple(pair for pair in item.open if pair[0] != outcome.task)
-        self.answered += outcome.error is None
-        self.failed += outcome.error is not None
         try:
-            self.sink(outcome)
+            self._progress.take(outcome)
         except EchopixError as error:
             raise _Unwritten from error
 
@@ -333,6 +323,6 @@ class FleetBatch:
         if item.open is None:
             item.open = tuple((task, None) for task in item.group.tasks)
         for task, key in item.open:
-            if self._ended():
+            if self._progress.ended:
                 return
             self._take(item, Outcome(task, key if item.file is not None else None, item.file, error=error))

@@ -16,9 +16,10 @@ from typing import ParamSpec, TypeVar
 
 from echopix_cli import __version__
 from echopix_cli.batch.asking import Asker
-from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, nothing_unexpected
+from echopix_cli.batch.items import BatchOptions, Group, Prepared, nothing_unexpected
 from echopix_cli.batch.journal import FileFacts
 from echopix_cli.batch.keys import model_facts
+from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.reading import identify, read
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine, SieveOptions, Workload

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from echopix_cli.batch.journal import FileFacts
-from echopix_cli.batch.outcomes import Outcome as Outcome
-from echopix_cli.batch.outcomes import Summary as Summary
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import AskOptions
 from echopix_cli.engine.features import Fetched

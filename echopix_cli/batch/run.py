@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from echopix_cli.batch.asking import Asker
-from echopix_cli.batch.items import BatchOptions, Group, Outcome, Prepared, Summary, groups, nothing_unexpected
+from echopix_cli.batch.items import BatchOptions, Group, Prepared, groups, nothing_unexpected
 from echopix_cli.batch.journal import FileFacts
 from echopix_cli.batch.keys import Keys, model_facts
-from echopix_cli.batch.outcomes import Before
+from echopix_cli.batch.outcomes import Before, Outcome, Summary
+from echopix_cli.batch.progress import Progress
 from echopix_cli.batch.reading import identify, read
 from echopix_cli.batch.tasks import Task
 from echopix_cli.batch.workers import Workers
@@ -60,11 +61,9 @@ class Batch:
         passed: Callable[[int], None] = lambda count: None,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.engine, self.settings, self.sink, self.journal = engine, settings, sink, journal
-        self.stop, self.timeout, self.fail_fast, self.passed = stop, timeout, fail_fast, passed
+        self.engine, self.settings, self.stop, self.timeout = engine, settings, stop, timeout
         self.workers = workers or decoders_for(os.cpu_count() or 1)
-        self.answered = self.failed = self.before = 0
-        self._keys = Keys(model_facts(engine), settings)
+        self._progress = Progress(Keys(model_facts(engine), settings), sink, journal, stop, fail_fast, passed)
         self._window = window_of(engine, settings.films)
         self._asker = Asker(engine, settings, timeout, stop, turn)
         self._files: dict[tuple[str, Look], FileFacts] = {}  # a file may be asked about in many spans
@@ -80,7 +79,7 @@ class Batch:
         workers = Workers(self.workers, self.timeout)
         began, waited = time.perf_counter(), 0.0
         try:
-            while not self._ended():
+            while not self._progress.ended:
                 # One clip more than there are workers: the model finds the next one ready, and memory is bounded.
                 while len(pending) <= self.workers and (group := next(ahead, None)) is not None:
                     pending.append((group, workers.submit(self._preparing(group))))
@@ -95,13 +94,8 @@ class Batch:
                 del future, prepared  # or this clip would be held while the next one is waited for
         finally:
             workers.close()
-        if self.journal is not None:
-            self.journal.confirm()
-        seconds = time.perf_counter() - began
-        return Summary(len(tasks), self.answered, self.failed, self.before, seconds, waited)
-
-    def _ended(self) -> bool:
-        return self.stop() or (self.fail_fast and self.failed > 0)
+        self._progress.confirm()
+        return self._progress.summary(len(tasks), time.perf_counter() - began, waited)
 
     def _wait(self, future: Future[Prepared]) -> Prepared | None:
         while not self.stop():
@@ -123,8 +117,7 @@ class Batch:
                 with nothing_unexpected():
                     file, look = identify(worker, group.media, partial(self._known, group.media))
                     self._files[group.media, look] = file
-                    keyed = [(task, self._keys.key(file.sha256, task)) for task in group.tasks]
-                    left = tuple((t, key) for t, key in keyed if self.journal is None or not self.journal.claim(key, t))
+                    left = self._progress.left(group.tasks, file.sha256)
                     if not left:
                         return Prepared(file, ())
                     fetch = partial(self._fetch, worker, file)
@@ -140,27 +133,19 @@ class Batch:
         return prepare
 
     def _known(self, media: str, look: Look) -> FileFacts | None:
-        known = self._files.get((media, look))
-        if known is None and self.journal is not None:
-            known = self.journal.facts_of(media, look.size, look.mtime_ns)
-        return known
+        return self._files.get((media, look)) or self._progress.facts_of(media, look.size, look.mtime_ns)
 
     def _fetch(self, worker: Worker, file: FileFacts, media: str, plan: DecodePlan) -> Fetched:
         return self.engine.fetch(media, plan, worker.decode, partial(_identity, worker, media, file))
 
     def _finish(self, group: Group, prepared: Prepared) -> None:
         """Ask what is left of a group, and hand on every outcome."""
-        skipped = len(group.tasks) - len(prepared.open)
-        self.before += skipped
-        if skipped:
-            self.passed(skipped)
-        if self._ended():
+        self._progress.skip(len(group.tasks) - len(prepared.open))
+        if self._progress.ended:
             return
         for outcome in self._asker.ask(group, prepared):
-            self.answered += outcome.error is None
-            self.failed += outcome.error is not None
-            self.sink(outcome)
-            if self._ended():
+            self._progress.take(outcome)
+            if self._progress.ended:
                 return
 
 

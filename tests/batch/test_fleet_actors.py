@@ -13,7 +13,8 @@ import pytest
 from batch_files import free_box
 
 from echopix_cli.batch.crew import Crew, Lost, NoneLeft
-from echopix_cli.batch.items import BatchOptions, Outcome
+from echopix_cli.batch.items import BatchOptions
+from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import DeviceError, EchopixError, ModelError
 from echopix_cli.media import DecodePlan
