@@ -84,10 +84,7 @@ def _from_stdin() -> str:
         raise UsageError(f"the question on stdin is not valid text: {error.reason}", "pipe in UTF-8") from None
 
 
-@opt.taking(
-    "timeout", "budget", "sieve", *opt.CHOOSING, *opt.LOADING, "server", "system", "max_new_tokens", "temperature",
-    *opt.SAMPLING, *opt.FILMS, "start", "end", *opt.PARTS, *opt.TRACKS, "cache", *opt.PRINTING_MORE,
-)  # fmt: skip
+@opt.taking("timeout", *opt.ASKING)
 def ask(
     run: opt.Run,
     media: Annotated[

@@ -13,10 +13,7 @@ from echopix_cli.errors import ExitCode, UsageError
 _EXAMPLE = "echopix chat clip.mp4"
 
 
-@opt.taking(
-    "budget", "sieve", *opt.CHOOSING, *opt.LOADING, "server", "system", "max_new_tokens", "temperature", *opt.SAMPLING,
-    *opt.FILMS, "start", "end", *opt.PARTS, *opt.TRACKS, "cache", *opt.PRINTING_MORE,
-)  # fmt: skip
+@opt.taking(*opt.ASKING)
 def chat(
     run: opt.Run,
     media: Annotated[

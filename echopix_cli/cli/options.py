@@ -26,6 +26,10 @@ PARTS = ("no_audio", "no_video")
 TRACKS = ("audio_track", "video_track")
 PRINTING = ("quiet", "debug", "no_color")
 PRINTING_MORE = ("quiet", "verbose", "debug", "no_color")
+ASKING = (  # all that concerns a question and its answer, whoever puts it
+    "budget", "sieve", *CHOOSING, *LOADING, "server", "system", "max_new_tokens", "temperature", *SAMPLING, *FILMS,
+    "start", "end", *PARTS, *TRACKS, "cache", *PRINTING_MORE,
+)  # fmt: skip
 
 
 def option(declared: Setting) -> Any:
