@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from echopix_cli.batch.journal import Journal, Label, label_in, may_be_torn, record_in
 from echopix_cli.errors import UsageError
@@ -19,6 +20,14 @@ class Merged:
     records: int
     errors: int
     left_out: int
+
+
+class _Line(NamedTuple):
+    """A record: its bytes with their newline, what tells its task from others, and its key; None of an error."""
+
+    content: bytes
+    label: Label
+    key: str | None
 
 
 def merge(parts: Sequence[Path], output: Path) -> Merged:
@@ -38,8 +47,8 @@ def merge(parts: Sequence[Path], output: Path) -> Merged:
     with closing(Journal(output)) as journal:
         own = _lines(output, locked=True)
         kept, left_out = _one_each(line for lines in (own, *read) for line in lines)
-        journal.rewrite([line for line, _ in kept])
-    return Merged(len(kept), sum(failed for _, failed in kept), left_out)
+        journal.rewrite([line.content for line in kept])
+    return Merged(len(kept), sum(line.key is None for line in kept), left_out)
 
 
 def _same(part: Path, output: Path) -> bool:
@@ -49,27 +58,24 @@ def _same(part: Path, output: Path) -> bool:
         return False  # of a part that cannot be read, reading it says so
 
 
-def _one_each(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, bool]], int]:
-    """Lines without those that say the same again, and whether each is an error; and how many went."""
-    answers: dict[tuple[str, Label], bytes] = {}
-    errors: dict[Label, bytes] = {}
+def _one_each(lines: Iterable[_Line]) -> tuple[list[_Line], int]:
+    """Lines without those that say the same again, and how many went."""
+    answers: dict[tuple[str, Label], _Line] = {}
+    errors: dict[Label, _Line] = {}
     count = 0
     for line in lines:
-        record = record_in(line)
-        assert record is not None
         count += 1
-        if "error" in record:
-            errors[label_in(record)] = line
+        if line.key is None:
+            errors[line.label] = line
         else:
-            answers.setdefault((record["key"], label_in(record)), line)
+            answers.setdefault((line.key, line.label), line)
     answered = {label for _, label in answers}
-    kept = [(line, False) for line in answers.values()]
-    kept += [(line, True) for label, line in errors.items() if label not in answered]
+    kept = [*answers.values(), *(line for label, line in errors.items() if label not in answered)]
     return kept, count - len(kept)
 
 
-def _lines(path: Path, locked: bool = False) -> list[bytes]:
-    """Whole records of a file, each with its newline.
+def _lines(path: Path, locked: bool = False) -> list[_Line]:
+    """Whole records of a file.
 
     Args:
         path: of the file.
@@ -95,11 +101,13 @@ def _lines(path: Path, locked: bool = False) -> list[bytes]:
         whole.append(torn)
     elif not may_be_torn(torn):
         raise _foreign(path, len(whole) + 1)
+    found = []
     for number, line in enumerate(whole, 1):
         record = record_in(line)
         if record is None or "settings" in record:
             raise _foreign(path, number)
-    return [line + b"\n" for line in whole]
+        found.append(_Line(line + b"\n", label_in(record), None if "error" in record else record["key"]))
+    return found
 
 
 def _foreign(path: Path, number: int) -> UsageError:
