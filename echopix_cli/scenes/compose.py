@@ -11,16 +11,19 @@ from echopix_cli.errors import UsageError
 from echopix_cli.scenes.backgrounds import draw_background
 from echopix_cli.scenes.draws import (
     EDGE,
+    alone,
     come_and_go,
     distractor_notes,
     distractor_sprites,
     draw_sound,
     lanes,
+    once_or_twice,
     one_sprite,
     phrase,
     pick,
     pick_several,
     pictures,
+    shuffled,
     tilted_spectrum,
 )
 from echopix_cli.scenes.layout import PlannedNote, place_in_cells, place_in_lanes, play, spread
@@ -148,7 +151,7 @@ def _compose_count(rng: Rng, testing: bool) -> _Composition:
     instruments = [first] * n
     if n < 4 and rng.random() < 0.3:  # another instrument, whose notes must not be counted
         instruments += [second] * int(rng.integers(1, 3))
-        instruments = [instruments[i] for i in rng.permutation(len(instruments))]
+        instruments = shuffled(rng, instruments)
     plans = phrase(rng, instruments, (0.35, 1.0), 0.3)
     return _Composition(plans, distractor_sprites(rng, testing), plain=True)
 
@@ -175,7 +178,7 @@ def _compose_sync(rng: Rng, testing: bool) -> _Composition:
 
 def _compose_order(rng: Rng, testing: bool) -> _Composition:
     instruments = pick_several(rng, INSTRUMENTS, int(rng.integers(2, 4)))
-    each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
+    each = once_or_twice(rng, instruments)
     return _Composition(phrase(rng, each, (0.5, 1.2), 0.15), distractor_sprites(rng, testing))
 
 
@@ -186,8 +189,7 @@ def _compose_segments(rng: Rng, testing: bool) -> _Composition:
     plans, sprites = [], []
     for i, name in enumerate(pictures(rng, n)):
         show = (float(cuts[i] + rng.uniform(0, 0.1)), float(cuts[i + 1] - rng.uniform(0, 0.1)))
-        (sprite,) = place_in_lanes(rng, [name], lanes(1), rng.random() < 0.5, testing)
-        sprites.append(replace(sprite, show=show))
+        sprites.append(replace(alone(rng, name, testing), show=show))
         durations = [float(rng.uniform(0.5, 1.2)) for _ in range(int(rng.integers(1, 3)))]
         room = (show[0] + 0.25, show[1] - 0.25)
         plans += [PlannedNote(instruments[i], *span) for span in spread(rng, durations, room, 0.1)]
@@ -196,8 +198,7 @@ def _compose_segments(rng: Rng, testing: bool) -> _Composition:
 
 def _compose_exists(rng: Rng, testing: bool) -> _Composition:
     instruments = pick_several(rng, INSTRUMENTS, int(rng.integers(1, 4)))
-    each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
-    each = [each[i] for i in rng.permutation(len(each))]
+    each = shuffled(rng, once_or_twice(rng, instruments))
     plans = phrase(rng, each, (0.4, 1.2), 0.1)
     sprites = distractor_sprites(rng, testing) or [come_and_go(rng, s) for s in one_sprite(rng, testing)]
     return _Composition(plans, sprites)

@@ -24,9 +24,19 @@ def pick(rng: Rng, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
+def shuffled(rng: Rng, items: Sequence[T]) -> list[T]:
+    """The items in random order."""
+    return [items[i] for i in rng.permutation(len(items))]
+
+
 def pick_several(rng: Rng, options: tuple[str, ...], n: int) -> list[str]:
     """Distinct ones of the options, in random order."""
-    return [options[i] for i in rng.permutation(len(options))[:n]]
+    return shuffled(rng, options)[:n]
+
+
+def once_or_twice(rng: Rng, names: list[str]) -> list[str]:
+    """Every name, once or twice in a row."""
+    return [name for name in names for _ in range(int(rng.integers(1, 3)))]
 
 
 def pictures(rng: Rng, n: int) -> list[str]:
@@ -61,7 +71,13 @@ def distractor_sprites(rng: Rng, testing: bool) -> list[Sprite]:
 
 
 def one_sprite(rng: Rng, testing: bool) -> list[Sprite]:
-    return place_in_lanes(rng, pictures(rng, 1), lanes(1), rng.random() < 0.5, testing)
+    return [alone(rng, name, testing) for name in pictures(rng, 1)]
+
+
+def alone(rng: Rng, name: str, testing: bool) -> Sprite:
+    """A picture that has the whole frame to itself."""
+    (sprite,) = place_in_lanes(rng, [name], lanes(1), rng.random() < 0.5, testing)
+    return sprite
 
 
 def come_and_go(rng: Rng, sprite: Sprite) -> Sprite:

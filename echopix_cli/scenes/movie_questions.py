@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from echopix_cli.scenes.questions import pick, sight, sounds, word
+from echopix_cli.scenes.draws import pick
+from echopix_cli.scenes.questions import sight, sounds, word
 from echopix_cli.scenes.script import DURATION, NUMBERS, OBJECTS, Evidence, Item, Script
 from echopix_cli.scenes.wordings import WORDINGS
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from echopix_cli.scenes.draws import pick, shuffled
 from echopix_cli.scenes.geometry import box_over
 from echopix_cli.scenes.script import (
     INSTRUMENT_PICTURES,
@@ -44,7 +45,7 @@ def ask_by(askers: dict[str, Asker], words: Wordings, script: Script, rng: Rng) 
     """As :func:`ask`, with other askers and wordings."""
     own = shuffled(rng, askers[script.family](script, rng, words))[:_MOST_OF_FAMILY]
     others = [
-        items[int(rng.integers(len(items)))]
+        pick(rng, items)
         for family, asker in askers.items()
         if family != script.family and (items := asker(script, rng, words))
     ]
@@ -238,7 +239,7 @@ def _ask_silent(script: Script, rng: Rng, words: Wordings) -> list[Item]:
     if len(script.sprites) > 1:
         questions.append((word(rng, words, "sync"), NOTHING))
     if script.sprites:
-        name = script.sprites[int(rng.integers(len(script.sprites)))].name
+        name = pick(rng, script.sprites).name
         questions.append((word(rng, words, "heard", name=name), NOTHING))
     evidence = (Evidence("audio", 0.0, script.duration),)
     return [Item("silent", question, answer, evidence) for question, answer in questions]
@@ -276,15 +277,6 @@ def word(rng: Rng, words: Wordings, kind: str, **slots: str) -> str:
     """A question of a kind in one of its wordings."""
     article = "an" if slots.get("name", "")[:1] in tuple("aeiou") else "a"
     return pick(rng, words[kind]).format(a=article, **slots)
-
-
-def pick(rng: Rng, options: tuple[str, ...] | list[str]) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
-def shuffled(rng: Rng, items: list[Item]) -> list[Item]:
-    """The items in random order."""
-    return [items[i] for i in rng.permutation(len(items))]
 
 
 def sounding(script: Script) -> list[str]:

@@ -15,16 +15,19 @@ from echopix_cli.scenes.backgrounds import draw_background
 from echopix_cli.scenes.clip_times import sample_times
 from echopix_cli.scenes.draws import (
     EDGE,
+    alone,
     come_and_go,
     distractor_notes,
     distractor_sprites,
     draw_sound,
     lanes,
+    once_or_twice,
     one_sprite,
     phrase,
     pick,
     pick_several,
     pictures,
+    shuffled,
     tilted_spectrum,
 )
 from echopix_cli.scenes.layout import PlannedNote, place_in_cells, place_in_lanes, spread
@@ -135,7 +138,7 @@ def _object(rng: Rng, world: World) -> _Composition:
 def _count(rng: Rng, world: World) -> _Composition:
     n = pick(rng, _COUNTS)
     if rng.random() < 0.45:
-        names = [PICTURES[i] for i in rng.permutation(len(PICTURES))[:n]]
+        names = pick_several(rng, PICTURES, n)
         if n > 3:
             sprites = place_in_cells(rng, names, 3, 3 if n > 6 else 2)
         else:
@@ -145,18 +148,17 @@ def _count(rng: Rng, world: World) -> _Composition:
     instruments = [first] * n
     if n < 8 and rng.random() < 0.5:  # others, whose notes must not be counted
         instruments += [pick(rng, others) for _ in range(int(rng.integers(1, min(5, 10 - n))))]
-        instruments = [instruments[i] for i in rng.permutation(len(instruments))]
+        instruments = shuffled(rng, instruments)
     return _Composition(phrase(rng, instruments, (0.15, 0.8), 0.26), distractor_sprites(rng, False))
 
 
 def _players(rng: Rng, n: int) -> list[str]:
     """Distinct instruments; often two of them are alike, so that telling these apart is learned and measured."""
-    names = pick_several(rng, INSTRUMENTS, len(INSTRUMENTS))
+    names = shuffled(rng, INSTRUMENTS)
     if rng.random() < 0.4:
-        pair = _ALIKE[int(rng.integers(len(_ALIKE)))]
+        pair = pick(rng, _ALIKE)
         names = [*pair, *(name for name in names if name not in pair)]
-    names = names[:n]
-    return [names[i] for i in rng.permutation(n)]
+    return shuffled(rng, names[:n])
 
 
 def _sync(rng: Rng, world: World) -> _Composition:
@@ -172,7 +174,7 @@ def _sync(rng: Rng, world: World) -> _Composition:
     mover, decoy = (int(i) for i in rng.permutation(n)[:2])
     sounding = [True] * hits + [False] * misses
     while True:  # sampling takes a frame about every half second, and must take some of what matters
-        order = [sounding[i] for i in rng.permutation(len(sounding))]
+        order = shuffled(rng, sounding)
         spans = spread(rng, [float(rng.uniform(*world.hop)) for _ in order], (EDGE, DURATION - EDGE), 0.15)
         own = {True: list[Span](), False: list[Span]()}
         for span, kind in zip(spans, order, strict=True):
@@ -204,7 +206,7 @@ def _rung(rng: Rng, instrument: str, hop: Span) -> PlannedNote:
 
 def _order(rng: Rng, world: World) -> _Composition:
     instruments = _players(rng, int(rng.integers(2, 5)))
-    each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
+    each = once_or_twice(rng, instruments)
     return _Composition(phrase(rng, each, (0.3, 1.2), 0.1), distractor_sprites(rng, False))
 
 
@@ -213,8 +215,7 @@ def _segments(rng: Rng, world: World) -> _Composition:
     players = _players(rng, n)
     plans, sprites = list[PlannedNote](), list[Sprite]()
     for name, player, show in zip(pictures(rng, n), players, _parts(rng, n), strict=True):
-        (sprite,) = place_in_lanes(rng, [name], lanes(1), rng.random() < 0.5, False)
-        sprites.append(replace(sprite, show=show))
+        sprites.append(replace(alone(rng, name, False), show=show))
         durations = [float(rng.uniform(0.3, 1.0)) for _ in range(int(rng.integers(1, 4 if n < 4 else 3)))]
         plans += [PlannedNote(player, *span) for span in spread(rng, durations, (show[0] + 0.2, show[1] - 0.2), 0.08)]
     return _Composition(plans, sprites)
@@ -228,8 +229,7 @@ def _parts(rng: Rng, n: int) -> list[Span]:
 
 def _exists(rng: Rng, world: World) -> _Composition:
     instruments = _players(rng, int(rng.integers(1, 4)))
-    each = [name for name in instruments for _ in range(int(rng.integers(1, 3)))]
-    each = [each[i] for i in rng.permutation(len(each))]
+    each = shuffled(rng, once_or_twice(rng, instruments))
     sprites = distractor_sprites(rng, False) or [come_and_go(rng, s) for s in one_sprite(rng, False)]
     return _Composition(phrase(rng, each, (0.25, 1.2), 0.1), sprites)
 
@@ -237,12 +237,11 @@ def _exists(rng: Rng, world: World) -> _Composition:
 def _list(rng: Rng, world: World) -> _Composition:
     n = int(rng.integers(2, 6))
     if rng.random() < 0.6:
-        instruments = [name for name in _players(rng, n) for _ in range(int(rng.integers(1, 3)))]
+        instruments = once_or_twice(rng, _players(rng, n))
         return _Composition(phrase(rng, instruments, (0.35, 1.0), 0.1), distractor_sprites(rng, False))
     sprites = []
     for name, show in zip(pictures(rng, n), _parts(rng, n), strict=True):
-        (sprite,) = place_in_lanes(rng, [name], lanes(1), rng.random() < 0.5, False)
-        sprites.append(replace(sprite, show=show))
+        sprites.append(replace(alone(rng, name, False), show=show))
     return _Composition(distractor_notes(rng), sprites)
 
 
@@ -266,12 +265,8 @@ def _each(rng: Rng, world: World) -> _Composition:
     player, *bystanders = _players(rng, 3)
     both = rng.permutation(n)[: int(rng.integers(2, 4))]
     left, right = lanes(2)
-    sides = {
-        name: place
-        for name, place in zip(
-            (target, *others), ((left, right, right), (right, left, left))[int(rng.integers(2))], strict=True
-        )
-    }
+    places = pick(rng, ((left, right, right), (right, left, left)))
+    sides = dict(zip((target, *others), places, strict=True))
     looks = {name: place_in_lanes(rng, [name], [side], True, False, still=True)[0] for name, side in sides.items()}
     plans, sprites = list[PlannedNote](), list[Sprite]()
     company = [str(name) for name in rng.permutation([*others, ""])]

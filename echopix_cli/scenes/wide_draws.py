@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from echopix_cli.scenes.worlds import World
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _SUSTAINED = ("organ", "violin", "trumpet", "flute")
 _SMALLEST = 0.18  # edge of a sprite in the picture, as a share of the picture's
-_TEXTURES = ("", "", "stripes", "blobs", "grain")
+_TEXTURES: tuple[Literal["", "stripes", "blobs", "grain"], ...] = ("", "", "stripes", "blobs", "grain")
 
 Rng = np.random.Generator
 
@@ -47,8 +48,8 @@ def play_wide(rng: Rng, key: tuple[int, int], plans: list[PlannedNote], world: W
         own = np.random.default_rng((*key, 5, number))
         by_font = of_part(plan.instrument, world.notes)
         voice = np.random.default_rng((*key, 6, sum(map(ord, plan.instrument))))  # one font an instrument
-        font = sorted(by_font)[int(voice.integers(len(by_font)))]
-        source, velocity = by_font[font][int(own.integers(len(by_font[font])))]
+        font = pick(voice, sorted(by_font))
+        source, velocity = pick(own, by_font[font])
         if plan.instrument == "drum":
             shift, cents = 0, 4 * cents
         if not world.strong or plan.instrument not in _SUSTAINED or late < 0.5:
@@ -70,9 +71,8 @@ def dress(rng: Rng, key: tuple[int, int], sprites: list[Sprite], world: World) -
     for sprite in sprites:
         look, angle, tint = _look(rng, world)
         if sprite.name not in dressed:
-            own = drawings(sprite.name, world.drawings)
             voice = np.random.default_rng((*key, 7, sum(map(ord, sprite.name))))
-            drawing = own[int(voice.integers(len(own)))]
+            drawing = pick(voice, drawings(sprite.name, world.drawings))
             dressed[sprite.name] = replace(sprite, drawing=drawing, look=look, angle=angle, tint=tint)
         as_before = dressed[sprite.name]
         made.append(
@@ -87,7 +87,7 @@ def dress(rng: Rng, key: tuple[int, int], sprites: list[Sprite], world: World) -
 def _look(rng: Rng, world: World) -> tuple[Look, int, tuple[float, float, float]]:
     turned, grey, textured, bent = rng.random(4)
     hue, colour, contrast = float(rng.random()), float(rng.uniform(0.5, 1.5)), float(rng.uniform(0.6, 1.2))
-    texture, depth = _TEXTURES[int(rng.integers(len(_TEXTURES)))], float(rng.uniform(0.1, 0.4))
+    texture, depth = pick(rng, _TEXTURES), float(rng.uniform(0.1, 0.4))
     stretch, shear, angle = float(rng.uniform(0.8, 1.25)), float(rng.uniform(-0.25, 0.25)), int(rng.integers(-24, 25))
     tint = (float(rng.uniform(0.85, 1.1)), float(rng.uniform(0.85, 1.1)), float(rng.uniform(0.85, 1.1)))
     if not world.strong:
@@ -97,7 +97,7 @@ def _look(rng: Rng, world: World) -> tuple[Look, int, tuple[float, float, float]
             hue=hue if turned < 0.4 else (hue - 0.5) / 10,
             colour=colour if grey > 0.12 else 0.0,
             contrast=contrast,
-            texture=texture if textured < 0.5 else "",  # type: ignore[arg-type]
+            texture=texture if textured < 0.5 else "",
             depth=depth,
             stretch=stretch if bent < 0.6 else 1.0,
             shear=shear if bent < 0.4 else 0.0,
@@ -148,7 +148,7 @@ def film(rng: Rng, world: World, background: Background, sprites: tuple[Sprite, 
     gain, gamma = float(rng.uniform(0.7, 1.1)), float(np.exp(rng.uniform(-0.35, 0.35)))
     graded = rng.random() < 0.5
     return Filming(
-        tuple(shots), viewport, surround, pick_int(rng, world.fps), gain if graded else 1.0, gamma if graded else 1.0
+        tuple(shots), viewport, surround, pick(rng, world.fps), gain if graded else 1.0, gamma if graded else 1.0
     )
 
 
@@ -157,11 +157,6 @@ def _camera(rng: Rng, closest: float) -> Box:
     edge = float(rng.uniform(closest, 1.0))
     x, y = (float(at) for at in rng.uniform(0, 1 - edge, 2))
     return (x, y, x + edge, y + edge)
-
-
-def pick_int(rng: Rng, options: tuple[int, ...]) -> int:
-    """One of some numbers."""
-    return pick(rng, options)
 
 
 def accompany(rng: Rng, world: World) -> Bed | None:
