@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -292,15 +293,12 @@ class FleetBatch:
                     return
 
     def _known(self, media: str) -> FileFacts | None:
-        """What is known of a file from before, if it still looks so."""
-        try:
-            look = look_at(media)
-        except (OSError, ValueError):
-            return None
-        known = self._files.get(media)
-        if known is not None and (known.size, known.mtime_ns) == (look.size, look.mtime_ns):
-            return known
-        return self._progress.facts_of(media, look.size, look.mtime_ns)
+        """What is known of a file from before; whoever reads it sees whether it still looks so."""
+        if media not in self._files:
+            with suppress(OSError, ValueError):
+                look = look_at(media)
+                return self._progress.facts_of(media, look.size, look.mtime_ns)
+        return self._files.get(media)
 
     def _claim(self, item: _Item, file: FileFacts) -> bool:
         """Whether anything is left to ask; of a group that comes again, that is settled."""
