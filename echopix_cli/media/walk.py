@@ -69,13 +69,13 @@ class Walk:
     ) -> None:
         self._path, self._track, self._plan, self._clock, self._scan = path, track, plan, clock, scan
         self._strict = strict
-        self._seeks = scan.indexed
         self._open_file = ExitStack()
         # Whether the next window can go on with what is open here: from any place, or from its own place on.
         self._keeps = scan.sought == scan.indexed
         self._container: InputContainer
         self._packets: Iterator[Packet[VideoStream]]
-        self._place = 0  # of the next packet, in the scan
+        self._seeks: bool  # whether packets can be gone to
+        self._place: int  # of the next packet, in the scan
 
     def __enter__(self) -> Walk:
         left = take(self._path, _Left, self._plan.limits, self._track, self._strict) if self._keeps else None
