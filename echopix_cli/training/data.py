@@ -28,6 +28,7 @@ from echopix_cli.scenes import (
     sample_times,
     scene_clip,
 )
+from echopix_cli.training.recipe import RENDERED
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,7 @@ _MOST = 16  # questions packed behind one clip
 
 # Families that one sense answers; the other may be missing from the clip altogether.
 _SENSES = {"instrument": "audio", "order": "audio", "object": "video", "corner": "video"}
-TRAINED_SPLITS = ("train", "wide-train")
+TRAINED_SPLITS = tuple(trained for trained, _ in RENDERED.values())
 
 
 class SceneBatches(Dataset[Batch]):
