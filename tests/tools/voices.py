@@ -39,7 +39,7 @@ def _partials(hertz: float, ratios: np.ndarray, levels: np.ndarray, falls: np.nd
     return wave
 
 
-def _struck(hertz: float, rng: Rng, seconds: float, level: float) -> np.ndarray:
+def _struck(rng: Rng, seconds: float, level: float) -> np.ndarray:
     """The knock of what strikes: a short burst of noise."""
     return np.asarray(level * rng.standard_normal(_LENGTH) * np.exp(-_TIME / seconds))
 
@@ -56,14 +56,14 @@ def _piano(hertz: float, rng: Rng) -> np.ndarray:
         levels = n ** -rng.uniform(0.9, 1.6) * (0.3 + np.abs(np.sin(np.pi * n * rng.uniform(0.1, 0.14))))
         falls = rng.uniform(2.5, 6) / (1 + 0.25 * n) * (260 / hertz) ** 0.4
         wave += _partials(hertz * 2 ** (cents / 1200), n * np.sqrt(1 + stiff * n**2), levels, falls, rng)
-    return wave + _struck(hertz, rng, 0.006, 0.3)
+    return wave + _struck(rng, 0.006, 0.3)
 
 
 def _bar(hertz: float, rng: Rng) -> np.ndarray:
     ratios = np.array([1, 3 * rng.uniform(0.99, 1.01), 6.2 * rng.uniform(0.95, 1.05), 9.9])
     levels = np.array([1, rng.uniform(0.2, 0.6), rng.uniform(0.1, 0.4), rng.uniform(0, 0.2)])
     falls = rng.uniform(0.25, 0.6) / np.array([1, 2, 3.5, 5])
-    return _partials(hertz, ratios, levels, falls, rng) + _struck(hertz, rng, 0.004, rng.uniform(0.2, 0.6))
+    return _partials(hertz, ratios, levels, falls, rng) + _struck(rng, 0.004, rng.uniform(0.2, 0.6))
 
 
 def _organ(hertz: float, rng: Rng) -> np.ndarray:
@@ -150,14 +150,14 @@ def _drum(hertz: float, rng: Rng) -> np.ndarray:
     if rng.random() < 0.4:
         wires = np.diff(rng.standard_normal(_LENGTH + 1))
         wave += rng.uniform(0.4, 1.0) * wires * np.exp(-6.9 * _TIME / rng.uniform(0.12, 0.3))
-    return np.asarray(wave + _struck(hertz, rng, 0.003, 0.4))
+    return np.asarray(wave + _struck(rng, 0.003, 0.4))
 
 
 def _bell(hertz: float, rng: Rng) -> np.ndarray:
     ratios = np.array([0.5, 1, 1.19, 1.5, 2, 2.67, 3, 4.07]) * (1 + rng.normal(0, 0.01, 8))
     levels = np.array([0.6, 1, 0.8, 0.4, 1, 0.5, 0.35, 0.3]) * rng.uniform(0.3, 1.2, 8)
     falls = rng.uniform(2.5, 6.0) / np.array([0.8, 1, 1.3, 1.6, 1.8, 2.6, 3, 4])
-    return _partials(hertz, ratios, levels, falls, rng) + _struck(hertz, rng, 0.004, 0.25)
+    return _partials(hertz, ratios, levels, falls, rng) + _struck(rng, 0.004, 0.25)
 
 
 _VOICES: dict[str, Callable[[float, Rng], np.ndarray]] = {
