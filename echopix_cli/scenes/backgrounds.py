@@ -66,14 +66,14 @@ HELD_OUT_HUES: tuple[tuple[float, float], ...] = ((0.42, 0.54), (0.80, 0.90))
 
 
 def paint(background: Background, height: int, width: int) -> np.ndarray:
-    """The still background: float32 (3, height, width) in 0..255."""
+    """The still background: uint8 (3, height, width)."""
     scale = min(height, width)
     u = ((np.arange(width, dtype=np.float32) - width / 2 + 0.5) / scale)[None, :]
     v = ((np.arange(height, dtype=np.float32) - height / 2 + 0.5) / scale)[:, None]
     u, v = np.broadcast_to(u, (height, width)), np.broadcast_to(v, (height, width))
     mix = np.clip(GENERATORS[background.kind](u, v, background), 0, 1).astype(np.float32)
     first, second = (np.array(c, dtype=np.float32)[:, None, None] for c in background.colours)
-    return np.asarray(255 * (first + (second - first) * mix))
+    return np.asarray(np.clip(255 * (first + (second - first) * mix), 0, 255).astype(np.uint8))
 
 
 def draw_background(rng: np.random.Generator, held_out: bool, specks: bool) -> Background:

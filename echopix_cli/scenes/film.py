@@ -6,12 +6,11 @@ import numpy as np
 
 from echopix_cli.scenes.backgrounds import paint
 from echopix_cli.scenes.geometry import placed, scene_boxes, shot_at, shown_times, visible
-from echopix_cli.scenes.pictures import stencil_of
-from echopix_cli.scenes.script import Filming, Script, Shot, Sprite
+from echopix_cli.scenes.pictures import stencil
+from echopix_cli.scenes.script import WHOLE, Filming, Script, Shot, Sprite
 from echopix_cli.scenes.video import add_noise, draw_specks, stamp, turned
 
 _MARGIN = 0.5  # of a frame, painted on every side of the scene's own
-_WHOLE = (0.0, 0.0, 1.0, 1.0)
 _FINE = 0.75  # pixels of that canvas for one of the picture
 
 
@@ -40,7 +39,7 @@ def render_film(script: Script, times: np.ndarray, size: tuple[int, int]) -> np.
         draw_specks(frames, script.background, times)
     for sprite in script.sprites:
         _draw(frames, script, sprite, times)
-    if filming.viewport != _WHOLE:
+    if filming.viewport != WHOLE:
         _surround(frames, filming)
     if filming.gain != 1 or filming.gamma != 1:
         frames = _graded(filming)[frames]
@@ -52,11 +51,11 @@ def render_film(script: Script, times: np.ndarray, size: tuple[int, int]) -> np.
 def _paint_shot(frames: np.ndarray, own: np.ndarray, boxes: np.ndarray, shot: Shot) -> None:
     """A background that moves with the camera: each frame shows a window of one canvas."""
     height, width = frames.shape[2:]
-    if (boxes == _WHOLE).all():
-        frames[own] = np.clip(paint(shot.background, height, width), 0, 255).astype(np.uint8)
+    if (boxes == WHOLE).all():
+        frames[own] = paint(shot.background, height, width)
         return
     rows, columns = (round((1 + 2 * _MARGIN) * _FINE * edge) for edge in (height, width))
-    canvas = np.clip(paint(shot.background, rows, columns), 0, 255).astype(np.uint8)
+    canvas = paint(shot.background, rows, columns)
     moving = bool((boxes != boxes[0]).any())
     for place, box in enumerate(boxes if moving else boxes[:1]):
         down = _window(height, rows, box[1], box[3])
@@ -74,11 +73,12 @@ def _window(pixels: int, cells: int, low: float, high: float) -> np.ndarray:
 def _draw(frames: np.ndarray, script: Script, sprite: Sprite, times: np.ndarray) -> None:
     height, width = frames.shape[2:]
     centre, scale = placed(script, sprite, times)
-    edges = np.maximum(2, 2 * np.round(sprite.size * scale * min(height, width) / 2)).astype(
-        int
-    )  # few sizes to prepare
+    halves = np.round(sprite.size * scale * min(height, width) / 2).astype(int)
+    edges = np.maximum(2, 2 * halves)  # even: few sizes to prepare
     corner = np.round(centre * (width, height) - edges[:, None] / 2).astype(int)
-    ready = {edge: turned(stencil_of(sprite, edge), sprite) for edge in set(edges.tolist())}
+    ready = {
+        edge: turned(stencil(sprite.drawing, sprite.look, sprite.angle, edge), sprite) for edge in set(edges.tolist())
+    }
     for t in np.nonzero(visible(sprite, times))[0]:
         stamp(frames[t], ready[int(edges[t])], *corner[t])
 
@@ -88,7 +88,7 @@ def _surround(frames: np.ndarray, filming: Filming) -> None:
     x0, y0, x1, y1 = (round(at * edge) for at, edge in zip(filming.viewport, (width, height) * 2, strict=True))
     around = np.zeros((3, height, width), dtype=np.uint8)
     if filming.surround is not None:
-        around[:] = np.clip(paint(filming.surround, height, width), 0, 255)
+        around[:] = paint(filming.surround, height, width)
     outside = np.ones((height, width), dtype=bool)
     outside[y0:y1, x0:x1] = False
     frames[:, :, outside] = around[:, outside]

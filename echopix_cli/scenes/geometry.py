@@ -9,7 +9,7 @@ import numpy as np
 from echopix_cli.scenes.script import Box, Evidence, Filming, Script, Span, Sprite
 
 _EASE = 0.1  # seconds in which a hop leaves and returns
-_MOMENT = 1e-6  # seconds: just before
+MOMENT = 1e-6  # seconds: just before
 
 
 def centres(sprite: Sprite, times: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def filmed(script: Script, evidence: Evidence) -> Evidence:
     if filming is None or evidence.box is None:
         return evidence
     cuts = [shot.start for shot in filming.shots if evidence.start < shot.start < evidence.end]
-    moments = [evidence.start, *cuts, *(at - _MOMENT for at in (*cuts, evidence.end))]
+    moments = [evidence.start, *cuts, *(at - MOMENT for at in (*cuts, evidence.end))]
     boxes = [_scene_box(filming, moment, script.duration) for moment in moments]  # a camera moves along straight lines
     x0, y0, x1, y1 = evidence.box
     return replace(

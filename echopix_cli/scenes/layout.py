@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -17,7 +17,7 @@ Rng = np.random.Generator
 SIZES = tuple(range(22, 46))
 HELD_OUT_SIZES: tuple[int, ...] = (24, 25, 30, 31, 38, 39)
 TRAINED_SIZES: tuple[int, ...] = tuple(s for s in SIZES if s not in HELD_OUT_SIZES)
-_SUSTAINED = ("organ", "violin", "trumpet", "flute")
+SUSTAINED = ("organ", "violin", "trumpet", "flute")
 _SHIFTS = tuple(range(-4, 5))
 _TILTS = (-16, -8, 0, 0, 8, 16)
 
@@ -69,18 +69,22 @@ def play(rng: Rng, plans: list[PlannedNote], split: str) -> tuple[PlayedNote, ..
             shift = 0  # a drum key is a kind of drum, not a pitch
         if plan.instrument == "drum" and not testing:
             cents *= 8
-        skip = float(rng.uniform(0, 0.15)) if plan.instrument in _SUSTAINED and rng.random() < 0.5 else 0.0
+        skip = float(rng.uniform(0, 0.15)) if plan.instrument in SUSTAINED and rng.random() < 0.5 else 0.0
         swell = int(rng.integers(-6, 9)) if rng.random() < 0.7 else 0
         if testing:
             skip, swell = 0.0, 0
-        recording = find(font, plan.instrument, source, velocity)
-        # A hundredth less than the recording, so that the resampled note never runs out early.
-        lasts = (recording.audible - skip) / 2 ** ((shift + cents / 100) / 12) - 0.01
-        end = min(plan.end, plan.start + lasts)
         gain = float(rng.uniform(0.4, 1.0))
         made = (font, source, velocity, source + shift, cents, gain, skip, swell)
-        notes.append(PlayedNote(plan.instrument, plan.start, end, *made))
+        notes.append(within_recording(PlayedNote(plan.instrument, plan.start, plan.end, *made)))
     return tuple(sorted(notes, key=lambda note: note.start))
+
+
+def within_recording(note: PlayedNote) -> PlayedNote:
+    """A note that ends no later than its recording can be heard."""
+    recording = find(note.font, note.instrument, note.source, note.velocity)
+    # A hundredth less than the recording, so that the resampled note never runs out early.
+    lasts = (recording.audible - note.skip) / 2 ** ((note.pitch - note.source + note.cents / 100) / 12) - 0.01
+    return replace(note, end=min(note.end, note.start + lasts))
 
 
 @cache

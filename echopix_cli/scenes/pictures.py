@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from echopix_cli.scenes.notes import ASSETS
-from echopix_cli.scenes.script import Look, Sprite
+from echopix_cli.scenes.script import Look
 from echopix_cli.scenes.video import Stencil, to_stencil
 
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=np.float32)
@@ -47,13 +47,8 @@ def _bank() -> dict[str, tuple[np.ndarray, str, str]]:
 
 @lru_cache(maxsize=1024)
 def stencil(drawing: str, look: Look, angle: int, edge: int) -> Stencil:
-    """A drawing with its look, turned by an angle, at its final size."""
+    """A drawing with its look, turned by an angle, at its final size; neither mirrored nor tinted."""
     return to_stencil(_changed(drawing, look, angle), edge)
-
-
-def stencil_of(sprite: Sprite, edge: int) -> Stencil:
-    """A sprite's stencil, neither mirrored nor tinted."""
-    return stencil(sprite.drawing, sprite.look, sprite.angle, edge)
 
 
 @lru_cache(maxsize=64)

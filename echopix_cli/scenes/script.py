@@ -37,6 +37,7 @@ SAMPLE_RATE = 16000
 
 Box = tuple[float, float, float, float]
 Span = tuple[float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class Filming:
     """
 
     shots: tuple[Shot, ...]
-    viewport: Box = (0.0, 0.0, 1.0, 1.0)
+    viewport: Box = WHOLE
     surround: Background | None = None
     fps: int = 25
     gain: float = 1.0

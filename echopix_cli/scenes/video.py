@@ -61,7 +61,7 @@ def render_plain(script: Script, times: np.ndarray, size: tuple[int, int]) -> np
     """
     height, width = size
     frames = np.empty((len(times), 3, height, width), dtype=np.uint8)
-    frames[:] = np.clip(paint(script.background, height, width), 0, 255).astype(np.uint8)
+    frames[:] = paint(script.background, height, width)
     if script.background.specks:
         draw_specks(frames, script.background, times)
     for sprite in script.sprites:

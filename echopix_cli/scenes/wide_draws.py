@@ -10,11 +10,12 @@ import numpy as np
 from echopix_cli.scenes.backgrounds import draw_background
 from echopix_cli.scenes.beds import MUSIC, phrases, seconds_of
 from echopix_cli.scenes.draws import pick
-from echopix_cli.scenes.layout import PlannedNote
-from echopix_cli.scenes.notes import find, of_part
+from echopix_cli.scenes.layout import SUSTAINED, PlannedNote, within_recording
+from echopix_cli.scenes.notes import of_part
 from echopix_cli.scenes.pictures import drawings
 from echopix_cli.scenes.script import (
     DURATION,
+    WHOLE,
     Background,
     Bed,
     Box,
@@ -26,8 +27,6 @@ from echopix_cli.scenes.script import (
 )
 from echopix_cli.scenes.worlds import World
 
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-_SUSTAINED = ("organ", "violin", "trumpet", "flute")
 _SMALLEST = 0.18  # edge of a sprite in the picture, as a share of the picture's
 _TEXTURES: tuple[Literal["", "stripes", "blobs", "grain"], ...] = ("", "", "stripes", "blobs", "grain")
 
@@ -52,15 +51,12 @@ def play_wide(rng: Rng, key: tuple[int, int], plans: list[PlannedNote], world: W
         source, velocity = pick(own, by_font[font])
         if plan.instrument == "drum":
             shift, cents = 0, 4 * cents
-        if not world.strong or plan.instrument not in _SUSTAINED or late < 0.5:
+        if not world.strong or plan.instrument not in SUSTAINED or late < 0.5:
             skip = 0.0
         if not world.strong or changed < 0.3:
             swell = 0
-        recording = find(font, plan.instrument, source, velocity)
-        lasts = (recording.audible - skip) / 2 ** ((shift + cents / 100) / 12) - 0.01
-        end = min(plan.end, plan.start + lasts)
         made = (font, source, velocity, source + shift, cents, gain, skip, swell)
-        notes.append(PlayedNote(plan.instrument, plan.start, end, *made))
+        notes.append(within_recording(PlayedNote(plan.instrument, plan.start, plan.end, *made)))
     return tuple(sorted(notes, key=lambda note: note.start))
 
 

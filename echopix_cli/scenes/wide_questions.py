@@ -5,12 +5,11 @@ As for today's scenes, whatever an asker returns is true of the finished script,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
-from echopix_cli.scenes.geometry import filmed, placed
+from echopix_cli.scenes.geometry import MOMENT, filmed, placed
 from echopix_cli.scenes.questions import (
     ASKERS,
     SIDES,
@@ -31,7 +30,6 @@ CORNERS: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom righ
 MOST_LISTED = 5
 _TOGETHER = 0.06  # seconds within which a hop and a note begin at once
 _APART = 0.15  # and outside which they do not
-_MOMENT = 1e-6  # seconds: just before
 
 Rng = np.random.Generator
 
@@ -97,8 +95,8 @@ def _places(script: Script, sprite: Sprite) -> np.ndarray:
     """The sprite's centres in the picture, a few times a second while it is visible: (n, 2)."""
     begin, end = max(sprite.show[0], 0.0), min(sprite.show[1], script.duration)
     shots = script.filming.shots if script.filming is not None else ()
-    cuts = [at for shot in shots for at in (shot.start - _MOMENT, shot.start) if begin < at < end]
-    return placed(script, sprite, np.concatenate([np.linspace(begin, end - _MOMENT, 20), cuts]))[0]
+    cuts = [at for shot in shots for at in (shot.start - MOMENT, shot.start) if begin < at < end]
+    return placed(script, sprite, np.concatenate([np.linspace(begin, end - MOMENT, 20), cuts]))[0]
 
 
 def _ask_count(script: Script, rng: Rng, words: Wordings) -> list[Item]:
@@ -260,7 +258,7 @@ def _heard_in(script: Script, sprite: Sprite) -> tuple[set[str], bool]:
     return {n.instrument for n in near}, any(n.start < begin or n.end > end for n in near)
 
 
-WIDE_ASKERS: dict[str, Callable[[Script, Rng, Wordings], list[Item]]] = {
+WIDE_ASKERS: dict[str, Asker] = {
     "instrument": ASKERS["instrument"],
     "object": _once(_ask_object),
     "count": _once(_ask_count),
