@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from echopix_cli.engine import AskOptions, Engine, SieveOptions
+from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.sieves import AUTO, SieveChoice, seed_of
 from echopix_cli.evaluation.questions import Question
@@ -54,10 +54,12 @@ def scoring_of(engine: Engine, setting: Condition, asking: Asking) -> SieveChoic
 
 
 def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:
-    """How the question of an index is sieved with a setting."""
+    """How the question of an index is sieved with a setting, and answered."""
     # One generator a question and not a setting: a larger budget then keeps what a smaller one kept, and more.
     sieve = replace(sieve_options(setting.sieve, asking), seed=seed_of(asking.seed, index))
-    return AskOptions(setting.budget or 1.0, sieve=sieve)  # ``none`` keeps nothing, whatever the budget
+    generation = GenerationOptions(asking.max_new_tokens, system=asking.system)
+    # ``none`` keeps nothing, whatever the budget.
+    return AskOptions(setting.budget or 1.0, sieve=sieve, generation=generation)
 
 
 def result_of(

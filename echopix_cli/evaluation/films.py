@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions
+from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.opening import open_media, read_unless_film, unwatched, window_of
 from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import DeviceError, EchopixError
@@ -57,7 +57,7 @@ def open_file(
     together = len(asked)
     while len(handed_on) < len(asked):
         some = asked[len(handed_on) : len(handed_on) + together]
-        options = [_options(setting, asking, question) for question, setting in some]
+        options = [options_of(setting, asking, question.index) for question, setting in some]
         prompts = [question.prompt for question, _ in some]
         try:
             found = open_media(engine, path, plan, prompts, options, films, watch, info=info)
@@ -85,7 +85,7 @@ def answered(
             outcomes[setting] = Graded.failed("a film does not go past CS2 whole")
             continue
         encoded = film.handed_on[question.index, *_scoring(engine, setting, asking)]
-        options = _options(setting, asking, question)
+        options = options_of(setting, asking, question.index)
         try:
             if asking.by_letters and question.choices:
                 answer = engine.decide(encoded, question.question, question.choices, options, question.prompt)
@@ -115,8 +115,3 @@ def lettered(letter: str, text: str) -> str:
 
 def _scoring(engine: Engine, setting: Condition, asking: Asking) -> tuple[str, FirstLayers]:
     return setting.sieve, scoring_of(engine, setting, asking).first_layers
-
-
-def _options(setting: Condition, asking: Asking, question: Question) -> AskOptions:
-    generation = GenerationOptions(asking.max_new_tokens, system=asking.system)
-    return replace(options_of(setting, asking, question.index), generation=generation)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from echopix_cli.engine import Encoded, Engine, GenerationOptions
+from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.opening import film_in, survey, window_of
 from echopix_cli.engine.options import AskOptions
@@ -51,11 +51,7 @@ class Haystack:
         opened: dict[object, Encoded] = {}
         pool = evidence = sound = 0
         for setting in settings:
-            options = replace(
-                options_of(setting, self._asking, question.index),
-                generation=GenerationOptions(self._asking.max_new_tokens, system=self._asking.system),
-                list_kept=True,
-            )
+            options = replace(options_of(setting, self._asking, question.index), list_kept=True)
             single = self.film is None or setting.sieve == SINGLE_PASS
             try:
                 scoring = scoring_of(self._engine, setting, self._asking).first_layers
