@@ -16,7 +16,6 @@ from echopix_cli.engine.opening import film_in, survey, window_of
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.errors import EchopixError
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of
-from echopix_cli.evaluation.matching import is_right
 from echopix_cli.evaluation.questions import Question
 from echopix_cli.evaluation.values import SINGLE_PASS, Condition, Graded, ItemResult, Rows
 from echopix_cli.media import Clip, MediaInfo
@@ -142,7 +141,7 @@ def _graded(question: Question, answer: Answer) -> Graded:
     tokens, nowhere = answer.tokens, question.answer == "no"
     return Graded(
         answer=answer.answer,
-        right=is_right(answer.answer, question.answer, question.choices),
+        right=question.is_right(answer.answer),
         rows=Rows(tokens.video.kept, tokens.audio.kept, 0 if nowhere else on),
         seconds=answer.latency.sieve + answer.latency.prefill + answer.latency.generate,
         moment=None if nowhere else moment_right(answer.moments, question.evidence),
