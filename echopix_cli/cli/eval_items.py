@@ -16,14 +16,14 @@ from echopix_cli.batch.journal import Journal, Spelling
 from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.values import Graded, ItemResult, Rows
+from echopix_cli.evaluation.values import Graded, Rows
 from echopix_cli.files import identity_of, named
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine
     from echopix_cli.evaluation.asking import Asking
     from echopix_cli.evaluation.questions import Question
-    from echopix_cli.evaluation.values import Condition
+    from echopix_cli.evaluation.values import Condition, ItemResult
 
 _SPELLING = Spelling("an evaluation", "--items", by_setting=True)
 _REPLACE = "give another --output or --items, or begin anew with --force"
@@ -137,6 +137,8 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
 
 def _result(record: dict[str, Any], question: Question, settings: Sequence[Condition]) -> ItemResult:
     """What :func:`item_record` was made of, where nothing failed."""
+    from echopix_cli.evaluation.asking import result_of
+
     outcomes = {}
     for setting in settings:
         one = record["settings"][setting.name]
@@ -149,10 +151,7 @@ def _result(record: dict[str, Any], question: Question, settings: Sequence[Condi
             last_prompt=one.get("last_prompt"),
         )
     rows = record["rows"]
-    return ItemResult(
-        question.id, question.media, question.family, question.question, question.answer,
-        rows["pool"], rows["evidence"], outcomes, rows["audio"], question.groups,
-    )  # fmt: skip
+    return result_of(question, rows["pool"], rows["evidence"], outcomes, rows["audio"])
 
 
 def _task(question: Question) -> Task:
