@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 LETTERS, TEXT = "letters", "text"
 ANSWERS = (LETTERS, TEXT)
-_SCENES = "scenes:"
 _BY = {
     LETTERS: "the likeliest of the options' letters",
     TEXT: "generated text that is a letter, an option, or both",
@@ -39,10 +38,10 @@ def ask_of(
     Raises:
         UsageError: as there; or an unknown format, no folder, or one of them for scenes.
     """
-    from echopix_cli.evaluation.questions import FORMATS, load_questions
+    from echopix_cli.evaluation.questions import FORMATS, SCENES, load_questions
 
     given = [name for name, value in (("--format", form), ("--media-root", media_root)) if value is not None]
-    if given and data.startswith(_SCENES):
+    if given and data.startswith(SCENES):
         raise UsageError(f"{given[0]} is that of a file of questions, and {data} is none", "--data FILE")
     if form is not None and form not in FORMATS:
         raise UsageError(f"unknown format {form!r}", f"choose from: {', '.join(FORMATS)}")

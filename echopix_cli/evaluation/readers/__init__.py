@@ -2,7 +2,7 @@
 
 A reader says which entries are its own and what an entry asks. Everything else is the same for all: what the files are
 kept in (``containers``), how fields are read (``fields``), and what makes a question one that can be asked
-(:mod:`~echopix_cli.evaluation.benchmarks`).
+(``reading``).
 """
 
 from __future__ import annotations

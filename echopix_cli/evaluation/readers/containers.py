@@ -16,6 +16,7 @@ from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import UsageError
 
 _PARQUET = b"PAR1"
+_LONGEST_CELL = 2**24  # characters
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,6 @@ class Document:
     lines: bool
 
 
-_LONGEST_CELL = 2**24  # characters
-
-
-def is_parquet(data: bytes) -> bool:
-    """Whether bytes are a Parquet file's first."""
-    return data.startswith(_PARQUET)
-
-
 def document_of(data: bytes, path: Path) -> Document:
     """What a file holds.
 
@@ -47,7 +40,7 @@ def document_of(data: bytes, path: Path) -> Document:
     Raises:
         UsageError: it is Parquet and pyarrow is missing, or it is broken.
     """
-    if is_parquet(data):
+    if data.startswith(_PARQUET):
         return Document(_parquet(data, path), lines=False)
     try:
         lines = numbered_lines(data)
