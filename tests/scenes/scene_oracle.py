@@ -63,7 +63,7 @@ def only(options: list[str] | set[str]) -> str:
     return options[0]
 
 
-def _instrument(script: Script, seen: Timeline) -> str:
+def instrument(script: Script, seen: Timeline) -> str:
     return only(list(seen.sounds)) if seen.sounds else "nothing"
 
 
@@ -79,11 +79,11 @@ def _side(script: Script, seen: Timeline, side: str) -> str:
     return name
 
 
-def _screen(script: Script, seen: Timeline) -> str:
+def screen(script: Script, seen: Timeline) -> str:
     return only(list(seen.shows)) if seen.shows else "nothing"
 
 
-def _bursts(rows: list[np.ndarray]) -> int:
+def bursts(rows: list[np.ndarray]) -> int:
     """Sounds that are a fifth of a second or more apart."""
     row = np.any(rows, axis=0)
     edges = np.nonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))[0]
@@ -93,11 +93,11 @@ def _bursts(rows: list[np.ndarray]) -> int:
 
 
 def _notes(script: Script, seen: Timeline) -> str:
-    return NUMBERS[_bursts(list(seen.sounds.values())) - 1]
+    return NUMBERS[bursts(list(seen.sounds.values())) - 1]
 
 
 def _times(script: Script, seen: Timeline, name: str) -> str:
-    return NUMBERS[_bursts([seen.sounds[name]]) - 1]
+    return NUMBERS[bursts([seen.sounds[name]]) - 1]
 
 
 def _things(script: Script, seen: Timeline) -> str:
@@ -138,41 +138,41 @@ def _last(script: Script, seen: Timeline) -> str:
     return _first(script, turned)
 
 
-def _when(script: Script, seen: Timeline, name: str) -> str:
+def when(script: Script, seen: Timeline, name: str) -> str:
     if not seen.shows:
         return "nothing"
     sound = seen.sounds[name]
     return only([n for n, row in seen.shows.items() if (row & sound).any()])
 
 
-def _heard(script: Script, seen: Timeline, name: str) -> str:
+def heard(script: Script, seen: Timeline, name: str) -> str:
     if not seen.sounds:
         return "nothing"
     return only([n for n, row in seen.sounds.items() if (row & seen.shows[name]).any()])
 
 
-def _seen_yes(script: Script, seen: Timeline, name: str) -> str:
+def seen_yes(script: Script, seen: Timeline, name: str) -> str:
     return "yes" if name in seen.shows else "no"
 
 
-def _heard_yes(script: Script, seen: Timeline, name: str) -> str:
+def heard_yes(script: Script, seen: Timeline, name: str) -> str:
     return "yes" if name in seen.sounds else "no"
 
 
 RULES = [
-    (r"(?:What|Which) instrument is playing\?|What instrument do you hear\?", _instrument),
-    (r"What do you hear\?|What is being played\?", _instrument),
+    (r"(?:What|Which) instrument is playing\?|What instrument do you hear\?", instrument),
+    (r"What do you hear\?|What is being played\?", instrument),
     (r"(?:What is|What do you see|Which thing is) ((?:on|at) the (?:left|right|top|bottom))\?", _side),
-    (r"What is on the screen\?|What do you see\?|What is shown\?", _screen),
+    (r"What is on the screen\?|What do you see\?|What is shown\?", screen),
     (r"How many notes (?:are played|do you hear|are there)\?", _notes),
     (r"How many (?:times|notes) does the (\w+) play\?", _times),
     (r"How many (?:things are on the screen|things do you see|pictures are there)\?", _things),
     (r"(?:Which one|What) moves with the sound\?|Which thing moves when a note plays\?", _sync),
     (r"Which instrument plays first\?|What do you hear first\?|Which instrument starts\?", _first),
     (r"Which instrument plays last\?|What do you hear last\?|Which instrument comes last\?", _last),
-    (r"What (?:is on the screen when|do you see when|is shown while) the (\w+) plays\?", _when),
-    (r"(?:What plays|What do you hear) while the (\w+) is on the screen\?", _heard),
-    (r"Which instrument plays while the (\w+) is shown\?", _heard),
-    (r"(?:Do you see|Is there|Is) an? (\w+)(?: on the screen| shown|)\?", _seen_yes),
-    (r"(?:Do you hear|Does|Is) an? (\w+)(?: play| playing|)\?", _heard_yes),
+    (r"What (?:is on the screen when|do you see when|is shown while) the (\w+) plays\?", when),
+    (r"(?:What plays|What do you hear) while the (\w+) is on the screen\?", heard),
+    (r"Which instrument plays while the (\w+) is shown\?", heard),
+    (r"(?:Do you see|Is there|Is) an? (\w+)(?: on the screen| shown|)\?", seen_yes),
+    (r"(?:Do you hear|Does|Is) an? (\w+)(?: play| playing|)\?", heard_yes),
 ]

@@ -6,32 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from clean_scenes import clean
 
 from echopix_cli.scenes import (
     FAMILIES,
     INSTRUMENTS,
     PICTURES,
-    Script,
     heard,
     make_script,
     render_audio,
     render_frames,
     seen,
 )
-from echopix_cli.scenes.audio import EQ_HZ
 from echopix_cli.scenes.notes import FONTS, find, samples, sources
 
 TIMES = np.arange(16) / 2
-
-
-def clean(script: Script) -> Script:
-    """The same scene without noise, room, clipping or codec, and with nothing behind the sprites."""
-    sound = replace(
-        script.sound, eq_db=(0.0,) * len(EQ_HZ), lowpass_hz=8000.0, room_mix=0.0, noise_db=-120.0, hum_hz=0.0,
-        drive=1.0, codec="none", level_db=-1.0,
-    )  # fmt: skip
-    background = replace(script.background, kind="plain", noise=0, specks=0)
-    return replace(script, sound=sound, background=background)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from clean_scenes import clean
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wide_oracle import answer, camera
@@ -25,7 +26,6 @@ from echopix_cli.scenes import (
     sample_times,
     seen,
 )
-from echopix_cli.scenes.audio import EQ_HZ
 from echopix_cli.scenes.script import COUNTED, Look
 from echopix_cli.scenes.wide_questions import CORNERS
 from echopix_cli.scenes.worlds import WORLDS
@@ -150,19 +150,6 @@ def test_training_has_what_the_composer_adds_left_out() -> None:
         assert any(film.viewport != (0, 0, 1, 1) for film in films)
         assert any(film.shots[0].begin != film.shots[0].finish for film in films)
     assert not set(WORLDS["wide-train"].fps) & set(WORLDS["wide-composer"].fps)
-
-
-def clean(script: Script) -> Script:
-    """The same scene without noise, room, clipping, codec or company, and with nothing behind the sprites."""
-    sound = replace(
-        script.sound, eq_db=(0.0,) * len(EQ_HZ), lowpass_hz=8000.0, room_mix=0.0, noise_db=-120.0, hum_hz=0.0,
-        drive=1.0, codec="none", level_db=-1.0,
-    )  # fmt: skip
-    background = replace(script.background, kind="plain", noise=0, specks=0)
-    assert script.filming is not None
-    shots = tuple(replace(shot, background=background) for shot in script.filming.shots)
-    filming = replace(script.filming, shots=shots, gain=1.0, gamma=1.0)
-    return replace(script, sound=sound, background=background, filming=filming, bed=None)
 
 
 @pytest.mark.parametrize("seed", range(12))

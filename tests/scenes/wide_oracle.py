@@ -11,7 +11,18 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from scene_oracle import STEP, only
+from scene_oracle import (
+    STEP,
+    Timeline,
+    bursts,
+    heard,
+    heard_yes,
+    instrument,
+    only,
+    screen,
+    seen_yes,
+    when,
+)
 
 from echopix_cli.scenes import INSTRUMENTS, Script
 from echopix_cli.scenes.script import COUNTED
@@ -19,12 +30,11 @@ from echopix_cli.scenes.wordings import WIDE
 
 
 @dataclass
-class Watched:
+class Watched(Timeline):
+    """A timeline whose places are those in the picture, nan where a picture is not shown."""
+
     times: np.ndarray
-    sounds: dict[str, np.ndarray]  # instrument -> bool (T,)
     onsets: dict[str, list[float]]
-    shows: dict[str, np.ndarray]  # picture -> bool (T,)
-    places: dict[str, np.ndarray]  # picture -> float (T, 2) in the picture; nan where it is not shown
     moved: dict[str, np.ndarray]  # picture -> bool (T,): away from its place in the scene
 
 
@@ -72,8 +82,8 @@ def watch(script: Script) -> Watched:
             place = np.where(np.isnan(place), places[sprite.name], place)
             shown |= shows[sprite.name]
         shows[sprite.name], places[sprite.name], moved[sprite.name] = shown, place, away
-    heard = {name: row for name, row in sounds.items() if row.any()}
-    return Watched(times, heard, onsets, shows, places, moved)
+    sounding = {name: row for name, row in sounds.items() if row.any()}
+    return Watched(sounding, shows, places, times, onsets, moved)
 
 
 def answer(script: Script, question: str) -> str:
@@ -83,10 +93,6 @@ def answer(script: Script, question: str) -> str:
         if match := re.fullmatch(pattern, question):
             return rule(script, seen, *match.groups())
     raise AssertionError(f"no rule for {question!r}")
-
-
-def _instrument(script: Script, seen: Watched) -> str:
-    return only(list(seen.sounds)) if seen.sounds else "nothing"
 
 
 def _side(script: Script, seen: Watched, side: str) -> str:
@@ -99,24 +105,12 @@ def _side(script: Script, seen: Watched, side: str) -> str:
     return name
 
 
-def _screen(script: Script, seen: Watched) -> str:
-    return only(list(seen.shows)) if seen.shows else "nothing"
-
-
-def _bursts(rows: list[np.ndarray]) -> int:
-    row = np.any(rows, axis=0)
-    edges = np.nonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))[0]
-    starts, ends = edges[::2], edges[1::2]
-    assert all(starts[1:] - ends[:-1] >= round(0.2 / STEP)), "two notes run together"
-    return len(starts)
-
-
 def _notes(script: Script, seen: Watched) -> str:
-    return COUNTED[_bursts(list(seen.sounds.values())) - 1]
+    return COUNTED[bursts(list(seen.sounds.values())) - 1]
 
 
 def _times(script: Script, seen: Watched, name: str) -> str:
-    return COUNTED[_bursts([seen.sounds[name]]) - 1]
+    return COUNTED[bursts([seen.sounds[name]]) - 1]
 
 
 def _things(script: Script, seen: Watched) -> str:
@@ -155,26 +149,6 @@ def _first(script: Script, seen: Watched, last: bool = False) -> str:
 
 def _last(script: Script, seen: Watched) -> str:
     return _first(script, seen, last=True)
-
-
-def _when(script: Script, seen: Watched, name: str) -> str:
-    if not seen.shows:
-        return "nothing"
-    return only([thing for thing, row in seen.shows.items() if (row & seen.sounds[name]).any()])
-
-
-def _heard(script: Script, seen: Watched, name: str) -> str:
-    if not seen.sounds:
-        return "nothing"
-    return only([player for player, row in seen.sounds.items() if (row & seen.shows[name]).any()])
-
-
-def _seen_yes(script: Script, seen: Watched, name: str) -> str:
-    return "yes" if name in seen.shows else "no"
-
-
-def _heard_yes(script: Script, seen: Watched, name: str) -> str:
-    return "yes" if name in seen.sounds else "no"
 
 
 def _in_order(rows: dict[str, np.ndarray]) -> str:
@@ -243,10 +217,10 @@ def _each_heard(script: Script, seen: Watched, name: str) -> str:
 
 
 _KINDS = {
-    "instrument": _instrument, "object-side": _side, "object-only": _screen, "count-notes": _notes,
+    "instrument": instrument, "object-side": _side, "object-only": screen, "count-notes": _notes,
     "count-times": _times, "count-things": _things, "sync": _sync, "sync-name": _sync, "order-first": _first,
-    "order-last": _last, "when": _when, "heard": _heard, "exists-seen": _seen_yes, "exists-object": _seen_yes,
-    "exists-heard": _heard_yes, "list-heard": _list_heard, "list-seen": _list_seen, "corner-what": _corner_what,
+    "order-last": _last, "when": when, "heard": heard, "exists-seen": seen_yes, "exists-object": seen_yes,
+    "exists-heard": heard_yes, "list-heard": _list_heard, "list-seen": _list_seen, "corner-what": _corner_what,
     "corner-where": _corner_where, "corner-when": _corner_when, "each-seen": _each_seen, "each-heard": _each_heard,
 }  # fmt: skip
 _SLOTS = {
