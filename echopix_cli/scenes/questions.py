@@ -71,9 +71,14 @@ def _ask_instrument(script: Script, rng: Rng, words: Wordings) -> list[Item]:
 
 
 def _ask_object(script: Script, rng: Rng, words: Wordings) -> list[Item]:
+    return object_items(script, rng, words, lambda side: _alone_on(script, side))
+
+
+def object_items(script: Script, rng: Rng, words: Wordings, alone_on: Callable[[str], Sprite | None]) -> list[Item]:
+    """What is on each side that one sprite has to itself, and what is seen where there is one sprite only."""
     items = []
     for side in SIDES:
-        if (sprite := _alone_on(script, side)) is not None:
+        if (sprite := alone_on(side)) is not None:
             items.append(Item("object", word(rng, words, "object-side", side=side), sprite.name, (sight(sprite),)))
     if len(script.sprites) == 1:
         (sprite,) = script.sprites
@@ -98,23 +103,34 @@ def _alone_on(script: Script, side: str) -> Sprite | None:
 
 
 def _ask_count(script: Script, rng: Rng, words: Wordings) -> list[Item]:
+    return count_items(script, rng, words, NUMBERS, 0.25, 2)
+
+
+def count_items(
+    script: Script, rng: Rng, words: Wordings, numbers: tuple[str, ...], gap: float, players: int
+) -> list[Item]:
+    """How many notes, in all and of each instrument, and how many things; as far as ``numbers`` go.
+
+    Notes are counted where they are at least ``gap`` seconds apart, each instrument's where there are two or more
+    instruments and at most so many ``players``.
+    """
     items = []
-    notes = script.notes
-    apart = all(b.start - a.end >= 0.25 for a, b in pairwise(notes))
+    notes, most = script.notes, len(numbers)
+    apart = all(b.start - a.end >= gap for a, b in pairwise(notes))
     names = sorted({note.instrument for note in notes})
-    if apart and 1 <= len(notes) <= len(NUMBERS):
-        items.append(Item("count", word(rng, words, "count-notes"), NUMBERS[len(notes) - 1], sounds(notes)))
-    if apart and len(names) == 2:
+    if apart and 1 <= len(notes) <= most:
+        items.append(Item("count", word(rng, words, "count-notes"), numbers[len(notes) - 1], sounds(notes)))
+    if apart and 2 <= len(names) <= players:
         for name in names:
             own = tuple(note for note in notes if note.instrument == name)
-            if len(own) <= len(NUMBERS):
+            if len(own) <= most:
                 question = word(rng, words, "count-times", name=name)
-                items.append(Item("count", question, NUMBERS[len(own) - 1], sounds(own)))
+                items.append(Item("count", question, numbers[len(own) - 1], sounds(own)))
     sprites = script.sprites
     whole = all(s.show[0] <= 0 and s.show[1] >= script.duration for s in sprites)
-    if 1 <= len(sprites) <= len(NUMBERS) and whole and script.background.specks == 0:
+    if 1 <= len(sprites) <= most and whole and script.background.specks == 0:
         evidence = tuple(sight(s) for s in sprites)
-        items.append(Item("count", word(rng, words, "count-things"), NUMBERS[len(sprites) - 1], evidence))
+        items.append(Item("count", word(rng, words, "count-things"), numbers[len(sprites) - 1], evidence))
     return items
 
 

@@ -16,13 +16,15 @@ from echopix_cli.scenes.questions import (
     Asker,
     ask_by,
     ask_everything_by,
+    count_items,
     meets,
+    object_items,
     sight,
     sounding,
     sounds,
     word,
 )
-from echopix_cli.scenes.script import COUNTED, Item, PlayedNote, Script, Sprite
+from echopix_cli.scenes.script import COUNTED, INSTRUMENTS, Item, PlayedNote, Script, Sprite
 from echopix_cli.scenes.wordings import WIDE, Wordings
 from echopix_cli.scenes.worlds import WORLDS
 
@@ -67,15 +69,8 @@ def _once(asker: Asker) -> Asker:
 
 
 def _ask_object(script: Script, rng: Rng, words: Wordings) -> list[Item]:
-    items = []
     places = [_places(script, sprite) for sprite in script.sprites]
-    for side in SIDES:
-        if (sprite := _alone_on(script, places, side)) is not None:
-            items.append(Item("object", word(rng, words, "object-side", side=side), sprite.name, (sight(sprite),)))
-    if len(script.sprites) == 1:
-        (sprite,) = script.sprites
-        items.append(Item("object", word(rng, words, "object-only"), sprite.name, (sight(sprite),)))
-    return items
+    return object_items(script, rng, words, lambda side: _alone_on(script, places, side))
 
 
 def _alone_on(script: Script, places: list[np.ndarray], side: str) -> Sprite | None:
@@ -100,24 +95,7 @@ def _places(script: Script, sprite: Sprite) -> np.ndarray:
 
 
 def _ask_count(script: Script, rng: Rng, words: Wordings) -> list[Item]:
-    items = []
-    notes, most = script.notes, len(COUNTED)
-    apart = all(b.start - a.end >= 0.22 for a, b in pairwise(notes))
-    names = sorted({note.instrument for note in notes})
-    if apart and 1 <= len(notes) <= most:
-        items.append(Item("count", word(rng, words, "count-notes"), COUNTED[len(notes) - 1], sounds(notes)))
-    if apart and len(names) >= 2:
-        for name in names:
-            own = tuple(note for note in notes if note.instrument == name)
-            if len(own) <= most:
-                question = word(rng, words, "count-times", name=name)
-                items.append(Item("count", question, COUNTED[len(own) - 1], sounds(own)))
-    sprites = script.sprites
-    whole = all(s.show[0] <= 0 and s.show[1] >= script.duration for s in sprites)
-    if 1 <= len(sprites) <= most and whole and script.background.specks == 0:
-        evidence = tuple(sight(s) for s in sprites)
-        items.append(Item("count", word(rng, words, "count-things"), COUNTED[len(sprites) - 1], evidence))
-    return items
+    return count_items(script, rng, words, COUNTED, 0.22, len(INSTRUMENTS))
 
 
 def _ask_sync(script: Script, rng: Rng, words: Wordings) -> list[Item]:
