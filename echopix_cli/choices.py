@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from echopix_cli.errors import UsageError
+from echopix_cli.parsers import is_whole
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # "B", "b)", "(B)", "B.", and "B. violin", "B: violin", "(B) violin".
@@ -17,7 +18,7 @@ def clean_choices(choices: Sequence[str]) -> tuple[str, ...]:
     """Options as they will be shown, on one line each.
 
     Raises:
-        UsageError: fewer than two or more than there are letters, an empty one, or one twice.
+        UsageError: fewer than two or more than there are letters, an empty one, one twice, or one that is not UTF-8.
     """
     texts = without_letters([" ".join(choice.split()) for choice in choices])
     if not 2 <= len(texts) <= len(LETTERS):
@@ -26,6 +27,8 @@ def clean_choices(choices: Sequence[str]) -> tuple[str, ...]:
         raise UsageError("a choice is empty", _HINT)
     if len(set(texts)) < len(texts):
         raise UsageError("two choices are the same", _HINT)
+    if not all(map(is_whole, texts)):
+        raise UsageError("a choice is not valid UTF-8", "check the encoding of the terminal or file")
     return texts
 
 

@@ -18,6 +18,13 @@ def is_whole(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def parse_text(text: str) -> str:
+    """Any text of whole characters."""
+    if not is_whole(text):
+        raise ValueError("expected valid UTF-8")
+    return text
+
+
 def parse_switch(text: str) -> bool:
     """``true``, ``yes``, ``on`` and ``1``, or their opposites; nothing is off."""
     if text.lower() in _TRUE | _FALSE:

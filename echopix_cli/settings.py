@@ -26,6 +26,7 @@ from echopix_cli.parsers import (
     parse_folder,
     parse_look,
     parse_switch,
+    parse_text,
     write_look,
 )
 from echopix_cli.sizes import exact, parse_positive_size, parse_size
@@ -169,7 +170,9 @@ class Settings:
         metavar="N",
         panel=MEDIA,
     )
-    system: str | None = setting(None, str, "system prompt; without it the family's", metavar="TEXT", panel=MODEL)
+    system: str | None = setting(
+        None, parse_text, "system prompt; without it the family's", metavar="TEXT", panel=MODEL
+    )
     max_new_tokens: int = setting(256, bounded(int, 1, POSITIVE), "longest answer, in tokens", metavar="N", panel=MODEL)
     temperature: float = setting(
         0.0, bounded(float, 0.0, "expected a number of at least 0"), "0 is greedy", metavar="T", panel=MODEL

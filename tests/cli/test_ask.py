@@ -158,6 +158,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["ask", "-", "-"], 2, "only one thing"),
         (["ask", "{both}", "/tmp"], 2, "is a folder"),
         (["ask", "{both}", "What?", "--choices", "one"], 2, "choices"),
+        (["ask", "{both}", "What?", "--choices", "one\udcff|two"], 2, "a choice is not valid UTF-8"),
+        (["ask", "{both}", "What?", "--system", "You\udcff"], 2, "expected valid UTF-8"),
         (["ask", "{both}", "What?", "--choices", "a|a"], 2, "same"),
         (["ask", "{both}", "What?", "--overwrite"], 2, "--output"),
         (["ask", "{both}", "What?", "--shard", "3/2"], 2, "--shard"),
