@@ -25,6 +25,7 @@ from echopix_cli.training.conversations import ConversationBatches, read_convers
 from echopix_cli.training.data import TRAINED_SPLITS, Batch, SceneBatches
 from echopix_cli.training.forward import accuracy
 from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, losses, total_loss
+from echopix_cli.training.muon import Muon
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
 from echopix_cli.weights.checkpoint import save_model
@@ -266,14 +267,7 @@ def _optimizers(trained: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.
     ]
     if by_muon:
         # Updates as large as AdamW's, so that one learning rate serves both.
-        optimizers.append(
-            torch.optim.Muon(
-                matrices,
-                lr=recipe.learning_rate,
-                weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        optimizers.append(Muon(matrices, recipe.learning_rate, recipe.weight_decay))
     return optimizers
 
 
