@@ -22,7 +22,7 @@ from echopix_cli.scenes.compose import ask_everything, families_of, make_script
 from echopix_cli.scenes.frames import render_frames
 from echopix_cli.scenes.movie import LONGEST_MOVIE, Movie, make_movie
 from echopix_cli.scenes.movie_clip import movie_clip, movie_sound, movie_span
-from echopix_cli.scenes.movie_questions import MOVIE_FAMILIES, Needle
+from echopix_cli.scenes.movie_questions import MOVIE_FAMILIES, Needle, ask_as_movie
 from echopix_cli.scenes.script import (
     DURATION,
     FAMILIES,
@@ -49,7 +49,7 @@ __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "LONGEST_MOVIE",
     "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "WIDE_FAMILIES",
     "Background", "Evidence", "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
-    "ask_everything", "evidence_rows", "families_of", "frame_side", "heard", "make_movie", "make_script",
-    "movie_clip", "movie_sound", "movie_span", "render_audio", "render_frames", "sample_times", "scene_clip", "seen",
-    "surroundings", "write_movie", "write_mp4",
+    "ask_as_movie", "ask_everything", "evidence_rows", "families_of", "frame_side", "heard", "make_movie",
+    "make_script", "movie_clip", "movie_sound", "movie_span", "render_audio", "render_frames", "sample_times",
+    "scene_clip", "seen", "surroundings", "write_movie", "write_mp4",
 ]  # fmt: skip

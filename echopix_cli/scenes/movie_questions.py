@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from echopix_cli.scenes.draws import pick
-from echopix_cli.scenes.questions import sight, sounds, word
+from echopix_cli.scenes.geometry import filmed
+from echopix_cli.scenes.questions import sight, sounding, sounds, word
 from echopix_cli.scenes.script import DURATION, NUMBERS, OBJECTS, Evidence, Item, Script
 from echopix_cli.scenes.wordings import WORDINGS
 
@@ -17,6 +18,8 @@ PARTS = len(NUMBERS)
 
 Rng = np.random.Generator
 Modality = Literal["audio", "video"]
+_VERBS: dict[Modality, str] = {"audio": "plays", "video": "is shown"}
+_CLEARLY = 0.5  # seconds by which one thing comes before another in one scene
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Needle:
         if self.modality == "audio":
             own = sounds(tuple(note for note in self.script.notes if note.instrument == self.name))
         else:
-            own = tuple(sight(sprite) for sprite in self.script.sprites if sprite.name == self.name)
+            shown = (sight(sprite) for sprite in self.script.sprites if sprite.name == self.name)
+            own = tuple(filmed(self.script, piece) for piece in shown)
         return _moved(own, self.window)
 
     @property
@@ -75,23 +79,46 @@ class Needle:
 def ask_movie(rng: Rng, needles: tuple[Needle, ...], reserved: Reserved, duration: float) -> tuple[Item, ...]:
     """Every question that needles answer, and what is never heard or seen, families in their order."""
     items = [item for needle in needles for item in _ask_needle(rng, needle, duration)]
-    verbs: dict[Modality, str] = {"audio": "plays", "video": "is shown"}
-    for modality, verb in verbs.items():
+    for modality, verb in _VERBS.items():
         items += _ask_order(rng, [needle for needle in needles if needle.modality == modality], verb)
         absent = [name for name in reserved.of(modality) if name not in {needle.name for needle in needles}]
         items.append(_yes_or_no(rng, pick(rng, absent), "no", (Evidence(modality, 0.0, duration),)))
     return tuple(sorted(items, key=lambda item: MOVIE_FAMILIES.index(item.family)))
 
 
+def ask_as_movie(rng: Rng, script: Script) -> tuple[Item, ...]:
+    """What only movies are asked, of one scene as if it were a whole movie: in which fifth, and which of two first."""
+    items: list[Item] = []
+    names: dict[Modality, list[str]] = {
+        "audio": sounding(script),
+        "video": list(dict.fromkeys(sprite.name for sprite in script.sprites)),
+    }
+    for modality, verb in _VERBS.items():
+        needles = [Needle(0, name, modality, script) for name in names[modality]]
+        items += [item for needle in needles for item in _ask_part(needle, script.duration)]
+        first, *others = sorted((needles[i] for i in rng.permutation(len(needles))[:2]), key=_begin) or [None]
+        if first is not None and others and _begin(others[0]) - _begin(first) >= _CLEARLY:
+            items += _ask_order(rng, [first, *others], verb)
+    return tuple(items)
+
+
+def _begin(needle: Needle) -> float:
+    return min(piece.start for piece in needle.evidence)
+
+
 def _ask_needle(rng: Rng, needle: Needle, duration: float) -> list[Item]:
     items = [_yes_or_no(rng, needle.name, "yes", needle.evidence)]
     if (item := needle.within) is not None:
         items.append(replace(item, family="object" if needle.modality == "audio" else "instrument"))
-    if (part := needle.part(duration)) is not None:
-        verb = "does the {name} play" if needle.modality == "audio" else "is the {name} shown"
-        question = f"In which fifth of the movie {verb.format(name=needle.name)}?"
-        items.append(Item("when", question, NUMBERS[part], needle.evidence))
-    return items
+    return items + _ask_part(needle, duration)
+
+
+def _ask_part(needle: Needle, duration: float) -> list[Item]:
+    if (part := needle.part(duration)) is None:
+        return []
+    verb = "does the {name} play" if needle.modality == "audio" else "is the {name} shown"
+    question = f"In which fifth of the movie {verb.format(name=needle.name)}?"
+    return [Item("when", question, NUMBERS[part], needle.evidence)]
 
 
 def _ask_order(rng: Rng, needles: list[Needle], verb: str) -> list[Item]:

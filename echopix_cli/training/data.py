@@ -322,6 +322,13 @@ _NAMED = (*scenes.INSTRUMENTS, *scenes.PICTURES, "left", "right", "top", "bottom
 _LOOKED_FOR = re.compile(rf"\b(?:{'|'.join(_NAMED)})\b")
 _MOST = 16  # questions packed behind one clip
 
+
+def _some(items: Sequence[Item], count: int, random: np.random.Generator) -> list[Item]:
+    """The first, and others drawn at random."""
+    others = random.permutation(np.arange(1, len(items)))[: count - 1]
+    return [*items[:1], *(items[int(i)] for i in others)]
+
+
 # Families that one sense answers; the other may be missing from the clip altogether.
 _SENSES = {"instrument": "audio", "order": "audio", "object": "video", "corner": "video"}
 TRAINED_SPLITS = tuple(trained for trained, _ in RENDERED.values())
@@ -371,8 +378,12 @@ class SceneBatches(Dataset[Batch]):
         script = scenes.make_script(self.split, seed, self.families[int(random.integers(len(self.families)))])
         training = self.split in TRAINED_SPLITS
         items, without = list(script.items), ""
-        if self.pack and training:  # the clip's rows cost most, and are paid once
-            items = list(scenes.ask_everything(script, random))[:_MOST]
+        if training and not self.sparse:
+            if self.pack:  # the clip's rows cost most, and are paid once
+                items = list(scenes.ask_everything(script, random))
+            # Families of their own, so that those of scenes weigh no less for them.
+            items += [replace(item, family=f"movie-{item.family}") for item in scenes.ask_as_movie(random, script)]
+            items = _some(items, _MOST, random)
         times = sample_times(script.duration, float(random.uniform(-0.15, 0.15)) if training else 0.0)
         if self.sparse:
             moments = np.sort(random.permutation(len(times) // 2)[:2])
@@ -384,6 +395,5 @@ class SceneBatches(Dataset[Batch]):
             if answered and script.sound.track:
                 items, without = answered, {"audio": "video", "video": "audio"}[sense]
         if not self.pack:
-            others = random.permutation(np.arange(1, len(items)))[: self.questions - 1]
-            items = [items[0], *(items[int(i)] for i in others)]
+            items = _some(items, self.questions, random)
         return make_example(script, items, self.processor, times, self.side, without=without, pack=self.pack)

@@ -21,7 +21,9 @@ from echopix_cli.scenes import (
     PICTURES,
     Item,
     Movie,
+    ask_as_movie,
     make_movie,
+    make_script,
     movie_clip,
     movie_sound,
     movie_span,
@@ -220,3 +222,29 @@ def test_every_picture_and_instrument_is_asked_about_in_some_movie() -> None:
     reserved = [make_movie("test", seed, 8, "heard").reserved for seed in range(40)]
     assert {name for one in reserved for name in one.seen} == set(PICTURES)
     assert all(len(one.names) == 6 for one in reserved)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(("train", "wide-train")), st.integers(0, 2**40))
+def test_one_scene_is_asked_as_a_movie_would_be(split: str, seed: int) -> None:
+    """Answers are those that notes and sprites give, and the evidence is what is asked about."""
+    script = make_script(split, seed)
+    begins = {("plays", note.instrument): note.start for note in reversed(script.notes)}
+    begins |= {("shown", s.name): s.show[0] for s in sorted(script.sprites, key=lambda s: -s.show[0])}
+    ends: dict[tuple[str, str], float] = {}
+    for kind, name, end in (
+        *(("plays", note.instrument, note.end) for note in script.notes),
+        *(("shown", sprite.name, sprite.show[1]) for sprite in script.sprites),
+    ):
+        ends[kind, name] = max(end, ends.get((kind, name), 0.0))
+    for item in ask_as_movie(np.random.default_rng(seed), script):
+        kind = "plays" if "play" in item.question else "shown"
+        names = [name for verb, name in begins if verb == kind and re.search(rf"\b{name}\b", item.question)]
+        assert min(piece.start for piece in item.evidence) == min(begins[kind, name] for name in names)
+        if item.family == "order":
+            assert item.answer == min(names, key=lambda name: begins[kind, name])
+            assert abs(begins[kind, names[0]] - begins[kind, names[1]]) >= 0.5
+        else:
+            (name,) = names
+            fifth = script.duration / 5
+            assert int(begins[kind, name] / fifth) == int(ends[kind, name] / fifth) == NUMBERS.index(item.answer)

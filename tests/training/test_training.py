@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_the_heads_of_its_base(processor: Processor, tmp_path
 def test_steps_are_independent_of_how_they_are_cut(processor: Processor, tmp_path: Path, stage: str) -> None:
     """Two batches accumulated give the mean of their losses and of their gradients, kept activations or not."""
     recipe = replace(RECIPE, stage=stage, hearing=0.0, seeing=0.0, evidence=0.0, budget_low=1.0)
-    data = SceneBatches(processor, "train", 1, ("instrument",), 9, questions=1)
+    data = SceneBatches(processor, "val", 1, ("instrument",), 9, questions=1)  # of which no sense is left out
 
     def updated(name: str, *parts: Batch, checkpointing: bool = False) -> tuple[dict[str, float], dict[str, Tensor]]:
         """The losses, and the gradient before it was scaled to a norm of at most one."""
