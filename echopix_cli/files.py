@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,7 +79,9 @@ def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lam
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    from hashlib import sha256  # here, because OpenSSL comes with it
+
+    digest = sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -102,7 +103,9 @@ def identity_of(path: str | os.PathLike[str]) -> str:
     status = os.stat(path)
     if status.st_size <= WHOLE:
         return whole_identity(sha256_of(path))
-    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    from hashlib import sha256
+
+    digest = sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
     with open(path, "rb", buffering=0) as file:
         for number in range(_SAMPLES):
             file.seek(number * (status.st_size - _SAMPLE) // (_SAMPLES - 1))

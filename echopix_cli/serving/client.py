@@ -44,9 +44,11 @@ def wish_of(model: str, device: str, dtype: str, quantize: str) -> m.Wish:
     Raises:
         ModelError, UsageError: the name stands for nothing.
     """
-    from echopix_cli.weights.registry import AUTO, BUNDLED, find_model
+    from echopix_cli.weights.names import AUTO, BUNDLED
 
     if model not in (AUTO, BUNDLED):  # which stand for the same everywhere
+        from echopix_cli.weights.registry import find_model
+
         found = find_model(model)
         model = found.source if found.folder is None else str(found.folder.resolve())
     return m.Wish(model, device, dtype, quantize)

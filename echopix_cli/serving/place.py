@@ -7,12 +7,10 @@ server left behind is told from a living one at once, and never stands in the wa
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import socket
 import stat
 import struct
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -38,7 +36,9 @@ def folder_path() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isabs(runtime) and _is_own(runtime):
         return Path(runtime) / "echopix"
-    return Path(tempfile.gettempdir()) / f"echopix-{os.geteuid()}"
+    from tempfile import gettempdir
+
+    return Path(gettempdir()) / f"echopix-{os.geteuid()}"
 
 
 @contextmanager
@@ -91,7 +91,9 @@ def _unsafe(path: Path, why: str) -> EchopixError:
 
 def name_of(wish: Wish) -> str:
     """The name, without its ending, of the socket and the lock of who serves this."""
-    return hashlib.sha256("\0".join(astuple(wish)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    from hashlib import sha256
+
+    return sha256("\0".join(astuple(wish)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def sockets(folder: int) -> list[str]:

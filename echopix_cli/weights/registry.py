@@ -15,12 +15,11 @@ from echopix_cli.errors import ModelError, UsageError
 from echopix_cli.model.shapes import SHAPES, Shape
 from echopix_cli.settings import config_path, read_models
 from echopix_cli.weights.containment import require_contained
+from echopix_cli.weights.names import AUTO as AUTO
+from echopix_cli.weights.names import BUNDLED as BUNDLED
+from echopix_cli.weights.names import PREFIX as PREFIX
 from echopix_cli.weights.packing import WeightCounts
 from echopix_cli.weights.store import HUB, Entry, Store
-
-BUNDLED = "tiny"
-AUTO = "auto"
-PREFIX = "hf:"
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -329,6 +328,8 @@ def _require_kinds(manifest: Manifest) -> None:
 def library_versions(names: Sequence[str] = _LIBRARIES) -> dict[str, str]:
     """Versions of packages, of those that decide what an entry's bytes look like unless others are named; what is not
     installed is left out."""
+    from importlib import metadata  # which takes as long as all else here
+
     found = {}
     for name in names:
         try:

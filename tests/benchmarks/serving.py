@@ -2,7 +2,8 @@
 
 Whole processes of ``echopix ask`` about the bundled clip, with a server and without one, in turns: seconds by the wall
 clock, and of the processor in the asking process and its children. Then a loop over copies of the clip, which are all
-decoded and encoded. The server is begun for this alone and ended afterwards. Nothing else should run.
+decoded and encoded. The server is begun for this alone and ended afterwards. Bytecode is written and read, as it is
+of an installed package. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def measured(folder: Path, runs: int, clips: int) -> dict[str, object]:
     """Everything, with a server in a folder of its own."""
     folder.chmod(0o700)
     own = {"XDG_RUNTIME_DIR": str(folder), "ECHOPIX_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    environment = {**os.environ, "ECHOPIX_CONFIG": str(folder / "none.toml"), "HF_HUB_OFFLINE": "1", **own}
+    bytecode = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**kept, "ECHOPIX_CONFIG": str(folder / "none.toml"), "HF_HUB_OFFLINE": "1", **own, **bytecode}
     server = subprocess.Popen([sys.executable, "-m", "echopix_cli", "serve", "--model", "tiny", "-q"], env=environment)
     try:
         while not list(folder.glob("echopix/*.sock")):

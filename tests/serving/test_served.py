@@ -92,18 +92,53 @@ def test_files_about_answers_are_written_by_the_client(
     assert len(list(folder.glob("*.html"))) == 3
 
 
+IMPORTED = (
+    "import json, sys\n"
+    "from echopix_cli.__main__ import main\n"
+    "try:\n    main()\n"
+    "finally:\n    print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
+)
+# Ours that one question takes, beside the package itself: every further one is waited for at each question.
+ASKING = {
+    *("cli", "cli.answer_files", "cli.app", "cli.ask", "cli.ask_one", "cli.completion", "cli.demo", "cli.fleet"),
+    *("cli.formats", "cli.help", "cli.manual", "cli.misuse", "cli.options", "cli.output", "cli.parameters", "cli.run"),
+    *("cli.own_files", "cli.threads", "cli.waiting", "declarations", "errors", "files"),
+    *("media", "media.plan", "media.values", "parsers", "records", "results"),
+    *("serving", "serving.client", "serving.messages", "serving.place", "serving.wire"),
+    *("settings", "sizes", "times", "weights", "weights.names"),
+}
+# Where the model is named by a path or a name of the registry.
+NAMING = {
+    *("documents", "model", "model.shapes", "weights.containment", "weights.packing", "weights.registry"),
+    "weights.store",
+}
+SLOW = {"asyncio", "email", "hashlib", "http", "importlib.metadata", "multiprocessing", "rich", "ssl"}
+
+
+def imported(command: list[str], runtime: Path) -> set[str]:
+    """Every module that a command imports."""
+    own = environment(runtime, ECHOPIX_DEVICE="cpu", ECHOPIX_MAX_NEW_TOKENS="4")
+    done = subprocess.run([sys.executable, "-c", IMPORTED, *command], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
 def test_the_client_imports_neither_torch_nor_transformers(near: Running, clips: dict[str, Path]) -> None:
-    code = (
-        "import json, sys\n"
-        "from echopix_cli.cli.app import main\n"
-        "try:\n    main()\n"
-        "finally:\n    print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
-    )
-    for more in ([], ["--choices", "yes|no"], [str(clips["silent"]), "-Q", "What?"]):
+    for more in (["--json"], ["--choices", "yes|no"], [str(clips["silent"]), "-Q", "What?"]):
         question = [] if "-Q" in more else ["What?"]
-        arguments = ["ask", str(clips["both"]), *more, *question, "--model", near.model]
-        own = environment(near.runtime, ECHOPIX_DEVICE="cpu", ECHOPIX_MAX_NEW_TOKENS="4")
-        done = subprocess.run([sys.executable, "-c", code, *arguments], env=own, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        roots = {name.partition(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+        names = imported(["ask", str(clips["both"]), *more, *question, "--model", near.model], near.runtime)
+        roots = {name.partition(".")[0] for name in names}
         assert roots & {"torch", "transformers", "numpy", "av", "tokenizers", "safetensors", "huggingface_hub"} == set()
+        if more == ["--json"]:  # a table for a person imports what draws it, after the answer
+            ours = {name.partition(".")[2] for name in names if name.startswith("echopix_cli.")}
+            assert ours == ASKING | NAMING | {"__main__"}
+            assert names & SLOW == set()
+
+
+def test_names_that_mean_the_same_everywhere_are_not_looked_up(tmp_path: Path) -> None:
+    code = "import sys; from echopix_cli.serving.client import wish_of; {}; print(*sys.modules)"
+    wishes = "print(*[wish_of(name, '', '', '').model for name in ('auto', 'tiny')])"
+    done = subprocess.run([sys.executable, "-c", code.format(wishes)], capture_output=True, text=True, check=True)
+    wished, modules = done.stdout.splitlines()
+    assert wished == "auto tiny"
+    assert not set(modules.split()) & {f"echopix_cli.{name}" for name in NAMING}
