@@ -53,7 +53,8 @@ class StageTimes:
     ``decode``, ``vision`` and ``audio`` are spent once per clip and repeated in each of its answers. With a feature
     cache, ``decode`` includes looking there and keeping there; of cached features it is all there is. Of one file asked
     alone, the towers work beside decoding: ``decode`` is then what they waited for, so that the stages add up.
-    ``load`` (reading the model) is kept apart: ``total`` is everything but it.
+    ``load`` (reading the model) is kept apart: ``total`` is everything but it, with the decoder step that finds the
+    answer's moments.
     ``first_token`` is the time from the start of ``decode`` until the first answer token exists.
     """
 
@@ -123,7 +124,7 @@ class Moment:
     """A span of media time in which kept tokens of one modality lie close together.
 
     ``start`` and ``end`` are seconds from the start of the media; ``modality`` is ``video`` or ``audio``; ``share``
-    is that of the span's tokens in the score of all kept tokens, in [0, 1].
+    is that of the span's tokens in the attention to all kept tokens, in [0, 1].
     """
 
     start: float
@@ -136,9 +137,9 @@ class Moment:
 class KeptToken:
     """One token that the sieve kept, and where it lies.
 
-    ``start``, ``end`` and ``modality`` are as of :class:`Moment`; ``share`` is the token's own in the score of all
-    kept tokens. ``box`` is what a token of the picture shows of its frame: left, top, right and bottom edge as
-    fractions of the frame's width and height; None for sound.
+    ``start``, ``end`` and ``modality`` are as of :class:`Moment`; ``share`` is the token's own in the
+    attention to all kept tokens. ``box`` is what a token of the picture shows of its frame: left, top, right and
+    bottom edge as fractions of the frame's width and height; None for sound.
     """
 
     start: float

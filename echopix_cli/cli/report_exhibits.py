@@ -151,7 +151,7 @@ class Exhibitor:
 
 
 def _peak(tokens: Sequence[KeptToken], moment: Moment) -> float:
-    """The time within a moment at which most of its score lies."""
+    """The time within a moment at which most of its attention lies."""
     shares: dict[tuple[float, float], float] = {}
     for token in tokens:
         if token.modality == moment.modality and moment.start <= token.start and token.end <= moment.end:

@@ -60,7 +60,7 @@ def section_of(answer: Answer, exhibits: Sequence[Exhibit], *more: object) -> Se
 
 
 def _lines(timeline: Timeline, answer: Answer) -> list[dict[str, Any]]:
-    """Of each modality the moments, and before them, as bars, where within them the score lies."""
+    """Of each modality the moments, and before them, as bars, where within them the attention lies."""
     density = timeline.density(answer.kept_tokens, _BARS)
     highest = max(max(line) for line in density.values()) or 1.0
     step = _WIDTH / _BARS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.meters import larger
@@ -19,6 +20,7 @@ def answer_of(
     question: str,
     text: str,
     sift: Sift,
+    attention: Tensor,
     *,
     special: SpecialTokens,
     generated: int,
@@ -35,11 +37,12 @@ def answer_of(
         question: in the user's words.
         text: of the answer.
         sift: what the sieve kept for it.
+        attention: (K,) that kept rows get from the row which the answer is read from.
         special: ids of the placeholders.
         generated: tokens of the answer, with the one that ends it.
         finish_reason: ``stop``, ``length`` or ``choice``.
         load_seconds: what loading the model took.
-        seconds: of the stages ``sieve``, ``prefill`` and ``generate``.
+        seconds: of the stages ``sieve``, ``prefill``, ``generate`` and ``moments``.
         peaks: of memory since the question was put.
         model: that answered.
     """
@@ -64,7 +67,7 @@ def answer_of(
             prefill=seconds["prefill"],
             first_token=first_token,
             generate=seconds["generate"],
-            total=first_token + seconds["generate"],
+            total=first_token + seconds["generate"] + seconds["moments"],
         ),
         peak_memory=larger(encoded.peaks, peaks),
         model=model,
@@ -74,8 +77,8 @@ def answer_of(
         question_layer=sift.choice.layer,
         prefilter=sift.choice.prefilter,
         cached=encoded.cached,
-        moments=moments_of(encoded, sift, special),
-        kept_tokens=kept_tokens_of(encoded, sift, special) if sift.list_kept else (),
+        moments=moments_of(encoded, sift, attention, special),
+        kept_tokens=kept_tokens_of(encoded, sift, attention, special) if sift.list_kept else (),
         film=film,
         notices=(*encoded.notices, *((DEMONSTRATION,) if model.demonstration else ())),
     )

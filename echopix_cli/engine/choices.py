@@ -34,17 +34,21 @@ def letter_ids(processor: Processor, count: int) -> list[int]:
 
 
 @torch.inference_mode()
-def letter_shares(thinker: EchoingPixelsThinker, sieved: Sieved, letters: Sequence[int]) -> list[float]:
+def letter_shares(
+    thinker: EchoingPixelsThinker, sieved: Sieved, letters: Sequence[int], cache: FixedCache | None = None
+) -> list[float]:
     """Probabilities of the letters' tokens as the first of an answer, among themselves: they sum to 1.
 
     Args:
         thinker: that the rows are for.
         sieved: the kept rows of one prompt.
         letters: from :func:`letter_ids`.
+        cache: an empty one, for a caller who reads it afterwards.
 
     Raises:
         ModelError: logits that are no numbers.
     """
-    logits = require_finite(thinker, thinker.prefill(sieved, FixedCache(thinker.model, sieved, 0)), "logits")[0]
+    cache = cache or FixedCache(thinker.model, sieved, 0)
+    logits = require_finite(thinker, thinker.prefill(sieved, cache), "logits")[0]
     shares: list[float] = logits[list(letters)].double().softmax(dim=-1).tolist()
     return shares

@@ -27,6 +27,8 @@ from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
+from echopix_cli.model.relevance import last_attention
+from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.values import Prompt
 from echopix_cli.results import Answer, Choice, ModelFacts
 from echopix_cli.shelf import Shelf
@@ -242,9 +244,11 @@ class Engine:
         generation, ids = options.generation, list[int]()
         with memory_errors(self.device, self.advice):
             sift = self._sift(clock, encoded, question, options)
+            cache = FixedCache(self.model.thinker.model, sift.sieved, generation.max_new_tokens - 1)
             tokens = generate(
                 self.model.thinker,
                 sift.sieved,
+                cache=cache,
                 max_new_tokens=generation.max_new_tokens,
                 stop_ids=self.processor.stop_ids,
                 temperature=generation.temperature,
@@ -265,7 +269,7 @@ class Engine:
         if text != shown:
             yield TextPiece(text[len(shown) :])
         finish = "stop" if ids[-1] in self.processor.stop_ids else "length"
-        yield self._answer(encoded, question, text, sift, len(ids), finish, clock)
+        yield self._answer(encoded, question, text, sift, cache, len(ids), finish, clock)
 
     def decide(
         self,
@@ -293,12 +297,13 @@ class Engine:
         clock = Clock(self.device)
         with memory_errors(self.device, self.advice):
             sift = self._sift(clock, encoded, wording or posed(question, choices), options)
+            cache = FixedCache(self.model.thinker.model, sift.sieved, 0)
             with clock.stage("prefill"):
-                shares = letter_shares(self.model.thinker, sift.sieved, letters)
+                shares = letter_shares(self.model.thinker, sift.sieved, letters, cache)
         scored = tuple(map(Choice, LETTERS, choices, shares))
         best = max(scored, key=lambda choice: choice.probability)
         clock.seconds["generate"] = 0.0
-        return replace(self._answer(encoded, question, best.text, sift, 1, "choice", clock), choices=scored)
+        return replace(self._answer(encoded, question, best.text, sift, cache, 1, "choice", clock), choices=scored)
 
     def ask(
         self,
@@ -327,15 +332,19 @@ class Engine:
         question: str,
         text: str,
         sift: Sift,
+        cache: FixedCache,
         generated: int,
         finish_reason: str,
         clock: Clock,
     ) -> Answer:
+        with memory_errors(self.device, self.advice), clock.stage("moments"), torch.inference_mode():
+            attention = last_attention(self.model.thinker.model, sift.sieved, cache)
         return answer_of(
             encoded,
             question,
             text,
             sift,
+            attention,
             special=self.model.thinker.special,
             generated=generated,
             finish_reason=finish_reason,

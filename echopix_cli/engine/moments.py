@@ -1,4 +1,4 @@
-"""Where an answer rests: spans of media time in which the kept tokens lie."""
+"""Where an answer rests: spans of media time in which the kept tokens lie, weighed by what the answer was read from."""
 
 from __future__ import annotations
 
@@ -17,25 +17,31 @@ _GAP = 1.0  # seconds between tokens of one moment
 _BRIGHT = 0.25  # of the weight of the weightiest second: seconds of less and of more do not share a moment
 
 
-def moments_of(encoded: Encoded, sift: Sift, special: SpecialTokens) -> tuple[Moment, ...]:
+def moments_of(encoded: Encoded, sift: Sift, attention: Tensor, special: SpecialTokens) -> tuple[Moment, ...]:
     """The kept tokens as moments, those with the largest share first.
 
-    Tokens of one modality that are at most a second apart are one moment, unless one lies in a second of which little
-    was kept and the other in one of which much was. A moment's share is the sum of its tokens'.
+    Tokens of one modality that are at most a second apart are one moment, unless one lies in a second that got little
+    attention and the other in one that got much. A moment's share is the sum of its tokens'.
+
+    Args:
+        encoded: what was asked about.
+        sift: what was kept of it.
+        attention: (K,) that the kept rows get, from :func:`~echopix_cli.model.relevance.last_attention`.
+        special: ids of the placeholders.
     """
     spans_of = dict(zip(("video", "audio"), encoded.spans, strict=True))
     found = []
-    for modality, places, shares in _kept(sift, special):
+    for modality, places, shares in _kept(sift, attention, special):
         found += _merged(modality, spans_of[modality][places], shares)
     return tuple(sorted(found, key=lambda moment: (-moment.share, moment.start, moment.modality)))
 
 
-def kept_tokens_of(encoded: Encoded, sift: Sift, special: SpecialTokens) -> tuple[KeptToken, ...]:
+def kept_tokens_of(encoded: Encoded, sift: Sift, attention: Tensor, special: SpecialTokens) -> tuple[KeptToken, ...]:
     """The kept tokens one by one: those of the picture in order of time, then those of the sound."""
     shown, heard = encoded.spans
     boxes = encoded.boxes
     tokens = []
-    for modality, places, shares in _kept(sift, special):
+    for modality, places, shares in _kept(sift, attention, special):
         spans = (shown if modality == "video" else heard)[places].tolist()
         edges = boxes[places].tolist() if modality == "video" else [None] * len(spans)
         for (start, end), share, box in zip(spans, shares.tolist(), edges, strict=True):
@@ -43,17 +49,17 @@ def kept_tokens_of(encoded: Encoded, sift: Sift, special: SpecialTokens) -> tupl
     return tuple(sorted(tokens, key=lambda token: (token.modality == "audio", token.start)))
 
 
-def _kept(sift: Sift, special: SpecialTokens) -> Iterator[tuple[str, Spans, Spans]]:
+def _kept(sift: Sift, attention: Tensor, special: SpecialTokens) -> Iterator[tuple[str, Spans, Spans]]:
     """Of each modality its name, the places (n,) of kept tokens among its rows, and their shares (n,).
 
-    A token's share is the softmax of scores over all kept tokens of the pool, as the straight-through choice weighs
-    them (paper, CS2).
+    A token's share is its part of the attention to all kept tokens of picture and sound.
     """
     ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0]
-    kept = kept[special.in_pool(ids[kept])]
+    in_pool = special.in_pool(ids[kept])
+    kept, found = kept[in_pool], attention[in_pool].double()
     if not len(kept):
         return
-    shares = sift.sieved.scores[0][kept].double().softmax(0).cpu().numpy()
+    shares = (found / found.sum()).cpu().numpy()
     for modality, tokens in (("video", (special.video, special.image)), ("audio", (special.audio,))):
         mine = torch.isin(ids, torch.tensor(tokens, device=ids.device))
         chosen = mine[kept].cpu().numpy()

@@ -59,6 +59,7 @@ def generate(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
     graphs: bool = True,
+    cache: FixedCache | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of every prompt, (B,) on the host, until all have stopped or ``max_new_tokens`` were made.
 
@@ -73,12 +74,13 @@ def generate(
         temperature: 0 takes the likeliest token.
         generator: on the host, of what is drawn above temperature 0.
         graphs: on CUDA, record a step and replay it. The tokens are the same.
+        cache: an empty one with room for ``max_new_tokens - 1`` steps, for a caller who reads it afterwards.
 
     Raises:
         ModelError: the logits of a prompt that has not stopped hold NaN or infinity.
     """
     temperature = max(temperature, 0.0)
-    cache = FixedCache(thinker.model, sieved, max_new_tokens - 1)
+    cache = cache or FixedCache(thinker.model, sieved, max_new_tokens - 1)
     logits = require_finite(thinker, thinker.prefill(sieved, cache), "logits")
     tokens = pick(logits, temperature, generator)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long)

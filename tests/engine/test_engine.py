@@ -76,7 +76,7 @@ def test_stage_times_add_up(engine: Engine, encoded: Encoded) -> None:
     passed = time.perf_counter() - began
     parts = times.decode + times.vision + times.audio + times.sieve + times.prefill
     assert times.first_token == pytest.approx(parts)
-    assert times.total == pytest.approx(parts + times.generate)
+    assert parts + times.generate < times.total < parts + times.generate + 1.0  # and one step, for the moments
     assert times.total <= passed + times.decode + times.vision + times.audio
     assert min(times.load, times.decode, times.vision, times.audio, times.sieve, times.prefill) > 0
 

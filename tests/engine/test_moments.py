@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import engine as engine_module
 from echopix_cli.engine import moments as moments_module
 from echopix_cli.media import DecodePlan
+from echopix_cli.model.values import Sieved
 from echopix_cli.results import Moment
 
 SHORT = GenerationOptions(max_new_tokens=2)
@@ -58,18 +60,17 @@ def test_every_kept_token_lies_in_a_moment_of_its_modality(engine: Engine, encod
     assert [m.share for m in answer.moments] == sorted((m.share for m in answer.moments), reverse=True)
 
 
-def test_shares_are_the_softmax_of_scores(engine: Engine, encoded: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One token of the sound with a score of log 3 above the others of the pool has three of n + 2 parts."""
-    compressor, rows = engine.model.thinker.model.compressor, []
+def test_shares_are_parts_of_attention(engine: Engine, encoded: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text rows do not count, and one token of the sound with three times the attention has three of n + 2 parts."""
+    special = engine.model.thinker.special
 
-    def scores(hidden: torch.Tensor) -> torch.Tensor:
-        made = torch.zeros(hidden.shape[:2])
-        ids = engine.place(encoded, "What?").input_ids[0]
-        rows.append(int((ids == engine.model.thinker.special.audio).nonzero()[30]))
-        made[0, rows[-1]] = torch.tensor(3.0).log()
+    def attention(model: object, sieved: Sieved, cache: object) -> torch.Tensor:
+        ids = engine.place(encoded, "What?").input_ids[0, sieved.kept[0]]
+        made = torch.where(special.in_pool(ids), 0.001, 0.5)
+        made[(ids == special.audio).nonzero()[30]] = 0.003
         return made
 
-    monkeypatch.setattr(compressor, "forward", scores)
+    monkeypatch.setattr(engine_module, "last_attention", attention)
     answer = engine.ask(encoded, "What?", AskOptions(1.0, SHORT))
     pool = answer.tokens.total
     sound = sum(moment.share for moment in answer.moments if moment.modality == "audio")

@@ -1,4 +1,4 @@
-"""How much a clip has to do with a question: the decoder's attention before its softmax."""
+"""What the decoder's attention finds, between clips before its softmax and within one after it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 from prompts import Media, inputs_of, prompt_of
 from reference_layers import run_theirs
 
+from echopix_cli.model.attention import attention_of
+from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.model.relevance import relevance
+from echopix_cli.model.relevance import last_attention, relevance
+from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import FirstLayers
 from echopix_cli.weights.checkpoint import load_model
@@ -65,3 +68,26 @@ def test_shares_of_the_score(model: EchoingPixelsForConditionalGeneration) -> No
     assert not shares[~scored.candidates[0]].any()
     expected = own / own.sum() if thinker.model.compressor is None else own.softmax(0)
     assert torch.allclose(shares[scored.candidates[0]].double(), expected, atol=1e-6)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("first_layers", [FirstLayers(0), FirstLayers(2)])
+def test_the_last_rows_attention(model: EchoingPixelsForConditionalGeneration, first_layers: FirstLayers) -> None:
+    """One step over the cache finds what attention over all rows at once gives, whatever was generated since."""
+    thinker, text = model.thinker, model.thinker.model
+    prompt = prompt_of(model, **inputs_of(model, BOTH))
+    sieved = thinker.keep(prompt, thinker.score(prompt, first_layers=first_layers), 0.3)
+    hidden, rotary = sieved.hidden, text.rotary(sieved.position_ids, torch.float32)
+    last, seen = torch.tensor([[hidden.shape[1] - 1]]), torch.ones(hidden.shape[:2], dtype=torch.bool)
+    parts = []
+    for number in range(sieved.start, len(text.layers)):
+        ((_, weights),) = attention_of(text.layers[number], hidden, rotary, last, seen)
+        if number >= len(text.layers) // 2:
+            parts.append(weights[0, :, 0].mean(dim=0))
+        hidden = text.layers[number](hidden, rotary)
+    cache = FixedCache(text, sieved, 3)
+    assert len(list(generate(thinker, sieved, max_new_tokens=4, cache=cache))) == 4
+    found = last_attention(text, sieved, cache)
+    torch.testing.assert_close(found, torch.stack(parts).mean(dim=0), atol=1e-5, rtol=1e-4)
+    assert float(found.sum()) == pytest.approx(1.0, abs=1e-5)
+    assert float((found - 1 / len(found)).abs().max()) > 1e-4  # ten times what is tolerated
