@@ -39,4 +39,5 @@ def answer_record(answer: Answer, served: bool = False) -> dict[str, Any]:
         "latency_s tokens_per_second peak_memory_bytes model sampling notices"
     )
     record = {"schema_version": SCHEMA_VERSION, **named(raw["media"]), **{name: raw[name] for name in order.split()}}
-    return record | ({"server": True} if served else {})
+    turns = {} if answer.turns_seen is None else {"turns_seen": answer.turns_seen}
+    return record | turns | ({"server": True} if served else {})

@@ -120,6 +120,14 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A question of a conversation, and the answer to it."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Moment:
     """A span of media time in which kept tokens of one modality lie close together.
 
@@ -178,7 +186,8 @@ class Answer:
     decoded, and no tower ran. ``choices`` are the options, where the question had some; the
     answer is then the text of the likeliest. ``moments`` are where the kept tokens lie, those with the largest share
     first; ``film`` is there for files that are longer than one window. ``kept_tokens`` are all of them in order of
-    time, picture first, where they were asked for.
+    time, picture first, where they were asked for. ``turns_seen`` is how many earlier turns of a conversation the model
+    read before the question; None where there were none.
     """
 
     media: str
@@ -201,6 +210,7 @@ class Answer:
     film: FilmFacts | None = None
     kept_tokens: tuple[KeptToken, ...] = ()
     notices: tuple[str, ...] = field(default=())
+    turns_seen: int | None = None
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.answering import Answering
 from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import answer_record, one_line, unkept
 from echopix_cli.cli.waiting import Waited, since_start
@@ -41,41 +42,9 @@ def ask_one(
         DeviceError: memory does not suffice.
     """
     request = m.Ask(path, tuple(questions), choices, run.manner(list_kept=files.report is not None))
-    with closing(Display(run, request, form, files)) as display:
-        if (server := run.server()) is None or not _ask_there(server, request, display):
-            ask_here(run, request, display.take)
+    with closing(Answering(run, (path,))) as answering, closing(Display(run, request, form, files)) as display:
+        answering.answer(request, display)
         display.finish()
-
-
-def ask_here(run: opt.Run, request: m.Ask, say: m.Sink) -> None:
-    """Load the model and answer in this process.
-
-    Raises:
-        MediaError, ModelError, DeviceError: as :func:`ask_one`.
-    """
-    from echopix_cli.media import require_file
-
-    require_file(request.path)  # before the model is loaded for nothing
-    say(m.Found())
-    engine = run.engine([request.path], keeps=True)
-    say(m.Loaded(engine.load_seconds))
-    from echopix_cli.serving.answering import answer
-
-    answer(engine, request, say, run.look(request.path))
-
-
-def _ask_there(server: Server, request: m.Ask, display: Display) -> bool:
-    """Have a server answer; whether it did, and is not about to end."""
-    from echopix_cli.serving.client import Ending
-
-    with closing(server):
-        display.server = server
-        try:
-            server.ask(request, display.take)
-            return True
-        except Ending:
-            display.server = None
-            return False
 
 
 def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, float, str], None]:

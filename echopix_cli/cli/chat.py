@@ -23,8 +23,8 @@ def chat(
     """Ask about a file, line by line; it is read once.
 
     On a terminal each line is a question, and answers appear as they come; /help lists commands. From a pipe, each line
-    is a question too, and each answer one JSON object on stdout. Each question is asked on its own: the model does not
-    read the turns before it.
+    is a question too, and each answer one JSON object on stdout. Turns before a question are read
+    with it by models that were trained on conversations; the bundled one was not.
     """
     if not media:
         raise UsageError("no media given", _EXAMPLE)

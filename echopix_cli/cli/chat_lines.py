@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "/open": ("FILE", False, "ask about another file"),
     "/start": ("TIME", True, "begin there, such as 1:20; alone, at the start"),
     "/end": ("TIME", True, "stop there; alone, at the end"),
+    "/new": ("", True, "leave out the turns before from now on"),
     "/save": ("FILE", False, "write all answers so far there, as JSON lines"),
     "/help": ("", True, "these commands"),
     "/quit": ("", True, "end, as Ctrl-D does"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -12,6 +12,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
+from prompt_toolkit.styles import Style
 
 from echopix_cli.cli.chat_lines import COMMANDS
 
@@ -21,13 +22,16 @@ class Prompt:
 
     Args:
         history: file of the lines that were typed before; one that cannot be written keeps them for now only.
+        status: is shown below the line that is typed.
     """
 
-    def __init__(self, history: Path) -> None:
+    def __init__(self, history: Path, status: Callable[[], str]) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=_history(history),
             completer=_Words(),
             complete_while_typing=False,
+            bottom_toolbar=status,
+            style=Style.from_dict({"bottom-toolbar": "noreverse"}),
             output=create_output(stdout=sys.stderr, always_prefer_tty=False),
         )
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.answer_files import AnswerFiles
+from echopix_cli.cli.ask_one import Display
 from echopix_cli.cli.chat_lines import Order, help_lines, read_line
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record, one_line
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.parsers import parse_budget
+from echopix_cli.results import Answer, Turn
+from echopix_cli.serving.messages import Ask
 from echopix_cli.times import clock, parse_time
 
 if TYPE_CHECKING:
     from echopix_cli.cli.answering import Answering
-    from echopix_cli.results import Answer
     from echopix_cli.serving.messages import Manner
 
 
@@ -35,6 +39,8 @@ class Talk:
         self.manner: Manner = run.manner()
         self.answers: list[Answer] = []
         self.served = False
+        self._turns: dict[str, list[Turn]] = {}  # about each file, as it is read now
+        self._said: set[str] = set()  # what is said once
         self._saved: set[str] = set()  # files that this conversation wrote
 
     def obey(self, order: Order) -> bool:
@@ -50,7 +56,7 @@ class Talk:
             case "/help":
                 for line in help_lines():
                     self.run.output.stderr.write(f"{line}\n")
-                self.run.output.stderr.write("each question is asked on its own: turns before it are not read\n")
+                self.run.output.stderr.write("turns before are read with a question where the model takes them\n")
             case "/budget":
                 if order.value:
                     self.manner = replace(self.manner, budget=_read(parse_budget, order))
@@ -63,8 +69,12 @@ class Talk:
                 path = os.path.expanduser(demo.media_path(order.value))
                 require_file(path)
                 self.media = [path]
+                self._turns.clear()
                 self.manner = replace(self.manner, plan=replace(self.manner.plan, start=None, end=None))
                 say(f"now about {path}, from its start to its end")
+            case "/new":
+                self._turns.clear()
+                say("turns before are left out")
             case "/where":
                 self._where()
             case "/save":
@@ -78,6 +88,7 @@ class Talk:
         if start is not None and end is not None and end <= start:
             raise UsageError(f"{clock(end)} is not after {clock(start)}", "/start and /end alone take all of it")
         self.manner = replace(self.manner, plan=replace(plan, start=start, end=end))
+        self._turns.clear()
         whole = "the end" if end is None else clock(end)
         self.run.output.notice(f"from {clock(start or 0.0)} to {whole}")
 
@@ -108,8 +119,32 @@ class Talk:
             EchopixError: it cannot be answered.
         """
         label = f"{one_line(path)}: " if len(self.media) > 1 else ""
-        answer, self.served = self.answering.ask(path, question, self.manner, form, label)
+        turns = self._turns.setdefault(path, [])
+        request = Ask(path, (question,), (), self.manner, tuple(turns))
+        with closing(Display(self.run, request, form, AnswerFiles(), self._said, label)) as display:
+            self.answering.answer(request, display)
+            if self.run.settings.verbose:
+                display.finish()
+            answer, self.served = display.answers[-1], display.server is not None
         self.answers.append(answer)
+        if (words := unread_words(len(turns), answer.turns_seen or 0)) and words[0] not in self._said:
+            self._said.add(words[0])
+            self.run.output.notice(words[1])
+        turns.append(Turn(question, answer.answer))
+
+    @property
+    def status(self) -> str:
+        """What the next question is about, and what the last answer took into account."""
+        names = ", ".join(one_line(os.path.basename(path)) for path in self.media)
+        plan, budget = self.manner.plan, self.manner.budget
+        parts = [names]
+        if plan.start is not None or plan.end is not None:
+            parts.append(f"{clock(plan.start or 0.0)} to {'the end' if plan.end is None else clock(plan.end)}")
+        if budget is not None:
+            parts.append(f"budget {budget:g}")
+        if self.answers and self.answers[-1].turns_seen is not None:
+            parts.append(f"turns read before the last question: {self.answers[-1].turns_seen}")
+        return " · ".join(parts)
 
 
 class Conversation(Talk):
@@ -120,7 +155,8 @@ class Conversation(Talk):
         from echopix_cli.cli.chat_prompt import Prompt
 
         self.run.output.notice("ask, or type /help; Ctrl-C stops an answer, Ctrl-D ends")
-        for line in Prompt(Path(self.run.settings.cache_dir) / "chat-history").lines():
+        history = Path(self.run.settings.cache_dir) / "chat-history"
+        for line in Prompt(history, lambda: self.status).lines():
             try:
                 if not self._take(line):
                     return
@@ -169,6 +205,20 @@ class Script(Talk):
             self.run.output.record(head | {"error": error_record(error)})
             self.run.output.error(error)
             return True
+
+
+def unread_words(earlier: int, seen: int) -> tuple[str, str] | None:
+    """What is said of earlier turns that were not read, after its kind; None where all were.
+
+    Args:
+        earlier: turns that there were.
+        seen: how many of them the model read.
+    """
+    if seen == earlier:
+        return None
+    if seen == 0:
+        return "none", "turns before were not read: the model takes single questions only, or they are too long"
+    return "some", f"of {earlier} turns before, the last {seen} were read: more do not fit"
 
 
 def _decoded(lines: Iterable[str]) -> Iterator[str]:

@@ -81,6 +81,7 @@ def answer_of(
         kept_tokens=kept_tokens_of(encoded, sift, attention, special) if sift.list_kept else (),
         film=film,
         notices=(*encoded.notices, *((DEMONSTRATION,) if model.demonstration else ())),
+        turns_seen=sift.turns_seen,
     )
 
 

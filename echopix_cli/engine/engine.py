@@ -30,7 +30,7 @@ from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor
 from echopix_cli.model.relevance import last_attention
 from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.values import Prompt
-from echopix_cli.results import Answer, Choice, ModelFacts
+from echopix_cli.results import Answer, Choice, ModelFacts, Turn
 from echopix_cli.shelf import Shelf
 from echopix_cli.weights.copies import Watcher
 from echopix_cli.weights.quantize import parameter_count
@@ -214,14 +214,18 @@ class Engine:
             encoder = ClipEncoder(self.model.thinker, self.processor.rules, clock)
             return finished(encoder, fetched.content, clock, fetched.entry)
 
-    def pose(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Posed:
+    def pose(
+        self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM, earlier: Sequence[Turn] = ()
+    ) -> Posed:
         """A question about an encoded clip, ready to be sieved in any number of ways."""
-        return Posed(self.model.thinker, self.place(encoded, question, system))
+        return Posed(self.model.thinker, self.place(encoded, question, system, earlier))
 
     @torch.inference_mode()
-    def place(self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM) -> Prompt:
+    def place(
+        self, encoded: Encoded, question: str, system: str = DEFAULT_SYSTEM, earlier: Sequence[Turn] = ()
+    ) -> Prompt:
         """A question about an encoded clip as embedded, positioned prompt rows."""
-        return place(self.model.thinker, self.processor, encoded, question, system)
+        return place(self.model.thinker, self.processor, encoded, question, system, earlier)
 
     def stream(
         self,
@@ -323,8 +327,10 @@ class Engine:
             wanted, _ = chosen(self.model.thinker, options)
             share = 1.0 if encoded.survivors is None else encoded.survivors.share  # of what the budget is of
             budget = min(1.0, wanted / share) if share else 1.0
-            sift = self.pose(encoded, question, options.generation.system).sift(replace(options, budget=budget))
-            return replace(sift, budget=wanted)
+            prompt = self.pose(encoded, question, options.generation.system, options.earlier)
+            sift = prompt.sift(replace(options, budget=budget))
+            seen = len(self.processor.read_again(options.earlier)) if options.earlier else None
+            return replace(sift, budget=wanted, turns_seen=seen)
 
     def _answer(
         self,

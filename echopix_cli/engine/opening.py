@@ -105,7 +105,8 @@ def survey(
         film: from :func:`film_in`.
         questions: as the model reads them.
         fetch: the content of a window by its number, at the full rate or as a glance, asked for in another thread.
-        options: of the sieve, of all questions or of each; and the system prompt, which is that of the first.
+        options: of the sieve, of all questions or of each; and system prompt and earlier turns, which are those of the
+            first.
         look: windows that are read again at the full rate.
         watch: is told seconds of media done, of how many, and the stage.
 
@@ -122,7 +123,7 @@ def survey(
             path=name,
             film=film,
             thinker=engine.model.thinker,
-            pose=lambda encoded, question: engine.pose(encoded, question, each[0].generation.system),
+            pose=lambda encoded, question: engine.pose(encoded, question, each[0].generation.system, each[0].earlier),
             questions=questions,
             options=each,
             look=look,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from echopix_cli.engine.sieves import SieveOptions
 from echopix_cli.model.processing import DEFAULT_SYSTEM
+from echopix_cli.results import Turn
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,12 @@ class AskOptions:
         generation: of the answer's text; choosing among options takes its system prompt alone.
         sieve: what chooses the tokens.
         list_kept: whether the answer lists every kept token.
+        earlier: turns of the conversation before the question, in order; of which
+            :meth:`~echopix_cli.model.processing.Processor.read_again` are read, by the sieve, too.
     """
 
     budget: float | None = None
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     sieve: SieveOptions = field(default_factory=SieveOptions)
     list_kept: bool = False
+    earlier: tuple[Turn, ...] = ()

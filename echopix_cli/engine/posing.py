@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.model.relevance import relevance
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import UNSCORED, FirstLayers, Prompt, Scored, Sieved
+from echopix_cli.results import Turn
 
 # Nats that a logit of relevance weighs. Measured on movies of a minute with the bundled model: from 4 on twice the
 # questions are right, and from 16 on no more.
@@ -29,7 +31,7 @@ PER_LOGIT = 16.0
 class Sift:
     """A prompt and what its sieve kept, with the budget and the sieve that were meant.
 
-    ``list_kept`` is as of :class:`~.options.AskOptions`.
+    ``list_kept`` is as of :class:`~.options.AskOptions`, ``turns_seen`` as of :class:`~echopix_cli.results.Answer`.
     """
 
     budget: float
@@ -37,6 +39,7 @@ class Sift:
     prompt: Prompt
     sieved: Sieved
     list_kept: bool = False
+    turns_seen: int | None = None
 
 
 class Posed:
@@ -131,14 +134,23 @@ class Posed:
 
 
 @torch.inference_mode()
-def place(thinker: EchoingPixelsThinker, processor: Processor, encoded: Encoded, question: str, system: str) -> Prompt:
-    """A question about an encoded clip, or about what the windows of a film handed on, as embedded, positioned rows.
+def place(
+    thinker: EchoingPixelsThinker,
+    processor: Processor,
+    encoded: Encoded,
+    question: str,
+    system: str,
+    earlier: Sequence[Turn] = (),
+) -> Prompt:
+    """A question about an encoded clip, or about what the windows of a film handed on, as embedded, positioned rows;
+    with what is read of the ``earlier`` turns of its conversation.
 
     Raises:
         UsageError: the question is empty, or longer than the model's context.
     """
     device, grid, survivors = thinker.device, encoded.inputs.grid_thw, encoded.survivors
-    ids = processor.prompt_ids(question, encoded.inputs, system, None if survivors is None else survivors.is_audio)
+    rows = None if survivors is None else survivors.is_audio
+    ids = processor.prompt_ids(question, encoded.inputs, system, rows, earlier)
     positions = None
     if survivors is not None:
         made = _positions(thinker.special, ids, survivors.positions)

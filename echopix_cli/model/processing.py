@@ -26,9 +26,11 @@ from echopix_cli.model.templates import FAMILY_TEMPLATE as FAMILY_TEMPLATE
 from echopix_cli.model.templates import Turns, turns_of
 from echopix_cli.model.tokenization import Tokenizer, load_tokenizer
 from echopix_cli.model.values import audio_row_counts
+from echopix_cli.results import Turn
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 _TEXT_RESERVE = 1024  # positions kept for system prompt, question and answer
+_EARLIER = 1024  # tokens of earlier turns that go into a prompt
 _MOST_PIXELS = 2**24  # of a frame that a checkpoint may ask for
 
 
@@ -36,8 +38,8 @@ _MOST_PIXELS = 2**24  # of a frame that a checkpoint may ask for
 class PixelRules:
     """How frames become patches; a checkpoint's ``preprocessor_config.json`` may say otherwise.
 
-    ``min_pixels``, ``max_pixels`` and ``window_seconds``, the length of a clip, are what the checkpoint was trained
-    with, None where it does not say.
+    ``min_pixels``, ``max_pixels``, ``window_seconds``, the length of a clip, and ``questions``, the most in one
+    conversation, are what the checkpoint was trained with, None where it does not say.
     """
 
     patch_size: int = 14
@@ -48,6 +50,7 @@ class PixelRules:
     min_pixels: int | None = None
     max_pixels: int | None = None
     window_seconds: float | None = None
+    questions: int | None = None
 
     @property
     def size_factor(self) -> int:
@@ -199,12 +202,13 @@ class Processor:
         clip: ClipInputs,
         system: str = DEFAULT_SYSTEM,
         rows: npt.NDArray[np.bool_] | None = None,
+        earlier: Sequence[Turn] = (),
     ) -> Tensor:
         """Token ids (1, L) of a question about a clip: system, user with the media block, assistant.
 
         Picture and sound together form one block of interleaved two-second chunks; either alone has the
         family's own block form. The user's words are never read as special tokens. ``rows`` is as in
-        :meth:`around_question`.
+        :meth:`around_question`. Of ``earlier`` turns, :meth:`read_again` go in between, the first one with the media.
 
         Raises:
             UsageError: the question is empty, or longer than the model's context.
@@ -212,7 +216,8 @@ class Processor:
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
         before, after = self.around_question(clip, system, rows)
-        asked = self.question_ids(question)
+        asked = [*(token for turn in self.read_again(earlier) for token in self._turn_ids(turn)),
+                 *self.question_ids(question)]  # fmt: skip
         context = self.config.text.max_position_embeddings
         media = clip.video_rows + clip.audio_rows if rows is None else len(rows)
         words = len(before) + len(asked) + len(after) - media
@@ -222,6 +227,35 @@ class Processor:
                 "ask something shorter",
             )
         return torch.tensor([[*before, *asked, *after]])
+
+    @property
+    def reads_turns(self) -> bool:
+        """Whether the checkpoint reads turns before a question: its template takes them, and it does not say that it
+        was trained on single questions."""
+        between = {turns.earlier for turns in self._turns.values()}  # the same, whatever the media
+        return self.rules.questions != 1 and len(between) == 1 and None not in between
+
+    def read_again(self, earlier: Sequence[Turn]) -> tuple[Turn, ...]:
+        """The newest of some turns that go before the next question: as many as 1,024 tokens hold, or a quarter of
+        the context, and no more than the checkpoint was trained on; none where it does not read them."""
+        room = min(_EARLIER, self.config.text.max_position_embeddings // 4)
+        most = len(earlier) if self.rules.questions is None else self.rules.questions - 1
+        kept: list[Turn] = []
+        while self.reads_turns and len(kept) < min(most, len(earlier)):
+            turn = earlier[-1 - len(kept)]
+            room -= len(self._turn_ids(turn))
+            if room < 0:
+                break
+            kept.append(turn)
+        return tuple(reversed(kept))
+
+    def _turn_ids(self, turn: Turn) -> list[int]:
+        """Token ids of an earlier turn, up to where the next question begins."""
+        between = self._turns[None].earlier
+        assert between is not None
+        encode = self.tokenizer.encode
+        replied, again = map(encode, between)
+        return [*self.question_ids(turn.question), *replied, *encode(turn.answer.strip(), literal=True), *again]
 
     def around_question(
         self, clip: ClipInputs, system: str = DEFAULT_SYSTEM, rows: npt.NDArray[np.bool_] | None = None
@@ -304,8 +338,8 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
     """Patch sizes from the vision tower; colours and the trained frame size from the preprocessor's file.
 
     The family's files state pixel bounds for still images that its own tools override for video, so only
-    our own ``video_min_pixels``, ``video_max_pixels`` and ``video_window_seconds`` are taken as what a checkpoint was
-    trained with.
+    our own ``video_min_pixels``, ``video_max_pixels``, ``video_window_seconds`` and ``conversation_questions`` are
+    taken as what a checkpoint was trained with.
     """
     vision = config.thinker_config.vision_config
     path = folder / "preprocessor_config.json"
@@ -325,6 +359,9 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
     window = raw.get("video_window_seconds")
     if window is not None and not _within(window, 1.0, 3600.0):
         raise ModelError(f"{path}: video_window_seconds is no number of seconds: {str(window)[:80]}")
+    questions = raw.get("conversation_questions")
+    if questions is not None and (type(questions) is not int or questions < 1):
+        raise ModelError(f"{path}: conversation_questions is no number of questions: {str(questions)[:80]}")
     bounds = {name: raw.get(name) for name in ("video_min_pixels", "video_max_pixels")}
     for name, value in bounds.items():
         if value is not None and not (isinstance(value, int) and _within(value, 1, _MOST_PIXELS)):
@@ -338,6 +375,7 @@ def _read_rules(folder: Path, config: EchoingPixelsConfig) -> PixelRules:
         min_pixels=bounds["video_min_pixels"],
         max_pixels=bounds["video_max_pixels"],
         window_seconds=window,
+        questions=questions,
     )
 
 

@@ -1,7 +1,8 @@
 """Renders a chat template that came with somebody's model: a program of its own, run by :mod:`.templates`.
 
-Reads one JSON object on stdin (``template``, ``names``, ``conversations``; ``memory`` in bytes and ``seconds`` of
-processor time, which it may take) and writes one on stdout: ``rendered``, a text for each conversation, or ``error``.
+Reads one JSON object on stdin (``template``, ``names``, ``conversations``, ``attempts``; ``memory`` in bytes and
+``seconds`` of processor time, which it may take) and writes one on stdout: ``rendered``, a text for each conversation,
+and ``attempts``, a text for each of those that the template may refuse, null where it does; or ``error``.
 A template is a program that can ask for any amount of time and memory and may know a way out of Jinja's sandbox, so
 this process can take little of either, open no file and start no process.
 """
@@ -69,6 +70,14 @@ def rendered(template: str, names: dict[str, Any], conversations: list[Any]) -> 
     return texts
 
 
+def _attempted(template: str, names: dict[str, Any], messages: Any) -> str | None:
+    """The text of a conversation; None where the template fails."""
+    try:
+        return rendered(template, names, [messages])[0]
+    except Exception:
+        return None
+
+
 def _confine(memory: int, seconds: int) -> None:
     """Take from this process what rendering does not need."""
     for kind, most in (
@@ -89,8 +98,10 @@ def _main() -> None:
     with suppress(jinja2.TemplateError):  # what Jinja and Python import when they are first needed
         rendered("{% for a in [1] %}{{ strftime_now('%Y') }}{% endfor %}{{ raise_exception('') }}", {}, [[]])
     _confine(wanted["memory"], wanted["seconds"])
+    program = wanted["template"], wanted["names"]
     try:
-        answer: dict[str, Any] = {"rendered": rendered(wanted["template"], wanted["names"], wanted["conversations"])}
+        answer: dict[str, Any] = {"rendered": rendered(*program, wanted["conversations"])}
+        answer["attempts"] = [_attempted(*program, messages) for messages in wanted["attempts"]]
     except MemoryError:
         answer = {"error": f"it takes more than {wanted['memory'] >> 20} MiB of memory"}
     except RecursionError:

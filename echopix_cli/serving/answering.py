@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from echopix_cli.decoding.worker import probe
 from echopix_cli.engine import Encoded, Engine, TextPiece
@@ -81,7 +82,7 @@ def answer(
         Cancelled: ``stop`` said so.
     """
     path, manner = request.path, request.manner
-    plan, asking = plan_of(engine, manner), asking_of(engine, manner)
+    plan, asking = plan_of(engine, manner), replace(asking_of(engine, manner), earlier=request.earlier)
 
     def go_on() -> None:
         if stop():

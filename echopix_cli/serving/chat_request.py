@@ -1,5 +1,5 @@
-"""A request for a chat completion, as it is read: one question about one file below a folder. Nothing else is opened,
-and nothing is fetched."""
+"""A request for a chat completion, as it is read: a question about one file below a folder, perhaps after earlier ones
+about it. Nothing else is opened, and nothing is fetched."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from echopix_cli.errors import EchopixError
 from echopix_cli.parsers import is_whole, parse_budget
+from echopix_cli.results import Turn
 from echopix_cli.serving.messages import Ask, Manner
 from echopix_cli.settings import SIEVES
 from echopix_cli.times import parse_time
@@ -21,6 +22,7 @@ from echopix_cli.times import parse_time
 MOST_TOKENS = 4096  # of an answer
 MOST_TEXT = 32_768  # characters of a question, or of a system prompt
 _MEDIA = ("video_url", "audio_url", "image_url")
+_SPEAKERS = ("the question", "an earlier answer")
 _EXTRAS = ("budget", "sieve", "start", "end")
 
 
@@ -55,7 +57,7 @@ class ChatRequest:
     usage: bool
 
 
-def chat_request(raw: Any, root: Path, model: str, manner: Manner) -> ChatRequest:
+def chat_request(raw: Any, root: Path, model: str, manner: Manner, reads_turns: bool = False) -> ChatRequest:
     """A request from its JSON.
 
     Args:
@@ -63,6 +65,7 @@ def chat_request(raw: Any, root: Path, model: str, manner: Manner) -> ChatReques
         root: the folder whose files may be asked about, without links in its path.
         model: that is served.
         manner: of answers, where the request does not say otherwise.
+        reads_turns: whether the model reads turns before a question.
 
     Raises:
         Refused: it is none that can be answered.
@@ -73,12 +76,14 @@ def chat_request(raw: Any, root: Path, model: str, manner: Manner) -> ChatReques
         raise Refused(404, f"there is no model {raw['model']!r} here, only {model!r}", "model_not_found")
     if raw.get("n", 1) not in (1, None):
         raise Refused(400, "n: there is one answer to a question")
-    system, question, named = _messages(raw.get("messages"))
+    system, named, earlier, question = _messages(raw.get("messages"))
+    if earlier and not reads_turns:
+        raise Refused(400, f"messages: {model} reads single questions, and no turns before them", "single_questions")
     manner = _sampled(replace(manner, system=system or manner.system), raw)
     manner = _with_extras(manner, raw.get("echopix"))
     options = raw.get("stream_options")
     return ChatRequest(
-        Ask(below(root, named), (question,), (), manner),
+        Ask(below(root, named), (question,), (), manner, earlier),
         named,
         _flag(raw, "stream"),
         isinstance(options, dict) and _flag(options, "include_usage"),
@@ -92,32 +97,27 @@ def _flag(raw: Mapping[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def _messages(raw: Any) -> tuple[str | None, str, str]:
-    """System prompt, question and the URL of the file."""
+def _messages(raw: Any) -> tuple[str | None, str, tuple[Turn, ...], str]:
+    """System prompt, the URL of the file, earlier turns and the question."""
     if not isinstance(raw, list) or not raw:
         raise Refused(400, "messages: expected a list of at least one")
+    if not all(isinstance(message, dict) for message in raw):
+        raise Refused(400, "messages: expected objects")
+    said = [(message.get("role"), _parts(message.get("content"))) for message in raw]
     system: str | None = None
-    user: list[tuple[str, str]] | None = None
-    for message in raw:
-        if not isinstance(message, dict):
-            raise Refused(400, "messages: expected objects")
-        role, parts = message.get("role"), _parts(message.get("content"))
-        if role in ("system", "developer") and system is None and user is None:
-            system = _text(parts, "the system prompt")
-            if any(kind != "text" for kind, _ in parts):
-                raise Refused(400, "a system prompt is text")
-        elif role == "user" and user is None:
-            user = parts
-        else:
-            raise Refused(
-                400, "messages: expected one question, perhaps after a system prompt; turns before it are not read"
-            )
-    if user is None:
+    if said[0][0] in ("system", "developer"):
+        system = _text(said.pop(0)[1], "the system prompt", only=True)
+    if not said:
         raise Refused(400, "messages: there is no question")
-    files = [value for kind, value in user if kind != "text"]
+    if len(said) % 2 == 0 or any(role != ("user", "assistant")[place % 2] for place, (role, _) in enumerate(said)):
+        raise Refused(
+            400, "messages: expected a system prompt or none, then user and assistant in turns, the question last"
+        )
+    files = [value for _, parts in said for kind, value in parts if kind != "text"]
     if len(files) != 1:
-        raise Refused(400, f"a question is about one file, in a content part {_MEDIA[0]!r}; there are {len(files)}")
-    return system, _text(user, "the question"), files[0]
+        raise Refused(400, f"a conversation is about one file, in a content part {_MEDIA[0]!r}; there are {len(files)}")
+    texts = [_text(parts, _SPEAKERS[place % 2], only=place > 0) for place, (_, parts) in enumerate(said)]
+    return system, files[0], tuple(map(Turn, texts[:-1:2], texts[1::2])), texts[-1]
 
 
 def _parts(content: Any) -> list[tuple[str, str]]:
@@ -141,9 +141,12 @@ def _parts(content: Any) -> list[tuple[str, str]]:
     return found
 
 
-def _text(parts: list[tuple[str, str]], what: str) -> str:
+def _text(parts: list[tuple[str, str]], what: str, only: bool = False) -> str:
+    """The text of a message; ``only`` where nothing else may be in it."""
+    if only and any(kind != "text" for kind, _ in parts):
+        raise Refused(400, f"{what} is text; the file belongs to the first question")
     text = "\n".join(value for kind, value in parts if kind == "text").strip()
-    if not text:
+    if not text and what != _SPEAKERS[1]:  # an answer may be nothing
         raise Refused(400, f"{what} is empty")
     if len(text) > MOST_TEXT:
         raise Refused(413, f"{what} has more than {MOST_TEXT} characters")

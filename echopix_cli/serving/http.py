@@ -122,6 +122,7 @@ class HttpServer:
                 self._options.root,
                 self._desk.engine.facts.name,
                 self._options.manner,
+                self._desk.engine.processor.reads_turns,
             )
             if self._held >= self._options.queue:
                 raise Refused(429, "too many requests wait already", "queue_full")

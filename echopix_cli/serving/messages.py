@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.values import MediaInfo
-from echopix_cli.results import Answer, ModelFacts
+from echopix_cli.results import Answer, ModelFacts, Turn
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,14 @@ class Hello:
 
 @dataclass(frozen=True)
 class Ask:
-    """Questions about one file, which is read once; ``choices`` of all of them, none for open ones."""
+    """Questions about one file, which is read once; ``choices`` of all of them, none for open ones; and the turns of a
+    conversation about it that were before each of them."""
 
     path: str
     questions: tuple[str, ...]
     choices: tuple[str, ...]
     manner: Manner
+    earlier: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,8 @@ def build_config(tokenizer: Tokenizer, sizes: Sizes = SMALL) -> EchoingPixelsCon
 
 
 def pixel_rules() -> PixelRules:
-    """The bundled model looks at small frames; this is what its preprocessor file says."""
-    return PixelRules(min_pixels=FRAME_PIXELS, max_pixels=FRAME_PIXELS, window_seconds=DURATION)
+    """The bundled model looks at small frames and knows single questions; this is what its preprocessor file says."""
+    return PixelRules(min_pixels=FRAME_PIXELS, max_pixels=FRAME_PIXELS, window_seconds=DURATION, questions=1)
 
 
 def build_model(config: EchoingPixelsConfig, seed: int) -> EchoingPixelsForConditionalGeneration:
@@ -163,6 +163,7 @@ def save_processor(processor: Processor, folder: Path) -> None:
         "video_min_pixels": rules.min_pixels,
         "video_max_pixels": rules.max_pixels,
         "video_window_seconds": rules.window_seconds,
+        "conversation_questions": rules.questions,
     }
     generation = {"eos_token_id": sorted(processor.stop_ids), "do_sample": False}
     for name, value in (("preprocessor_config.json", preprocessor), ("generation_config.json", generation)):

@@ -86,8 +86,42 @@ def test_a_script_gives_a_record_a_line_and_reads_the_file_once(
     assert len(reads) == 3, "once, and again where another part of it was asked about"
     saved = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [record["answer"] for record in saved] == [record["answer"] for record in records]
+    assert [record.get("turns_seen") for record in records] == [None, 1, None, None]
     (alone,) = run("ask", clips["both"], "Where?", "--json", "--budget", "0.5", "--device", "cpu").records
-    assert (alone["answer"], alone["tokens"]) == (records[1]["answer"], records[1]["tokens"])
+    assert (alone["answer"], alone["tokens"]) == (records[3]["answer"], records[3]["tokens"])
+
+
+def test_turns_before_go_into_the_prompt(script: Any, clips: dict[str, Path]) -> None:
+    lines = f"What?\nWhere?\nWhere?\n/new\nWhere?\n/open {clips['silent']}\nWhere?\nAnd?\n"
+    ran = script(lines, clips["both"], "--max-new-tokens", "4")
+    records = ran.records
+    assert [record.get("turns_seen") for record in records] == [None, 1, 2, None, None, 1]
+    text = [record["tokens"]["text"] for record in records]
+    assert text[3] < text[1] < text[2]
+    assert "turns before were not read" not in ran.err
+
+
+def test_turns_before_go_with_every_window_of_a_film(script: Any, clips: dict[str, Path]) -> None:
+    shown = script("What?\nWhere?\n/new\nWhere?\n", clips["both"], "--window", "1", "--fps", "8")
+    first, second, alone = shown.records
+    assert [record["film"]["windows"] for record in (first, second, alone)] == [3, 3, 3]
+    assert [record.get("turns_seen") for record in (first, second, alone)] == [None, 1, None]
+    assert second["tokens"]["text"] > alone["tokens"]["text"]
+
+
+def test_of_turns_that_do_not_fit_the_newest_are_read_and_that_is_said(script: Any, clips: dict[str, Path]) -> None:
+    words = ["x " * 200] * 3  # of which two fit
+    ran = script("\n".join([*words, "Where?", "Where?"]), clips["silent"], "--max-new-tokens", "1")
+    assert [record.get("turns_seen") for record in ran.records] == [None, 1, 2, 2, 3]
+    assert ran.err.count("of 3 turns before, the last 2 were read") == 1
+
+
+def test_a_model_of_single_questions_says_so_once(script: Any) -> None:
+    ran = script("What instrument is playing?\nWhat instrument is playing?\nWhat?\n", "demo", "--model", "tiny")
+    assert [record.get("turns_seen") for record in ran.records] == [None, 0, 0]
+    assert ran.records[0]["answer"] == ran.records[1]["answer"] == "piano"
+    assert ran.records[0]["tokens"] == ran.records[1]["tokens"]
+    assert ran.err.count("turns before were not read: the model takes single questions") == 1
 
 
 def test_what_fails_in_a_script_is_a_record_too(script: Any, clips: dict[str, Path], tmp_path: Path) -> None:
@@ -155,7 +189,7 @@ def test_a_conversation_on_a_terminal(columns: int, tmp_path: Path) -> None:
         terminal.type("/budget 2\r")
         terminal.wait_for("not a budget")
         terminal.type("/help\r")
-        terminal.wait_for("turns before it are not read")
+        terminal.wait_for("turns before are read with")
         terminal.type("half a question\x03")
         terminal.type(f"/save {tmp_path}/out.jsonl\r")
         terminal.wait_for("1 answer in")

@@ -28,7 +28,7 @@ from echopix_cli.engine.streaming import TextStream
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.processing import Processor, normalise, prepare_clip
-from echopix_cli.results import AudioStatus
+from echopix_cli.results import AudioStatus, Turn
 from echopix_cli.weights.checkpoint import load_model, read_config
 
 SYSTEM, QUESTION = "You are a helpful assistant.", "What is happening? 发生了什么? 🎻"
@@ -81,11 +81,16 @@ def official(family_tokenizer: Path) -> Any:
     return AutoTokenizer.from_pretrained(family_tokenizer, config=PreTrainedConfig())
 
 
-def official_ids(theirs: Any, clip: Any, question: str) -> list[int]:
-    """The whole prompt through the official template, its placeholder replaced by the official chunks, in one go."""
+def official_ids(theirs: Any, clip: Any, question: str, *others: str) -> list[int]:
+    """The whole prompt through the official template, its placeholder replaced by the official chunks, in one go;
+    ``others`` are an answer, the next question, and so on."""
     kind = "video" if clip.grid_thw is not None else "audio"
     content = [{"type": kind}, {"type": "text", "text": question}]
     messages = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}, {"role": "user", "content": content}]
+    messages += [
+        {"role": ("assistant", "user")[place % 2], "content": [{"type": "text", "text": text}]}
+        for place, text in enumerate(others)
+    ]
     text = str(theirs.apply_chat_template(messages, chat_template=TEMPLATE, tokenize=False, add_generation_prompt=True))
     if kind == "audio":
         return list(theirs(text.replace("<|AUDIO|>", "<|AUDIO|>" * clip.audio_rows))["input_ids"])
@@ -112,6 +117,9 @@ def test_the_whole_prompt_is_the_official_one(processor: Processor, official: An
             "sound": replace(clip, frames=None, frame_times=None)}[kind]  # fmt: skip
     inputs = prepare_clip(clip)
     assert processor.prompt_ids(QUESTION, inputs, SYSTEM)[0].tolist() == official_ids(official, inputs, QUESTION)
+    said = [QUESTION, "A violin, in the dark.", "Who plays?", "Nobody:\n\n- a machine"]
+    ours = processor.prompt_ids("And then?", inputs, SYSTEM, earlier=[Turn(*said[:2]), Turn(*said[2:])])
+    assert ours[0].tolist() == official_ids(official, inputs, *said, "And then?")
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +133,16 @@ def bare(family_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs", "Co"]), min_size=1).filter(str.strip))
-def test_any_question_is_cut_as_it_would_be_in_one_piece(bare: Processor, official: Any, question: str) -> None:
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Co"]), min_size=1).filter(str.strip), min_size=3))
+def test_any_question_is_cut_as_it_would_be_in_one_piece(bare: Processor, official: Any, said: list[str]) -> None:
     """Turns, words and media are tokenized apart; together they would give the same ids."""
-    assume(not any(token in question for token in ADDED))
+    assume(not any(token in text for text in said for token in ADDED))
     inputs = prepare_clip(replace(film(1), frames=None, frame_times=None))
-    assert bare.prompt_ids(question, inputs, SYSTEM)[0].tolist() == official_ids(official, inputs, question.strip())
+    question, answer, following = said[:3]
+    ids = bare.prompt_ids(question, inputs, SYSTEM)
+    assert ids[0].tolist() == official_ids(official, inputs, question.strip())
+    ids = bare.prompt_ids(following, inputs, SYSTEM, earlier=[Turn(question, answer)])
+    assert ids[0].tolist() == official_ids(official, inputs, *(text.strip() for text in said[:3]))
 
 
 TEXT = "他在拉小提琴🎻, family 👩‍👩‍👧‍👦, café, ไทย, 🇨🇭"

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 
 from echopix_cli.errors import UsageError
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.model.positions import SpecialTokens, position_ids
 from echopix_cli.model.processing import ClipInputs, PixelRules, Processor, log_mel, patchify, prepare_clip
 from echopix_cli.model.values import audio_row_counts
-from echopix_cli.results import AudioStatus
+from echopix_cli.results import AudioStatus, Turn
 from echopix_cli.weights.checkpoint import read_config
 
 
@@ -197,3 +198,39 @@ def test_answers_end_the_turn(processor: Processor) -> None:
     ids = processor.answer_ids("trumpet")
     assert processor.text(ids) == "trumpet"
     assert ids[-1] in processor.stop_ids
+
+
+def test_the_newest_turns_are_read_that_fit(processor: Processor) -> None:
+    """As many as 1,024 tokens hold, counted with the borders of their turns."""
+    inputs = prepare_clip(clip(frames=2))
+    turns = [Turn(f"Question {number}?", "word " * number) for number in range(60)]
+    alone = processor.prompt_ids("x", inputs).shape[1]
+    seen = processor.read_again(turns)
+    assert 0 < len(seen) < len(turns) and turns[-len(seen) :] == list(seen)
+    ids = processor.prompt_ids("x", inputs, earlier=turns)
+    assert ids.tolist() == processor.prompt_ids("x", inputs, earlier=seen).tolist()
+    one_more = turns[-len(seen) - 1]
+    cost = processor.prompt_ids("x", inputs, earlier=[one_more]).shape[1] - alone
+    assert 1024 - cost < ids.shape[1] - alone <= 1024
+    assert processor.read_again([*turns, Turn("?", "word " * 2000)]) == (), "no gap before the question"
+
+
+@pytest.mark.parametrize("questions", [None, 1, 3])
+def test_no_more_turns_are_read_than_a_checkpoint_was_trained_on(processor: Processor, questions: int | None) -> None:
+    rules = replace(processor.rules, questions=questions)
+    other = Processor(processor.tokenizer, processor.config, rules, list(processor.stop_ids))
+    turns = tuple(Turn("Who?", "Ada.") for _ in range(5))
+    assert other.reads_turns == (questions != 1)
+    assert other.read_again(turns) == turns[: 5 if questions is None else questions - 1]
+    inputs = prepare_clip(clip(frames=2))
+    if questions == 1:
+        assert other.prompt_ids("x", inputs, earlier=turns).tolist() == other.prompt_ids("x", inputs).tolist()
+
+
+def test_the_bundled_model_says_that_it_knows_single_questions() -> None:
+    assert (
+        json.loads((ROOT / "echopix_cli" / "assets" / "tiny" / "preprocessor_config.json").read_text())[
+            "conversation_questions"
+        ]
+        == 1
+    )

@@ -46,6 +46,30 @@ def test_turns_are_those_that_transformers_renders(tokenizer: PreTrainedTokenize
             templates.conversation(media), chat_template=template, tokenize=False, add_generation_prompt=True
         )
         assert f"{turns.before}\ue000{turns.between}\ue001{turns.after}" == theirs
+        theirs = tokenizer.apply_chat_template(
+            templates.conversation(media, 3), chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        assert turns.earlier is not None
+        reply, again = turns.earlier
+        before = f"\ue001{reply}\ue002{again}" * 3
+        assert f"{turns.before}\ue000{turns.between}{before}\ue001{turns.after}" == theirs
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if messages | length > 2 %}{{ raise_exception('one question') }}{% endif %}" + STOCK,
+        STOCK.replace("{{ message['role'] }}", "{{ message['role'] }}{{ loop.index if loop.index > 3 else '' }}"),
+        "{% set messages = messages[:1] + messages[-1:] %}" + STOCK,
+    ],
+    ids=["refuses", "numbers its turns", "drops what was before"],
+)
+def test_templates_of_single_questions_are_known_for_it(template: str) -> None:
+    found, stock = turns_of(template, {}), turns_of(STOCK, {})
+    assert {media: (turns.before, turns.between, turns.after) for media, turns in found.items()} == {
+        media: (turns.before, turns.between, turns.after) for media, turns in stock.items()
+    }
+    assert {turns.earlier for turns in found.values()} == {None}
 
 
 def test_the_familys_own_template_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import manner
 
+from echopix_cli.results import Turn
 from echopix_cli.serving.chat_request import ChatRequest, Refused, below, chat_request
 
 SEGMENTS = ["..", ".", "a", "b.mp4", "out", "in", "loop", "%2e%2e", "%2E.", "", "..%2f..", "%00", "\udcff", "x" * 300]
@@ -137,8 +138,50 @@ def test_what_is_wrong_is_said(root: Path, change: dict[str, Any], status: int, 
     assert refused.value.status == status
 
 
-def test_turns_before_are_refused_and_not_passed_over(root: Path) -> None:
+def conversation(*more: tuple[str, Any]) -> dict[str, Any]:
+    """A question about a file, and what was said after it."""
     raw = asked("a/b.mp4")
-    raw["messages"] += [{"role": "assistant", "content": "A piano."}, {"role": "user", "content": "And now?"}]
-    with pytest.raises(Refused, match="turns before it are not read"):
-        chat_request(raw, root, "tiny", manner(8))
+    raw["messages"] += [{"role": role, "content": content} for role, content in more]
+    return raw
+
+
+def test_turns_before_are_taken(root: Path) -> None:
+    text = [{"type": "text", "text": "And now?"}]
+    raw = conversation(("assistant", "A piano."), ("user", text), ("assistant", ""), ("user", "Where?"))
+    found = chat_request(raw, root, "tiny", manner(8), reads_turns=True)
+    assert found.ask.questions == ("Where?",)
+    assert found.ask.earlier == (Turn("What?", "A piano."), Turn("And now?", ""))
+    assert found.ask.path == str(root / "a" / "b.mp4")
+
+
+def test_turns_before_are_refused_by_models_of_single_questions(root: Path) -> None:
+    with pytest.raises(Refused, match="tiny reads single questions") as refused:
+        chat_request(conversation(("assistant", "A piano."), ("user", "And now?")), root, "tiny", manner(8))
+    assert (refused.value.status, refused.value.code) == (400, "single_questions")
+
+
+FILE = [{"type": "video_url", "video_url": {"url": "a/b.mp4"}}]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([("user", "And now?")], "in turns"),
+        ([("assistant", "A piano.")], "in turns"),
+        ([("assistant", "A piano."), ("system", "Be brief.")], "in turns"),
+        ([("assistant", "A piano."), ("user", " ")], "question is empty"),
+        ([("assistant", None), ("user", "And now?")], "expected text"),
+        ([("assistant", "A piano."), ("user", [*FILE, {"type": "text", "text": "And now?"}])], "about one file"),
+    ],
+)
+def test_conversations_that_are_none(root: Path, more: list[tuple[str, Any]], said: str) -> None:
+    with pytest.raises(Refused, match=said) as refused:
+        chat_request(conversation(*more), root, "tiny", manner(8), reads_turns=True)
+    assert refused.value.status == 400
+
+
+def test_the_file_belongs_to_the_first_question(root: Path) -> None:
+    raw = conversation(("assistant", "A piano."), ("user", [*FILE, {"type": "text", "text": "And now?"}]))
+    raw["messages"][0]["content"] = "What?"
+    with pytest.raises(Refused, match="belongs to the first question"):
+        chat_request(raw, root, "tiny", manner(8), reads_turns=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
@@ -102,6 +103,20 @@ def test_an_answer_is_the_one_that_ask_gives(server: HttpServer, run, clips: dic
     }
     assert (found.echopix["server"], found.echopix["media"]) == (True, f"file://{clips['both']}")
     assert found.usage.completion_tokens == record["tokens"]["generated"]
+
+
+def test_a_conversation_is_read_with_its_turns(server: HttpServer, run, clips: dict[str, Path], monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("What?\nAnd then?\n"))
+    first, second = run("chat", clips["both"], "--device", "cpu", "--max-new-tokens", "4", "--no-server").records
+    said = [
+        *messages(),
+        {"role": "assistant", "content": first["answer"]},
+        {"role": "user", "content": "And then?"},
+    ]
+    name = client(server).models.list().data[0].id
+    found = client(server).chat.completions.create(model=name, messages=said, max_tokens=4)
+    assert found.choices[0].message.content == second["answer"]
+    assert (found.echopix["turns_seen"], found.echopix["tokens"]) == (1, second["tokens"])
 
 
 def test_a_stream_says_the_same_in_pieces(server: HttpServer) -> None:

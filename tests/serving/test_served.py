@@ -100,7 +100,17 @@ IMPORTED = (
 )
 # Ours that one question takes, beside the package itself: every further one is waited for at each question.
 ASKING = {
-    *("cli", "cli.answer_files", "cli.app", "cli.ask", "cli.ask_one", "cli.completion", "cli.demo", "cli.fleet"),
+    *(
+        "cli",
+        "cli.answer_files",
+        "cli.answering",
+        "cli.app",
+        "cli.ask",
+        "cli.ask_one",
+        "cli.completion",
+        "cli.demo",
+        "cli.fleet",
+    ),
     *("cli.formats", "cli.help", "cli.manual", "cli.misuse", "cli.options", "cli.output", "cli.parameters", "cli.run"),
     *("cli.own_files", "cli.threads", "cli.waiting", "declarations", "errors", "files"),
     *("media", "media.plan", "media.values", "parsers", "records", "results"),
