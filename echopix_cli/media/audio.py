@@ -36,7 +36,7 @@ _BLOCK = 65_536  # samples read at a time from plain audio files, all channels t
 _SMALLEST_BLOCK = 1024  # but not fewer than these in each
 _SLACK = SAMPLE_RATE // 100  # 10 ms: a resampler's tail is no reason to report a cut
 # Containers without an index whose packets have the same times wherever reading them begins to be decoded.
-_COUNTED = ("mpegts", "mp3", "aac", "flv", "ogg", "mpeg")
+_COUNTED = ("mpegts", "mp3", "aac", "flv", "ogg", "mpeg", "avi", "asf")
 # Containers that libsndfile reads. Not mp3: soundfile seeks after each block, which costs an MP3 decoder its
 # memory of the past, and the first 50 ms of every block come out wrong. Not ogg: it hears only the first of several
 # recordings in a chain.

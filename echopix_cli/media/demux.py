@@ -24,6 +24,8 @@ from echopix_cli.media.source import READ_ERRORS
 _MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
 _SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; others guess
 _BY_BYTES = ("mpegts",)  # containers without an index that can be read from any packet on
+# Containers whose index tells decoding times: those of a packet are right after a seek, and nothing else need be.
+_BY_DECODING = ("avi",)
 # Decoders that are certain which frames nothing refers to. HEVC's is not: higher temporal layers may.
 _KNOW_REFERENCES = ("h264",)
 _THREADS = 4  # decoding threads: more would mostly buy memory
@@ -34,6 +36,8 @@ _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 # What tags begin with, which stand between bare MPEG recordings that were joined.
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+
+_UNIT, _IDR = b"\0\0\1", 5  # what a unit of H.264 begins with; the kind of those that depend on nothing before
 
 _Track = TypeVar("_Track", VideoStream, AudioStream)
 
@@ -129,6 +133,21 @@ def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks:
 def by_bytes(container: InputContainer) -> bool:
     """Whether this container can be read from the place of any packet on."""
     return container.format.name in _BY_BYTES
+
+
+def by_decoding_times(container: InputContainer) -> bool:
+    """Whether this container finds a decoding time reliably, if it finds it."""
+    return container.format.name in _BY_DECODING
+
+
+def begins_anew(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
+    """Whether it is sure that a packet parts all before it from it and all that follows, as decoded and as shown.
+
+    That is told by H.264 alone, where units begin with a mark, as in AVI.
+    """
+    if not packet.is_keyframe or stream.codec_context is None or stream.codec_context.name != "h264":
+        return False
+    return any(unit[:1] and unit[0] & 0x1F == _IDR for unit in bytes(packet).split(_UNIT)[1:])
 
 
 def seek_to_byte(container: InputContainer, place: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,12 @@ from av.video.stream import VideoStream
 from echopix_cli.errors import MediaError
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.counting import Counted
-from echopix_cli.media.demux import Damage, packets
+from echopix_cli.media.demux import Damage, begins_anew, by_decoding_times, packets
 from echopix_cli.media.plan import Limits
+from echopix_cli.media.sampling import Flags
 
 _UNTIMED = -(2**63)  # stands for a decoding time that a packet does not tell
+DELAY = 16  # packets: so many of frames that are shown after a frame may stand before its own, in H.264 and HEVC
 _RUN_IN = 10.0  # seconds before a span that are kept in reach: some keyframes are none, and decoding starts before them
 
 
@@ -43,7 +46,9 @@ class Register:
         self._name, self._most, self._origin = name, limits.max_packets, clock.origin
         self._cuts: list[int] = []  # keyframes that are shown after all that stands before them in the file
         self._timeless = array("q")  # packets that tell no time of presentation
+        self._anew = array("q")  # of those, the ones that part all before them from all after
         self._latest: float = -math.inf  # tick so far
+        self._unmarked = False  # whether there are packets that are marked as no keyframes
         self._damage = Damage()
         self._troubles: list[tuple[int, Damage]] = []  # what was found at a packet, or behind it
         self._packets = packets(container, stream, self._damage, clock)
@@ -67,9 +72,24 @@ class Register:
         """How many packets before one tell no time of presentation."""
         return bisect_left(self._timeless, until)
 
-    def tells_decoding(self, until: int) -> bool:
-        """Whether all packets before one tell when they are decoded."""
-        return bool((np.frombuffer(self.decoding, np.int64)[:until] != _UNTIMED).all())
+    def in_order(self, until: int) -> bool:
+        """Whether all packets before one tell when they are decoded and nothing else, as in AVI.
+
+        Frames are shown in the order of these times: the first one at the earliest, and so on.
+        """
+        told = np.frombuffer(self.decoding, np.int64)[:until] != _UNTIMED
+        return 0 < until == self.timeless(until) and self.tick > 0 and bool(told.all())
+
+    @property
+    def marked(self) -> bool:
+        """Whether keyframes are marked. Without an index an AVI has them all marked, if they do not tell themselves."""
+        codec = self.stream.codec_context
+        alike = self._unmarked or codec is None or codec.codec.intra_only
+        return alike or not by_decoding_times(self.container)
+
+    def parting(self, begin: int, until: int) -> Flags:
+        """Of packets in order, from one up to before another, which part all before them from all after: flags."""
+        return np.isin(np.arange(begin, until), np.frombuffer(self._anew, np.int64))
 
     def damage(self, start: float, until: int) -> Damage:
         """What could not be read of a span that begins at a time, in seconds, and ends before a packet."""
@@ -82,25 +102,38 @@ class Register:
 
     def _begin(self, start: float) -> int:
         """Where all begins that is shown from a time on: 0 if the packets' order does not tell."""
+        cuts: Sequence[int] = self._cuts
+        times = self.ticks
         if self._timeless and not self.parts:
+            if not self.in_order(len(self.ticks)):
+                return 0
+            cuts, times = self._anew, self.decoding
+        elif not self.marked:
             return 0
         latest = (start + self._origin) / self.tick if self.tick else -1.0
-        known = bisect_right(self._cuts, latest, key=self.ticks.__getitem__)
-        return self._cuts[known - 1] if known else 0
+        known = bisect_right(cuts, latest, key=times.__getitem__)
+        return cuts[known - 1] if known else 0
 
     def _until(self, begin: int, end: float | None) -> int | None:
-        """The number after the first packet, from one on, that is decoded after a time; None where it was not met."""
-        if self._over and end is None:
-            return len(self.ticks)
+        """The number after the first packet, from one on, that is decoded after a time; None where it was not met.
+
+        Where the order of the frames is not known, so many more as may be shown before that one.
+        """
         if end is not None:
-            later = np.frombuffer(self.decoding, np.int64)[begin:] * self.tick - self._origin > end
+            known = max(begin, len(self.ticks) - self._delay)
+            later = np.frombuffer(self.decoding, np.int64)[begin:known] * self.tick - self._origin > end
             if later.any():
-                return begin + int(later.argmax()) + 1
+                return begin + int(later.argmax()) + 1 + self._delay
         return len(self.ticks) if self._over else None
 
     def _behind(self, end: float | None) -> bool:
         """Whether the last packet is decoded after a time: nothing is shown before, so whatever follows is later."""
-        return end is not None and self.decoding[-1] * self.tick - self._origin > end
+        last = len(self.ticks) - 1 - self._delay
+        return end is not None and last >= 0 and self.decoding[last] * self.tick - self._origin > end
+
+    @property
+    def _delay(self) -> int:
+        return DELAY if self._timeless and not self.parts else 0
 
     def _read(self) -> bool:
         """Take the next packet; False where there is none."""
@@ -118,6 +151,8 @@ class Register:
             )
         if packet.pts is None:
             self._timeless.append(number)
+            if begins_anew(self.stream, packet):
+                self._anew.append(number)
         # The second field of a frame has its first one's time.
         tick = packet.pts if packet.pts is not None else self.ticks[-1] if number else 0
         if packet.is_keyframe and tick > self._latest:
@@ -128,5 +163,6 @@ class Register:
         self.places.append(-1 if packet.pos is None else packet.pos)
         self.decoding.append(_UNTIMED if packet.dts is None else packet.dts)
         self.keys.append(packet.is_keyframe)
+        self._unmarked = self._unmarked or not packet.is_keyframe
         self.visible.append(not packet.is_discard)
         return True

@@ -18,6 +18,7 @@ MAX_ASPECT_RATIO = 200
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 _BAND = 2**23  # pixels that are made narrower at once
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from av.video.stream import VideoStream
@@ -22,15 +22,13 @@ from echopix_cli.media.counting import count_frames, fill_times, frames_before
 from echopix_cli.media.demux import Damage, can_omit, indexed, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.recall import leave, take
-from echopix_cli.media.register import Register
-from echopix_cli.media.sampling import Floats, Ints
+from echopix_cli.media.register import DELAY, Register
+from echopix_cli.media.sampling import Flags, Floats, Ints
 from echopix_cli.media.source import again, opened, shown, video_tracks
 
 _FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
 _TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
 _SLIDE = 1.0  # seconds; a picture that stays at least so long is worth a frame of its own
-
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class Scan:
     """
 
     ticks: Ints  # presentation time in time base units; the ordinal where the packets do not tell it
-    keys: Flags  # decoding may start here
+    decoding: Ints  # decoding time in these units, where the packets tell it
+    keys: Flags  # decoding may start here; where ticks are ordinals: at the packet of that number
     visible: Flags  # False: needed for decoding, but not shown: cut away by an edit list, or not to be decoded
     places: Ints  # byte position in the file; -1 where the container does not tell
     times: Floats | None  # seconds from the media's start, by ordinal; None where the ticks tell them
@@ -123,7 +122,7 @@ def _scan(
     """What a register tells of a span; ``sought``: it begins at a keyframe before that, and not at the file's start."""
     begin, until = register.span(plan.from_time, plan.end)
     timeless, tick, counted = register.timeless(until), register.tick, None
-    in_order = timeless == until and register.tells_decoding(until)  # AVI: shown in the order of the decoding times
+    in_order = register.in_order(until)
     if timeless and tick > 0 and not in_order and not register.parts:
         untimed = timeless == until
         counted = register.counted.get(untimed) or count_frames(path, track, plan, clock, meter, untimed=untimed)
@@ -137,7 +136,10 @@ def _scan(
         return None
     scan = Scan(
         ticks=np.array(register.ticks[begin:until], np.int64),
-        keys=np.array(register.keys[begin:until], np.bool_),
+        decoding=np.array(register.decoding[begin:until], np.int64),
+        keys=np.array(
+            register.keys[begin:until] if register.marked else [True] + [False] * (until - begin - 1), np.bool_
+        ),
         visible=np.array(register.visible[begin:until], np.bool_),
         places=np.array(register.places[begin:until], np.int64),
         times=None,
@@ -157,12 +159,13 @@ def _scan(
         return _ending(scan, lengths)
     if timeless or tick <= 0:
         step = 1.0 / (scan.header_fps or _FALLBACK_FPS)
-        times: Floats = np.arange(until, dtype=np.float64) * step
+        if in_order:
+            times: Floats = np.sort(scan.decoding.astype(np.float64)) * tick - clock.origin
+            return _counted(scan, times, step, register.parting(begin, until))
+        times = np.arange(until, dtype=np.float64) * step
         if counted is not None:
             times = fill_times(counted.ticks, tick, step) - (0.0 if timeless == until else clock.origin)
-        elif tick > 0:
-            times = np.sort(np.array(register.decoding[:until], np.float64)) * tick - clock.origin
-        return _counted(scan, times, step)
+        return _counted(scan, times, step, np.zeros(len(times), np.bool_))
     first = int(scan.keys.argmax())
     if scan.keys.any() and first > 0 and not sought:
         whole = frames_before(path, track, plan, clock, meter, first)
@@ -182,8 +185,12 @@ def _ending(scan: Scan, lengths: array[int]) -> Scan:
     )
 
 
-def _counted(scan: Scan, times: Floats, step: float) -> Scan | None:
-    """The scan of a track whose frames, at ``times`` in ascending seconds, are told apart by counting them."""
+def _counted(scan: Scan, times: Floats, step: float, keys: Flags) -> Scan | None:
+    """The scan of a track whose frames, at ``times`` in ascending seconds, are told apart by counting them.
+
+    Args:
+        keys: flags of the frames that are the first to come out where decoding begins with the packet of their number.
+    """
     if not len(times):
         return None
     count, seconds = len(times), float(times[-1] - times[0])
@@ -191,9 +198,8 @@ def _counted(scan: Scan, times: Floats, step: float) -> Scan | None:
     return dataclasses.replace(
         scan,
         ticks=np.arange(count),
-        keys=np.zeros(count, np.bool_),
+        keys=keys,
         visible=np.ones(count, np.bool_),
-        places=np.full(count, -1),
         times=times,
         indexed=False,
         omits=False,
@@ -240,20 +246,28 @@ def decoding_ranges(scan: Scan, wanted: Ints) -> list[tuple[int, int]]:
     A frame needs everything from the last keyframe that precedes it both in the file and on screen: a
     keyframe that is shown later does not help the frames which lead up to it.
     """
-    if not scan.timed:
-        return whole(scan)  # frames are told apart by counting them, so none may be skipped
     keys = np.flatnonzero(scan.keys)
+    if not scan.timed and not len(keys):
+        return whole(scan)  # frames are told apart by counting them, so none may be skipped
     place_of = {int(tick): place for place, tick in _wanted_places(scan, wanted)}  # the last: a frame's second field
     ranges: list[tuple[int, int]] = []
     for tick, place in sorted(place_of.items(), key=lambda item: item[1]):
         before = keys[: np.searchsorted(keys, place, side="right")]
         fit = before[scan.ticks[before] <= tick]
         begin = int(fit[-1]) if len(fit) else 0
-        if ranges and begin <= ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], max(place, ranges[-1][1]))
-        else:
-            ranges.append((begin, place))
+        if not scan.timed and begin < place:
+            place = _reach(scan, keys, place)
+        while ranges and begin <= ranges[-1][1] + 1:  # what leads up to a keyframe may need the one before it
+            first, last = ranges.pop()
+            begin, place = min(first, begin), max(last, place)
+        ranges.append((begin, place))
     return ranges
+
+
+def _reach(scan: Scan, keys: Ints, ordinal: int) -> int:
+    """The packet up to which a frame that is told by its ordinal, and all before it, have come out."""
+    following = keys[np.searchsorted(keys, ordinal, side="right") :]
+    return min(ordinal + DELAY, int(following[0]) - 1 if len(following) else scan.packets - 1, scan.packets - 1)
 
 
 def whole(scan: Scan) -> list[tuple[int, int]]:

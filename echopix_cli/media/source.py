@@ -15,11 +15,11 @@ import stat
 from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, cast
 
 import av
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import Flags, InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -57,6 +57,9 @@ _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|conc
 _MOST_STREAMS = 1000  # of any kind, fonts and data too
 # How files begin that hold media in containers which are not opened. Only for a clearer message.
 _NOT_OPENED = (b"BIKi", b"BIKf", b"BIKb", b"KB2", b"SMK2", b"SMK4", b"MLVI", b"NSVf", b"NSVs", b"FWS", b"CWS")
+# Codecs of which FFmpeg does not know in which order frames are shown: where a container stores no times of
+# presentation, as AVI, those that it makes up on request, as PyAV does, are wrong.
+_ORDER_UNKNOWN = ("h264", "hevc", "vvc")
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 
 
@@ -164,7 +167,7 @@ class _Left:
 
 
 def _open(file: io.FileIO, limits: Limits) -> InputContainer:
-    return av.open(
+    container = av.open(
         MediaFile(file),
         "r",
         container_options={
@@ -179,6 +182,9 @@ def _open(file: io.FileIO, limits: Limits) -> InputContainer:
         buffer_size=65_536,
         io_open=_refuse,
     )
+    if any(stream.codec_context and stream.codec_context.name in _ORDER_UNKNOWN for stream in container.streams.video):
+        container.flags &= ~cast(int, Flags.gen_pts.value)
+    return container
 
 
 def _too_many(file: io.FileIO, limits: Limits) -> bool:

@@ -23,9 +23,8 @@ from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, omit_unreferenced, video_frames
 from echopix_cli.media.heif import Still, decode_still
 from echopix_cli.media.plan import DecodePlan, Limits
-from echopix_cli.media.sampling import Floats, Ints, Pixels, at_keyframes, choose_frames
+from echopix_cli.media.sampling import Flags, Floats, Ints, Pixels, at_keyframes, choose_frames
 from echopix_cli.media.scan import (
-    Flags,
     Scan,
     candidates,
     decoding_ranges,
@@ -185,7 +184,7 @@ def _decode(
             run = walk.run(first, last)
             if walk.decoder is None:
                 return
-            frames = _frames(walk.decoder, run, keep, scan.timed, damage, slots.meter)
+            frames = _frames(walk.decoder, run, keep, None if scan.timed else first, damage, slots.meter)
             slots.fill(frames, _pixel_aspect(walk.stream), walk.decoder.name, stand_ins=not omit)
 
 
@@ -193,7 +192,7 @@ def _frames(
     decoder: VideoCodecContext,
     run: Iterator[tuple[int, Packet[VideoStream]]],
     keep: Flags | None,
-    timed: bool,
+    ordinal: int | None,
     damage: Damage,
     meter: Meter,
 ) -> Iterator[tuple[int, VideoFrame]]:
@@ -201,8 +200,9 @@ def _frames(
 
     Args:
         keep: which packets to decode in any case, up to the first that is damaged; None: decode all.
+        ordinal: of the first frame, where a tick is the frame's ordinal.
     """
-    count, before = 0, damage.packets
+    before = damage.packets
     for number, packet in chain(run, ((0, None),)):
         if keep is not None:
             if damage.packets > before:
@@ -210,8 +210,10 @@ def _frames(
             omit_unreferenced(decoder, packet is not None and not keep[number])
         for frame in video_frames(decoder, packet, damage):
             meter.picture(frame.width, frame.height)
-            tick = (frame.dts if frame.pts is None else frame.pts) if timed else count
-            count += 1
+            if ordinal is None:
+                tick = frame.dts if frame.pts is None else frame.pts
+            else:
+                tick, ordinal = ordinal, ordinal + 1
             if tick is not None:
                 yield tick, frame
     decoder.flush_buffers()  # the decoder has seen the end; let it begin anew

@@ -16,7 +16,16 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from echopix_cli.media.clock import Clock
-from echopix_cli.media.demux import Damage, by_bytes, open_decoder, packets, seek_before, seek_to, seek_to_byte
+from echopix_cli.media.demux import (
+    Damage,
+    by_bytes,
+    by_decoding_times,
+    open_decoder,
+    packets,
+    seek_before,
+    seek_to,
+    seek_to_byte,
+)
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.recall import leave, take
 from echopix_cli.media.scan import Scan
@@ -89,7 +98,7 @@ class Walk:
             self._open_file.close()
         try:
             self._open()
-            self._seeks = self._scan.indexed or by_bytes(self._container)
+            self._seeks = self._scan.indexed or by_bytes(self._container) or by_decoding_times(self._container)
         except BaseException:
             self._open_file.close()
             raise
@@ -133,8 +142,10 @@ class Walk:
     def _seek(self, first: int) -> bool:
         """Move to packet ``first`` or to one before it; False where that did not lead to a place that is known."""
         scan, number = self._scan, 0
-        if scan.indexed:
-            if not seek_to(self._container, self.stream, int(scan.ticks[first])):
+        retimed = not scan.indexed and by_decoding_times(self._container)
+        if scan.indexed or retimed:
+            ticks = scan.decoding if retimed else scan.ticks
+            if not seek_to(self._container, self.stream, int(ticks[first])):
                 return False
         elif not seek_to_byte(self._container, int(scan.places[first])):
             return False
@@ -144,18 +155,23 @@ class Walk:
         landing = next(following, None)
         if landing is None:
             return False
-        same = (scan.ticks == landing.pts) & (scan.places == landing.pos)
+        same = scan.places == landing.pos if retimed else (scan.ticks == landing.pts) & (scan.places == landing.pos)
         found = np.flatnonzero(same)
-        if len(found) != 1 or found[0] > first or (found[0] < first and not scan.indexed):
+        if len(found) != 1 or found[0] > first or (found[0] < first and not scan.indexed and not retimed):
             return False
         self._packets, self._place = chain([landing], following), int(found[0])
         return True
 
     def _read(self, first: int, last: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
+        scan = self._scan
+        # Behind a place that was found by its decoding time, times of presentation may be others at first.
+        retimed = scan.timed and not scan.indexed and by_decoding_times(self._container)
         while self._place <= last:
             packet = next(self._packets, None)
             if packet is None:
                 return
+            if retimed and packet.pts is not None and self._place >= 0:
+                packet.pts = int(scan.ticks[self._place])
             self._place += 1
             if self._place > first:
                 yield self._place - 1, packet

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from echopix_cli.media import demux as demux_room
+from echopix_cli.media import walk as walk_room
 from echopix_cli.media.cost import Meter
 
 sys.path.insert(0, str(Path(__file__).parent))  # for ``makers``, whatever pytest's import mode
@@ -45,3 +47,17 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Meter]:
 
     monkeypatch.setattr("echopix_cli.media.load.Meter", Kept)
     return meters
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The places in the file of all packets that are read in order to be decoded."""
+    places: list[int] = []
+
+    def noting(*arguments: Any) -> Iterator[Any]:
+        for packet in demux_room.packets(*arguments):
+            places.append(packet.pos)
+            yield packet
+
+    monkeypatch.setattr(walk_room, "packets", noting)
+    return places

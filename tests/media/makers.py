@@ -57,6 +57,7 @@ def write_clip(
     extra_frames: Sequence[Array] | None = None,
     aspect: Fraction | None = None,
     format: str | None = None,
+    tick: Fraction = Fraction(1, 30_000),
 ) -> Path:
     """Write a container with any of: pictures at ``times`` (default: at ``fps``), sound, a second track."""
     with av.open(str(path), "w", format=format, options=container_options or {}) as out:
@@ -68,7 +69,7 @@ def write_clip(
             stream.height, stream.width = pictures[0].shape[:2]
             stream.pix_fmt = pix_fmt
             stream.codec_context.thread_count = 1
-            stream.codec_context.time_base = Fraction(1, 30_000)
+            stream.codec_context.time_base = tick
             if rotation or hflip:
                 stream.set_display_rotation(rotation, hflip=hflip)
             if aspect is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +51,6 @@ def same_as_decoded_through(clip: Clip, path: Path) -> bool:
     whole = decoded_through(path, clip.frames.shape[2:])
     times = [round(float(time), 4) for time in clip.frame_times]
     return all(np.array_equal(frame, whole[time]) for frame, time in zip(clip.frames, times, strict=True))
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The places in the file of all packets that are read in order to be decoded."""
-    places: list[int] = []
-
-    def noting(*arguments: Any) -> Iterator[Any]:
-        for packet in demux_room.packets(*arguments):
-            places.append(packet.pos)
-            yield packet
-
-    monkeypatch.setattr(walk_room, "packets", noting)
-    return places
 
 
 def referred_to(path: Path) -> list[bool]:
@@ -145,6 +130,15 @@ def test_frames_are_those_of_decoding_everything(
 ) -> None:
     path = write_h264(tmp_path / name, pictures[:250], x264)
     assert same_as_decoded_through(load_clip(path, DecodePlan(**SMALL, **wanted)), path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_what_leads_up_to_a_keyframe_takes_one_group_of_pictures_more(
+    tmp_path: Path, pictures: list[Any], decoded: list[Meter], suffix: str
+) -> None:
+    path = write_h264(tmp_path / f"a.{suffix}", pictures[:250], "keyint=30:bframes=3:b-adapt=0:open-gop=1")
+    assert same_as_decoded_through(load_clip(path, DecodePlan(**SMALL, fps=25, start=4.6, end=6.0)), path)
+    assert decoded[0].frames <= 30 + 35 + 4
 
 
 def test_hevc_is_not_passed_over(tmp_path: Path, decoded: list[Meter]) -> None:
