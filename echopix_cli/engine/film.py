@@ -11,9 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
 
 from echopix_cli.media import DecodePlan, MediaInfo
 from echopix_cli.times import clock
@@ -22,9 +19,6 @@ FAMILY_WINDOW = 60.0  # seconds, where a checkpoint does not say what it was tra
 _GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip
 _REST = 0.1  # of a window; a last one that is shorter belongs to the one before it
 _OVER = 0.1  # of a window; so much longer than the header says may the last one be
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -100,31 +94,3 @@ def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | N
     # Two frames make one step of the picture. One makes one too, at half the work.
     glance = None if not plan.video or few >= frames else max(1, few // 2 * 2)
     return Film(tuple(pairwise(edges)), replace(plan, max_audio_seconds=None), glance)
-
-
-def joined_positions(windows: Ints, positions: Ints, is_audio: Flags, *, gap: int, longest: int) -> Ints:
-    """Positions (3, n) in one block of rows that come from several windows, in order of time.
-
-    Windows follow one another, ``gap`` positions apart; order and spacing within a window stay. Where all together
-    reach further than ``longest``, time is compressed to that.
-
-    Args:
-        windows: (n,) ascending, the window of each row.
-        positions: (3, n) relative to the start of the row's window.
-        is_audio: (n,) rows of sound, whose three positions are all time.
-        gap: positions between two windows.
-        longest: positions that the model was trained on.
-    """
-    times = positions[0].astype(np.float64)
-    base = 0.0
-    for window in np.unique(windows):
-        own = windows == window
-        least, most = times[own].min(), times[own].max()
-        times[own] += base - least
-        base += most - least + gap
-    if len(times) and times.max() >= longest:
-        times *= (longest - 1) / times.max()
-    joined = positions.copy()
-    joined[0] = np.floor(times).astype(np.int64)
-    joined[:, is_audio] = joined[0, is_audio]
-    return joined

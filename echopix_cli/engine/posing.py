@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.sieves import SieveChoice, choose, seed_of
 from echopix_cli.errors import UsageError
 from echopix_cli.model.finite import require_finite
-from echopix_cli.model.positions import SpecialTokens, block_positions
+from echopix_cli.model.positions import film_positions
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.relevance import relevance
 from echopix_cli.model.thinker import EchoingPixelsThinker
@@ -153,7 +151,7 @@ def place(
     ids = processor.prompt_ids(question, encoded.inputs, system, rows, earlier)
     positions = None
     if survivors is not None:
-        made = _positions(thinker.special, ids, survivors.positions)
+        made = film_positions(thinker.special, ids[0].tolist(), survivors.positions)
         positions = made[0].to(device), made[1].to(device)
     placed: Prompt = thinker.place(
         ids.to(device),
@@ -165,15 +163,6 @@ def place(
         positions=positions,
     )
     return placed
-
-
-def _positions(special: SpecialTokens, ids: Tensor, block: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Of a prompt's rows (1, L), where those of its media have positions (3, n) of their own."""
-    rows = ids[0].tolist()
-    paired = special.audio_start in rows and special.vision_start in rows
-    media = (place for place, row in enumerate(rows) if row in special.placeholders)
-    before = rows.index(special.audio_start) + 1 if paired else next(media, len(rows))
-    return block_positions(before, block, len(rows) - before - block.shape[1], paired=paired)
 
 
 def chosen(thinker: EchoingPixelsThinker, options: AskOptions) -> tuple[float, SieveChoice]:

@@ -15,12 +15,13 @@ import torch
 
 from echopix_cli.engine.encoded import Encoded, Survivors
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.film import Film, joined_positions
+from echopix_cli.engine.film import Film
 from echopix_cli.engine.meters import Clock, larger
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
 from echopix_cli.errors import FileLost, MediaError, Nothing
+from echopix_cli.model.positions import joined_positions
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+WINDOW_GAP = 1.0  # seconds between rows of two windows of a film
 Rotary = tuple[Tensor, Tensor]  # cosine and sine (…, head_dim) of the angles of each row
 
 
@@ -213,6 +214,44 @@ def _prompt_positions(
         _require_rows(is_placeholder, first, at)
         walker.append(block)
     return np.concatenate(walker.segments, axis=1)
+
+
+def film_positions(special: SpecialTokens, ids: Sequence[int], block: IntArray) -> tuple[Tensor, Tensor]:
+    """Positions of a prompt whose media rows have positions (3, n) of their own; as :func:`position_ids` gives them."""
+    paired = special.audio_start in ids and special.vision_start in ids
+    media = (place for place, token in enumerate(ids) if token in special.placeholders)
+    before = ids.index(special.audio_start) + 1 if paired else next(media, len(ids))
+    return block_positions(before, block, len(ids) - before - block.shape[1], paired=paired)
+
+
+def joined_positions(
+    windows: IntArray, positions: IntArray, is_audio: npt.NDArray[np.bool_], *, gap: int, longest: int
+) -> IntArray:
+    """Positions (3, n) in one block of rows that come from several windows, in order of time.
+
+    Windows follow one another, ``gap`` positions apart; order and spacing within a window stay. Where all together
+    reach further than ``longest``, time is compressed to that.
+
+    Args:
+        windows: (n,) ascending, the window of each row.
+        positions: (3, n) relative to the start of the row's window.
+        is_audio: (n,) rows of sound, whose three positions are all time.
+        gap: positions between two windows.
+        longest: positions that the model was trained on.
+    """
+    times = positions[0].astype(np.float64)
+    base = 0.0
+    for window in np.unique(windows):
+        own = windows == window
+        least, most = times[own].min(), times[own].max()
+        times[own] += base - least
+        base += most - least + gap
+    if len(times) and times.max() >= longest:
+        times *= (longest - 1) / times.max()
+    joined = positions.copy()
+    joined[0] = np.floor(times).astype(np.int64)
+    joined[:, is_audio] = joined[0, is_audio]
+    return joined
 
 
 def block_positions(before: int, block: IntArray, after: int, *, paired: bool) -> tuple[Tensor, Tensor]:

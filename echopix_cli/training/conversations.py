@@ -15,7 +15,8 @@ from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
-from echopix_cli.training.data import Batch, Example, Opening, collate, make_row, pack_rows
+from echopix_cli.training.batch import Batch, Example, collate
+from echopix_cli.training.rows import Opening, make_row, pack_rows
 
 _MARKS = ("<video>", "<audio>", "<image>")
 _FAMILY = "data"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import normalise
 from echopix_cli.model.values import IGNORE, Prompt, Selection, Sieved
-from echopix_cli.training.data import Batch, Targets
+from echopix_cli.training.batch import Batch, Targets
 
 _LARGEST_SHIFT, _WIDEST_BAND = 3, 20  # mel bins
 
@@ -72,8 +72,8 @@ def encode(
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
-        video_features=None if video is None else per_row(video, batch.video_rows, batch.clips),
-        audio_features=None if audio is None else per_row(audio, batch.audio_rows, batch.clips),
+        video_features=None if video is None else video[batch.video_index],
+        audio_features=None if audio is None else audio[batch.audio_index],
         positions=(batch.positions, batch.rope_deltas),
     )
     return prompt, Features(video, audio)
@@ -91,14 +91,6 @@ def _joined_grids(grids: Sequence[tuple[int, int, int]]) -> list[tuple[int, int,
         else:
             joined.append((t, h, w))
     return joined
-
-
-def per_row(features: Tensor, sizes: Sequence[int], clips: Sequence[int]) -> Tensor:
-    """Features of clips, (sum of sizes, d), once for every prompt row that asks about a clip."""
-    if list(clips) == list(range(len(sizes))):
-        return features
-    parts = torch.split(features, list(sizes))
-    return torch.cat([parts[clip] for clip in clips])
 
 
 def packed_attention_mask(segments: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -21,8 +21,9 @@ from echopix_cli.errors import MediaError
 from echopix_cli.files import write_whole
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
+from echopix_cli.training.batch import Batch
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
-from echopix_cli.training.data import TRAINED_SPLITS, Batch, SceneBatches
+from echopix_cli.training.data import TRAINED_SPLITS, SceneBatches
 from echopix_cli.training.forward import accuracy
 from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, losses, total_loss
 from echopix_cli.training.muon import Muon
@@ -165,6 +166,7 @@ class Trainer:
             pack=pack,
             questions=recipe.questions,
             sparse=recipe.stage == "towers",
+            films=recipe.films if recipe.stage == "sieve" and split in TRAINED_SPLITS else 0.0,
             first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split in TRAINED_SPLITS else 0,
         )
 

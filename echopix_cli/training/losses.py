@@ -14,8 +14,8 @@ from echopix_cli.model.sieve import pack_left
 from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE, Prompt
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
-from echopix_cli.training.data import Batch
-from echopix_cli.training.forward import AnswerPass, answer_pass, encode, families_of, joint_layer, per_row
+from echopix_cli.training.batch import Batch
+from echopix_cli.training.forward import AnswerPass, answer_pass, encode, families_of, joint_layer
 from echopix_cli.training.recipe import Recipe
 
 
@@ -167,12 +167,12 @@ def losses(
     sieved, evident = answered.sieved, bool(batch.evidence.any())
     early = answered.decoder_hidden if sieved is None else sieved.encoded
     if recipe.binding > 0 and batch.around is not None:
-        around = per_row(batch.around, batch.audio_rows, batch.clips)
-        parts["binding"] = binary_cross_entropy(heads.binding, early[batch.input_ids == special.audio], around)
+        around, heard = batch.around[batch.audio_index], early[batch.input_ids == special.audio]
+        parts["binding"] = binary_cross_entropy(heads.binding, heard, around)
     if sieved is not None and recipe.binding > 0 and batch.meanwhile is not None:
         # Only CS2 can know it: in the decoder the sound of a moment comes after its picture.
-        meanwhile = per_row(batch.meanwhile, batch.video_rows, batch.clips)
-        parts["meanwhile"] = binary_cross_entropy(heads.meanwhile, early[batch.input_ids == special.video], meanwhile)
+        meanwhile, seen = batch.meanwhile[batch.video_index], early[batch.input_ids == special.video]
+        parts["meanwhile"] = binary_cross_entropy(heads.meanwhile, seen, meanwhile)
     if recipe.pointing > 0 and evident:
         parts["pointing"] = pointing(model, batch, answered, pool)
     if sieved is not None:

@@ -116,6 +116,12 @@ class Recipe:
         repeats=True,
     )
     questions: int = _count(2, "questions per scene in the sieve stage; the full stage asks all", DATA)
+    films: float = _share(
+        0.0,
+        "share of the questions that hang on one name, put to several scenes of a batch as to a film of which "
+        "one scene holds it (sieve stage, scenes)",
+        DATA,
+    )
     hide_bands: float = _share(
         0.0,
         "share of sounds with frequencies moved and hidden, so that an instrument is known by more than one recording",

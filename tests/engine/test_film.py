@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.features import Fetched, open_features
-from echopix_cli.engine.film import Film, film_of, joined_positions
+from echopix_cli.engine.film import Film, film_of
 from echopix_cli.engine.opening import film_in, open_media, survey, window_of
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.posing import PER_LOGIT, chosen
 from echopix_cli.errors import MediaError
 from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.model.positions import joined_positions
 from echopix_cli.model.relevance import relevance
 from echopix_cli.results import Answer, AudioStatus
 from echopix_cli.shelf import Shelf

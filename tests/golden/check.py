@@ -23,7 +23,7 @@ from prompts import prompt_of
 
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
-from echopix_cli.training.data import Targets
+from echopix_cli.training.batch import Targets
 from echopix_cli.training.forward import answer_pass
 from echopix_cli.weights.checkpoint import load_model
 

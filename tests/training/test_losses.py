@@ -16,7 +16,8 @@ from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import sample_times
 from echopix_cli.training import tiny
-from echopix_cli.training.data import SceneBatches, Targets, collate, make_example
+from echopix_cli.training.batch import Targets, collate
+from echopix_cli.training.data import SceneBatches, make_example
 from echopix_cli.training.forward import answer_pass, encode, hide_bands, joint_layer, packed_attention_mask
 from echopix_cli.training.losses import AttentionTeacher, balanced_by_modality, kl_to_target, pointing
 

@@ -17,9 +17,11 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import Evidence, evidence_rows, sample_times
 from echopix_cli.training import tiny
-from echopix_cli.training.data import _LOOKED_FOR, Batch, SceneBatches, collate, make_example
+from echopix_cli.training.batch import Batch, collate
+from echopix_cli.training.data import SceneBatches, make_example
 from echopix_cli.training.loop import Trainer
 from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.rows import _LOOKED_FOR
 from echopix_cli.training.start import Start
 from echopix_cli.weights.checkpoint import load_model
 
