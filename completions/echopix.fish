@@ -151,7 +151,7 @@ complete -c echopix -n '__fish_seen_subcommand_from eval' -l answers -x -a 'lett
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l count -s n -r -d 'how many questions (default 200 scenes, or the whole file)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l length -r -d 'of each movie, as 80, 1:20, 1m20s or 0:01:20 (default 1:00)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l budget -s b -r -d 'a fraction of audio-visual tokens kept; repeat for more (default 1.0 0.2 0.1 0.05; of movies 1.0)'
-complete -c echopix -n '__fish_seen_subcommand_from eval' -l sieve -x -a 'auto cs2 question-attention per-modality uniform random none' -d 'auto, cs2, question-attention, per-modality, uniform, random, none; of movies also single-pass; repeat for more (default auto and all controls)'
+complete -c echopix -n '__fish_seen_subcommand_from eval' -l sieve -x -a 'auto cs2 question-attention per-modality uniform random none' -d 'auto, cs2, question-attention, per-modality, uniform, random, none; of scenes also other-question (rows kept for another question about the scene), of movies single-pass; repeat for more (default auto and all controls)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l around-sieve -d 'measure also every row past CS2, for a model before its sieve is trained'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l family -x -a 'instrument object count sync order when heard exists list corner each silent dark' -d 'only this family; repeat for more'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l seed -r -d 'of the first scene and of the random control'

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGETS = (1.0, 0.2, 0.1, 0.05)
 LONGEST_ANSWER = 32  # tokens; questions with gold answers have short ones, and a model astray would babble on
-_MOVIES, _SINGLE_PASS = "scenes:movie", "single-pass"  # written out, not imported: that would slow --help down
+_SCENES, _MOVIES = "scenes:", "scenes:movie"
+_OTHER, _SINGLE_PASS = "other-question", "single-pass"  # written out, not imported: that would slow --help down
 
 
 @opt.taking(
@@ -99,7 +100,8 @@ def evaluate(
         typer.Option(
             "--sieve",
             metavar="NAME",
-            help=f"{', '.join(NAMES)}; of movies also single-pass; repeat for more (default auto and all controls)",
+            help=f"{', '.join(NAMES)}; of scenes also other-question (rows kept for another question about the scene), "
+            "of movies single-pass; repeat for more (default auto and all controls)",
             show_default=False,
         ),
     ] = None,
@@ -195,7 +197,7 @@ def evaluate(
     budgets = [opt.read_budget(value) for value in budget or []]
     movies = data.startswith(_MOVIES)
     reads = [Path(data), *([] if full is None else [full])]
-    _check(run, sieve or [], json or markdown, output, items, plot, force, movies, reads)
+    _check(run, sieve or [], json or markdown, output, items, plot, force, movies, data.startswith(_SCENES), reads)
     seconds_each = _length(length, movies)
     if movies and around_sieve:
         raise UsageError("movies do not go past CS2 whole", "--sieve single-pass sieves them whole")
@@ -288,12 +290,13 @@ def _check(
     plot: Path | None,
     force: bool,
     movies: bool,
+    scenes: bool,
     reads: Sequence[Path],
 ) -> None:
     """Refuse what cannot end well before a model is loaded."""
     from echopix_cli.cli.eval_targets import check_targets
 
-    known = (*NAMES, _SINGLE_PASS) if movies else NAMES
+    known = (*NAMES, *((_SINGLE_PASS,) if movies else (_OTHER,) if scenes else ()))
     if unknown := [name for name in sieves if name not in known]:
         raise UsageError(f"unknown sieve {unknown[0]!r}", f"choose from: {', '.join(known)}")
     run.require_output(json or output or items or plot, "--json, --markdown or --output FILE")

@@ -114,6 +114,32 @@ class Posed:
         )
         return Sift(budget, choice, self.prompt, sieved, options.list_kept)
 
+    @torch.inference_mode()
+    def sieved_for(self, other: Posed, options: AskOptions) -> Sieved:
+        """This prompt with the audio-visual rows that CS2 kept, and encoded, for another question about the same clip.
+
+        What stands before the media is as CS2 left it for the other question; what comes after them it has not seen.
+
+        Raises:
+            UsageError, ModelError: as :meth:`sift`.
+        """
+        sieved, prompt = other.sift(options).sieved, self.prompt
+        pool, (kept,) = self._thinker.special.in_pool(prompt.input_ids[0]), sieved.kept
+        length = prompt.input_ids.shape[1]
+        behind = int(pool.nonzero().max()) + 1 if bool(pool.any()) else 0
+        taken = kept[kept < behind]
+        places = torch.cat((taken, torch.arange(behind, length, device=kept.device)))
+        return Sieved(
+            hidden=torch.cat((sieved.hidden[:, : len(taken)], prompt.embeds[:, behind:]), dim=1),
+            position_ids=prompt.position_ids[..., places],
+            attention_mask=None,
+            kept=(places,),
+            scores=prompt.embeds.new_zeros(prompt.input_ids.shape),
+            encoded=prompt.embeds,
+            labels=None,
+            next_position=prompt.rope_deltas + length,
+        )
+
     @property
     def unsieved(self) -> Sieved:
         """All rows as embedded, no sieve having run: what a full-token checkpoint was trained on."""

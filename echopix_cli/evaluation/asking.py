@@ -8,7 +8,7 @@ from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptio
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.sieves import AUTO, SieveChoice, seed_of
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult
+from echopix_cli.evaluation.values import AROUND, OTHER, OWN, SINGLE_PASS, Condition, Graded, ItemResult
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM
 from echopix_cli.scenes import SIDE
@@ -43,8 +43,8 @@ class Asking:
 
 def sieve_options(sieve: str, asking: Asking) -> SieveOptions:
     """The engine's options for a sieve, by its name in a :class:`Condition`."""
-    own = sieve in (AUTO, AROUND, SINGLE_PASS, *OWN)
-    name = AUTO if sieve in (AROUND, SINGLE_PASS) else sieve
+    own = sieve in (AUTO, AROUND, OTHER, SINGLE_PASS, *OWN)
+    name = AUTO if sieve in (AROUND, OTHER, SINGLE_PASS) else sieve
     return SieveOptions(name, asking.question_layer, asking.prefilter if own else None, asking.seed)
 
 

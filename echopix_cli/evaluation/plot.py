@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Report, SettingResult
+from echopix_cli.evaluation.values import AROUND, OTHER, OWN, SINGLE_PASS, Report, SettingResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ _LOOKS = {
     "per-modality": ("#009E73", "s", 1.4),
     "uniform": ("#E69F00", "^", 1.4),
     "random": ("#D55E00", "v", 1.4),
+    OTHER: ("#F0E442", "P", 1.4),
     SINGLE_PASS: ("#56B4E9", "x", 1.4),
     "none": ("#666666", "", 1.4),
     AROUND: ("#CC79A7", "D", 1.4),

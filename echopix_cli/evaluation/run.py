@@ -23,10 +23,12 @@ from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring
 from echopix_cli.evaluation.films import Screened, answered, lettered, open_file
 from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, OWN, SINGLE_PASS, Condition, Graded, ItemResult, Rows
+from echopix_cli.evaluation.values import AROUND, OTHER, OWN, SINGLE_PASS, Condition, Graded, ItemResult, Rows
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
+
+_ANYTHING = "What do you see? What do you hear?"  # where a scene answers one question only
 
 
 def settings_of(
@@ -48,7 +50,9 @@ def settings_of(
             found.append(Condition(sieve, 0.0))
         else:
             found += [
-                Condition(sieve, budget) for budget in descending if films or sieve in (AUTO, *OWN) or budget < 1.0
+                Condition(sieve, budget)
+                for budget in descending
+                if films or sieve in (AUTO, OTHER, *OWN) or budget < 1.0
             ]
     if around:
         found.append(Condition(AROUND, 1.0))
@@ -64,8 +68,13 @@ def sieves_of(engine: Engine, sieves: Sequence[str], asking: Asking) -> tuple[st
     Raises:
         UsageError: one that it has not.
     """
+    if OTHER in sieves and engine.model.thinker.model.compressor is None:
+        raise UsageError(
+            f"--sieve {OTHER} needs CS2", "this model's first layers sieve for the question that they read"
+        )
     return tuple(
-        sieve if sieve == SINGLE_PASS else engine.choose(sieve_options(sieve, asking)).selection for sieve in sieves
+        sieve if sieve in (OTHER, SINGLE_PASS) else engine.choose(sieve_options(sieve, asking)).selection
+        for sieve in sieves
     )
 
 
@@ -180,7 +189,7 @@ def _answered(
         for setting in group:
             try:
                 with memory_errors(engine.device):
-                    outcomes[setting] = _outcome(engine, question, posed, rests_on, setting, asking, clock)
+                    outcomes[setting] = _outcome(engine, encoded, question, posed, rests_on, setting, asking, clock)
             except EchopixError as error:
                 outcomes[setting] = Graded.failed(error.message)
     special, ids = engine.model.thinker.special, posed.prompt.input_ids
@@ -202,6 +211,7 @@ def _by_scoring(
 
 def _outcome(
     engine: Engine,
+    encoded: Encoded,
     question: Question,
     posed: Posed,
     rests_on: Tensor,
@@ -212,8 +222,7 @@ def _outcome(
     """Keep rows, answer, judge; ``clock`` already holds the time of scoring, which settings share."""
     stage = setting.name
     with clock.stage(stage):
-        unsieved = setting.sieve == AROUND
-        sieved = posed.unsieved if unsieved else posed.sift(options_of(setting, asking, question.index)).sieved
+        sieved = _sieved(engine, encoded, question, posed, setting, asking)
         text = _said(engine, sieved, question, asking)
     kept = sieved.kept[0]
     special, ids = engine.model.thinker.special, posed.prompt.input_ids[0][kept]
@@ -225,6 +234,21 @@ def _outcome(
         rows=Rows(video=pool - audio, audio=audio, on_evidence=int(rests_on[kept].sum())),
         seconds=clock.seconds["place"] + clock.seconds["score"] + clock.seconds[stage],
     )
+
+
+def _sieved(
+    engine: Engine, encoded: Encoded, question: Question, posed: Posed, setting: Condition, asking: Asking
+) -> Sieved:
+    """What a setting hands to the decoder."""
+    if setting.sieve == AROUND:
+        return posed.unsieved
+    options = options_of(setting, asking, question.index)
+    if setting.sieve != OTHER:
+        return posed.sift(options).sieved
+    assert question.script is not None
+    others = (item.question for item in question.script.items if item.question != question.question)
+    first = engine.pose(encoded, next(others, _ANYTHING), asking.system)
+    return posed.sieved_for(first, options)
 
 
 def _said(engine: Engine, sieved: Sieved, question: Question, asking: Asking) -> str:

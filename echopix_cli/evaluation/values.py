@@ -8,6 +8,7 @@ from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.results import ModelFacts
 
 AROUND = "without-cs2"  # all rows, as the towers and embeddings made them, past CS2 straight into the decoder
+OTHER = "other-question"  # the model's own sieve for another question about the clip; the decoder reads this one
 SINGLE_PASS = "single-pass"  # the model's own sieve once over a whole movie, as if it were one window
 OWN = ("cs2", "question-attention")  # a model has one of them, and it is what the controls are compared with
 CONTROLS = ("per-modality", "uniform", "random", "none")

@@ -148,6 +148,7 @@ def test_failed_items_are_reported_and_change_the_exit_code(run, clips: dict[str
     ("arguments", "said"),
     [
         (("--sieve", "csv2"), "unknown sieve 'csv2'"),
+        (("--data", "questions.jsonl", "--sieve", "other-question"), "unknown sieve 'other-question'"),
         (("-b", "1.5"), "--budget: '1.5' does not fit"),
         (("--data", "scenes:tset"), "unknown data 'scenes:tset'"),
         (("--data", "gone.jsonl"), "cannot read questions from gone.jsonl"),

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.sieves import SieveChoice
@@ -142,3 +143,32 @@ def test_a_profile_keeps_everything_beside_what_is_measured(stock: Engine, clips
         ("question-attention", POOL),
         ("none", 0),
     ]
+
+
+@pytest.mark.parametrize("budget", [0.2, 1.0])
+def test_rows_that_were_kept_for_another_question(
+    trained: Engine, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, budget: float
+) -> None:
+    """Where text rows stay raw past CS2, a question's own rows are what its sieve gives; another's are the other's."""
+    monkeypatch.setattr(trained.model.thinker.config.text_config, "sieve_output", "media")
+    encoded = trained.read(str(clips["both"]), trained.plan(DecodePlan()))
+    options = AskOptions(budget)
+    first, second = (trained.pose(encoded, question) for question in ("What?", "Which one of them is it?"))
+    own, plain = second.sieved_for(second, options), second.sift(options).sieved
+    assert torch.equal(own.hidden, plain.hidden) and torch.equal(own.kept[0], plain.kept[0])
+    assert torch.equal(own.position_ids, plain.position_ids) and torch.equal(own.next_position, plain.next_position)
+    other, theirs = second.sieved_for(first, options), first.sift(options).sieved
+    pool = trained.model.thinker.special.in_pool(second.prompt.input_ids[0])
+    media = int(pool.nonzero().max()) + 1
+    count = int((theirs.kept[0] < media).sum())
+    assert torch.equal(other.hidden[:, :count], theirs.hidden[:, :count])
+    assert torch.equal(other.hidden[:, count:], second.prompt.embeds[:, media:])
+    assert int(pool[other.kept[0]].sum()) == int(pool[plain.kept[0]].sum())
+
+
+def test_without_media_all_rows_are_the_questions_own(trained: Engine, clips: dict[str, Path]) -> None:
+    encoded = trained.read(str(clips["both"]), trained.plan(DecodePlan()))
+    posed = trained.pose(encoded, "Which?")
+    sieved = posed.sieved_for(trained.pose(encoded, "What?"), AskOptions(1.0, sieve=SieveOptions("none")))
+    text = ~trained.model.thinker.special.in_pool(posed.prompt.input_ids[0])
+    assert sieved.kept[0].tolist() == text.nonzero()[:, 0].tolist()

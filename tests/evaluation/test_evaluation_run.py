@@ -19,7 +19,7 @@ from echopix_cli.evaluation import run as run_module
 from echopix_cli.evaluation.asking import Asking, options_of
 from echopix_cli.evaluation.questions import Question, load_questions
 from echopix_cli.evaluation.report import make_report
-from echopix_cli.evaluation.run import evaluate, settings_of
+from echopix_cli.evaluation.run import evaluate, settings_of, sieves_of
 from echopix_cli.evaluation.values import SIEVES, Condition, Facts, ItemResult
 from echopix_cli.model.processing import PixelRules
 from echopix_cli.scenes import evidence_rows, frame_side, sample_times, scene_clip
@@ -78,6 +78,25 @@ def test_a_setting_answers_as_the_engine_does(
             assert outcome.answer == answer.answer
             assert outcome.rows is not None
             assert (outcome.rows.video, outcome.rows.audio) == (answer.tokens.video.kept, answer.tokens.audio.kept)
+
+
+def test_rows_kept_for_another_question_are_its_own(
+    engine: Engine, questions: tuple[Question, ...], asking: Asking
+) -> None:
+    """As many as for the question itself; which ones, the scene's next question says."""
+    names = sieves_of(engine, ["auto", "other-question"], asking)
+    settings = settings_of(names, [1.0, 0.1])
+    assert [one.name for one in settings] == ["cs2@1", "cs2@0.1", "other-question@1", "other-question@0.1"]
+    found = answered(engine, questions[:5], settings, asking)
+    moved = 0
+    for question, result in zip(questions[:5], found, strict=True):
+        assert question.script is not None and len(question.script.items) > 1
+        own, other = (result.outcomes[Condition(name, 0.1)].rows for name in ("cs2", "other-question"))
+        assert own is not None and other is not None and own.kept == other.kept
+        (theirs,) = answered(engine, [replace(question, question=question.script.items[1].question)], [CS2], asking)
+        assert theirs.outcomes[CS2].rows == other
+        moved += own != other
+    assert moved > 0
 
 
 def test_every_setting_keeps_what_its_budget_says(results: list[ItemResult]) -> None:
