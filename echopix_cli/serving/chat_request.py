@@ -214,7 +214,8 @@ def below(root: Path, url: str) -> str:
         url: as the client sent it; a path without ``file://`` starts at the root.
 
     Raises:
-        Refused: another kind of URL; or a file elsewhere, of which it is not said whether it exists.
+        Refused: another kind of URL; or a file elsewhere, of which it is not said whether it exists. Whether there is
+            one below the root, :func:`opened_below` finds out.
     """
     if len(url) > 8192:
         raise Refused(400, "the name of the file is too long")
@@ -236,10 +237,36 @@ def below(root: Path, url: str) -> str:
         inside = False
     if not inside:
         raise Refused(403, "the file is outside the folder that is served", "outside_root")
+    return real
+
+
+def opened_below(root: Path, real: str) -> int:
+    """A descriptor of a file, for reading. Every folder on the way is looked up in the one before, and none is a link:
+    what was put in the place of one since :func:`below` is not followed out of the root.
+
+    Args:
+        root: as of :func:`below`.
+        real: from there.
+
+    Raises:
+        Refused: there is no such file any more, or it is none.
+    """
+    *folders, name = os.path.relpath(real, root).split(os.sep)
+    way = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        regular = stat.S_ISREG(os.stat(real).st_mode)
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for one in folders:
+                above, folder = folder, os.open(one, os.O_RDONLY | os.O_DIRECTORY | way, dir_fd=folder)
+                os.close(above)
+            file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | way, dir_fd=folder)  # a pipe is not waited for
+        finally:
+            os.close(folder)
+    except PermissionError:
+        raise Refused(400, "the file cannot be read: permission denied", "no_file") from None
     except (OSError, ValueError):
         raise Refused(404, "there is no such file", "file_not_found") from None
-    if not regular:
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
         raise Refused(400, "it is no file", "no_file")
-    return real
+    return file

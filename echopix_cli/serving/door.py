@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from echopix_cli.serving.chat_request import Refused
 
 MOST_BYTES = 2**20  # of a body
 SECONDS_TO_ASK = 30.0  # that a client may take to send a request: its head, and its body
+SECONDS_TO_READ = 60.0  # for which a client may leave what was sent unread
 _OPEN = ("/health",)  # which anybody may ask
 
 Scope = MutableMapping[str, Any]
@@ -69,13 +72,15 @@ class Door:
 
 
 class Impatient(H11Protocol):
-    """HTTP/1.1 with clients that have to send the head of a request in time."""
+    """HTTP/1.1 with clients that have to send the head of a request in time, and to read what is sent."""
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing pauses with the first byte that the kernel does not take
         self._late = self.loop.call_later(SECONDS_TO_ASK, self._give_up)
 
     def data_received(self, data: bytes) -> None:
@@ -88,11 +93,28 @@ class Impatient(H11Protocol):
             self._late.cancel()
             self._late = None
 
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(SECONDS_TO_READ, self._cut_off)
+
+    def resume_writing(self) -> None:
+        """It has read all."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
-        if self._late is not None:
-            self._late.cancel()
+        for waiting in (self._late, self._unread):
+            if waiting is not None:
+                waiting.cancel()
         super().connection_lost(exc)
+
+    def _cut_off(self) -> None:
+        own = self.transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # or the kernel would go on trying
+        self.transport.abort()
 
     def _give_up(self) -> None:
         self._late = None

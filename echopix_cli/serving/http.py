@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from echopix_cli.media import require_file
 from echopix_cli.results import Answer
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.answering import Cancelled, answer
-from echopix_cli.serving.chat_request import ChatRequest, Refused, chat_request
+from echopix_cli.serving.chat_request import ChatRequest, Refused, chat_request, opened_below
 from echopix_cli.serving.client import Naming
 from echopix_cli.serving.completions import Completion, event
 from echopix_cli.serving.desk import Desk
@@ -126,10 +127,13 @@ class HttpServer:
             )
             if self._held >= self._options.queue:
                 raise Refused(429, "too many requests wait already", "queue_full")
+            file = opened_below(self._options.root, asked.ask.path)
         except Refused as refused:
             return self._refusal(refused)
         self._held += 1
-        told = self._told(asked)
+        # By this name other processes of this user open what was checked, whatever the file's own name means by then.
+        asked = replace(asked, ask=replace(asked.ask, path=f"/proc/{os.getpid()}/fd/{file}"))
+        told = self._told(asked, file)
         completion = Completion(asked, self._desk.engine.facts.name)
         if asked.stream:
             return await self._streamed(request, told, completion)
@@ -174,9 +178,9 @@ class HttpServer:
 
         return StreamingResponse(pieces(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
-    async def _told(self, asked: ChatRequest) -> AsyncIterator[str | Answer]:
-        """Pieces of text, then the answer; the place in the queue is free again once the model is. Whoever stops
-        listening cancels it.
+    async def _told(self, asked: ChatRequest, file: int) -> AsyncIterator[str | Answer]:
+        """Pieces of text, then the answer; the place in the queue is free again and the file closed once the model is
+        free. Whoever stops listening cancels it.
 
         Raises:
             Refused: it cannot be answered, or not in time.
@@ -194,12 +198,12 @@ class HttpServer:
                 tell(error)
             finally:
                 with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._release)
+                    loop.call_soon_threadsafe(self._release, file)
 
         try:
             threading.Thread(target=work, daemon=True).start()
         except RuntimeError as error:
-            self._release()
+            self._release(file)
             raise Refused(503, f"no thread for another request: {error}", "overloaded") from None
         try:
             until = loop.time() + self._options.seconds
@@ -235,8 +239,9 @@ class HttpServer:
                 engine = desk.lent(asked.ask.manner, lambda notice: None)
                 answer(engine, asked.ask, say, stop=gone.is_set)
 
-    def _release(self) -> None:
+    def _release(self, file: int) -> None:
         self._held -= 1
+        os.close(file)
 
     def _refusal(self, refused: Refused) -> Response:
         self._codes[refused.status] += 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from servers import manner
 
 from echopix_cli.results import Turn
-from echopix_cli.serving.chat_request import ChatRequest, Refused, below, chat_request
+from echopix_cli.serving.chat_request import ChatRequest, Refused, below, chat_request, opened_below
 
 SEGMENTS = ["..", ".", "a", "b.mp4", "out", "in", "loop", "%2e%2e", "%2E.", "", "..%2f..", "%00", "\udcff", "x" * 300]
 
@@ -51,7 +51,26 @@ def asked(url: str, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_a_file_below_the_root_is_its_real_path(root: Path, url: str) -> None:
-    assert below(root, url.format(root=root)) == str(root / "a" / "b.mp4")
+    real = below(root, url.format(root=root))
+    assert real == str(root / "a" / "b.mp4")
+    with open(opened_below(root, real)) as file:
+        assert file.read() == "film"
+
+
+@pytest.mark.parametrize("swapped", ["a", "a/c", "a/c/b.mp4"])
+@pytest.mark.parametrize("target", ["folder", "file", "nothing"])
+def test_what_is_put_in_the_place_of_what_was_checked_leads_nowhere(tmp_path: Path, swapped: str, target: str) -> None:
+    root, secret = tmp_path.resolve() / "root", tmp_path.resolve() / "secret"
+    for place in (root / "a", secret, secret / "a"):
+        (place / "c").mkdir(parents=True)
+        (place / "c" / "b.mp4").write_text("secret")
+    real = below(root, "a/c/b.mp4")
+    (root / swapped).rename(root / "away")
+    if target != "nothing":
+        (root / swapped).symlink_to(secret / ("c/b.mp4" if target == "file" else "" if swapped == "a" else "c"))
+    with pytest.raises(Refused) as refused:
+        opened_below(root, real)
+    assert refused.value.status == 404
 
 
 @pytest.mark.parametrize(
@@ -67,7 +86,7 @@ def test_a_file_below_the_root_is_its_real_path(root: Path, url: str) -> None:
 )  # fmt: skip
 def test_all_else_is_refused(root: Path, url: str, status: int) -> None:
     with pytest.raises(Refused) as refused:
-        below(root, url.format(root=root))
+        opened_below(root, below(root, url.format(root=root)))
     assert refused.value.status == status
 
 
@@ -78,6 +97,7 @@ def test_all_else_is_refused(root: Path, url: str, status: int) -> None:
 def test_no_name_leads_out(root: Path, segments: list[str], head: str, absolute: bool) -> None:
     try:
         found = below(root, head + (f"{root}/" if absolute else "") + "/".join(segments))
+        os.close(opened_below(root, found))
     except Refused:
         return
     assert os.path.realpath(found) == found == str(root / "a" / "b.mp4")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
+import shutil
 import socket
 import threading
 import time
@@ -22,6 +25,7 @@ pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 openai = pytest.importorskip("openai", reason="the client is not installed")
 
 from echopix_cli.engine import Engine  # noqa: E402
+from echopix_cli.serving.chat_request import opened_below  # noqa: E402
 from echopix_cli.serving.desk import Desk  # noqa: E402
 from echopix_cli.serving.http import HttpOptions, HttpServer  # noqa: E402
 from echopix_cli.serving.messages import Wish  # noqa: E402
@@ -38,10 +42,12 @@ def desk(random_checkpoint: Path) -> Desk:
 
 @contextmanager
 def served(
-    desk: Desk, root: Path, token: str | None = None, queue: int = 8, seconds: float = 600.0
+    desk: Desk, root: Path, token: str | None = None, queue: int = 8, seconds: float = 600.0, unsent: int | None = None
 ) -> Iterator[HttpServer]:
-    """A server on a free port, in this process."""
+    """A server on a free port, in this process; ``unsent`` bytes that the kernel keeps for a client."""
     listener = socket.create_server(("127.0.0.1", 0))
+    if unsent is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, unsent)
     server = HttpServer(desk, listener, HttpOptions(root.resolve(), manner(4), token, queue, seconds))
     server.start()
     try:
@@ -291,6 +297,50 @@ def test_a_client_that_does_not_read_holds_nobody_up(server: HttpServer) -> None
     slow.post({"messages": messages(), "max_tokens": 300, "stream": True})
     assert ask(server).choices
     slow.socket.close()
+
+
+def test_a_client_that_never_reads_is_cut_off(
+    desk: Desk, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echopix_cli.serving.door.SECONDS_TO_READ", 0.5)
+    with served(desk, clips["both"].parent, unsent=4096) as server:
+        still, gone = Plain(server), select.poll()
+        still.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        gone.register(still.socket, select.POLLHUP)
+        still.socket.sendall(f"GET /metrics HTTP/1.1\r\nHost: {still.host}\r\n\r\n".encode() * 500)
+        assert gone.poll(30_000)
+        reading = Plain(server)  # slowly, and yet
+        reading.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reading.post({"messages": messages(), "max_tokens": 40, "stream": True}, "Connection: close")
+        parts = []
+        while part := reading.socket.recv(2048):
+            parts.append(part)
+            time.sleep(0.02)
+        assert b"[DONE]" in b"".join(parts)
+
+
+def test_what_was_checked_is_what_is_read(
+    desk: Desk, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write below the root swaps the file for a link as soon as it was checked."""
+    root, name = tmp_path / "root", tmp_path / "root" / "clip.mp4"
+    root.mkdir()
+    shutil.copy(clips["silent"], name)
+
+    def swapped(*arguments: Any) -> int:
+        file = opened_below(*arguments)
+        name.unlink()
+        name.symlink_to(clips["both"])
+        return file
+
+    monkeypatch.setattr("echopix_cli.serving.http.opened_below", swapped)
+    with served(desk, root) as server:
+        found = ask(server, "clip.mp4", max_tokens=2)
+        assert (found.echopix["audio"], found.echopix["media"]) == ("absent", "clip.mp4")
+        with pytest.raises(openai.APIStatusError) as refused:
+            ask(server, "clip.mp4")
+        assert refused.value.status_code == 403
+    wait_until(lambda: all(str(root) not in os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()))
 
 
 def test_an_answer_that_takes_too_long_is_given_up(desk: Desk, clips: dict[str, Path]) -> None:
