@@ -23,6 +23,7 @@ from typing import Any
 from outside import make as render_outside
 
 from echopix_cli.cli.eval_markdown import report_markdown
+from echopix_cli.evaluation.values import CONTROLS, OTHER
 from echopix_cli.scenes import FAMILIES, SPLITS
 
 SEED = 400_000  # of the first scene; nobody looks at these before a model is chosen
@@ -71,9 +72,10 @@ def outside(wording: int) -> Callable[[Path, int], str]:
     return lambda out, count: str(render_outside(out / f"outside-{count}", count, SEED_OUTSIDE, wording))
 
 
+_SIEVES = tuple(word for sieve in ("auto", *CONTROLS, OTHER) for word in ("--sieve", sieve))
 RUNS = (
     *(
-        Run(split, f"Scenes: {split}", 2000, scenes(split))
+        Run(split, f"Scenes: {split}", 2000, scenes(split), _SIEVES)
         for split in SPLITS
         if not split.endswith(("train", "val"))
     ),
