@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.decoding import generate
+from echopix_cli.model.relevance import last_attention
 from echopix_cli.model.stepping import FixedCache, Stepper
 from echopix_cli.training import tiny
 from echopix_cli.training.loop import Trainer
@@ -134,6 +135,24 @@ def test_steps_are_recorded_wait_for_nothing_and_say_the_same(random_checkpoint:
         told.append(said)
     assert told[0] == told[1]
     assert len(told[0]) == 24
+
+
+def test_what_an_answer_is_read_from_does_not_depend_on_its_length(
+    random_checkpoint: Path, clips: dict[str, Path]
+) -> None:
+    """Attention of the prompt's last row after one token, and after steps that were recorded; close to the CPU's."""
+    found = []
+    for device, dtype, count in (("cuda", "bfloat16", 1), ("cuda", "bfloat16", 24), ("cpu", "float32", 1)):
+        engine = Engine.load(str(random_checkpoint), device, dtype)
+        encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan()))
+        thinker = engine.model.thinker
+        with torch.inference_mode():
+            sieved = thinker.sieve(engine.place(encoded, "What?"), 1.0)
+            cache = FixedCache(thinker.model, sieved, count - 1)
+            assert len(list(generate(thinker, sieved, max_new_tokens=count, cache=cache))) == count
+            found.append(last_attention(thinker.model, sieved, cache).cpu())
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2], atol=2e-3, rtol=0.1)
 
 
 def test_a_batch_of_answers_holds_no_more_than_the_first(random_checkpoint: Path, clips: dict[str, Path]) -> None:
