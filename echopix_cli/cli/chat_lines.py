@@ -56,6 +56,8 @@ def read_line(line: str) -> str | list[Order]:
         value = ""
         if metavar and words and not (optional and words[0] in COMMANDS):
             value = words.pop(0)
+            while metavar == "FILE" and words and words[0] not in COMMANDS:  # a name with spaces, as Tab completes it
+                value += f" {words.pop(0)}"
         if metavar and not optional and not value:
             raise UsageError(f"{name} needs a {metavar}", f"{name} {metavar}")
         orders.append(Order(name, value))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from echopix_cli.cli.answering import Answering
     from echopix_cli.serving.messages import Manner
 
+_ENDS = ("/start", "/end")  # of the part that is asked about
+
 
 class Talk:
     """What a conversation has said so far, and how it goes on."""
@@ -43,7 +46,20 @@ class Talk:
         self._said: set[str] = set()  # what is said once
         self._saved: set[str] = set()  # files that this conversation wrote
 
-    def obey(self, order: Order) -> bool:
+    def obey_all(self, orders: Sequence[Order]) -> bool:
+        """Follow the commands of a line; whether the conversation goes on. The two ends of a part are one command.
+
+        Raises:
+            EchopixError: that is not possible.
+        """
+        for together, group in groupby(orders, lambda order: order.name in _ENDS):
+            if together:
+                self._span(list(group))
+            elif not all(map(self._obey, group)):
+                return False
+        return True
+
+    def _obey(self, order: Order) -> bool:
         """Follow a command; whether the conversation goes on.
 
         Raises:
@@ -61,8 +77,6 @@ class Talk:
                 if order.value:
                     self.manner = replace(self.manner, budget=_read(parse_budget, order))
                 say("the budget is " + ("the model's own" if self.manner.budget is None else f"{self.manner.budget:g}"))
-            case "/start" | "/end":
-                self._span(order)
             case "/open":
                 from echopix_cli.media import require_file
 
@@ -81,10 +95,10 @@ class Talk:
                 self._save(Path(os.path.expanduser(order.value)))
         return True
 
-    def _span(self, order: Order) -> None:
-        value = _read(parse_time, order) if order.value else None
+    def _span(self, orders: Sequence[Order]) -> None:
         plan = self.manner.plan
-        start, end = (value, plan.end) if order.name == "/start" else (plan.start, value)
+        ends = {order.name: _read(parse_time, order) if order.value else None for order in orders}
+        start, end = ends.get("/start", plan.start), ends.get("/end", plan.end)
         if start is not None and end is not None and end <= start:
             raise UsageError(f"{clock(end)} is not after {clock(start)}", "/start and /end alone take all of it")
         self.manner = replace(self.manner, plan=replace(plan, start=start, end=end))
@@ -171,7 +185,7 @@ class Conversation(Talk):
             for path in list(self.media):
                 self.ask(path, said, "text")
             return True
-        return all(self.obey(order) for order in said)
+        return self.obey_all(said)
 
 
 class Script(Talk):
@@ -189,7 +203,7 @@ class Script(Talk):
             said = read_line(line)
             if isinstance(said, str):
                 failed += sum(self._failed(path, said) for path in list(self.media))
-            elif not all(self.obey(order) for order in said):
+            elif not self.obey_all(said):
                 break
         return failed
 

@@ -27,6 +27,7 @@ from echopix_cli.errors import UsageError
         ("/start 1:20 /end 1:40", [Order("/start", "1:20"), Order("/end", "1:40")]),
         ("/start /end", [Order("/start"), Order("/end")]),
         ("/open '/a b/c.mp4' /budget 10%", [Order("/open", "/a b/c.mp4"), Order("/budget", "10%")]),
+        ("/open /a b/my film.mp4 /budget 10%", [Order("/open", "/a b/my film.mp4"), Order("/budget", "10%")]),
         ("/open /end", [Order("/open", "/end")]),
         ("/where", [Order("/where")]),
     ],
@@ -89,6 +90,13 @@ def test_a_script_gives_a_record_a_line_and_reads_the_file_once(
     assert [record.get("turns_seen") for record in records] == [None, 1, None, None]
     (alone,) = run("ask", clips["both"], "Where?", "--json", "--budget", "0.5", "--device", "cpu").records
     assert (alone["answer"], alone["tokens"]) == (records[3]["answer"], records[3]["tokens"])
+
+
+def test_both_ends_of_a_part_are_set_at_once(script: Any, clips: dict[str, Path]) -> None:
+    lines = "/start 0 /end 0.2\n/start 0.4 /end 0.9\nWhat?\n/end 0.3 /start 0.1\nWhat?\n/end 0.05\n"
+    ran = script(lines, clips["silent"])
+    spans = [(record["sampling"]["start"], record["sampling"]["end"]) for record in ran.records]
+    assert (ran.code, spans) == (2, [(0.4, 0.9), (0.1, 0.3)])
 
 
 def test_turns_before_go_into_the_prompt(script: Any, clips: dict[str, Path]) -> None:
