@@ -32,6 +32,7 @@ PARTS = {
     "tokens-3b": 60.0,
     "memory-3b": 90.0,
     "batch-3b": 70.0,
+    "films-3b": 90.0,
     "speed-7b": 80.0,
     "way-7b": 80.0,
     "tests": 90.0,
@@ -88,12 +89,13 @@ def machine(device: str) -> dict[str, Any]:
 
 def run_part(name: str, given: Given) -> None:
     """One part in this process."""
+    import campaign_films
     import campaign_parts
 
     findings = Findings(given.out / f"{name}.json")
     findings.add(machine=machine(given.device))
     began = time.perf_counter()
-    getattr(campaign_parts, name.split("-")[0])(name, given, findings)
+    (vars(campaign_parts) | vars(campaign_films))[name.split("-")[0]](name, given, findings)
     findings.add(finished=True, seconds=round(time.perf_counter() - began, 1))
 
 
@@ -156,7 +158,7 @@ def campaign(given: Given, parts: list[str], seconds: float) -> dict[str, str]:
     os.environ["ECHOPIX_CACHE_DIR"] = str(given.work / "cache")
     writer = film(given)
     try:
-        importlib.import_module("campaign_parts")  # once, for all parts
+        importlib.import_module("campaign_films")  # and the other parts with it, once for all
         end = time.monotonic() + seconds
         for name in parts:
             slack = 1 if given.device == "cuda" else 10  # a CPU starts slowly where other work is at hand

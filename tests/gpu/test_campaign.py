@@ -58,9 +58,9 @@ def campaign(out: Path, parts: str, *more: str) -> tuple[int, dict[str, str]]:
 
 @pytest.mark.slow
 def test_parts_write_what_they_found(tmp_path: Path) -> None:
-    code, ended = campaign(tmp_path, "correct,speed-3b,tokens-3b,memory-3b")
+    code, ended = campaign(tmp_path, "correct,speed-3b,tokens-3b,memory-3b,films-3b")
     logs = {name: (tmp_path / f"{name}.log").read_text() for name in ended}
-    assert ended == dict.fromkeys(("correct", "speed-3b", "tokens-3b", "memory-3b"), "ok"), logs
+    assert ended == dict.fromkeys(("correct", "speed-3b", "tokens-3b", "memory-3b", "films-3b"), "ok"), logs
     assert code == 0
     found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ended}
     assert all(part["finished"] and part["machine"]["torch"] for part in found.values())
@@ -69,6 +69,10 @@ def test_parts_write_what_they_found(tmp_path: Path) -> None:
     assert [row["budget"] for row in found["speed-3b"]["2s"]["rows"]] == [1.0, 1.0, 0.2, 0.1, 0.05]
     assert set(found["tokens-3b"]["20 rows"]["rates"]) == {"ours", "ours without graphs", "transformers"}
     assert {"nf4 making", "nf4 loading", "nf4 asking", "none loading"} <= set(found["memory-3b"])
+    for copies in (3, 12):
+        first, second = found["films-3b"][f"{copies} windows"]
+        assert first["film"]["windows"] == copies and not first["cached"] and second["cached"]
+        assert first["moments"] and second["moments"]
 
 
 @pytest.mark.slow
