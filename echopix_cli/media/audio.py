@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import chain
 
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
@@ -31,6 +32,7 @@ _LONGEST_GAP = 600.0  # seconds; a longer one, past the declared end, is a damag
 _AGREEING = 0.05  # seconds by which two readers may see a different length
 _ROUNDED = 0.001  # seconds; time stamps are no more exact
 _LATE = 0.05  # seconds after the span's start at which a seek may have landed
+_DOUBTED = 100  # frames, some seconds
 _RUN_IN = 1.0  # seconds decoded before the span: codecs need a little past to sound right
 _BLOCK = 65_536  # samples read at a time from plain audio files, all channels together,
 _SMALLEST_BLOCK = 1024  # but not fewer than these in each
@@ -178,14 +180,17 @@ class _Track:
         self._seen = self._silent = 0  # packets, and those of which nothing came
         self._holes: list[tuple[float, float]] = []  # from where to where sound could not be used
         self._hole: float | None = None  # where that began, and has not ended yet
+        self._doubted = 0  # frames left after damage whose times are held against what was heard
         self._over = False  # whether the track's end was reached
         self._open_file = ExitStack()
         self._container = self._open_file.enter_context(opened(path, plan.limits))
         self._stream = audio_tracks(self._container)[track]
+        self._decoder = self._stream.codec_context  # None where this FFmpeg has none
         self._unit = (self._stream.time_base or Fraction(0)).as_integer_ratio()  # seconds, as a fraction
         self._joins = clock.joins(self._stream)
         self._packets = chain(packets(self._container, self._stream, self._damage, clock), (None,))
         self._passed: float | None = None  # seconds; time of the last packet
+        self._landed: float | None = None  # seconds; time of the first packet since the beginning, or a seek
         self._nearly = -math.inf  # seconds; what lies before is not decoded
 
     def close(self) -> None:
@@ -199,15 +204,14 @@ class _Track:
 
     def begin_anew(self, timeline: Timeline, start: float) -> bool:
         """Turn to a span elsewhere, which is sought next; False if it cannot be reached from here."""
-        if start <= _RUN_IN or self._stream.codec_context is None:
+        if start <= _RUN_IN or self._decoder is None:
             return False
         if indexed(self._container, self._clock):
             self._packets = chain(packets(self._container, self._stream, self._damage, self._clock), (None,))
         elif self._over or self._passed is None or self._passed > start - _RUN_IN:
             return False
-        else:
-            self._stream.codec_context.flush_buffers()
-        self._timeline, self._over, self._seen, self._silent = timeline, False, 0, 0
+        self._decoder.flush_buffers()
+        self._timeline, self._over, self._seen, self._silent, self._landed = timeline, False, 0, 0, None
         return True
 
     def _seek(self, start: float) -> bool:
@@ -224,7 +228,7 @@ class _Track:
     def read(self, plan: DecodePlan, meter: Meter, name: str, *, seek: bool) -> Sound | None:
         """Decode the span; None if nothing can be decoded, or the asked-for seek was not sure to be right."""
         timeline, damage = self._timeline, self._damage
-        if self._stream.codec_context is None or self._stream.time_base is None:
+        if self._decoder is None or self._stream.time_base is None:
             return None
         if seek and not self._seek(plan.from_time):
             return None
@@ -237,10 +241,12 @@ class _Track:
         damaged = self._holes_in(plan)
         if locked and hearing.begin is None:
             return Sound(None, False, False, None, None, None, locked=True)
+        landed = self._landed is not None and self._landed <= plan.from_time + _LATE
         if hearing.begin is None or hearing.end is None:
             # A track without packets is silent, not broken; but after a seek this proves nothing.
-            return Sound(None, True, False, None, None, damaged) if not self._seen and not seek else None
-        if seek and hearing.begin > plan.from_time + _LATE:
+            proven = (landed and damaged is not None) if seek else not self._seen
+            return Sound(None, True, False, None, None, damaged) if proven else None
+        if seek and not landed and hearing.begin > plan.from_time + _LATE:
             return None
         if plan.end is not None and timeline.limit == timeline.shift(plan.end):
             self.until = plan.end
@@ -267,6 +273,7 @@ class _Track:
             self._seen += 1
             time = self._time(packet.pts)
             self._passed = time if time is not None else self._passed
+            self._landed = time if self._landed is None else self._landed
             if time is None or time >= self._nearly:
                 yield packet
                 return
@@ -283,7 +290,11 @@ class _Track:
             timed: sound whose time is not known is of no use.
         """
         hearing, known = self._hearing, self._damage.places
-        frames = [frame for packet in self._next() for frame in audio_frames(self._stream, packet, self._damage)]
+        frames: list[AudioFrame] = []
+        for packet in self._next():
+            if self._decoder is not None:
+                found, self._decoder = audio_frames(self._decoder, packet, self._damage)
+                frames += found
         self._silent += not frames
         if self._silent > plan.limits.max_packets:
             raise MediaError(
@@ -307,6 +318,11 @@ class _Track:
             if self._hole is not None:
                 self._holes.append((self._hole, max(self._hole, reached if time is None else time)))
                 self._hole = None
+                self._doubted = _DOUBTED
+            if self._doubted and time is not None and hearing.end is not None:
+                # What the decoder made of the damage may be longer or shorter than what it stands for.
+                joined = joined or abs(time - hearing.end) > float(self._stream.time_base or 0) + _ROUNDED
+                self._doubted -= 1
             known = self._damage.places
             hearing.hear(frame, time, joined=joined)
             if self._damage.places > known:

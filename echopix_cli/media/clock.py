@@ -266,14 +266,16 @@ class _Record:
         self._ends[index] = part.end + self._shifts[new]
 
     def keep_pauses(self, file: io.FileIO) -> None:
-        """Find the jumps forward over which a transport stream goes on: nothing was sent meanwhile, that is all."""
+        """Find the jumps forward over which a transport stream goes on: nothing was sent, or it is damaged."""
         if not self._in_order:
             return
         jumps = [before - after for before, after in pairwise(self._shifts)]
         for clock, jump in enumerate(jumps, 1):
             beat()  # each is a look at megabytes of the file
-            if self._gap < jump <= _PAUSE and clock in self._seams and goes_on(file, *self._seams[clock]):
-                self._paused.add(clock)
+            if self._gap < jump <= _PAUSE and clock in self._seams:
+                seam = self._seams[clock]
+                if goes_on(file, *seam) or torn(file, *seam):
+                    self._paused.add(clock)
 
     def torn(self, file: io.FileIO) -> dict[int, list[int]]:
         """By stream index, the packets of a transport stream before which others are lost because it is damaged."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, cast
 
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import CodecContext
@@ -33,6 +34,9 @@ _THREADS = 4  # decoding threads: more would mostly buy memory
 _THREAD_TYPES = {"vp9": "SLICE"}
 # FFmpeg's own decoders of these pass over the alpha channel, which WebM keeps beside each packet.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+# Decoders that what they take for sound sets up for other channels, without an end: after damage all would be silent.
+_SET_UP_BY_SOUND = ("aac",)
 
 # What tags begin with, which stand between bare MPEG recordings that were joined.
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
@@ -207,12 +211,18 @@ def video_frames(decoder: VideoCodecContext, packet: Packet[VideoStream] | None,
         return []
 
 
-def audio_frames(stream: AudioStream, packet: Packet[AudioStream] | None, damage: Damage) -> list[AudioFrame]:
-    """Decode one packet, or what the decoder still holds if ``packet`` is None."""
+def audio_frames(
+    decoder: AudioCodecContext, packet: Packet[AudioStream] | None, damage: Damage
+) -> tuple[list[AudioFrame], AudioCodecContext]:
+    """Decode one packet, or what the decoder still holds if ``packet`` is None; and with what to decode the next."""
     try:
-        return stream.decode(packet)
+        return decoder.decode(packet), decoder
     except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
         raise
     except READ_ERRORS:
         damage.packets += packet is None or not bytes(packet).startswith(_TAGS)
-        return []
+    if packet is not None and decoder.name in _SET_UP_BY_SOUND:
+        renewed = cast(AudioCodecContext, CodecContext.create(decoder.codec, "r"))
+        renewed.extradata = decoder.extradata
+        return [], renewed
+    return [], decoder

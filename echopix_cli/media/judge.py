@@ -79,7 +79,7 @@ def judge(
             notices.append("the picture is encrypted; only the sound was used")
         elif not picture.decodable:
             codec = _codec(layout, "video", layout.video)
-            notices.append(f"the picture could not be decoded ({codec}); only the sound was used")
+            notices.append(f"the picture could not be decoded ({codec}{_within(plan)}); only the sound was used")
         elif picture.frames is None and (picture.end or 0.0) <= plan.from_time:
             notices.append(f"the picture ends at {clock(picture.end or 0)}, before the span; only sound was used")
         elif picture.frames is None:
@@ -106,6 +106,10 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if not sound.decodable:
         codec = _codec(layout, "audio", layout.audio)
         return AudioStatus.UNDECODABLE, [f"the sound could not be decoded ({codec}); only the picture was used"]
+    if sound.waveform is None and sound.damaged is not None:
+        codec = _codec(layout, "audio", layout.audio)
+        lost = f"the sound could not be decoded ({codec}, {stretch(*sound.damaged)}); only the picture was used"
+        return AudioStatus.UNDECODABLE, [lost]
     if sound.waveform is None and sound.end is not None and sound.end <= plan.from_time:
         return AudioStatus.ABSENT, []  # the track has ended before
     if sound.waveform is None and not sound.cut:
@@ -128,6 +132,11 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if sound.waveform is None:
         return AudioStatus.TRUNCATED, [*notices, f"{_beyond(plan, sound)}; it was left out"]
     return AudioStatus.TRUNCATED, [*notices, f"only the first {clock(used)} of sound were used; {rest} left out"]
+
+
+def _within(plan: DecodePlan) -> str:
+    """The span, in words that follow others; nothing where the whole file is read."""
+    return "" if plan.end is None else f", {stretch(plan.from_time, plan.end)}"
 
 
 def _beyond(plan: DecodePlan, sound: Sound) -> str:

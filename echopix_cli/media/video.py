@@ -85,16 +85,17 @@ def read_picture(
     ticks = candidates(scan, plan.from_time, plan.end)
     if not len(ticks):
         return Picture(end=scan.end, reached=scan.reached)
-    _check_length(shown(path), scan.seconds(ticks), plan.limits)
+    times = np.maximum(scan.seconds(ticks), plan.from_time)  # what is on screen at first is not sampled for its past
+    _check_length(shown(path), times, plan.limits)
     chosen, fps = choose_frames(
-        scan.seconds(ticks),
+        times,
         scan.header_fps,
         fps=plan.fps,
         min_frames=plan.min_frames,
         max_frames=plan.max_frames,
     )
     if plan.keyframes:
-        chosen = at_keyframes(scan.seconds(ticks), chosen, keyframes(scan, ticks))
+        chosen = at_keyframes(times, chosen, keyframes(scan, ticks))
     slots = Slots(ticks[chosen], shown(path), plan, meter, arrived)
     ranges = decoding_ranges(scan, slots.wanted)
     if scan.omits:

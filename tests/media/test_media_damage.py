@@ -10,10 +10,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from makers import codes, greys, numbers, seconds_heard, tone, write_clip, write_coded
+from makers import CODED_RATE, codes, greys, numbers, seconds_heard, tone, write_clip, write_coded
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, load_clip
+from echopix_cli.media.cost import Meter
 from echopix_cli.media.recall import remembering
 from echopix_cli.results import AudioStatus
 from echopix_cli.times import clock, parse_time
@@ -184,3 +185,55 @@ def test_no_foreign_error_escapes_from_noise(tmp_path: Path, suffix: str, seed: 
         assert error.hint
     else:
         assert clip.frames is not None or clip.waveform is not None
+
+
+INTERLEAVED = {
+    "options": {"preset": "ultrafast", "bf": "0", "g": "25"},
+    "container_options": {"max_interleave_delta": "0"},
+}
+
+
+def spoil(path: Path, first: float, last: float) -> None:
+    """Overwrite all that lies in the file between two times of its picture with random bytes."""
+    with av.open(str(path)) as container:
+        begin = min(packet.pts * packet.time_base for packet in container.demux(video=0) if packet.pts is not None)
+        container.seek(0)
+        places = [
+            packet.pos
+            for packet in container.demux(video=0)
+            if packet.pos is not None and first <= (packet.pts or 0) * packet.time_base - begin < last
+        ]
+    data = bytearray(path.read_bytes())
+    data[min(places) : max(places)] = np.random.default_rng(0).bytes(max(places) - min(places))
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_what_follows_damage_is_heard_and_seen_at_its_time(tmp_path: Path, suffix: str) -> None:
+    """A decoder of AAC takes what is damaged for other channels, and has nothing but silence to give from there on."""
+    path = write_coded(tmp_path / f"a.{suffix}", 0, 30, **INTERLEAVED)
+    whole = load_clip(path, DecodePlan(fps=1.0, **SMALL))
+    spoil(path, 8.0, 20.0)
+    clip = load_clip(path, DecodePlan(fps=1.0, **SMALL))
+    assert whole.waveform is not None and clip.waveform is not None and clip.frames is not None
+    heard = seconds_heard(clip.waveform)
+    assert heard[:7] == list(range(7)) and heard[22:29] == list(range(22, 29))
+    late, much = 24 * 16_000, 4 * 16_000
+    likeness = np.correlate(clip.waveform[late : late + much], whole.waveform[late + 400 : late + much - 400])
+    assert abs(int(likeness.argmax()) - 400) <= 32, "two milliseconds"
+    numbers = np.array(codes(clip.frames))
+    after = clip.frame_times > 22
+    assert after.sum() >= 6 and np.abs(clip.frame_times - numbers / CODED_RATE)[after].max() < 0.1
+    said = " ".join(clip.notices)
+    if suffix != "mkv":  # whose demuxer drops what is damaged without a word
+        assert "audio track are damaged" in said and ("video track are damaged" in said or "sampled frames" in said)
+    assert "clock" not in said
+
+
+def test_a_window_that_is_damaged_is_not_looked_for_from_the_start(tmp_path: Path, decoded: list[Meter]) -> None:
+    path = write_coded(tmp_path / "a.mp4", 0, 30, **INTERLEAVED)
+    spoil(path, 18.0, 24.0)
+    for start in (20.0, 21.0):
+        with pytest.raises(MediaError, match=r"could not be decoded|nothing"):
+            load_clip(path, DecodePlan(start=start, end=start + 1.5, video=False, **SMALL))
+    assert all(meter.bytes < 2 * 16_000 * 4 for meter in decoded)
