@@ -70,6 +70,7 @@ class Display:
         files: to write about the answers.
         said: notices that were shown before, and are not shown again.
         label: before each answer's text.
+        since: when waiting began, in seconds since the interpreter did.
     """
 
     def __init__(
@@ -80,8 +81,9 @@ class Display:
         files: AnswerFiles,
         said: set[str] | None = None,
         label: str = "",
+        since: float = 0.0,
     ) -> None:
-        self.run, self.request, self.files, self._label = run, request, files, label
+        self.run, self.request, self.files, self._label, self._since = run, request, files, label, since
         self.server: Server | None = None  # who answers; None for this process
         self.answers: list[Answer] = []
         self._records = None if form == "text" else Records(run.output, form)
@@ -106,7 +108,7 @@ class Display:
                 if self.server is not None and self.server.welcome.model.demonstration:
                     self._warn(DEMONSTRATION)
                 self._started = since_start()
-                self._waited = Waited(self._started - seconds, seconds, 0.0, 0.0)
+                self._waited = Waited(self._started - seconds - self._since, seconds, 0.0, 0.0)
                 self._watch = films_progress(self._wait(f"reading {path}"), path)
             case m.Watched(done, total, stage):
                 self._watch(done, total, stage)

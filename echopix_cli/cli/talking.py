@@ -17,6 +17,7 @@ from echopix_cli.cli.answer_files import AnswerFiles
 from echopix_cli.cli.ask_one import Display
 from echopix_cli.cli.chat_lines import Order, help_lines, read_line
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record, one_line
+from echopix_cli.cli.waiting import since_start
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.parsers import parse_budget
 from echopix_cli.results import Answer, Turn
@@ -135,7 +136,7 @@ class Talk:
         label = f"{one_line(path)}: " if len(self.media) > 1 else ""
         turns = self._turns.setdefault(path, [])
         request = Ask(path, (question,), (), self.manner, tuple(turns))
-        with closing(Display(self.run, request, form, AnswerFiles(), self._said, label)) as display:
+        with closing(Display(self.run, request, form, AnswerFiles(), self._said, label, since_start())) as display:
             self.answering.answer(request, display)
             if self.run.settings.verbose:
                 display.finish()

@@ -10,7 +10,7 @@ import echopix_cli
 
 @dataclass(frozen=True)
 class Waited:
-    """Seconds from the start of the interpreter to the answer.
+    """Seconds from the start of the interpreter, or in a conversation from the question, to the answer.
 
     Args:
         start_up: until the model could be loaded: the interpreter, libraries, looking at the file; the first time also

@@ -100,7 +100,7 @@ class Connection:
     def _ask(self, request: m.Ask) -> None:
         require_file(request.path)
         self._say(m.Found())
-        with self._desk.turns.turn(lambda: self._stopped() or self._desk.ending.is_set()):
+        with self._desk.turn(self._stopped):
             engine = self._desk.lent(request.manner, self._say)
             self._say(m.Loaded(0.0))
             answer(engine, request, self._counted, stop=self._stopped, held=self._held)
@@ -130,7 +130,7 @@ class Connection:
         @contextmanager
         def turn() -> Iterator[None]:
             try:
-                with self._desk.turns.turn(stop):
+                with self._desk.turn(self._stopped):
                     yield
             except Left:
                 raise Stopped from None

@@ -6,7 +6,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,6 +90,17 @@ class Desk:
             with self._counting:
                 self._requests -= 1
                 self._used = time.monotonic()
+
+    def turn(self, gone: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
+        """The model, once it is free; a server that ends lends it to nobody who waits.
+
+        Args:
+            gone: whether nobody waits for the answer any more, asked while waiting.
+
+        Raises:
+            Left: the server ends, or ``gone`` says so.
+        """
+        return self.turns.turn(lambda: gone() or self.ending.is_set())
 
     def lent(self, manner: Manner, notice: Callable[[Notice], None]) -> Engine:
         """The model for one request, which has waited for no loading.

@@ -235,7 +235,7 @@ class HttpServer:
 
         with desk.request():
             require_file(asked.ask.path)
-            with desk.turns.turn(lambda: gone.is_set() or desk.ending.is_set()):
+            with desk.turn(gone.is_set):
                 engine = desk.lent(asked.ask.manner, lambda notice: None)
                 answer(engine, asked.ask, say, stop=gone.is_set)
 

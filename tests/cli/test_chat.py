@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_both_ends_of_a_part_are_set_at_once(script: Any, clips: dict[str, Path]
     ran = script(lines, clips["silent"])
     spans = [(record["sampling"]["start"], record["sampling"]["end"]) for record in ran.records]
     assert (ran.code, spans) == (2, [(0.4, 0.9), (0.1, 0.3)])
+
+
+def test_waiting_begins_with_each_question(script: Any, clips: dict[str, Path]) -> None:
+    began = time.monotonic()
+    ran = script("What?\nWhere?\n", clips["silent"], "-v")
+    waited = [record["waited_s"]["total"] for record in ran.records]
+    assert waited[1] > 0 and sum(waited) < time.monotonic() - began
 
 
 def test_turns_before_go_into_the_prompt(script: Any, clips: dict[str, Path]) -> None:

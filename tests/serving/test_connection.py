@@ -24,6 +24,7 @@ from echopix_cli.serving import many_messages as mm
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.answering import Cancelled
 from echopix_cli.serving.connection import Connection
+from echopix_cli.serving.desk import Desk
 from echopix_cli.serving.place import listening, name_of, opened_folder, sockets
 from echopix_cli.serving.server import Listener
 from echopix_cli.serving.turns import Left, Turns
@@ -49,6 +50,8 @@ class FakeDesk:
             yield
         finally:
             self.running -= 1
+
+    turn = Desk.turn
 
     def lent(self, manner: m.Manner, notice: object) -> Any:
         return None

@@ -374,8 +374,9 @@ def test_fifty_at_once(desk: Desk, clips: dict[str, Path]) -> None:
         assert ask(server).choices[0].message.content == right
 
 
-def test_metrics_count(server: HttpServer) -> None:
+def test_metrics_count(server: HttpServer, desk: Desk) -> None:
     ask(server)
+    wait_until(lambda: not desk.running)  # which is a moment after the answer
     plain = Plain(server)
     plain.socket.sendall(f"GET /metrics HTTP/1.1\r\nHost: {plain.host}\r\nConnection: close\r\n\r\n".encode())
     with plain.socket.makefile() as file:
