@@ -139,6 +139,21 @@ def binary_cross_entropy(head: nn.Linear, rows: Tensor, labels: Tensor) -> Tenso
     return F.binary_cross_entropy_with_logits(head(rows).float(), labels)
 
 
+def seeing(logits: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of which picture lies on each video row, and the share of pictures that are told right.
+
+    Rows with a picture and rows with none, of which there are many more, weigh the same together.
+
+    Args:
+        logits: (n, pictures + 1), the first for nothing.
+        seen: (n,) -1 for nothing.
+    """
+    found, pictures = F.cross_entropy(logits, seen + 1, reduction="none"), seen >= 0
+    halves = [found[rows].mean() for rows in (pictures, ~pictures) if bool(rows.any())]
+    right = (logits.argmax(dim=-1) == seen + 1) & pictures
+    return torch.stack(halves).mean(), right.sum() / pictures.sum().clamp(min=1)
+
+
 def losses(
     model: EchoingPixelsForConditionalGeneration,
     heads: AuxiliaryHeads,
@@ -153,11 +168,7 @@ def losses(
     if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
         parts["hearing"] = binary_cross_entropy(heads.hearing, features.audio, batch.heard)
     if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
-        seeing = heads.seeing(features.video).float()
-        parts["seeing"] = F.cross_entropy(seeing, batch.seen + 1)
-        pictures = batch.seen >= 0
-        right = (seeing.argmax(dim=-1) == batch.seen + 1) & pictures
-        parts["seen_right"] = right.sum() / pictures.sum().clamp(min=1)
+        parts["seeing"], parts["seen_right"] = seeing(heads.seeing(features.video).float(), batch.seen)
     if recipe.stage == "towers":
         return parts
     answered = answer_pass(model, prompt, batch.targets, budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from echopix_cli.training import tiny
 from echopix_cli.training.batch import Targets, collate
 from echopix_cli.training.data import SceneBatches, make_example
 from echopix_cli.training.forward import answer_pass, encode, hide_bands, joint_layer, packed_attention_mask
-from echopix_cli.training.losses import AttentionTeacher, balanced_by_modality, kl_to_target, pointing
+from echopix_cli.training.losses import AttentionTeacher, balanced_by_modality, kl_to_target, pointing, seeing
 
 
 def even_attention(processor: Processor) -> EchoingPixelsForConditionalGeneration:
@@ -276,3 +277,16 @@ def test_the_teacher_measures_attention_without_the_map(processor: Processor) ->
         after = torch.arange(pool.shape[1]) > int(pool[row].nonzero().max())
         expected = sum(layer.weights[row][:, after].mean(dim=(0, 1)) for layer in seen)
         assert torch.allclose(target[row], expected, atol=1e-5)
+
+
+def test_pictures_weigh_as_much_as_the_many_rows_without_one() -> None:
+    logits = torch.zeros(10, 3)
+    logits[0, 1] = 2.0  # the only picture, told right
+    seen = torch.tensor([0, *[-1] * 9])
+    loss, right = seeing(logits, seen)
+    nothing, picture = math.log(3), math.log(2 + math.exp(2)) - 2
+    assert float(loss) == pytest.approx((nothing + picture) / 2, abs=1e-6)
+    assert float(right) == 1.0
+    alone, none = seeing(logits[1:], seen[1:])
+    assert float(alone) == pytest.approx(nothing, abs=1e-6) and float(none) == 0.0
+    assert float(seeing(logits[:1], seen[:1])[0]) == pytest.approx(picture, abs=1e-6)
