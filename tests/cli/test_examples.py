@@ -69,7 +69,7 @@ def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("examples")
     (folder / "clips").mkdir()
-    for name in ("clip.mp4", "film.mkv", "clips/a.mp4", "clips/take-1.mkv"):
+    for name in ("clip.mp4", "film.mkv", "movie.mp4", "clips/a.mp4", "clips/take-1.mkv"):
         shutil.copy(demo_clip(), folder / name)
     sound = load_clip(demo_clip()).waveform
     assert sound is not None
