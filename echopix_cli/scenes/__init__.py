@@ -43,13 +43,14 @@ from echopix_cli.scenes.script import (
     Sprite,
 )
 from echopix_cli.scenes.video import seen
+from echopix_cli.scenes.wide import make_gallery
 from echopix_cli.scenes.writer import write_movie, write_mp4
 
 __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "LONGEST_MOVIE",
     "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "WIDE_FAMILIES",
     "Background", "Evidence", "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
-    "ask_as_movie", "ask_everything", "evidence_rows", "families_of", "frame_side", "heard", "make_movie",
-    "make_script", "movie_clip", "movie_sound", "movie_span", "render_audio", "render_frames", "sample_times",
-    "scene_clip", "seen", "surroundings", "write_movie", "write_mp4",
+    "ask_as_movie", "ask_everything", "evidence_rows", "families_of", "frame_side", "heard", "make_gallery",
+    "make_movie", "make_script", "movie_clip", "movie_sound", "movie_span", "render_audio", "render_frames",
+    "sample_times", "scene_clip", "seen", "surroundings", "write_movie", "write_mp4",
 ]  # fmt: skip

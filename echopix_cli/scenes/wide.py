@@ -31,22 +31,26 @@ from echopix_cli.scenes.draws import (
     tilted_spectrum,
 )
 from echopix_cli.scenes.layout import PlannedNote, place_in_cells, place_in_lanes, spread
+from echopix_cli.scenes.questions import sight, word
 from echopix_cli.scenes.script import (
     DURATION,
     INSTRUMENTS,
     PICTURES,
     WIDE_FAMILIES,
     Background,
+    Item,
     Script,
     Span,
     Sprite,
 )
 from echopix_cli.scenes.wide_draws import accompany, dress, film, play_wide
 from echopix_cli.scenes.wide_questions import ask_wide
+from echopix_cli.scenes.wordings import WIDE
 from echopix_cli.scenes.worlds import WORLDS, World
 
 _COUNTS = (1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9)
 _TRIES = 40
+_GALLERY = 1000  # so that galleries are drawn apart from attempts at scenes
 # Every instrument beside one that it is easily taken for, or that is struck as it is.
 _ALIKE = (("violin", "trumpet"), ("organ", "flute"), ("harp", "guitar"), ("bell", "xylophone"), ("drum", "piano"))
 
@@ -85,10 +89,32 @@ def make_wide(split: str, seed: int, family: str | None) -> Script:
     raise AssertionError(f"no scene of {split} {seed} answers a question of {family}")
 
 
+def make_gallery(split: str, seed: int) -> Script:
+    """A silent scene full of pictures, others in each half of it: what towers learn to see from."""
+    world = WORLDS[split]
+    rng = np.random.default_rng((world.number, seed, _GALLERY))
+    names, sprites, middle = pick_several(rng, PICTURES, len(PICTURES)), list[Sprite](), DURATION / 2
+    for show in ((0.0, middle), (middle, DURATION)):
+        edge = 2 if rng.random() < 0.3 else 3
+        placed = place_in_cells(rng, names[: edge * edge], edge, edge)
+        sprites += [replace(sprite, show=show) for sprite in placed]
+        names = names[edge * edge :] + names[: edge * edge]
+    script = _script(split, seed, "exists", (world.number, seed * _TRIES), rng, _Composition([], sprites), world)
+    first = script.sprites[0]
+    asked = word(rng, WIDE[world.words], "exists-seen", name=first.name)
+    return replace(script, items=(Item("exists", asked, "yes", (sight(first),)),))
+
+
 def _attempt(split: str, seed: int, family: str, key: tuple[int, int, int], world: World) -> Script:
     rng = np.random.default_rng((*key, WIDE_FAMILIES.index(family)))
-    scene = _COMPOSERS[family](rng, world)
     entropy = (key[0], key[1] * _TRIES + key[2])
+    return _script(split, seed, family, entropy, rng, _COMPOSERS[family](rng, world), world)
+
+
+def _script(
+    split: str, seed: int, family: str, entropy: tuple[int, int], rng: Rng, scene: _Composition, world: World
+) -> Script:
+    """A composition played, drawn, filmed and accompanied."""
     background = _background(rng, world, scene)
     sound = tilted_spectrum(draw_sound(rng, bool(scene.plans)), entropy, not world.strong)
     bed = accompany(rng, world)

@@ -77,7 +77,8 @@ class SceneBatches(Dataset[Batch]):
     little in time, and leaves out the sense that questions do not need in a share ``one_sided`` of the clips,
     so that sound alone and picture alone are known too. ``sparse`` shows two moments of a scene instead of eight,
     and plays its sound in a quarter of the cases, which is what the towers alone learn most from. ``films`` is the
-    share of questions, of those that can be, that are put to several scenes of the batch as one film.
+    share of questions, of those that can be, that are put to several scenes of the batch as one film. ``galleries`` is
+    the share of clips that are full of pictures in place of scenes.
     """
 
     one_sided = 0.15
@@ -96,12 +97,13 @@ class SceneBatches(Dataset[Batch]):
         first: int = 0,
         sparse: bool = False,
         films: float = 0.0,
+        galleries: float = 0.0,
     ) -> None:
         self.processor, self.split, self.batch_size = processor, split, batch_size
         self.families, self.length = tuple(families), length
         self.side = frame_side(processor.rules.max_pixels, processor.rules.size_factor)
         self.pack, self.questions, self.first, self.sparse = pack, questions, first, sparse
-        self.films = films
+        self.films, self.galleries = films, galleries
 
     def __len__(self) -> int:
         return self.length
@@ -115,7 +117,10 @@ class SceneBatches(Dataset[Batch]):
     def drawn(self, seed: int) -> Drawn:
         """Scene ``seed`` and its questions; the first is one that it was made for."""
         random = np.random.default_rng((seed, len(self.split)))
-        script = scenes.make_script(self.split, seed, self.families[int(random.integers(len(self.families)))])
+        if gallery := self.galleries > 0 and random.random() < self.galleries:
+            script = scenes.make_gallery(self.split, seed)
+        else:
+            script = scenes.make_script(self.split, seed, self.families[int(random.integers(len(self.families)))])
         training = self.split in TRAINED_SPLITS
         items, without = list(script.items), ""
         if training and not self.sparse:
@@ -128,7 +133,7 @@ class SceneBatches(Dataset[Batch]):
         if self.sparse:
             moments = np.sort(random.permutation(len(times) // 2)[:2])
             times = times.reshape(-1, 2)[moments].reshape(-1)
-            without = "audio" if random.random() >= self.played else ""
+            without = "audio" if gallery or random.random() >= self.played else ""
         elif training and random.random() < self.one_sided:
             sense = str(random.choice(("audio", "video")))
             answered = [item for item in items if _SENSES.get(item.family) == sense]

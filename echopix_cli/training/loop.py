@@ -166,6 +166,7 @@ class Trainer:
             pack=pack,
             questions=recipe.questions,
             sparse=recipe.stage == "towers",
+            galleries=recipe.galleries if recipe.stage == "towers" else 0.0,
             films=recipe.films if recipe.stage == "sieve" and split in TRAINED_SPLITS else 0.0,
             first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split in TRAINED_SPLITS else 0,
         )

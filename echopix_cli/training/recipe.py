@@ -122,6 +122,11 @@ class Recipe:
         "one scene holds it (sieve stage, scenes)",
         DATA,
     )
+    galleries: float = _share(
+        0.0,
+        "share of clips that are silent and full of pictures in place of scenes (towers stage, wide scenes)",
+        DATA,
+    )
     hide_bands: float = _share(
         0.0,
         "share of sounds with frequencies moved and hidden, so that an instrument is known by more than one recording",

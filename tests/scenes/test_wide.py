@@ -20,12 +20,14 @@ from echopix_cli.scenes import (
     Script,
     ask_everything,
     families_of,
+    make_gallery,
     make_script,
     render_audio,
     render_frames,
     sample_times,
     seen,
 )
+from echopix_cli.scenes.pictures import drawings
 from echopix_cli.scenes.script import COUNTED, Look
 from echopix_cli.scenes.wide_questions import CORNERS
 from echopix_cli.scenes.worlds import WORLDS
@@ -226,3 +228,15 @@ def test_looks_change_colour_and_outline_but_not_the_place() -> None:
         masks.append((frames != nothing).any(axis=(0, 1)))
     overlap = [(mask & masks[0]).sum() / (mask | masks[0]).sum() for mask in masks]
     assert min(overlap[:3]) > 0.95 and 0.3 < overlap[3] < 0.98
+
+
+def test_galleries_are_full_of_the_splits_pictures() -> None:
+    for seed in range(8):
+        script = make_gallery("wide-train", seed)
+        assert script == make_gallery("wide-train", seed)
+        assert not script.notes and script.items[0].answer == "yes"
+        for time in (1.0, 7.0):
+            shown = [sprite for sprite in script.sprites if sprite.show[0] <= time < sprite.show[1]]
+            assert len(shown) in (4, 9) and len({sprite.name for sprite in shown}) == len(shown)
+            assert {sprite.drawing for sprite in shown} <= {one for s in shown for one in drawings(s.name, "train")}
+            assert (seen(script, np.array([time]), (4, 4)) >= 0).mean() > 0.5

@@ -71,3 +71,13 @@ def test_a_base_is_told_to_keep_text_rows_raw(wide_processor: Processor, tmp_pat
     Trainer(begun, recipe, tmp_path / "sieve").run()
     text = json.loads((tmp_path / "sieve" / "config.json").read_text())["thinker_config"]["text_config"]
     assert text["sieve_output"] == "media"
+
+
+def test_towers_see_galleries(wide_processor: Processor) -> None:
+    """A share of the clips of the towers' stage is full of pictures, and silent."""
+    plain, full = (
+        SceneBatches(wide_processor, "wide-train", 8, scenes.WIDE_FAMILIES, 1, sparse=True, galleries=share)[0]
+        for share in (0.0, 0.9)
+    )
+    assert plain.seen is not None and full.seen is not None and plain.seen.shape == full.seen.shape
+    assert float((full.seen >= 0).float().mean()) > 2 * float((plain.seen >= 0).float().mean())
