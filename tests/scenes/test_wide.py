@@ -239,4 +239,4 @@ def test_galleries_are_full_of_the_splits_pictures() -> None:
             shown = [sprite for sprite in script.sprites if sprite.show[0] <= time < sprite.show[1]]
             assert len(shown) in (4, 9) and len({sprite.name for sprite in shown}) == len(shown)
             assert {sprite.drawing for sprite in shown} <= {one for s in shown for one in drawings(s.name, "train")}
-            assert (seen(script, np.array([time]), (4, 4)) >= 0).mean() > 0.5
+            assert (seen(script, np.array([time]), (4, 4)) >= 0).mean() >= 0.4
