@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from dataclasses import fields
 from pathlib import Path
@@ -204,20 +203,32 @@ def test_a_small_file_of_a_huge_picture_takes_little_memory(tmp_path: Path) -> N
     assert height == 6000 and taken < 15, "bytes for each pixel: 16 where it is copied twice"
 
 
+# Reads a file on a machine that has 50 MiB left, as the files beside it say; prints what came of it.
+SHORT = """
+import sys
+from pathlib import Path
+from echopix_cli.errors import MediaError
+from echopix_cli.media import DecodePlan, load_clip, memory
+folder = Path(sys.argv[1]).parent
+memory._MEMINFO, memory._GROUP, memory._GROUPS = folder / "meminfo", folder / "cgroup", folder
+try:
+    print("read", load_clip(sys.argv[1], DecodePlan()).source_size)
+except MediaError as error:
+    print(error.message)
+"""
+
+
 def test_no_more_than_the_machine_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a container's share is less: what its files take of it can be given up."""
-    ended = time.monotonic() + 60
-    while memory._readers and time.monotonic() < ended:  # a thread of another test: its ceiling would hold here too
-        time.sleep(0.05)
     path = write_picture(tmp_path / "a.png", np.zeros((6000, 6000, 3), np.uint8))
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 51200 kB\n")
     (tmp_path / "cgroup").write_text("0::/own\n")
+    said = printed(SHORT, path)  # in a process of its own: other readers' ceilings, and freed memory, would count here
+    assert said.strip().endswith("needs more than 50.0 MiB of memory to be read, which is what is free")
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "_GROUP", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "_GROUPS", tmp_path)
     assert memory.available_memory() == 50 * 2**20
-    with pytest.raises(MediaError, match=r"needs more than 50\.0 MiB of memory to be read, which is what is free$"):
-        load_clip(path, DecodePlan())
     (tmp_path / "own").mkdir()
     for name, text in {
         "memory.max": "1000",
