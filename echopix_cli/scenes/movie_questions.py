@@ -96,9 +96,9 @@ def ask_as_movie(rng: Rng, script: Script) -> tuple[Item, ...]:
     for modality, verb in _VERBS.items():
         needles = [Needle(0, name, modality, script) for name in names[modality]]
         items += [item for needle in needles for item in _ask_part(needle, script.duration)]
-        first, *others = sorted((needles[i] for i in rng.permutation(len(needles))[:2]), key=_begin) or [None]
-        if first is not None and others and _begin(others[0]) - _begin(first) >= _CLEARLY:
-            items += _ask_order(rng, [first, *others], verb)
+        pair = sorted((needles[i] for i in rng.permutation(len(needles))[:2]), key=_begin)
+        if len(pair) == 2 and _begin(pair[1]) - _begin(pair[0]) >= _CLEARLY:
+            items += _ask_order(rng, pair, verb)
     return tuple(items)
 
 

@@ -72,8 +72,8 @@ def encode(
     prompt = thinker.place(
         batch.input_ids,
         attention_mask=batch.attention_mask,
-        video_features=None if video is None else video[batch.video_index],
-        audio_features=None if audio is None else audio[batch.audio_index],
+        video_features=None if video is None else video.index_select(0, batch.video_index),
+        audio_features=None if audio is None else audio.index_select(0, batch.audio_index),
         positions=(batch.positions, batch.rope_deltas),
     )
     return prompt, Features(video, audio)

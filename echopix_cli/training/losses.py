@@ -149,9 +149,11 @@ def seeing(logits: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         seen: (n,) -1 for nothing.
     """
     found, pictures = F.cross_entropy(logits, seen + 1, reduction="none"), seen >= 0
-    halves = [found[rows].mean() for rows in (pictures, ~pictures) if bool(rows.any())]
+    halves = torch.stack((pictures, ~pictures)).float()
+    counts = halves.sum(dim=1)  # of either kind there may be none, which is not asked of the device
+    loss = ((halves @ found) / counts.clamp(min=1)).sum() / (counts > 0).sum()
     right = (logits.argmax(dim=-1) == seen + 1) & pictures
-    return torch.stack(halves).mean(), right.sum() / pictures.sum().clamp(min=1)
+    return loss, right.sum() / pictures.sum().clamp(min=1)
 
 
 def losses(

@@ -6,6 +6,7 @@ the FluidR3 GM soundfont, while a violin is on the screen.
 
 from __future__ import annotations
 
+import argparse
 from importlib.resources import files
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def build_picture(clip: Path, path: Path) -> None:
 
 def main() -> None:
     """Write ``demo.mp4``, ``demo.answer.txt`` and ``ask.svg`` among the assets of the package."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # whoever asks for help gets that, and no new files
     folder = Path(str(files("echopix_cli") / "assets"))
     answer = build_clip(folder / "demo.mp4")
     (folder / "demo.answer.txt").write_text(answer + "\n", encoding="utf-8")
