@@ -21,13 +21,12 @@ from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
 from echopix_cli.errors import FileLost, MediaError, Nothing
-from echopix_cli.model.positions import joined_positions
+from echopix_cli.model.positions import WINDOW_GAP, joined_positions
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
 from echopix_cli.times import clock as clock_words
 
-_GAP = 1.0  # seconds between rows of two windows in the last prompt
 _MOST_SAID = 6  # notices of a film
 _TOLD = 0.2  # seconds after which whoever watches hears again, while a window is waited for
 
@@ -184,7 +183,7 @@ class Survey:
             pool.windows.numpy(),
             pool.positions.numpy(),
             pool.is_audio.numpy(),
-            gap=round(_GAP * per_second),
+            gap=round(WINDOW_GAP * per_second),
             longest=round((end - start) * per_second),
         )
         seen = [self._seen[number] for number in sorted(self._seen)]
