@@ -126,7 +126,7 @@ def stock_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     text = thinker["text_config"]
     for name in ("av_refiner_layers", "compression_ratio", "sync_rope_section", "retain_token", "sieve_softmax"):
         del text[name]
-    del text["sieve_view"], text["sieve_output"], text["sieve"]
+    del text["sieve_view"], text["sieve_output"], text["film_time"], text["sieve"]
     text["model_type"] = "qwen2_5_omni_text"
     whole = {"model_type": "qwen2_5_omni", "architectures": ["Qwen2_5OmniModel"], "thinker_config": thinker}
     (folder / "config.json").write_text(json.dumps(whole))

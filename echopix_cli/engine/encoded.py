@@ -22,7 +22,7 @@ class Survivors:
 
     Attributes:
         is_audio: (n,) rows of sound.
-        positions: (3, n) relative to the start of the block.
+        positions: (4, n) relative to the start of the block.
         spans: (n, 2) seconds of media time.
         boxes: (n, 4) parts of the frame that each row of picture shows, as :attr:`Encoded.boxes`.
         video_total: rows of picture that all windows had.

@@ -179,12 +179,16 @@ class Survey:
         pool = pool.taken(torch.from_numpy(order.copy()))
         per_second = self.thinker.timeline.per_second
         start, end = self.film.spans[0]
+        spans, shares = pool.spans.numpy(), None
+        if self.thinker.config.text_config.film_time == "whole":
+            shares = (spans[:, 0] - start) / (self.film.spans[-1][1] - start)
         positions = joined_positions(
             pool.windows.numpy(),
             pool.positions.numpy(),
             pool.is_audio.numpy(),
             gap=round(WINDOW_GAP * per_second),
             longest=round((end - start) * per_second),
+            shares=shares,
         )
         seen = [self._seen[number] for number in sorted(self._seen)]
         first = seen[0]
@@ -216,7 +220,7 @@ class Survey:
             survivors=Survivors(
                 is_audio=pool.is_audio.numpy(),
                 positions=positions,
-                spans=pool.spans.numpy(),
+                spans=spans,
                 boxes=pool.boxes.numpy(),
                 video_total=sum(one.inputs.video_rows for one in seen),
                 audio_total=sum(one.inputs.audio_rows for one in seen),

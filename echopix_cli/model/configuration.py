@@ -141,6 +141,8 @@ class EchoingPixelsTextConfig(Section):
             before (``causal``), or, up to the last audio-visual row, all but the question (``no-question``).
         sieve_output: which rows leave CS2 as it encoded them: ``all``, or audio-visual ones alone (``media``). Text
             rows that keep their raw embeddings carry nothing of the clip: what is answered comes from kept rows.
+        film_time: what the last time axis says of the rows that the windows of a film handed on: as the first one, that
+            of windows one after another (``joined``), or of the ``whole`` film, spread over one window's positions.
         sieve_softmax: ``vanilla`` or ``gumbel``, for the straight-through gradient (the authors' ``SOFTMAX``).
         rope_parameters: with ``rope_theta``, and ``mrope_section`` where the decoder has the family's three axes.
             Older files say ``rope_theta`` and ``rope_scaling`` side by side, which is also how it is written.
@@ -168,6 +170,7 @@ class EchoingPixelsTextConfig(Section):
     sieve_softmax: str = "vanilla"
     sieve_view: str = "whole"
     sieve_output: str = "all"
+    film_time: str = "joined"
 
     def __init__(self, **raw: Any) -> None:
         if raw.get("num_key_value_heads", 1) is None:
@@ -194,6 +197,7 @@ class EchoingPixelsTextConfig(Section):
             ("sieve_softmax", ("vanilla", "gumbel")),
             ("sieve_view", ("whole", "causal", "no-question")),
             ("sieve_output", ("all", "media")),
+            ("film_time", ("joined", "whole")),
         ):
             if getattr(self, name) not in known:
                 wanted = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"

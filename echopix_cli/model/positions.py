@@ -17,6 +17,7 @@ from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
 WINDOW_GAP = 1.0  # seconds between rows of two windows of a film
+_ROUNDING = 1e-6  # so that a share that was computed in floating point is not rounded to the position before its own
 Rotary = tuple[Tensor, Tensor]  # cosine and sine (…, head_dim) of the angles of each row
 
 
@@ -97,9 +98,9 @@ def video_block(steps: IntArray, height: int, width: int) -> IntArray:
     return np.stack([np.broadcast_to(axis, shape).reshape(-1) for axis in axes]).astype(np.int64)
 
 
-def audio_block(count: int) -> IntArray:
-    """Positions (3, count) of audio rows relative to their block's start: the same on every axis."""
-    return np.broadcast_to(np.arange(count, dtype=np.int64), (3, count))
+def audio_block(count: int, axes: int = 3) -> IntArray:
+    """Positions (axes, count) of audio rows relative to their block's start: the same on every axis."""
+    return np.broadcast_to(np.arange(count, dtype=np.int64), (axes, count))
 
 
 def chunk_starts(times: IntArray, chunk: int) -> list[int]:
@@ -135,12 +136,13 @@ def interleave(video: IntArray, audio: IntArray, chunk: int) -> list[tuple[str, 
 class _Walker:
     """Appends segments to one prompt's positions; each starts past the largest position of the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, axes: int = 3) -> None:
+        self.axes = axes
         self.segments: list[IntArray] = []
         self.next = 0
 
     def append(self, relative: IntArray, start: int | None = None) -> None:
-        """Add rows (3, n), offset by ``start`` (default: just past the previous segment)."""
+        """Add rows (axes, n), offset by ``start`` (default: just past the previous segment)."""
         if relative.shape[1] == 0:
             return
         absolute = relative + (self.next if start is None else start)
@@ -151,11 +153,11 @@ class _Walker:
 
     def text(self, count: int) -> None:
         """Add ``count`` text rows, one position each."""
-        self.append(audio_block(count))
+        self.append(audio_block(count, self.axes))
 
     def shared_pair(self) -> None:
         """Add two border tokens on one position (the doubled BOS or EOS of an audio-video block)."""
-        self.append(np.zeros((3, 2), dtype=np.int64))
+        self.append(np.zeros((self.axes, 2), dtype=np.int64))
 
 
 def _video_rows(video: tuple[Sequence[int], npt.NDArray[np.float32]], timeline: Timeline, merge: int) -> IntArray:
@@ -217,7 +219,7 @@ def _prompt_positions(
 
 
 def film_positions(special: SpecialTokens, ids: Sequence[int], block: IntArray) -> tuple[Tensor, Tensor]:
-    """Positions of a prompt whose media rows have positions (3, n) of their own; as :func:`position_ids` gives them."""
+    """Positions of a prompt whose media rows have positions (4, n) of their own; as :func:`position_ids` gives them."""
     paired = special.audio_start in ids and special.vision_start in ids
     media = (place for place, token in enumerate(ids) if token in special.placeholders)
     before = ids.index(special.audio_start) + 1 if paired else next(media, len(ids))
@@ -225,19 +227,27 @@ def film_positions(special: SpecialTokens, ids: Sequence[int], block: IntArray) 
 
 
 def joined_positions(
-    windows: IntArray, positions: IntArray, is_audio: npt.NDArray[np.bool_], *, gap: int, longest: int
+    windows: IntArray,
+    positions: IntArray,
+    is_audio: npt.NDArray[np.bool_],
+    *,
+    gap: int,
+    longest: int,
+    shares: npt.NDArray[np.float64] | None = None,
 ) -> IntArray:
-    """Positions (3, n) in one block of rows that come from several windows, in order of time.
+    """Positions (4, n) in one block of rows that come from several windows, in order of time.
 
     Windows follow one another, ``gap`` positions apart; order and spacing within a window stay. Where all together
-    reach further than ``longest``, time is compressed to that.
+    reach further than ``longest``, time is compressed to that. So it is on both axes of time, the first and the last;
+    with ``shares`` the last one, whose rotary frequencies are the lowest, says instead where in the film a row is.
 
     Args:
         windows: (n,) ascending, the window of each row.
         positions: (3, n) relative to the start of the row's window.
         is_audio: (n,) rows of sound, whose three positions are all time.
         gap: positions between two windows.
-        longest: positions that the model was trained on.
+        longest: positions that the model was trained on, over which ``shares`` are spread.
+        shares: (n,) how much of the film, from 0 to 1, is over when a row begins.
     """
     times = positions[0].astype(np.float64)
     base = 0.0
@@ -248,9 +258,12 @@ def joined_positions(
         base += most - least + gap
     if len(times) and times.max() >= longest:
         times *= (longest - 1) / times.max()
-    joined = positions.copy()
+    joined = np.concatenate([positions, positions[:1]])
     joined[0] = np.floor(times).astype(np.int64)
     joined[:, is_audio] = joined[0, is_audio]
+    joined[3] = joined[0]
+    if shares is not None:
+        joined[3] = np.floor(shares * longest + _ROUNDING).clip(0, longest - 1).astype(np.int64)
     return joined
 
 
@@ -259,14 +272,14 @@ def block_positions(before: int, block: IntArray, after: int, *, paired: bool) -
 
     Args:
         before: text rows before the block, with the border tokens.
-        block: (3, n) relative to the block's start.
+        block: (4, n) relative to the block's start.
         after: text rows behind it, with the border tokens.
         paired: whether two border tokens on either side share one position, as around picture and sound together.
 
     Returns:
         as :func:`position_ids`, for one prompt.
     """
-    walker, border = _Walker(), 2 if paired else 0
+    walker, border = _Walker(axes=4), 2 if paired else 0
     walker.text(before - border)
     if paired:
         walker.shared_pair()
@@ -274,9 +287,9 @@ def block_positions(before: int, block: IntArray, after: int, *, paired: bool) -
     if paired:
         walker.shared_pair()
     walker.text(after - border)
-    three = np.concatenate(walker.segments, axis=1)
-    delta = int(three.max()) + 1 - three.shape[1]
-    return torch.from_numpy(np.concatenate([three, three[:1]]))[:, None], torch.tensor([[delta]])
+    four = np.concatenate(walker.segments, axis=1)
+    delta = int(four.max()) + 1 - four.shape[1]
+    return torch.from_numpy(four)[:, None], torch.tensor([[delta]])
 
 
 def position_ids(

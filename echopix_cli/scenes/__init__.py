@@ -20,9 +20,17 @@ from echopix_cli.scenes.clip import (
 from echopix_cli.scenes.clip_times import sample_times
 from echopix_cli.scenes.compose import ask_everything, families_of, make_script
 from echopix_cli.scenes.frames import render_frames
-from echopix_cli.scenes.movie import LONGEST_MOVIE, Movie, make_movie
+from echopix_cli.scenes.movie import LONGEST_MOVIE, Movie, make_movie, present
 from echopix_cli.scenes.movie_clip import movie_clip, movie_sound, movie_span
-from echopix_cli.scenes.movie_questions import MOVIE_FAMILIES, Needle, ask_as_movie
+from echopix_cli.scenes.movie_questions import (
+    MOVIE_FAMILIES,
+    Modality,
+    Needle,
+    ask_as_movie,
+    ask_order,
+    ask_part,
+    moved,
+)
 from echopix_cli.scenes.script import (
     DURATION,
     FAMILIES,
@@ -49,8 +57,9 @@ from echopix_cli.scenes.writer import write_movie, write_mp4
 __all__ = [
     "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "LONGEST_MOVIE",
     "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "WIDE_FAMILIES",
-    "Background", "Evidence", "Item", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script", "Sound", "Sprite",
-    "ask_as_movie", "ask_everything", "evidence_rows", "families_of", "frame_side", "heard", "make_gallery",
-    "make_movie", "make_script", "movie_clip", "movie_sound", "movie_span", "render_audio", "render_frames",
-    "sample_times", "scene_clip", "seen", "surroundings", "write_movie", "write_mp4",
+    "Background", "Evidence", "Item", "Modality", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script",
+    "Sound", "Sprite", "ask_as_movie", "ask_everything", "ask_order", "ask_part", "evidence_rows",
+    "families_of", "frame_side", "heard", "make_gallery", "make_movie", "make_script", "moved", "movie_clip",
+    "movie_sound", "movie_span", "present", "render_audio", "render_frames", "sample_times", "scene_clip",
+    "seen", "surroundings", "write_movie", "write_mp4",
 ]  # fmt: skip

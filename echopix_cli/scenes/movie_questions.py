@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,14 +62,14 @@ class Needle:
         else:
             shown = (sight(sprite) for sprite in self.script.sprites if sprite.name == self.name)
             own = tuple(filmed(self.script, piece) for piece in shown)
-        return _moved(own, self.window)
+        return moved(own, self.window)
 
     @property
     def within(self) -> Item | None:
         """The question of what else goes on meanwhile; None where the scene leaves it open."""
         family = "when" if self.modality == "audio" else "heard"  # as scenes call it
         about = (item for item in self.script.items if item.family == family and f" the {self.name} " in item.question)
-        return next((replace(item, evidence=_moved(item.evidence, self.window)) for item in about), None)
+        return next((replace(item, evidence=moved(item.evidence, self.window)) for item in about), None)
 
     def part(self, duration: float) -> int | None:
         """Which of five equal parts of a movie it lies in, from 0; None where it lies in two."""
@@ -79,8 +80,8 @@ class Needle:
 def ask_movie(rng: Rng, needles: tuple[Needle, ...], reserved: Reserved, duration: float) -> tuple[Item, ...]:
     """Every question that needles answer, and what is never heard or seen, families in their order."""
     items = [item for needle in needles for item in _ask_needle(rng, needle, duration)]
-    for modality, verb in _VERBS.items():
-        items += _ask_order(rng, [needle for needle in needles if needle.modality == modality], verb)
+    for modality in _VERBS:
+        items += ask_order(rng, [needle for needle in needles if needle.modality == modality])
         absent = [name for name in reserved.of(modality) if name not in {needle.name for needle in needles}]
         items.append(_yes_or_no(rng, pick(rng, absent), "no", (Evidence(modality, 0.0, duration),)))
     return tuple(sorted(items, key=lambda item: MOVIE_FAMILIES.index(item.family)))
@@ -93,12 +94,12 @@ def ask_as_movie(rng: Rng, script: Script) -> tuple[Item, ...]:
         "audio": sounding(script),
         "video": list(dict.fromkeys(sprite.name for sprite in script.sprites)),
     }
-    for modality, verb in _VERBS.items():
+    for modality in _VERBS:
         needles = [Needle(0, name, modality, script) for name in names[modality]]
-        items += [item for needle in needles for item in _ask_part(needle, script.duration)]
+        items += [item for needle in needles for item in ask_part(needle, script.duration)]
         pair = sorted((needles[i] for i in rng.permutation(len(needles))[:2]), key=_begin)
         if len(pair) == 2 and _begin(pair[1]) - _begin(pair[0]) >= _CLEARLY:
-            items += _ask_order(rng, pair, verb)
+            items += ask_order(rng, pair)
     return tuple(items)
 
 
@@ -110,10 +111,11 @@ def _ask_needle(rng: Rng, needle: Needle, duration: float) -> list[Item]:
     items = [_yes_or_no(rng, needle.name, "yes", needle.evidence)]
     if (item := needle.within) is not None:
         items.append(replace(item, family="object" if needle.modality == "audio" else "instrument"))
-    return items + _ask_part(needle, duration)
+    return items + ask_part(needle, duration)
 
 
-def _ask_part(needle: Needle, duration: float) -> list[Item]:
+def ask_part(needle: Needle, duration: float) -> list[Item]:
+    """In which fifth of a movie a needle lies; nothing where that is in two."""
     if (part := needle.part(duration)) is None:
         return []
     verb = "does the {name} play" if needle.modality == "audio" else "is the {name} shown"
@@ -121,11 +123,12 @@ def _ask_part(needle: Needle, duration: float) -> list[Item]:
     return [Item("when", question, NUMBERS[part], needle.evidence)]
 
 
-def _ask_order(rng: Rng, needles: list[Needle], verb: str) -> list[Item]:
+def ask_order(rng: Rng, needles: Sequence[Needle]) -> list[Item]:
+    """Which of two needles comes first, which are given in order of time; nothing where there are not two."""
     if len(needles) != 2:
         return []
     one, other = (needles[i].name for i in rng.permutation(2))
-    question = f"Which {verb} first, the {one} or the {other}?"
+    question = f"Which {_VERBS[needles[0].modality]} first, the {one} or the {other}?"
     return [Item("order", question, needles[0].name, needles[0].evidence + needles[1].evidence)]
 
 
@@ -136,7 +139,7 @@ def _yes_or_no(rng: Rng, name: str, answer: str, evidence: tuple[Evidence, ...])
     return Item("exists", word(rng, WORDINGS, kind, name=name), answer, evidence)
 
 
-def _moved(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:
+def moved(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:
     """Evidence of a scene, in seconds of the movie whose window it fills."""
     begin = window * DURATION
     return tuple(replace(piece, start=piece.start + begin, end=piece.end + begin) for piece in evidence)

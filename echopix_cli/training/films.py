@@ -1,14 +1,14 @@
-"""Questions about films, made of the scenes of a batch: only one of them holds what is asked about.
+"""Questions about films, made of the scenes of a batch: one or two of them hold what is asked about.
 
 What a film's windows hand on are rows of several scenes in one prompt, time closed up between them. Of the scenes of a
-batch as many as do not hold the question's name take part beside the one that was asked about, each with some of its
-rows, and all together with as many as one scene has.
+batch as many as do not hold the question's names take part beside those that do, each with some of its rows, at places
+of their own in a film that is up to an hour long, and all together with as many rows as one scene has.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,14 +23,30 @@ from echopix_cli.model.positions import (
     position_ids,
 )
 from echopix_cli.model.processing import ClipInputs, Processor
-from echopix_cli.scenes import DURATION, INSTRUMENTS, PICTURES, Item, Script, evidence_rows
+from echopix_cli.scenes import (
+    DURATION,
+    INSTRUMENTS,
+    PICTURES,
+    Evidence,
+    Item,
+    Modality,
+    Needle,
+    Script,
+    ask_order,
+    ask_part,
+    evidence_rows,
+    moved,
+    present,
+)
 from echopix_cli.training.batch import Example
 from echopix_cli.training.rows import FilmMedia, Opening, Row, labelled
 
 _FAMILIES = ("when", "heard", "exists")  # that hang on the one scene with the name, in a film as well
+_PART, _ORDER = "movie-when", "movie-order"  # whose answer is the film's own
 _NAME = re.compile(rf"\b(?:{'|'.join(dict.fromkeys((*INSTRUMENTS, *PICTURES)))})\b")
-_MOST = 8  # windows
-_SHARES = (0.2, 0.9)  # of the rows that the scene asked about has
+_LONGEST = 450  # windows of a film
+_SHARES = (0.2, 0.9)  # of the rows of a prompt, which those asked about have
+_TRIES = 4  # of a film in which it is clear where something lies
 
 Rng = np.random.Generator
 
@@ -46,12 +62,29 @@ class Drawn:
     @property
     def names(self) -> set[str]:
         """What sounds or is shown."""
-        return {note.instrument for note in self.script.notes} | {sprite.name for sprite in self.script.sprites}
+        return set().union(*present(self.script).values())
 
     @property
     def whole(self) -> bool:
         """Whether it has picture and sound."""
         return self.example.clip.grid_thw is not None and self.example.clip.audio_rows > 0
+
+
+@dataclass(frozen=True)
+class SceneFilm:
+    """A film of so many ``windows``, of which some are scenes of the batch: their numbers, by window."""
+
+    windows: int
+    scenes: Mapping[int, int]
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.windows * DURATION
+
+    def where(self, scene: int) -> int:
+        """The window that a scene is."""
+        return next(window for window, number in self.scenes.items() if number == scene)
 
 
 def with_films(drawn: Sequence[Drawn], share: float, processor: Processor, rng: Rng) -> list[Example]:
@@ -68,49 +101,105 @@ def with_films(drawn: Sequence[Drawn], share: float, processor: Processor, rng: 
 def _perhaps(drawn: Sequence[Drawn], number: int, place: int, share: float, processor: Processor, rng: Rng) -> Row:
     one = drawn[number]
     item, row = one.items[place], one.example.rows[place]
-    names = set(_NAME.findall(item.question))
-    if rng.random() >= share or item.family not in _FAMILIES or len(names) != 1 or not one.whole:
+    if rng.random() >= share or not one.whole:
         return row
-    others = [i for i, other in enumerate(drawn) if i != number and other.whole and names.isdisjoint(other.names)]
-    taken = rng.permutation(others)[: int(rng.integers(1, _MOST))].tolist()
-    return film_row(drawn, number, item, taken, processor, rng) if taken else row
+    made = None
+    names = set(_NAME.findall(item.question))
+    if item.family == _ORDER:
+        made = _of_two(drawn, number, item.evidence[0].modality, sorted(names), rng)
+    elif item.family in (*_FAMILIES, _PART) and len(names) == 1:
+        made = _of_one(drawn, number, item, names.pop(), rng)
+    return row if made is None else film_row(drawn, *made, processor, rng)
 
 
-def film_row(
-    drawn: Sequence[Drawn], number: int, item: Item, others: Sequence[int], processor: Processor, rng: Rng
-) -> Row:
-    """A question to a film of one scene, by its ``number`` in the batch, and of ``others``, in random order."""
+def _of_one(drawn: Sequence[Drawn], number: int, item: Item, name: str, rng: Rng) -> tuple[SceneFilm, Item] | None:
+    """A film of which one scene holds a name, with what is asked of that scene."""
+    others = [i for i, other in enumerate(drawn) if i != number and other.whole and name not in other.names]
+    if not others:
+        return None
+    for _ in range(_TRIES):
+        film = _film(rng, [number], others)
+        window = film.where(number)
+        if item.family != _PART:
+            return film, replace(item, evidence=moved(item.evidence, window))
+        needle = Needle(window, name, item.evidence[0].modality, drawn[number].script)
+        for asked in ask_part(needle, film.duration):
+            return film, replace(asked, family=_PART)
+    return None
+
+
+def _of_two(
+    drawn: Sequence[Drawn], number: int, modality: Modality, names: Sequence[str], rng: Rng
+) -> tuple[SceneFilm, Item] | None:
+    """A film of which one scene holds one of some names, and another scene another name."""
+    own = drawn[number]
+    name = names[int(rng.integers(len(names)))]
+    without = [i for i, other in enumerate(drawn) if i != number and other.whole and name not in other.names]
+    pairs = [(i, found) for i in without for found in sorted(present(drawn[i].script)[modality] - own.names)]
+    if not pairs:
+        return None
+    second, other = pairs[int(rng.integers(len(pairs)))]
+    film = _film(rng, [number, second], [i for i in without if other not in drawn[i].names])
+    needles = [
+        Needle(film.where(scene), held, modality, drawn[scene].script)
+        for scene, held in ((number, name), (second, other))
+    ]
+    (item,) = ask_order(rng, sorted(needles, key=lambda needle: needle.window))
+    return film, replace(item, family=_ORDER)
+
+
+def _film(rng: Rng, needles: Sequence[int], others: Sequence[int]) -> SceneFilm:
+    """A film of some scenes and of some others, in random order and at random places."""
+    taken = rng.permutation(others)[: int(rng.integers(1, len(others) + 1))].tolist() if others else []
+    scenes = rng.permutation([*needles, *taken]).tolist()
+    windows = round(float(np.exp(rng.uniform(np.log(len(scenes)), np.log(_LONGEST)))))
+    places = np.sort(rng.permutation(windows)[: len(scenes)]).tolist()
+    return SceneFilm(windows, dict(zip(places, scenes, strict=True)))
+
+
+def film_row(drawn: Sequence[Drawn], film: SceneFilm, item: Item, processor: Processor, rng: Rng) -> Row:
+    """A question to a film; the evidence is in seconds of it."""
     special, per_second = _of(processor)
-    own = drawn[number].example.clip
-    capacity = own.video_rows + own.audio_rows
-    mine = round(capacity * float(rng.uniform(*_SHARES)))
+    evidence = {window: _within(item.evidence, window) for window in film.scenes}
+    held = [window for window in film.scenes if evidence[window]]
+    first = drawn[film.scenes[held[0]]].example.clip
+    capacity = first.video_rows + first.audio_rows
+    mine = round(capacity * float(rng.uniform(*_SHARES))) if len(held) < len(film.scenes) else capacity
     parts = []
-    for place, window in enumerate(rng.permutation([number, *others]).tolist()):
-        clip = drawn[window].example.clip
+    for window, number in film.scenes.items():
+        clip = drawn[number].example.clip
         block = _Block.of(clip, processor)
         evident = np.zeros(len(block.is_audio), dtype=bool)
-        if window == number:
-            picture, sound = evidence_rows(item.evidence, clip.cells, clip.grid_times, clip.audio_rows)
-            evident[~block.is_audio], evident[block.is_audio] = picture, sound
-        count = mine if window == number else (capacity - mine) // len(others)
+        picture, sound = evidence_rows(evidence[window], clip.cells, clip.grid_times, clip.audio_rows)
+        evident[~block.is_audio], evident[block.is_audio] = picture, sound
+        count = mine // len(held) if evidence[window] else (capacity - mine) // (len(film.scenes) - len(held))
         chosen = np.sort(np.lexsort((rng.random(len(evident)), ~evident))[:count])  # evidence first, then any
-        parts.append(block.taken(chosen, place, window, evident[chosen]))
+        parts.append(block.taken(chosen, window, number, evident[chosen]))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
-    film = _Block(*(np.concatenate(arrays, axis=-1) for arrays in columns))
+    rows = _Block(*(np.concatenate(arrays, axis=-1) for arrays in columns))
+    shares = None
+    if processor.config.thinker_config.text_config.film_time == "whole":
+        shares = (rows.windows * DURATION + rows.positions[0] / per_second) / film.duration
     block_positions = joined_positions(
-        film.windows,
-        film.positions,
-        film.is_audio,
+        rows.windows,
+        rows.positions,
+        rows.is_audio,
         gap=round(WINDOW_GAP * per_second),
         longest=round(DURATION * per_second),
+        shares=shares,
     )
-    heard = film.is_audio
-    opening = Opening.of(processor, own, rows=heard)
-    picture, sound = film.evident[~heard], film.evident[heard]
+    heard = rows.is_audio
+    opening = Opening.of(processor, first, rows=heard)
+    picture, sound = rows.evident[~heard], rows.evident[heard]
     row = labelled(item.question, item.answer, f"film-{item.family}", picture, sound, opening)
     positions, _ = film_positions(special, row.ids.tolist(), block_positions)
-    video, audio = (torch.from_numpy(np.stack((film.clips[of], film.ordinals[of]), axis=1)) for of in (~heard, heard))
+    video, audio = (torch.from_numpy(np.stack((rows.clips[of], rows.ordinals[of]), axis=1)) for of in (~heard, heard))
     return replace(row, film=FilmMedia(video, audio, positions[:, 0]))
+
+
+def _within(evidence: Sequence[Evidence], window: int) -> tuple[Evidence, ...]:
+    """What of the evidence lies in a window, in seconds of the window."""
+    return tuple(piece for piece in moved(tuple(evidence), -window) if piece.end > 0 and piece.start < DURATION)
 
 
 def _of(processor: Processor) -> tuple[SpecialTokens, int]:

@@ -118,8 +118,8 @@ class Recipe:
     questions: int = _count(2, "questions per scene in the sieve stage; the full stage asks all", DATA)
     films: float = _share(
         0.0,
-        "share of the questions that hang on one name, put to several scenes of a batch as to a film of which "
-        "one scene holds it (sieve stage, scenes)",
+        "share of the questions that hang on one or two names, put to several scenes of a batch as to a film of which "
+        "one scene holds each; the model is then told a film's own time, too (sieve stage, scenes)",
         DATA,
     )
     galleries: float = _share(

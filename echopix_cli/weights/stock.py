@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Of the text configuration: what a stock one does not know.
 _SIEVE_FIELDS = (
-    "av_refiner_layers", "compression_ratio", "retain_token", "sieve", "sieve_output", "sieve_softmax",
+    "av_refiner_layers", "compression_ratio", "film_time", "retain_token", "sieve", "sieve_output", "sieve_softmax",
     "sieve_view", "sync_rope_section",
 )  # fmt: skip
 _SYNC_SHARE = 18 / 64  # of half a head, for each of the first three axes (paper: [18, 18, 18, 10])

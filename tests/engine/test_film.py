@@ -99,8 +99,9 @@ def test_windows_follow_one_another_and_keep_their_spacing(made: Any) -> None:
         own = windows == window
         assert np.array_equal(np.diff(joined[0][own]), np.diff(positions[0][own]))
         assert joined[0][own].min() == (joined[0][windows < window].max(initial=-25) + 25)
-    assert np.array_equal(joined[:, audio], np.stack([joined[0][audio]] * 3))
-    assert np.array_equal(joined[1:, ~audio], positions[1:, ~audio])
+    assert np.array_equal(joined[:, audio], np.stack([joined[0][audio]] * 4))
+    assert np.array_equal(joined[1:3, ~audio], positions[1:, ~audio])
+    assert np.array_equal(joined[3], joined[0])
 
 
 @settings(deadline=None)
@@ -114,6 +115,20 @@ def test_time_is_compressed_into_what_was_trained(made: Any, longest: int) -> No
     assert (np.diff(joined[0][order]) >= 0).all()
     if wide[0].max() < longest:
         assert np.array_equal(joined, wide)
+
+
+@settings(deadline=None)
+@given(rows(), st.integers(6, 100), st.integers(2, 300))
+def test_the_last_axis_may_say_where_in_the_film_a_row_is(made: Any, count: int, longest: int) -> None:
+    """Over one window's positions; a film of one window has its own time there, and the other axes do not change."""
+    windows, positions, audio = made
+    shares = (windows * 200 + positions[0]) / (count * 200)
+    plain = joined_positions(windows, positions, audio, gap=25, longest=longest)
+    joined = joined_positions(windows, positions, audio, gap=25, longest=longest, shares=shares)
+    assert np.array_equal(joined[:3], plain[:3])
+    assert np.array_equal(joined[3], (windows * 200 + positions[0]) * longest // (count * 200))
+    alone = joined_positions(0 * windows, positions, audio, gap=25, longest=200, shares=positions[0] / 200)
+    assert np.array_equal(alone[3], positions[0])
 
 
 # --- with a model
@@ -207,6 +222,27 @@ def test_the_highest_rows_of_all_windows_survive(engine: Engine, clips: dict[str
     by_window = [int((ranking >= least).sum()) for ranking in rankings]
     starts = handed.survivors.spans[:, 0]
     assert [int(((starts >= a) & (starts < b)).sum()) for a, b in film.spans] == by_window
+
+
+def test_a_checkpoint_may_want_the_film_s_own_time(
+    engine: Engine, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the last axis of the last prompt; what is handed on is the same."""
+    film = spread(engine, clips["both"], 1.0)
+    (plain,) = survey(engine, "film", film, ["What?"], Source(clips["both"], film), AskOptions())
+    monkeypatch.setattr(engine.model.thinker.config.text_config, "film_time", "whole")
+    (handed,) = survey(engine, "film", film, ["What?"], Source(clips["both"], film), AskOptions())
+    assert plain.survivors is not None and handed.survivors is not None
+    assert np.array_equal(plain.survivors.spans, handed.survivors.spans)
+    assert np.array_equal(plain.survivors.positions[:3], handed.survivors.positions[:3])
+    begin, end = film.spans[0][0], film.spans[-1][1]
+    told = handed.survivors.positions[3] / 25 * (end - begin) + begin  # a window has a second, and so 25 positions
+    off = handed.survivors.spans[:, 0] - told
+    assert (off > -1e-6).all() and (off < (end - begin) / 25).all()
+    media = engine.model.thinker.special.in_pool(engine.place(handed, "What?").input_ids[0])
+    placed = engine.place(handed, "What?").position_ids[:, 0]
+    assert torch.equal(placed[3, media].diff(), torch.from_numpy(handed.survivors.positions[3]).diff())
+    assert torch.equal(placed[0, ~media], placed[3, ~media])
 
 
 @pytest.mark.parametrize("model", ["engine", "stock"])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from echopix_cli.model.positions import SpecialTokens, Timeline
+from echopix_cli.model.positions import SpecialTokens
 from echopix_cli.model.processing import Processor
+from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import INSTRUMENTS, PICTURES
+from echopix_cli.scenes.script import NUMBERS
 from echopix_cli.training import tiny
 from echopix_cli.training.batch import collate
 from echopix_cli.training.data import SceneBatches
@@ -22,15 +25,30 @@ from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
 
 FAMILIES = ("when", "heard", "exists")
+OF_FILMS = ("movie-when", "movie-order")
+PER_SECOND = 25
 
 
 @pytest.fixture(scope="module")
 def drawn(processor: Processor) -> list[Drawn]:
-    data = SceneBatches(processor, "train", 12, FAMILIES, 9, questions=3)
+    data = SceneBatches(processor, "train", 12, FAMILIES, 9, questions=5)
     return [data.drawn(seed) for seed in range(12)]
 
 
-def test_only_the_scene_asked_about_holds_the_name(processor: Processor, drawn: list[Drawn]) -> None:
+@pytest.fixture(scope="module")
+def told(processor: Processor) -> Iterator[Processor]:
+    """The processor of a model that is told the film's own time."""
+    text = processor.config.thinker_config.text_config
+    text.film_time = "whole"
+    yield processor
+    text.film_time = "joined"
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:" + "|".join((*INSTRUMENTS, *PICTURES)) + r")\b", text))
+
+
+def test_only_the_scenes_asked_about_hold_the_names(processor: Processor, drawn: list[Drawn]) -> None:
     examples = with_films(drawn, 1.0, processor, np.random.default_rng(1))
     films = 0
     for one, example in zip(drawn, examples, strict=True):
@@ -39,20 +57,53 @@ def test_only_the_scene_asked_about_holds_the_name(processor: Processor, drawn: 
                 assert row is plain
                 continue
             films += 1
-            assert row.families == (f"film-{item.family}",) and item.family in FAMILIES
+            assert row.families == (f"film-{item.family}",) and item.family in (*FAMILIES, *OF_FILMS)
             sources = torch.cat((row.film.video, row.film.audio))
             clips = set(sources[:, 0].tolist())
-            (name,) = set(re.findall("|".join((*INSTRUMENTS, *PICTURES)), item.question))
-            assert len(clips) > 1
-            assert {clip for clip in clips if name in drawn[clip].names} <= {drawn.index(one)}
+            asked = named(processor.text(row.ids[row.labels == IGNORE].tolist()))
+            assert len(clips) > 1 and len(asked) == (2 if item.family == "movie-order" else 1)
+            for name in asked:
+                held = {clip for clip in clips if name in drawn[clip].names}
+                assert held <= {drawn.index(one)} or (item.family == "movie-order" and len(held) == 1)
             # As many rows as a scene has, less what does not divide among the others; each of them once.
             rows = one.example.clip.video_rows + one.example.clip.audio_rows
             assert rows - len(clips) < len(sources) <= rows
             assert len(set(map(tuple, row.film.video.tolist()))) == len(row.film.video)
             # What the answer rests on is of that scene, and as much as has room.
             assert int(row.evidence.sum()) > 0
-            assert int(row.evidence.sum()) <= int(plain.evidence.sum())
-    assert films > 8
+            assert item.family == "movie-order" or int(row.evidence.sum()) <= int(plain.evidence.sum())
+    assert films > 20
+
+
+def test_answers_about_the_film_are_those_of_its_last_axis(told: Processor, drawn: list[Drawn]) -> None:
+    """In which fifth the evidence lies, and which of two names comes first, by the positions that the model sees."""
+    longest, seen = 8 * PER_SECOND, dict.fromkeys(OF_FILMS, 0)
+    special = SpecialTokens.of(told.config.thinker_config)
+    for seed in range(6):
+        for example in with_films(drawn, 1.0, told, np.random.default_rng(seed)):
+            for row in example.rows:
+                family = row.families[0].removeprefix("film-")
+                if row.film is None or family not in OF_FILMS:
+                    continue
+                seen[family] += 1
+                answer = told.text(row.ids[row.labels != IGNORE].tolist()).removesuffix("<|im_end|>").strip()
+                positions = row.film.positions
+                first = int(special.in_pool(row.ids).nonzero()[0])
+                whole = positions[3, row.evidence[0]] - positions[3, first - 1] - 1
+                if family == "movie-when":
+                    fifths = set((whole * 5 // longest).tolist())
+                    assert NUMBERS.index(answer) in fifths and len(fifths) <= 2, "a row may lie on the border"
+                    continue
+                asked = named(told.text(row.ids[row.labels == IGNORE].tolist()))
+                clips = row.ids.new_full(row.ids.shape, -1)
+                clips[row.ids == special.video], clips[row.ids == special.audio] = (
+                    row.film.video[:, 0],
+                    row.film.audio[:, 0],
+                )
+                rows = row.evidence[0].nonzero()[:, 0]
+                earliest = int(clips[rows[positions[0, rows].argmin()]])
+                assert asked & drawn[earliest].names == {answer}
+    assert min(seen.values()) >= 10
 
 
 def test_rows_keep_their_place_in_the_frame_and_their_order_in_time(processor: Processor, drawn: list[Drawn]) -> None:
@@ -72,7 +123,7 @@ def test_rows_keep_their_place_in_the_frame_and_their_order_in_time(processor: P
         time = own[0, media]
         for token in (special.video, special.audio):
             assert bool((own[0, row.ids == token].diff() >= 0).all())
-        assert int(time.max() - time.min()) < 8 * Timeline.of(processor.config.thinker_config).per_second
+        assert int(time.max() - time.min()) < 8 * PER_SECOND
         for place, found in zip(own[:, row.ids == special.video].T.tolist(), video.tolist(), strict=True):
             clip = int(np.searchsorted(begins, found, side="right")) - 1
             _, height, width = drawn[clip].example.clip.cells
