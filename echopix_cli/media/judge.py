@@ -111,7 +111,7 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         lost = f"the sound could not be decoded ({codec}, {stretch(*sound.damaged)}); only the picture was used"
         return AudioStatus.UNDECODABLE, [lost]
     if sound.waveform is None and sound.end is not None and sound.end <= plan.from_time:
-        return AudioStatus.ABSENT, []  # the track has ended before
+        return AudioStatus.ABSENT, [f"the sound ends at {clock(sound.end)}, before the span; only the picture was used"]
     if sound.waveform is None and not sound.cut:
         return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
     notices = []

@@ -142,7 +142,7 @@ def test_a_span_after_the_sound_ends_has_the_picture_only(tmp_path: Path) -> Non
     clip = load_clip(write_clip(tmp_path / "a.mkv", greys(40), sound=tone(1)), DecodePlan(start=2, end=3))
     assert clip.frames is not None and clip.waveform is None
     assert clip.audio_status is AudioStatus.ABSENT
-    assert clip.notices == ()
+    assert clip.notices == ("the sound ends at 0:01, before the span; only the picture was used",)
 
 
 @pytest.mark.parametrize("plain", [True, False])

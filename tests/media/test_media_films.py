@@ -71,7 +71,10 @@ def test_all_of_picture_and_sound_at_their_times(
         part.audio_status for part in parts if (part.end or 0.0) <= sound_start + sound and part.start > sound_start
     }
     assert statuses == {AudioStatus.USED}
-    kinds = ("the picture ends at", "there is no picture between", "the audio track is silent throughout the span")
+    kinds = (
+        "the picture ends at", "there is no picture between",
+        "the sound ends at", "the audio track is silent throughout the span",
+    )  # fmt: skip
     notices = [notice for part in parts for notice in part.notices]
     assert all(notice.startswith(kinds) for notice in notices), notices
 

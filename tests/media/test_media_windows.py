@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -100,7 +101,10 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
 def test_where_one_track_has_ended_the_other_is_used_alone(tmp_path: Path) -> None:
     short = windows(write_coded(tmp_path / "a.mp4", 0, 9, sound=tones(0, 4)), 3.0, 9.0)
     assert [part.audio_status for part in short] == [AudioStatus.USED, AudioStatus.USED, AudioStatus.ABSENT]
-    assert all(part.notices == () and part.frames is not None for part in short)
+    assert all(part.frames is not None for part in short)
+    assert [part.notices for part in short[:2]] == [(), ()]
+    (said,) = short[2].notices
+    assert re.fullmatch(r"the sound ends at 0:04(\.\d\d)?, before the span; only the picture was used", said)
     long = windows(write_coded(tmp_path / "b.mp4", 0, 4, sound=tones(0, 9)), 3.0, 9.0)
     assert [part.audio_status for part in long] == [AudioStatus.USED] * 3
     assert [part.frames is not None for part in long] == [True, True, False]
