@@ -28,7 +28,7 @@ class Prompt:
     def __init__(self, history: Path, status: Callable[[], str]) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=_history(history),
-            completer=_Words(),
+            completer=Words(),
             complete_while_typing=False,
             bottom_toolbar=status,
             style=Style.from_dict({"bottom-toolbar": "noreverse"}),
@@ -56,7 +56,7 @@ def _history(path: Path) -> History:
     return FileHistory(str(path))
 
 
-class _Words(Completer):
+class Words(Completer):
     """Commands at the beginning of a line, paths behind those that take a file."""
 
     def __init__(self) -> None:
@@ -68,6 +68,8 @@ class _Words(Completer):
         for name, (metavar, _, what) in COMMANDS.items():
             if metavar == "FILE" and text.startswith(f"{name} "):
                 rest = text[len(name) + 1 :]
-                yield from self._paths.get_completions(Document(rest, len(rest)), complete_event)
+                for found in self._paths.get_completions(Document(rest, len(rest)), complete_event):
+                    slash = "/" if found.display_text.endswith("/") else ""  # the library shows it, and leaves it out
+                    yield Completion(found.text + slash, found.start_position, display=found.display)
             elif text.startswith("/") and name.startswith(text):
                 yield Completion(name, -len(text), display_meta=what)

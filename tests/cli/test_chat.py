@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from terminals import Terminal
 
 from echopix_cli.cli.chat_lines import COMMANDS, Order, help_lines, read_line
+from echopix_cli.cli.chat_prompt import Words
 from echopix_cli.errors import UsageError
 
 
@@ -35,6 +38,19 @@ from echopix_cli.errors import UsageError
 )
 def test_lines_are_questions_or_commands(line: str, read: str | list[Order]) -> None:
     assert read_line(line) == read
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("/o", ["/open"]), ("/open {}/fi", ["lms/", "rst.mp4"]), ("/save {}/films/", ["one.mp4"]), ("What /o", [])],
+)
+def test_tab_completes_commands_and_paths(tmp_path: Path, typed: str, offered: list[str]) -> None:
+    """A folder's name goes on with its slash, so that Tab can be pressed again."""
+    (tmp_path / "films").mkdir()
+    for name in ("films/one.mp4", "first.mp4"):
+        (tmp_path / name).touch()
+    document = Document(typed.format(tmp_path))
+    assert sorted(found.text for found in Words().get_completions(document, CompleteEvent())) == offered
 
 
 @pytest.mark.parametrize("line", ["/nothing", "/open", "/save", "/where now", "/open 'x", "/budget 1 2"])
