@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import scene_assets
+import training_drawings
 import voices
 from soundfont import SoundFont
 
@@ -222,13 +223,20 @@ def build_drawings(folder: Path) -> None:
     """
     drawn: dict[tuple[str, str, str], np.ndarray] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for style in STYLES:
-            icons = _icons(style, Path(temporary))
+        for style, version in STYLES.items():
+            icons = _icons(style, version, Path(temporary))
             for name in PICTURES:
                 for slug in DRAWINGS[name]:
                     if (svg := icons(slug)) is not None:
                         drawn[name, slug, style] = _rasterised(svg)
-    parts = {key: "style" if key[2] == SHIFT_STYLE else part_of(key, drawn) for key in drawn}
+        parts = {key: "style" if key[2] == SHIFT_STYLE else part_of(key, drawn) for key in drawn}
+        for style, version in training_drawings.VERSIONS.items():
+            icons = _icons(style, version, Path(temporary))
+            for name, slugs in training_drawings.DRAWINGS[style].items():
+                for slug in slugs.split():
+                    svg, key = icons(slug), (name, slug, style)
+                    assert svg is not None, key
+                    drawn[key], parts[key] = _rasterised(svg), "train"
     for file, wanted in (("drawings.npz", {"train", "val", "test"}), ("drawings-style.npz", {"style"})):
         keys = sorted(key for key in drawn if parts[key] in wanted)
         columns = {column: np.array([key[i] for key in keys]) for i, column in enumerate(("names", "slugs", "styles"))}
@@ -237,10 +245,10 @@ def build_drawings(folder: Path) -> None:
         np.savez_compressed(folder / file, **columns, parts=np.array([parts[key] for key in keys]), rgba=rgba)
 
 
-def _icons(style: str, folder: Path) -> Callable[[str], str | None]:
-    """The drawings of an icon set, as SVG by name."""
+def _icons(style: str, version: str, folder: Path) -> Callable[[str], str | None]:
+    """The drawings of an icon set, as SVG by name; what has no colour of its own has one of several."""
     ran = subprocess.run(
-        ["npm", "pack", "--silent", f"@iconify-json/{style}@{STYLES[style]}"],
+        ["npm", "pack", "--silent", f"@iconify-json/{style}@{version}"],
         cwd=folder,
         check=True,
         capture_output=True,
@@ -258,7 +266,8 @@ def _icons(style: str, folder: Path) -> Callable[[str], str | None]:
             if (icon := icons["icons"].get(alias)) is not None:
                 sides = (("left", 0), ("top", 0), ("width", width), ("height", height))
                 box = " ".join(str(icon.get(side, default)) for side, default in sides)
-                return f'<svg {_NAMESPACES} viewBox="{box}">{icon["body"]}</svg>'
+                colour = training_drawings.COLOURS[sum(map(ord, style + slug)) % len(training_drawings.COLOURS)]
+                return f'<svg {_NAMESPACES} color="{colour}" viewBox="{box}">{icon["body"]}</svg>'
         return None
 
     return svg
