@@ -13,6 +13,7 @@ from places import TESTS, load_script
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, make_script
 from echopix_cli.scenes.beds import MUSIC, bed_wave, phrases, seconds_of
 from echopix_cli.scenes.notes import (
+    ASSETS,
     FONTS,
     WIDE_FONTS,
     find,
@@ -106,6 +107,16 @@ def test_drawings_are_apart_and_one_style_is_never_trained_on() -> None:
         styles = {part: {drawing.partition("/")[0] for drawing in held} for part, held in own.items()}
         assert len(styles["train"]) >= 2 and styles["style"] == {"openmoji"}
         assert "openmoji" not in styles["train"] | styles["test"]
+
+
+def test_icon_sets_are_trained_on_and_nothing_else() -> None:
+    sets = load_script(TESTS / "tools" / "training_drawings.py")
+    assert sets.DRAWINGS.keys() == sets.VERSIONS.keys()
+    for style, of in sets.DRAWINGS.items():
+        for name, slugs in of.items():
+            assert {part_of(name, f"{style}/{slug}") for slug in slugs.split()} == {"train"}
+    licences = (ASSETS / "LICENSES.md").read_text()
+    assert all(f"`{style}`" in licences for style in sets.VERSIONS)
 
 
 def test_wordings_are_apart_and_made_of_words_that_training_has() -> None:
