@@ -71,8 +71,8 @@ WIDE_LEVELS = [
 @pytest.mark.parametrize(
     ("split", "expected"),
     [
-        ("wide-train", "89fa8b590288c8c4"),
-        ("wide-val", "9a385cac4f3ff489"),
+        ("wide-train", "e97b7963e6df629c"),
+        ("wide-val", "ca52e2e28faf05bb"),
         ("wide-test", "e8d15221517d29df"),
         ("wide-font", "ddf52a67a92a08b0"),
         ("wide-style", "67a32d836f75a72f"),
