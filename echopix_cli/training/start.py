@@ -97,7 +97,7 @@ def _overrides(recipe: Recipe, base: Checkpoint) -> dict[str, object]:
         overrides["sieve_view"] = recipe.sieve_view
     if recipe.sieve_output != "all":
         overrides["sieve_output"] = recipe.sieve_output
-    if recipe.films > 0:
+    if recipe.films > 0 and recipe.stage == "sieve" and recipe.splits is not None:
         overrides["film_time"] = "whole"
     if recipe.rope_axes == 3:
         config = adopt_config(base, recipe.sieve_layers) if base.is_stock else base.config

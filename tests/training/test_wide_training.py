@@ -62,15 +62,19 @@ def test_a_list_is_an_answer_of_a_few_tokens(wide_processor: Processor) -> None:
         assert len(made.question_ids(item.question)) <= len(words) + 4
 
 
-def test_a_base_is_told_to_keep_text_rows_raw(wide_processor: Processor, tmp_path: Path) -> None:
+def test_what_a_run_changes_about_its_base_is_in_its_checkpoint(wide_processor: Processor, tmp_path: Path) -> None:
+    """Text rows that stay raw, and the film's own time for what learns from films; the rendered data know it too."""
     model = tiny.build_model(wide_processor.config, seed=1)
     Trainer(Start(model, wide_processor, {}), replace(WIDE, stage="full"), tmp_path / "full").run()
-    recipe = replace(WIDE, base=str(tmp_path / "full"), sieve_output="media")
+    recipe = replace(WIDE, base=str(tmp_path / "full"), sieve_output="media", films=0.5)
     begun = begin(recipe, torch.device("cpu"))
-    assert begun.model.config.text.sieve_output == "media"
+    assert (begun.model.config.text.sieve_output, begun.model.config.text.film_time) == ("media", "whole")
+    assert begun.processor.config.thinker_config.text_config.film_time == "whole"
     Trainer(begun, recipe, tmp_path / "sieve").run()
     text = json.loads((tmp_path / "sieve" / "config.json").read_text())["thinker_config"]["text_config"]
-    assert text["sieve_output"] == "media"
+    assert (text["sieve_output"], text["film_time"]) == ("media", "whole")
+    for other in (replace(recipe, films=0.0), replace(recipe, data="clips.jsonl")):
+        assert begin(other, torch.device("cpu")).model.config.text.film_time == "joined"
 
 
 def test_towers_see_galleries(wide_processor: Processor) -> None:
