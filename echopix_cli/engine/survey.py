@@ -21,7 +21,7 @@ from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
 from echopix_cli.errors import FileLost, MediaError, Nothing
-from echopix_cli.model.positions import WINDOW_GAP, joined_positions
+from echopix_cli.model.positions import WINDOW_GAP, film_shares, joined_positions
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
@@ -179,16 +179,14 @@ class Survey:
         pool = pool.taken(torch.from_numpy(order.copy()))
         per_second = self.thinker.timeline.per_second
         start, end = self.film.spans[0]
-        spans, shares = pool.spans.numpy(), None
-        if self.thinker.config.text_config.film_time == "whole":
-            shares = (spans[:, 0] - start) / (self.film.spans[-1][1] - start)
+        spans = pool.spans.numpy()
         positions = joined_positions(
             pool.windows.numpy(),
             pool.positions.numpy(),
             pool.is_audio.numpy(),
             gap=round(WINDOW_GAP * per_second),
             longest=round((end - start) * per_second),
-            shares=shares,
+            shares=film_shares(self.thinker.config.text_config, spans[:, 0], start, self.film.spans[-1][1]),
         )
         seen = [self._seen[number] for number in sorted(self._seen)]
         first = seen[0]

@@ -226,6 +226,11 @@ def film_positions(special: SpecialTokens, ids: Sequence[int], block: IntArray) 
     return block_positions(before, block, len(ids) - before - block.shape[1], paired=paired)
 
 
+def film_shares(text: Any, starts: npt.NDArray[np.float64], begin: float, end: float) -> npt.NDArray[np.float64] | None:
+    """How much of a film is over when rows (n,) begin, in seconds; None if the decoder's ``text`` does not want it."""
+    return (starts - begin) / (end - begin) if text.film_time == "whole" else None
+
+
 def joined_positions(
     windows: IntArray,
     positions: IntArray,

@@ -19,6 +19,7 @@ from echopix_cli.model.positions import (
     SpecialTokens,
     Timeline,
     film_positions,
+    film_shares,
     joined_positions,
     position_ids,
 )
@@ -177,16 +178,14 @@ def film_row(drawn: Sequence[Drawn], film: SceneFilm, item: Item, processor: Pro
         parts.append(block.taken(chosen, window, number, evident[chosen]))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     rows = _Block(*(np.concatenate(arrays, axis=-1) for arrays in columns))
-    shares = None
-    if processor.config.thinker_config.text_config.film_time == "whole":
-        shares = (rows.windows * DURATION + rows.positions[0] / per_second) / film.duration
+    starts = rows.windows * DURATION + rows.positions[0] / per_second
     block_positions = joined_positions(
         rows.windows,
         rows.positions,
         rows.is_audio,
         gap=round(WINDOW_GAP * per_second),
         longest=round(DURATION * per_second),
-        shares=shares,
+        shares=film_shares(processor.config.thinker_config.text_config, starts, 0.0, film.duration),
     )
     heard = rows.is_audio
     opening = Opening.of(processor, first, rows=heard)
@@ -197,9 +196,9 @@ def film_row(drawn: Sequence[Drawn], film: SceneFilm, item: Item, processor: Pro
     return replace(row, film=FilmMedia(video, audio, positions[:, 0]))
 
 
-def _within(evidence: Sequence[Evidence], window: int) -> tuple[Evidence, ...]:
+def _within(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:
     """What of the evidence lies in a window, in seconds of the window."""
-    return tuple(piece for piece in moved(tuple(evidence), -window) if piece.end > 0 and piece.start < DURATION)
+    return tuple(piece for piece in moved(evidence, -window) if piece.end > 0 and piece.start < DURATION)
 
 
 def _of(processor: Processor) -> tuple[SpecialTokens, int]:

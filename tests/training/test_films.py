@@ -96,10 +96,8 @@ def test_answers_about_the_film_are_those_of_its_last_axis(told: Processor, draw
                     continue
                 asked = named(told.text(row.ids[row.labels == IGNORE].tolist()))
                 clips = row.ids.new_full(row.ids.shape, -1)
-                clips[row.ids == special.video], clips[row.ids == special.audio] = (
-                    row.film.video[:, 0],
-                    row.film.audio[:, 0],
-                )
+                clips[row.ids == special.video] = row.film.video[:, 0]
+                clips[row.ids == special.audio] = row.film.audio[:, 0]
                 rows = row.evidence[0].nonzero()[:, 0]
                 earliest = int(clips[rows[positions[0, rows].argmin()]])
                 assert asked & drawn[earliest].names == {answer}
