@@ -48,19 +48,20 @@ def frame_side(max_pixels: int | None, factor: int) -> int:
     return max(factor, wanted // factor * factor)
 
 
-SURROUNDINGS = 2 * len(PICTURES) + len(COUNTED)
+# What is said of each moment: which pictures are seen, which have hopped away, how many notes have begun.
+SURROUNDINGS = (len(PICTURES), len(PICTURES), len(COUNTED))
 
 
 def surroundings(script: Script, times: Sequence[float] | np.ndarray, dark: bool = False) -> np.ndarray:
     """What goes on around moments of the sound, which the sound alone does not tell.
 
     Returns:
-        bool (len(times), SURROUNDINGS): for each of PICTURES, whether it is on screen; for each, whether it
+        bool (len(times), sum of SURROUNDINGS): for each of PICTURES, whether it is on screen; for each, whether it
         has hopped away from its place; and whether at least one, two, … nine notes have begun. ``dark``: of
         the pictures nothing, as the clip is shown without them.
     """
     times = np.asarray(times, dtype=np.float64)
-    around = np.zeros((len(times), SURROUNDINGS), dtype=bool)
+    around = np.zeros((len(times), sum(SURROUNDINGS)), dtype=bool)
     for sprite in () if dark else script.sprites:
         place = PICTURES.index(sprite.name)
         around[:, place] |= visible(sprite, times)

@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 
 from echopix_cli.scenes.backgrounds import paint
-from echopix_cli.scenes.geometry import centres, placed, shown_times, visible
+from echopix_cli.scenes.geometry import away, centres, placed, shown_times, visible
 from echopix_cli.scenes.notes import ASSETS
 from echopix_cli.scenes.script import PICTURES, Background, Script, Sprite
 
 
-def seen(script: Script, times: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Which picture fills each cell of a grid over the frame.
+def seen(script: Script, times: np.ndarray, grid: tuple[int, int], *, hopping: bool = False) -> np.ndarray:
+    """Which picture fills each cell of a grid over the frame; ``hopping``: of those in the middle of a hop.
 
     Returns:
         int8 (len(times), rows, columns): index into PICTURES of the sprite that covers most of the cell, or
@@ -35,7 +35,8 @@ def seen(script: Script, times: np.ndarray, grid: tuple[int, int]) -> np.ndarray
         share = down[:, :, None] * across[:, None, :]
         home = np.clip((centre * (columns, rows)).astype(int), 0, (columns - 1, rows - 1))
         share[every, home[:, 1], home[:, 0]] += 1 / 7
-        share *= visible(sprite, times)[:, None, None]
+        shown = visible(sprite, times) & away(sprite, times) if hopping else visible(sprite, times)
+        share *= shown[:, None, None]
         label[share > best] = PICTURES.index(sprite.name)
         best = np.maximum(best, share)
     return label

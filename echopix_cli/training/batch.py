@@ -20,15 +20,16 @@ from echopix_cli.training.rows import Row
 class Example:
     """One clip and its rows: a row per question, or one row that packs them all.
 
-    ``heard`` (audio rows, instruments), ``seen`` (video rows,), ``around`` (audio rows, SURROUNDINGS) and
-    ``meanwhile`` (video rows, instruments: what sounds during a row's grid step) are what the auxiliary heads learn,
-    where that is known; -1 in ``seen`` is "nothing here".
+    ``heard`` (audio rows, instruments), ``seen`` (video rows,), ``hopping`` (video rows,), bool, ``around`` (audio
+    rows, sum of SURROUNDINGS) and ``meanwhile`` (video rows, instruments: what sounds during a row's grid step) are
+    what the auxiliary heads learn, where that is known; -1 in ``seen`` is "nothing here".
     """
 
     clip: ClipInputs
     rows: tuple[Row, ...]
     heard: Tensor | None = None
     seen: Tensor | None = None
+    hopping: Tensor | None = None
     around: Tensor | None = None
     meanwhile: Tensor | None = None
 
@@ -78,6 +79,7 @@ class Batch:
     audio_index: Tensor
     heard: Tensor | None = None
     seen: Tensor | None = None
+    hopping: Tensor | None = None
     around: Tensor | None = None
     meanwhile: Tensor | None = None
     rules: PixelRules = PixelRules()  # noqa: RUF009 - frozen
@@ -160,6 +162,7 @@ def collate(examples: Sequence[Example], processor: Processor) -> Batch:
         audio_index=_index([e.clip.audio_rows for e in examples], clips, audio_taken),
         heard=_joined([e.heard for e in examples if e.clip.mel is not None]),
         seen=_joined([e.seen for e in examples if e.clip.patches is not None]),
+        hopping=_joined([e.hopping for e in examples if e.clip.patches is not None]),
         around=_joined([e.around for e in examples if e.clip.mel is not None]),
         meanwhile=_joined([e.meanwhile for e in examples if e.clip.patches is not None]),
         rules=processor.rules,

@@ -12,7 +12,7 @@ import numpy as np
 from echopix_cli.errors import UsageError
 from echopix_cli.training.loop import METRICS
 
-LOSSES = ("answer", "hearing", "seeing", "binding", "meanwhile", "pointing", "evidence", "teaching")
+LOSSES = ("answer", "hearing", "seeing", "binding", "hopping", "meanwhile", "pointing", "evidence", "teaching")
 _POINTS = 200  # bins that the steps of a long run are averaged into
 
 

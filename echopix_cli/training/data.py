@@ -39,10 +39,12 @@ def make_example(
     clip = prepare_clip(scene_clip(script, side, times, without), processor.rules)
     opening = Opening.of(processor, clip)
     rows = [make_row(item.question, item.answer, item.family, item.evidence, opening) for item in items]
-    seen = torch.zeros(0, dtype=torch.long)
+    seen, hopping = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
     if clip.grid_thw is not None:
         middle = (times[0::2] + times[1::2]) / 2
         seen = torch.from_numpy(scenes.seen(script, middle, clip.cells[1:])).long().flatten()
+        away = scenes.seen(script, times, clip.cells[1:], hopping=True) >= 0  # in either frame of a step
+        hopping = torch.from_numpy(away[0::2] | away[1::2]).flatten()
     row_times = (np.arange(clip.audio_rows) + 0.5) / AUDIO_ROWS_PER_SECOND
     heard = scenes.heard(script, row_times)
     around = torch.from_numpy(scenes.surroundings(script, row_times, dark=clip.grid_thw is None)).float()
@@ -50,7 +52,7 @@ def make_example(
     if len(during):  # what sounds before the first step counts as the first step's
         np.logical_or.at(during, np.searchsorted(clip.grid_times[1:], row_times, side="right"), heard)
     meanwhile = torch.from_numpy(during).float().repeat_interleave(clip.cells[1] * clip.cells[2], dim=0)
-    labels = (torch.from_numpy(heard).float(), seen, around, meanwhile)
+    labels = (torch.from_numpy(heard).float(), seen, hopping, around, meanwhile)
     return Example(clip, (pack_rows(rows),) if pack else tuple(rows), *labels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class AuxiliaryHeads(nn.Module):
         super().__init__()
         self.hearing = nn.Linear(width, len(INSTRUMENTS))
         self.seeing = nn.Linear(width, len(PICTURES) + 1)
-        self.binding = nn.Linear(width, SURROUNDINGS)
+        self.binding = nn.Linear(width, sum(SURROUNDINGS))
+        self.hopping = nn.Linear(width, 1)
         self.meanwhile = nn.Linear(width, len(INSTRUMENTS))
 
 
@@ -134,26 +136,39 @@ class AttentionTeacher:
         return received
 
 
-def binary_cross_entropy(head: nn.Linear, rows: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy of a head's logits on rows (n, d) against labels (n, classes) of 0 and 1."""
-    return F.binary_cross_entropy_with_logits(head(rows).float(), labels)
+def balanced(found: Tensor, yes: Tensor) -> Tensor:
+    """The mean of losses where those that ``yes`` marks and the others, of which there are many more, weigh the same.
+
+    Args:
+        found: of any shape.
+        yes: bool, of the same shape. Where it marks all or none, the mean is that of all.
+    """
+    halves = torch.stack((yes, ~yes)).flatten(1).float()
+    counts = halves.sum(dim=1)  # of either kind there may be none, which is not asked of the device
+    return ((halves @ found.flatten()) / counts.clamp(min=1)).sum() / (counts > 0).sum()
+
+
+def told(head: nn.Linear, rows: Tensor, labels: Tensor, groups: Sequence[int] | None = None) -> Tensor:
+    """Binary cross-entropy, :func:`balanced`, of a head's logits on rows (n, d) against labels (n, classes) of 0 and 1.
+
+    The mean over ``groups`` of so many classes, within each of which everything weighs the same.
+    """
+    found = F.binary_cross_entropy_with_logits(head(rows).float(), labels, reduction="none")
+    sizes = list(groups or [labels.shape[1]])
+    parts = zip(torch.split(found, sizes, dim=1), torch.split(labels, sizes, dim=1), strict=True)
+    return torch.stack([balanced(part, wanted.bool()) for part, wanted in parts]).mean()
 
 
 def seeing(logits: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of which picture lies on each video row, and the share of pictures that are told right.
-
-    Rows with a picture and rows with none, of which there are many more, weigh the same together.
+    """Cross-entropy of which picture lies on each video row, :func:`balanced`, and the share of pictures told right.
 
     Args:
         logits: (n, pictures + 1), the first for nothing.
         seen: (n,) -1 for nothing.
     """
     found, pictures = F.cross_entropy(logits, seen + 1, reduction="none"), seen >= 0
-    halves = torch.stack((pictures, ~pictures)).float()
-    counts = halves.sum(dim=1)  # of either kind there may be none, which is not asked of the device
-    loss = ((halves @ found) / counts.clamp(min=1)).sum() / (counts > 0).sum()
     right = (logits.argmax(dim=-1) == seen + 1) & pictures
-    return loss, right.sum() / pictures.sum().clamp(min=1)
+    return balanced(found, pictures), right.sum() / pictures.sum().clamp(min=1)
 
 
 def losses(
@@ -168,7 +183,7 @@ def losses(
     prompt, features = encode(model, batch, not recipe.freeze_towers, recipe.hide_bands)
     parts: dict[str, Tensor] = {}
     if features.audio is not None and recipe.hearing > 0 and batch.heard is not None:
-        parts["hearing"] = binary_cross_entropy(heads.hearing, features.audio, batch.heard)
+        parts["hearing"] = F.binary_cross_entropy_with_logits(heads.hearing(features.audio).float(), batch.heard)
     if features.video is not None and recipe.seeing > 0 and batch.seen is not None:
         parts["seeing"], parts["seen_right"] = seeing(heads.seeing(features.video).float(), batch.seen)
     if recipe.stage == "towers":
@@ -181,11 +196,12 @@ def losses(
     early = answered.decoder_hidden if sieved is None else sieved.encoded
     if recipe.binding > 0 and batch.around is not None:
         around, heard = batch.around[batch.audio_index], early[batch.input_ids == special.audio]
-        parts["binding"] = binary_cross_entropy(heads.binding, heard, around)
-    if sieved is not None and recipe.binding > 0 and batch.meanwhile is not None:
-        # Only CS2 can know it: in the decoder the sound of a moment comes after its picture.
-        meanwhile, seen = batch.meanwhile[batch.video_index], early[batch.input_ids == special.video]
-        parts["meanwhile"] = binary_cross_entropy(heads.meanwhile, seen, meanwhile)
+        parts["binding"] = told(heads.binding, heard, around, SURROUNDINGS)
+    if recipe.binding > 0 and batch.hopping is not None and batch.meanwhile is not None:
+        seen = early[batch.input_ids == special.video]
+        parts["hopping"] = told(heads.hopping, seen, batch.hopping[batch.video_index, None].float())
+        if sieved is not None:  # only CS2 can know it: in the decoder the sound of a moment comes after its picture
+            parts["meanwhile"] = told(heads.meanwhile, seen, batch.meanwhile[batch.video_index])
     if recipe.pointing > 0 and evident:
         parts["pointing"] = pointing(model, batch, answered, pool)
     if sieved is not None:
@@ -205,6 +221,7 @@ def total_loss(parts: dict[str, Tensor], recipe: Recipe) -> Tensor:
         "hearing": recipe.hearing,
         "seeing": recipe.seeing,
         "binding": recipe.binding,
+        "hopping": recipe.binding,
         "meanwhile": recipe.binding,
         "pointing": recipe.pointing,
         "evidence": recipe.evidence,

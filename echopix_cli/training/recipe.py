@@ -165,9 +165,9 @@ class Recipe:
     )
     seeing: float = _number(1.0, "weight: which picture lies on each video row; needed in the same way (scenes)", LOSS)
     binding: float = _number(
-        4.0,
+        1.0,
         "weight: what is seen, has moved and has sounded meanwhile, at every audio row of the decoder's first half, "
-        "and what sounds at every video row; without it, questions that join both stay at chance for long (scenes)",
+        "and what hops and sounds at every video row; without it, questions that join both stay at chance (scenes)",
         LOSS,
     )
     pointing: float = _number(
