@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from reference_layers import run_theirs
+from torch import nn
 
 from echopix_cli import scenes
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
@@ -20,7 +21,15 @@ from echopix_cli.training import tiny
 from echopix_cli.training.batch import Targets, collate
 from echopix_cli.training.data import SceneBatches, make_example
 from echopix_cli.training.forward import answer_pass, encode, hide_bands, joint_layer, packed_attention_mask
-from echopix_cli.training.losses import AttentionTeacher, balanced_by_modality, kl_to_target, pointing, seeing
+from echopix_cli.training.losses import (
+    AttentionTeacher,
+    balanced,
+    balanced_by_modality,
+    kl_to_target,
+    pointing,
+    seeing,
+    told,
+)
 
 
 def even_attention(processor: Processor) -> EchoingPixelsForConditionalGeneration:
@@ -277,6 +286,21 @@ def test_the_teacher_measures_attention_without_the_map(processor: Processor) ->
         after = torch.arange(pool.shape[1]) > int(pool[row].nonzero().max())
         expected = sum(layer.weights[row][:, after].mean(dim=(0, 1)) for layer in seen)
         assert torch.allclose(target[row], expected, atol=1e-5)
+
+
+def test_what_is_rare_weighs_as_much_as_what_is_not() -> None:
+    """Of a group's labels the ones weigh half, however few they are; and every group weighs the same."""
+    head = nn.Linear(2, 3)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    rows, labels = torch.zeros(50, 2), torch.zeros(50, 3)
+    labels[0, 0] = 1.0
+    even, absent = math.log(2), math.log1p(math.exp(1.0))  # of a logit of 0; of a logit of 1 where nothing is
+    torch.testing.assert_close(told(head, rows, labels, (2, 1)), torch.tensor((even + absent) / 2))
+    lonely = torch.tensor([1.0, *[0.0] * 49])
+    torch.testing.assert_close(balanced(lonely * 3, lonely.bool()), torch.tensor(1.5))
+    torch.testing.assert_close(balanced(lonely, torch.zeros(50, dtype=torch.bool)), torch.tensor(0.02))
 
 
 def test_pictures_weigh_as_much_as_the_many_rows_without_one() -> None:

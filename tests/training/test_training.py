@@ -148,13 +148,29 @@ def test_a_picture_knows_what_sounds_during_its_step(processor: Processor, jitte
     assert not silent.meanwhile.any()
 
 
+def test_a_picture_row_knows_whether_what_lies_on_it_has_hopped_away(processor: Processor) -> None:
+    """In either frame of a grid step; what stands still, or is not on the screen, is not marked."""
+    script, times = scenes.make_script("wide-train", 21, "sync"), sample_times(8.0, 0.05)
+    example = make_example(script, script.items[:1], processor, times, 112)
+    assert example.hopping is not None and example.seen is not None
+    t, h, w = example.clip.cells
+    hopping = example.hopping.reshape(t, h * w)
+    for step in range(t):
+        frames = times[2 * step : 2 * step + 2]
+        moved = [s for s in script.sprites if any(a <= time < b for time in frames for a, b in s.hops)]
+        assert bool(hopping[step].any()) == bool(moved)
+    assert 0 < hopping.sum() < (example.seen >= 0).sum()
+    unseen = make_example(script, script.items[:1], processor, times, 112, without="video")
+    assert unseen.hopping is not None and unseen.hopping.shape == (0,)
+
+
 def test_only_the_sieve_stage_teaches_pictures_what_sounds(processor: Processor, tmp_path: Path) -> None:
     """In the causal decoder a moment's sound comes after its picture."""
     for stage in ("full", "sieve"):
         trainer(processor, tmp_path / stage, replace(RECIPE, stage=stage, steps=1)).run()
         record = json.loads((tmp_path / stage / "metrics.jsonl").read_text().splitlines()[0])
         assert ("meanwhile" in record) == (stage == "sieve")
-        assert "binding" in record
+        assert "binding" in record and "hopping" in record
 
 
 def test_evidence_rows() -> None:
