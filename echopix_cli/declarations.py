@@ -71,13 +71,24 @@ class Setting:
         """
         try:
             if self.repeats:
-                parts = raw if isinstance(raw, list) else str(raw).split(",")
-                return tuple(self.parse(str(part).strip()) for part in parts)
+                parts = raw if isinstance(raw, list) else _text(raw).split(",")
+                return tuple(self.parse(_text(part).strip()) for part in parts)
             if isinstance(raw, bool) != self.switch and not isinstance(raw, str):
                 raise ValueError("expected true or false" if self.switch else "true or false means nothing here")
-            return self.parse(str(raw))
+            return self.parse(_text(raw))
         except ValueError as error:
             raise UsageError(f"{where}: {raw!r} does not fit: {error}", f"{self.name}: {self.help}") from None
+
+
+def _text(raw: Any) -> str:
+    """A value of TOML, as a command line would say it.
+
+    Raises:
+        ValueError: it is a list, table or date.
+    """
+    if not isinstance(raw, str | int | float):
+        raise ValueError("expected a text or a number")
+    return str(raw)
 
 
 def setting(default: Any, parse: Callable[[str], Any] | tuple[str, ...], help: str, *flags: str, **shown: Any) -> Any:

@@ -95,6 +95,8 @@ def parse_duration(text: str) -> float:
 
 def parse_folder(text: str) -> str:
     """An absolute path; ``~`` is the home folder."""
+    if not text:
+        raise ValueError("expected a folder")
     return os.path.abspath(os.path.expanduser(text))
 
 

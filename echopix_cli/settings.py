@@ -259,9 +259,15 @@ class Resolved:
 
 
 def config_path() -> Path:
-    """The config file; ``ECHOPIX_CONFIG`` names another one."""
-    named = os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
-    if named:
+    """The config file; ``ECHOPIX_CONFIG`` names another one.
+
+    Raises:
+        UsageError: that one does not exist.
+    """
+    variable = ENVIRONMENT_PREFIX + "CONFIG"
+    if named := os.environ.get(variable):
+        if not os.path.exists(named):
+            raise UsageError(f"{variable} names {named}, which does not exist", f"write it, or unset {variable}")
         return Path(named)
     import platformdirs
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 
-_CLOCK = re.compile(r"(?:(?:(?P<hours>[0-9]+):)?(?P<minutes>[0-9]+):)?(?P<seconds>[0-9]+(?:\.[0-9]+)?)")
+_CLOCK = re.compile(r"(?:(?:(?P<hours>[0-9]+):)?(?P<minutes>[0-9]+):)?(?P<seconds>[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)")
 _UNITS = re.compile(
     r"(?=[0-9])(?:(?P<hours>[0-9]+) ?h)? ?(?:(?P<minutes>[0-9]+) ?m(?:in)?)? ?(?:(?P<seconds>[0-9]+(?:\.[0-9]+)?) ?s)?"
 )
+_LONGEST = 1e9  # seconds
 TIME_HELP = "80, 1:20, 1m20s or 0:01:20"
 
 
 def parse_time(text: str) -> float:
-    """Read ``12.5``, ``01:02``, ``1:02:03.5``, ``1m20s`` or ``1h 5min`` as seconds.
+    """Read ``12.5``, ``1e-05``, ``01:02``, ``1:02:03.5``, ``1m20s`` or ``1h 5min`` as seconds.
 
     Raises:
         ValueError: anything else, including negative times and minutes or seconds above 59
@@ -25,7 +26,9 @@ def parse_time(text: str) -> float:
     hours, minutes, seconds = match["hours"], match["minutes"], float(match["seconds"] or 0)
     if ((hours or minutes) is not None and seconds >= 60) or (hours is not None and int(minutes or 0) >= 60):
         raise ValueError(f"not a time: {text!r} (minutes and seconds go up to 59)")
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
+    if (total := int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds) > _LONGEST:
+        raise ValueError(f"not a time: {text!r} (longer than any file)")
+    return total
 
 
 def clock(seconds: float) -> str:

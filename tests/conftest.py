@@ -72,7 +72,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     for name in list(os.environ):
         if name.startswith("ECHOPIX_") and name != "ECHOPIX_REQUIRE_GPU":
             monkeypatch.delenv(name)
-    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path_factory.getbasetemp() / "no-config.toml"))
+    monkeypatch.setenv("ECHOPIX_CONFIG", os.devnull)
     monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
     runtime = tmp_path_factory.getbasetemp() / "no-runtime"  # no person's own server answers here
     runtime.mkdir(mode=0o700, exist_ok=True)

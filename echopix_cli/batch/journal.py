@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -77,6 +76,9 @@ class Journal:
         spelling: Spelling = Spelling(),
         keep: bool = False,
     ) -> None:
+        if str(path) == "-" or (path.exists() and not path.is_file()):
+            what = "stdout" if str(path) == "-" else "a folder" if path.is_dir() else "a pipe or device"
+            raise UsageError(f"{path} is {what}", f"name a file with {spelling.option}")
         self.path = path
         self.kept: dict[str, dict[str, Any]] = {}
         self._spelling, self._keeps = spelling, keep
@@ -90,6 +92,7 @@ class Journal:
         self._last = b""  # the last line of those
         self._shorter: bytes | None = None  # what stays, where lines in the middle go
         self._unended = False  # the last line that stays has no newline yet
+        self._made = self._begun = False
         self._file = self._open_locked()
         self._found = os.fstat(self._file).st_size  # bytes before begin() changes anything
         try:
@@ -110,6 +113,7 @@ class Journal:
             EchopixError: the disk refuses, or the file is not the one that was opened; it is as it was.
         """
         self._require(self._found)
+        self._begun = True
         if self._shorter is not None:
             self._replace(self._shorter)
             self._shorter, self._unended = None, False
@@ -128,12 +132,20 @@ class Journal:
             EchopixError: the disk refuses, or the file is not the one that was opened; it is as it was.
         """
         self._require(self._found)
+        self._begun = True
         self._replace(b"".join(lines))
         self._length, self._last = sum(map(len, lines)), lines[-1] if lines else b""
 
     def close(self) -> None:
-        """Give the file back."""
-        os.close(self._file)
+        """Give the file back. One that was made for a run that never began goes."""
+        try:
+            if self._made and not self._begun:
+                self._require(0)
+                self._target.unlink()
+        except (EchopixError, OSError):
+            pass  # it is no longer ours
+        finally:
+            os.close(self._file)
 
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
         """What is known of a file that looks as it did when it was last read."""
@@ -141,12 +153,12 @@ class Journal:
         return None if sha256 is None else FileFacts(sha256, size, mtime_ns)
 
     def claim(self, key: str, task: Task) -> bool:
-        """Whether a task was answered before, under this key. What a file was called then does not matter, as long
-        as no other task of this run goes by that name: each line stands for one task."""
+        """Whether a task was answered before, under this key: by its own name, or by another one that the file had
+        then and has no longer. A copy of what was answered is another task; each line stands for one."""
         with self._lock:
             known, own = self._done.get(key, set()), label_of(task)
             if own not in known:
-                renamed = sorted(known - self._labels, key=str)
+                renamed = sorted((each for each in known - self._labels if _renamed(each, own)), key=str)
                 if not renamed:
                     return False
                 own = renamed[0]
@@ -205,15 +217,20 @@ class Journal:
         """A descriptor of the file that has this name now, and its lock."""
         while True:
             try:
-                file = os.open(self._target, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                made = not os.path.lexists(self._target)
+                exclusive = os.O_CREAT | os.O_EXCL if made else 0
+                file = os.open(self._target, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | exclusive, 0o666)
+            except (FileExistsError, FileNotFoundError) as error:
+                if os.path.lexists(self._target) == made:  # somebody was faster
+                    continue
+                raise self._refused(error) from error
             except OSError as error:
                 raise self._refused(error) from error
             try:
-                if not stat.S_ISREG(os.fstat(file).st_mode):
-                    raise UsageError(f"{self.path} is a pipe or device", f"name a file with {self._spelling.option}")
                 self._take(file)
                 # Whoever held the lock may have put another file in its place.
                 if os.path.exists(self._target) and os.path.samestat(os.fstat(file), os.stat(self._target)):
+                    self._made = made
                     return file
             except BaseException:
                 os.close(file)
@@ -350,6 +367,17 @@ def may_be_torn(end: bytes) -> bool:
     except RecursionError:
         pass
     return False
+
+
+def _renamed(before: Label, now: Label) -> bool:
+    """Whether the task of a line may be one of today whose file was called otherwise: nothing goes by the old name any
+    more, or the very same file does."""
+    if before[2] != now[2]:
+        return False
+    try:
+        return os.path.samefile(before[0], now[0])
+    except (OSError, ValueError):
+        return not os.path.lexists(before[0])
 
 
 def label_in(record: dict[str, Any]) -> Label:

@@ -102,8 +102,8 @@ class Batch:
             try:
                 return future.result(_LOOK)
             except NotYet:
-                if future.done():
-                    raise
+                if future.done():  # of itself, or it ended just now
+                    return future.result()
         return None
 
     def _preparing(self, group: Group) -> Callable[[Worker], Prepared]:

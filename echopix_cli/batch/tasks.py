@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -124,7 +125,7 @@ def _extension(name: str) -> str:
 
 def read_paths(stream: BinaryIO, null: bool = False) -> list[str]:
     """Paths on stdin, one per line, or ended by NUL as ``find -print0`` writes them."""
-    parts = stream.read().split(b"\0" if null else b"\n")
+    parts = stream.read().removeprefix(codecs.BOM_UTF8).split(b"\0" if null else b"\n")
     return [os.fsdecode(part if null else part.removesuffix(b"\r")) for part in parts if part.strip()]
 
 

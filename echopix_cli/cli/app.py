@@ -1,6 +1,7 @@
 """The entry point of the command line: its commands, and the only map from exceptions to exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from echopix_cli.cli.help import help_text
 from echopix_cli.cli.manual import page, topics
 from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
 from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
+from echopix_cli.cli.signals import terminate
 from echopix_cli.cli.threads import wait_passively
 from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
 from echopix_cli.settings import resolve
@@ -171,6 +173,7 @@ def _named() -> list[str]:
 def main() -> NoReturn:
     """Run the command line and exit."""
     occupy_closed_streams()
+    signal.signal(signal.SIGTERM, terminate)
     wait_passively()
     code = int(ExitCode.OK)
     try:

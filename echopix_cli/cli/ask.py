@@ -79,7 +79,7 @@ def _require_quoted(media: Sequence[str], last: str) -> None:
 
 def _from_stdin() -> str:
     try:
-        return sys.stdin.read().strip()
+        return sys.stdin.read().removeprefix("\ufeff").strip()
     except UnicodeDecodeError as error:
         raise UsageError(f"the question on stdin is not valid text: {error.reason}", "pipe in UTF-8") from None
 

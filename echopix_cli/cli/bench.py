@@ -45,7 +45,12 @@ def bench(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--seconds", min=1.0, metavar="S", help="length of the noise (default 60, for tiny 8)", show_default=False
+            "--seconds",
+            min=1.0,
+            max=86400.0,
+            metavar="S",
+            help="length of the noise (default 60, for tiny 8)",
+            show_default=False,
         ),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, metavar="N", help="measured rounds")] = 6,

@@ -63,6 +63,8 @@ def install(shell: str) -> str:
     from echopix_cli.files import write_whole
 
     text, path = script(shell), target(shell)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", f"echopix --show-completion {shell} > FILE")
     if path.exists() and not any(mark in path.read_text(errors="replace") for mark in _OURS):
         raise UsageError(f"{path} is not of this program", f"echopix --show-completion {shell} > FILE")
     try:

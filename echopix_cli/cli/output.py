@@ -50,6 +50,10 @@ def one_line(text: str) -> str:
     return inert(" ".join(text.split()))
 
 
+class AnswersLost(EchopixError):
+    """Stdout cannot be written; so no more answers are of any use."""
+
+
 class ReaderGone(Exception):
     """The reader of stdout has closed it, as ``head`` does when it has enough lines."""
 
@@ -67,6 +71,8 @@ def occupy_closed_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - lives as long as the process
 
 
 class Aside:
@@ -188,7 +194,7 @@ class Output:
 
         Raises:
             ReaderGone: nobody reads it.
-            EchopixError: it cannot be written.
+            AnswersLost: it cannot be written.
         """
         if self.stdout is None:
             raise ReaderGone
@@ -201,7 +207,7 @@ class Output:
         except OSError as error:
             discard(self.stdout.fileno())
             reason = error.strerror or str(error)
-            raise EchopixError(f"cannot write to stdout: {reason}", "make room, or send it elsewhere") from None
+            raise AnswersLost(f"cannot write to stdout: {reason}", "make room, or send it elsewhere") from None
 
     def show(self, renderable: RenderableType) -> None:
         """Show tables on stderr, with one blank line where they leave several, and none at the ends of lines."""

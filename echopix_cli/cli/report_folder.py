@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from echopix_cli.results import Answer
 
 _INDEX = "index.html"
+_PAUSE = 2.0  # seconds between two writings of one page
 _HEAD = 2**20  # bytes of a page in which its summary stands
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -43,7 +45,8 @@ def check_folder(folder: Path) -> None:
 class ReportFolder:
     """Takes answers in the order in which they come, and writes a page whenever those of a file have ended.
 
-    A page keeps what earlier runs have put there about other questions. It is for one thread.
+    A page keeps what earlier runs have put there about other questions. While answers about one file still come, its
+    page is written every few seconds, so that a process that is killed takes no more with it. It is for one thread.
 
     Args:
         folder: made when the first page is written.
@@ -55,6 +58,7 @@ class ReportFolder:
         self._media: str | None = None
         self._sections: list[Section] = []
         self._answers: list[Answer] = []
+        self._due = 0.0  # when the page is to be written while more may come
 
     def add(self, task: Task, answer: Answer) -> None:
         """Take an answer that lists its kept tokens.
@@ -68,9 +72,14 @@ class ReportFolder:
         if task.media != self._media:
             self._flush()
             self._media, self._exhibitor = task.media, Exhibitor(task.media, self._plan)
+            self._due = time.monotonic() + _PAUSE
         exhibits = self._exhibitor.exhibits(answer)
         self._sections.append(section_of(answer, exhibits, task.id, task.start, task.end))
         self._answers.append(answer)
+        if (began := time.monotonic()) >= self._due:
+            self._write(task.media)
+            written = time.monotonic()
+            self._due = written + max(_PAUSE, 10 * (written - began))  # a long page takes long
 
     def close(self) -> None:
         """Write what is left, and the index of all pages that are there.
@@ -90,9 +99,12 @@ class ReportFolder:
         write_whole(self._folder / _INDEX, index(sorted(rows, key=lambda row: (row[1].media, row[0]))).encode())
 
     def _flush(self) -> None:
-        if self._media is None:
-            return
-        path = self._folder / page_name(self._media)
+        if self._media is not None:
+            self._write(self._media)
+        self._media, self._sections, self._answers = None, [], []
+
+    def _write(self, media: str) -> None:
+        path = self._folder / page_name(media)
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -100,10 +112,8 @@ class ReportFolder:
         before = _before(path)
         sections = {each.key: each for each in [*before.sections, *self._sections]}
         player = max(before.player, player_of(self._answers), key=(None, "audio", "video").index)
-        name = os.path.basename(self._media)
-        source = url_of(self._media, self._folder)
-        write_whole(path, page(name, list(sections.values()), player, source).encode())
-        self._media, self._sections, self._answers = None, [], []
+        source = url_of(media, self._folder)
+        write_whole(path, page(os.path.basename(media), list(sections.values()), player, source).encode())
 
 
 def page_name(media: str) -> str:

@@ -56,8 +56,9 @@ def serve(
         ),
     ] = None,
     queue: Annotated[
-        int, own("HTTP requests that are answered or wait (default 16); more are told 429", "--queue", metavar="N")
-    ] = 16,
+        int | None,
+        own("HTTP requests that are answered or wait (default 16); more are told 429", "--queue", metavar="N"),
+    ] = None,
     json: opt.Json = False,
 ) -> None:
     """Load a model once and answer every echopix ask that wants it, until told to end.
@@ -74,9 +75,11 @@ def serve(
     if http is not None:
         from echopix_cli.cli.serve_http import asked_for
 
-        asked = asked_for(http, root, token, queue)
-    elif root or token:
-        raise UsageError("--root and --token-file are about HTTP", "add --http 127.0.0.1:8080")
+        asked = asked_for(http, root, token, 16 if queue is None else queue)
+    elif root or token or queue is not None:
+        raise UsageError("--root, --token-file and --queue are about HTTP", "add --http 127.0.0.1:8080")
+    if json:
+        raise UsageError("--json is for --status and --stop", "echopix serve --status --json")
     with closing(asked) if asked else nullcontext():
         _serve(run, seconds, asked)
 

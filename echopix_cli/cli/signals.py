@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for commands that end their current item first."""
+"""Ctrl-C and SIGTERM: at any time, and in commands that end their current item first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """End the process by SIGTERM as Ctrl-C does, through whatever cleans up; process 1 of a container too, for which
+    the system does nothing by itself."""
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.answer_files import AnswerFiles
 from echopix_cli.cli.ask_one import Display
 from echopix_cli.cli.chat_lines import Order, help_lines, read_line
-from echopix_cli.cli.output import SCHEMA_VERSION, answer_record, one_line
+from echopix_cli.cli.output import SCHEMA_VERSION, AnswersLost, answer_record, one_line
 from echopix_cli.cli.waiting import since_start
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.parsers import parse_budget
@@ -26,6 +26,7 @@ from echopix_cli.times import clock, parse_time
 
 if TYPE_CHECKING:
     from echopix_cli.cli.answering import Answering
+    from echopix_cli.files import Look
     from echopix_cli.serving.messages import Manner
 
 _ENDS = ("/start", "/end")  # of the part that is asked about
@@ -42,10 +43,10 @@ class Talk:
         self.run, self.answering, self.media = run, answering, media
         self.manner: Manner = run.manner()
         self.answers: list[Answer] = []
-        self.served = False
+        self._served: list[bool] = []  # of each, whether a server gave it
         self._turns: dict[str, list[Turn]] = {}  # about each file, as it is read now
         self._said: set[str] = set()  # what is said once
-        self._saved: set[str] = set()  # files that this conversation wrote
+        self._saved: dict[str, Look] = {}  # files that this conversation wrote, as they were then
 
     def obey_all(self, orders: Sequence[Order]) -> bool:
         """Follow the commands of a line; whether the conversation goes on. The two ends of a part are one command.
@@ -77,7 +78,8 @@ class Talk:
             case "/budget":
                 if order.value:
                     self.manner = replace(self.manner, budget=_read(parse_budget, order))
-                say("the budget is " + ("the model's own" if self.manner.budget is None else f"{self.manner.budget:g}"))
+                own = "the model's own" if self.manner.budget is None else f"{self.manner.budget:g}"
+                self.run.output.stderr.write(f"the budget is {own}\n")
             case "/open":
                 from echopix_cli.media import require_file
 
@@ -117,14 +119,17 @@ class Talk:
     def _save(self, path: Path) -> None:
         if not self.answers:
             raise UsageError("nothing was answered yet", "type a question")
-        if os.path.lexists(path) and str(path) not in self._saved:
-            raise UsageError(f"{path} exists already", "/save another name")
-        from echopix_cli.files import check_target, write_whole
+        from echopix_cli.files import check_target, look_at, write_whole
 
+        own = self._saved.get(str(path))
+        if os.path.lexists(path) and (own is None or look_at(path) != own):
+            changed = "exists already" if own is None else "was changed since it was saved"
+            raise UsageError(f"{path} {changed}", "/save another name")
         check_target(path)
-        lines = [json.dumps(answer_record(answer, self.served)) for answer in self.answers]
+        records = map(answer_record, self.answers, self._served)
+        lines = [json.dumps(record) for record in records]
         write_whole(path, ("\n".join(lines) + "\n").encode())
-        self._saved.add(str(path))
+        self._saved[str(path)] = look_at(path)
         self.run.output.notice(f"{len(lines)} answer{'' if len(lines) == 1 else 's'} in {path}")
 
     def ask(self, path: str, question: str, form: str) -> None:
@@ -140,8 +145,9 @@ class Talk:
             self.answering.answer(request, display)
             if self.run.settings.verbose:
                 display.finish()
-            answer, self.served = display.answers[-1], display.server is not None
+            answer = display.answers[-1]
         self.answers.append(answer)
+        self._served.append(display.server is not None)
         if (words := unread_words(len(turns), answer.turns_seen or 0)) and words[0] not in self._said:
             self._said.add(words[0])
             self.run.output.notice(words[1])
@@ -175,6 +181,8 @@ class Conversation(Talk):
             try:
                 if not self._take(line):
                     return
+            except AnswersLost:
+                raise
             except EchopixError as error:
                 self.run.output.error(error)
             except KeyboardInterrupt:
@@ -212,6 +220,8 @@ class Script(Talk):
         try:
             self.ask(path, question, "jsonl")
             return False
+        except AnswersLost:
+            raise
         except EchopixError as error:
             from echopix_cli.cli.ask_many import error_record
             from echopix_cli.files import named
@@ -243,7 +253,8 @@ def _decoded(lines: Iterable[str]) -> Iterator[str]:
         UsageError: one is in another encoding.
     """
     try:
-        yield from lines
+        for number, line in enumerate(lines):
+            yield line if number else line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UsageError(f"the questions on stdin are not valid text: {error.reason}", "pipe in UTF-8") from None
 

@@ -17,6 +17,8 @@ from echopix_cli.sizes import binary
 
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 _GROUP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# How torch says that it got no memory, and how the loader of a library does.
+_NO_MEMORY = ("can't allocate memory", "failed to map segment", "cannot allocate memory")
 _lock = threading.Lock()
 _readers = 0  # files that are being read: the first one's ceiling holds until the last one is done
 _before: tuple[int, int] | None = None
@@ -43,8 +45,8 @@ def bounded_memory(name: str, most: int) -> Iterator[None]:
     _lower(most)
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # how torch says it
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         raise MediaError(
             f"{name} needs more than {binary(most)} of memory to be read" + ", which is what is free" * short,

@@ -89,7 +89,7 @@ def make_movie(split: str, seed: int, duration: float, family: str | None = None
         raise UsageError(f"seed {min(seed, take)} is negative", "use 0 or more")
     if not DURATION <= duration <= LONGEST_MOVIE or duration != int(duration):
         message = f"a movie of {duration:g} s is not possible"
-        raise UsageError(message, "whole seconds, from 8 s to 4:00:00: --movie 10:00")
+        raise UsageError(message, "whole seconds, from 8 s to 4:00:00, such as 10:00")
     duration = float(duration)
     reserved, windows = _reserve(seed), int(duration // DURATION)  # whole ones: no other is sure to hold a needle
     rng = np.random.default_rng((seed, _NEEDLES, take, 0 if family is None else 1 + MOVIE_FAMILIES.index(family)))

@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import time
+from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,18 @@ def test_an_output_that_is_removed_is_never_success(
     assert ran.err.splitlines()[0].startswith(f"error: {out} was changed by somebody else")
     assert "answered" not in ran.err
     assert not out.exists()
+
+
+def test_a_clip_that_is_ready_just_as_waiting_ends_is_taken(ask, monkeypatch: pytest.MonkeyPatch, sounds: Path) -> None:
+    """Between a wait that ends and a look at what was waited for, it may become ready."""
+    result = Future.result
+
+    def late(self: Future[Any], timeout: float | None = None) -> Any:
+        if timeout is None:
+            return result(self)
+        wait([self])
+        raise NotYet
+
+    monkeypatch.setattr("echopix_cli.batch.run.Future.result", late)
+    ran = ask(sounds / "0.m4a", sounds / "1.m4a", "What?", "-q")
+    assert (ran.code, len(ran.out.splitlines())) == (0, 2)

@@ -91,6 +91,43 @@ def test_a_file_under_a_new_name_is_known_by_its_content(tmp_path: Path) -> None
         journal.close()
 
 
+def test_a_copy_is_another_task_and_another_spelling_is_not(tmp_path: Path) -> None:
+    path, old, copy = tmp_path / "out.jsonl", tmp_path / "a.mp4", tmp_path / "b.mp4"
+    old.write_bytes(b"video")
+    copy.write_bytes(b"video")
+    (tmp_path / "link.mp4").symlink_to(old)
+    path.write_bytes(line(Task(str(old), "What?"), "key"))
+    for task, expected in (
+        (Task(str(copy), "What?"), False),
+        (Task(str(tmp_path / "link.mp4"), "What?"), True),
+        (Task(f"{tmp_path}/./a.mp4", "What?"), True),
+        (Task(str(old), "What?", 7), False),  # an id that nothing was answered under
+    ):
+        journal = reopened(path, [task])
+        assert journal.claim("key", task) is expected, task
+        journal.close()
+    old.rename(tmp_path / "c.mp4")
+    journal = reopened(path, [Task(str(copy), "What?")])
+    assert journal.claim("key", Task(str(copy), "What?")), "whatever it was called, it is no longer there"
+    journal.close()
+
+
+def test_a_run_that_never_began_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    Journal(path).close()
+    assert not path.exists()
+    path.touch()
+    Journal(path).close()
+    assert path.read_bytes() == b"", "it was there before"
+    path.unlink()
+    journal = Journal(path)
+    path.write_text("theirs")
+    journal.close()
+    assert path.read_text() == "theirs"
+    with pytest.raises(UsageError, match="stdout"):
+        Journal(Path("-"))
+
+
 def test_what_is_known_of_files(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(line(Task("a.mp4", "q"), "key", file=FILE) + line(Task("b.mp4", "q"), None, True, None))

@@ -48,7 +48,7 @@ def measured(folder: Path, runs: int, clips: int) -> dict[str, object]:
     own = {"XDG_RUNTIME_DIR": str(folder), "ECHOPIX_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     bytecode = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment = {**kept, "ECHOPIX_CONFIG": str(folder / "none.toml"), "HF_HUB_OFFLINE": "1", **own, **bytecode}
+    environment = {**kept, "ECHOPIX_CONFIG": os.devnull, "HF_HUB_OFFLINE": "1", **own, **bytecode}
     server = subprocess.Popen([sys.executable, "-m", "echopix_cli", "serve", "--model", "tiny", "-q"], env=environment)
     try:
         while not list(folder.glob("echopix/*.sock")):

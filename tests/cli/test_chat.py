@@ -19,6 +19,7 @@ from terminals import Terminal
 
 from echopix_cli.cli.chat_lines import COMMANDS, Order, help_lines, read_line
 from echopix_cli.cli.chat_prompt import Words
+from echopix_cli.cli.output import AnswersLost, Output
 from echopix_cli.errors import UsageError
 
 
@@ -192,6 +193,44 @@ def test_a_question_in_another_encoding_ends_a_script(
     ran = run("chat", clips["silent"], "--device", "cpu")
     assert (ran.code, ran.out) == (2, "")
     assert "not valid" in ran.err
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(script: Any, clips: dict[str, Path]) -> None:
+    (record,) = script("\ufeff/budget 0.5\nWhat?\n", clips["silent"]).records
+    assert (record["budget"], record["question"]) == (0.5, "What?")
+
+
+def test_what_it_saved_is_not_replaced_once_something_else_has_written_it(
+    run: Any, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tmp_path / "saved.jsonl"
+
+    class Lines(io.StringIO):
+        def __iter__(self) -> Any:
+            yield from ("What?\n", f"/save {saved}\n", "Where?\n", f"/save {saved}\n")
+            assert len(saved.read_text().splitlines()) == 2
+            saved.write_text("notes\n")
+            yield f"/save {saved}\n"
+
+    monkeypatch.setattr("sys.stdin", Lines())
+    ran = run("chat", clips["silent"], "--device", "cpu")
+    assert ran.code == 2 and "was changed since" in ran.err
+    assert saved.read_text() == "notes\n"
+
+
+def test_a_stdout_that_cannot_be_written_ends_a_script(
+    script: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(output: Output, text: str) -> None:
+        raise AnswersLost("cannot write to stdout: No space left on device")
+
+    monkeypatch.setattr(Output, "_write", full)
+    ran = script("What?\nWhere?\n", clips["silent"])
+    assert ran.code == 1 and ran.err.count("cannot write to stdout") == 1
+
+
+def test_the_budget_is_said_under_quiet_too(script: Any, clips: dict[str, Path]) -> None:
+    assert "the budget is 0.5" in script("/budget 0.5\n", clips["silent"], "-q").err
 
 
 def test_several_files_are_all_asked(script: Any, clips: dict[str, Path]) -> None:

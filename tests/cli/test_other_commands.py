@@ -9,15 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 from places import ROOT
 from rich.console import Console
 
+from echopix_cli.cli.app import main
 from echopix_cli.cli.bench_tables import profile_table, spread
 from echopix_cli.cli.options import Run
 from echopix_cli.cli.profile import DEFAULT_QUESTION, profile_record
@@ -152,7 +155,7 @@ def test_config_shows_where_values_come_from(run, tmp_path: Path, monkeypatch: p
 
 def test_config_says_values_as_a_file_would(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copied into one, they are read as what they were."""
-    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("ECHOPIX_CONFIG", os.devnull)
     monkeypatch.setenv("ECHOPIX_LOOK", "all")
     monkeypatch.setenv("ECHOPIX_LIMIT_MEMORY", "8000000000")
     before = {name: own["value"] for name, own in run("config", "--json").records[0]["settings"].items()}
@@ -171,6 +174,9 @@ def test_config_says_values_as_a_file_would(run, tmp_path: Path, monkeypatch: py
         ("no_audio = 3\n", "no_audio"),
         ("fps = 0\n", "fps"),
         ("fps =", "cannot read"),
+        ('model = ["a"]', "text or a number"),
+        ("system = 1979-05-27", "text or a number"),
+        ('cache_dir = ""', "expected a folder"),
     ],
 )
 def test_a_config_file_that_does_not_fit(
@@ -179,9 +185,65 @@ def test_a_config_file_that_does_not_fit(
     file = tmp_path / "my.toml"
     file.write_text(text)
     monkeypatch.setenv("ECHOPIX_CONFIG", str(file))
+    for name in ("ECHOPIX_CACHE_DIR", "ECHOPIX_MODEL"):
+        monkeypatch.delenv(name, raising=False)
     ran = run("config")
     assert ran.code == 2
     assert said in ran.err
+
+
+def test_a_config_file_that_is_named_and_not_there(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typo would silently be another model."""
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "none.toml"))
+    ran = run("config")
+    assert (ran.code, ran.out) == (2, "")
+    assert "ECHOPIX_CONFIG names" in ran.err and "does not exist" in ran.err
+
+
+@pytest.mark.parametrize("words", [("--queue", "3"), ("--json",), ("--root", "/"), ("--stop", "--status")])
+def test_options_of_serve_that_would_do_nothing(run, words: tuple[str, ...]) -> None:
+    ran = run("serve", *words)
+    assert (ran.code, ran.out) == (2, "")
+
+
+def test_a_closed_stdin_holds_nothing(run, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in (["ask", clips["silent"], "-"], ["ask", "-", "What?"], ["ask", "--input", "-"]):
+        monkeypatch.setattr("sys.stdin", None)
+        ran = run(*arguments)
+        assert (ran.code, ran.out) == (2, ""), arguments
+        assert "unexpected" not in ran.err
+
+
+def test_sigterm_ends_it_through_what_cleans_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As process 1 of a container, too, for which the system does nothing by itself."""
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def command_line(*names: str) -> Any:
+        def run(**options: object) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            finally:
+                cleaned.append(True)
+
+        return run
+
+    monkeypatch.setattr("echopix_cli.cli.app.command_line", command_line)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ended.value.code, cleaned) == (143, [True])
+
+
+def test_a_folder_where_a_completion_belongs(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "bash-completion" / "completions" / "echopix").mkdir(parents=True)
+    ran = run("--install-completion")
+    assert (ran.code, ran.out) == (2, "")
+    assert "is a folder" in ran.err
 
 
 def test_environment_values_are_checked(run, monkeypatch: pytest.MonkeyPatch) -> None:

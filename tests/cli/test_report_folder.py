@@ -59,6 +59,17 @@ def test_a_page_keeps_all_of_what_it_held(run, folder: Path, tmp_path: Path, mon
     assert '<div class="player"><video ' in text
 
 
+def test_a_run_that_is_killed_leaves_the_page_of_what_it_answered(
+    run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = tmp_path / "pages"
+    monkeypatch.setattr("echopix_cli.cli.report_folder._PAUSE", 0.0)
+    monkeypatch.setattr("echopix_cli.cli.report_folder.ReportFolder.close", lambda self: None)
+    asked = [part for number in range(4) for part in ("-Q", f"What {number}?")]
+    assert run("ask", folder / "dark.m4a", *asked, "-o", tmp_path / "out.jsonl", "--report", pages, "-q").code == 0
+    assert check((pages / page_name(str(folder / "dark.m4a"))).read_text()).all("section")
+
+
 @pytest.mark.parametrize("place", ["file", "foreign", "nowhere/pages"])
 def test_places_that_cannot_be(run, folder: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")

@@ -56,7 +56,7 @@ UNNEEDED = {
 
 def child(code: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "ECHOPIX_CACHE_DIR": str(tmp_path)}
-    environment["ECHOPIX_CONFIG"] = str(tmp_path / "none.toml")
+    environment["ECHOPIX_CONFIG"] = os.devnull
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=environment,

@@ -55,7 +55,7 @@ class Running:
 def environment(runtime: Path, **more: str) -> dict[str, str]:
     """Of a process that looks for servers in a folder of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ECHOPIX_")}
-    own = {"ECHOPIX_CONFIG": str(runtime / "none.toml"), "ECHOPIX_CACHE": "false", "PYTHONPATH": str(ROOT)}
+    own = {"ECHOPIX_CONFIG": os.devnull, "ECHOPIX_CACHE": "false", "PYTHONPATH": str(ROOT)}
     return {**inherited, **own, "XDG_RUNTIME_DIR": str(runtime), "HF_HUB_OFFLINE": "1", **more}
 
 
