@@ -23,6 +23,7 @@ from av.stream import Discard
 from av.video.stream import VideoStream
 
 from echopix_cli.media.pulse import beat
+from echopix_cli.media.resync import Broken, broken_between
 from echopix_cli.media.source import READ_ERRORS, open_regular, origin_of
 from echopix_cli.media.transport import goes_on, torn
 
@@ -35,7 +36,7 @@ _REORDERED = 1.0  # the same for presentation times, where there are no others: 
 _APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
 _OVERLAP = 0.25  # seconds of sound that may stand over the end of the picture where two recordings meet
 _SEAM = 3  # packets beside a join that carry pieces of both recordings' counts
-_MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
+MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
 _REMEMBERED = 4  # clocks that a packet may still belong to
 
 _Track = TypeVar("_Track", VideoStream, AudioStream)
@@ -59,12 +60,14 @@ class Clock:
         runs: by stream index; tracks with a single clock have none.
         closed: seconds of the pauses that the file's clock passed over and that were closed up.
         torn: by stream index; numbers of packets before which the file is damaged, though nothing else says so.
+        broken: what tells that of two packets which leave a time out between them, where that is asked for each.
     """
 
     origin: float = 0.0
     runs: Mapping[int, Sequence[Run]] = field(default_factory=dict)
     closed: Sequence[float] = ()
     torn: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    broken: Broken | None = field(default=None, compare=False)
 
     @property
     def jumps(self) -> bool:
@@ -114,8 +117,9 @@ def read_clock(
     origin = origin_of(container)
     gap = math.inf if joined else _LONGEST_GAP.get(container.format.name)
     timed = [track for track in tracks if track.time_base is not None]
+    broken = broken_between(path, container.format.name)
     if gap is None or not timed:
-        return Clock(origin)
+        return Clock(origin, broken=broken)
     wanted = {track.index for track in timed}
     for stream in container.streams:
         if stream.index not in wanted:
@@ -137,7 +141,7 @@ def read_clock(
             record.keep_pauses(file)
             damaged = record.torn(file)
     shifts = record.shifts()
-    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged)
+    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged, broken)
 
 
 @dataclass
@@ -191,7 +195,7 @@ class _Record:
         clock = self._clock_of(index, time, _BACK if decoding and self._decoding.get(index, True) else _REORDERED)
         place = self._places.get(index, 0)
         self._places[index] = place if packet.pos is None else packet.pos
-        if time - self._times.get(index, time) > _MISSED and place < self._places[index]:
+        if time - self._times.get(index, time) > MISSED and place < self._places[index]:
             self._gaps.append((index, number, place, self._places[index]))
         self._times[index] = time
         if len(self._shifts) > known > 0:

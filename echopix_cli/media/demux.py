@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from echopix_cli.media.clock import Clock
+from echopix_cli.media.clock import MISSED, Clock
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.source import READ_ERRORS
 
@@ -86,8 +87,16 @@ def packets(
         first: number of the packet, among all of the stream, that the container stands before.
     """
     cut, torn = False, clock.torn.get(stream.index, ())
+    missed = math.inf if clock.broken is None or not stream.time_base else MISSED / float(stream.time_base)
+    time, before, place = None, -1, -1
     for number, packet in enumerate(clock.straightened(stream, _packets(container, stream, damage), first), first):
         damage.reads += number in torn
+        if packet.pts is not None and packet.pos is not None:
+            if packet.pos != place:  # the packets of an Ogg page have one place, and the last of them tells the time
+                before, place = place, packet.pos
+            if time is not None and packet.pts - time > missed and clock.broken is not None:
+                damage.reads += clock.broken(before, place)
+            time = packet.pts
         damage.packets += cut  # the last packet is cut short wherever a header does not tell the size
         cut = packet.is_corrupt
         yield packet

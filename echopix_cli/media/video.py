@@ -139,8 +139,9 @@ def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Pic
     if slots.lost:
         when = _when(scan, slots.missing)
         notices = (f"{slots.lost} of {asked} sampled frames could not be decoded and were left out{when}",)
-    elif damage:
-        notices = (f"parts of the video track are damaged and were skipped{_when(scan, np.array(damage.ticks))}",)
+    if damage.reads or (damage and not slots.lost):
+        skipped = f"parts of the video track are damaged and were skipped{_when(scan, np.array(damage.ticks))}"
+        notices = (*notices, skipped)
     if damage.locked:
         notices = (*notices, "parts of the video track are encrypted and were left out")
     times = scan.seconds(slots.ticks[slots.filled])

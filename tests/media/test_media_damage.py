@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from makers import CODED_RATE, codes, greys, numbers, seconds_heard, tone, write_clip, write_coded
+from makers import CODED_RATE, codes, greys, numbers, seconds_heard, tone, tones, write_clip, write_coded
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, load_clip
@@ -57,8 +57,8 @@ def test_damage_in_the_middle_is_skipped_over(tmp_path: Path, suffix: str) -> No
     healthy = clip.frame_times < 2.5
     assert healthy.sum() > 10
     assert numbers(clip.frames[healthy]) == np.round(clip.frame_times[healthy] * 10).astype(int).tolist()
-    if suffix == "mov":  # Matroska's demuxer drops what is damaged without a word
-        assert any("could not be decoded and were left out" in notice for notice in clip.notices)
+    said = {"mkv": "parts of the video track are damaged", "mov": "could not be decoded and were left out"}[suffix]
+    assert any(said in notice for notice in clip.notices)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def interleaved(path: Path, target: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", ["zeros", "noise"])
-@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
 def test_a_damaged_middle_costs_a_film_no_more_than_that(film: Path, tmp_path: Path, suffix: str, how: str) -> None:
     path = interleaved(film, tmp_path / f"a.{suffix}")
     data, plan = bytearray(path.read_bytes()), DecodePlan(fps=5.0, max_frames=100, **SMALL)
@@ -101,7 +101,7 @@ def test_a_damaged_middle_costs_a_film_no_more_than_that(film: Path, tmp_path: P
         assert 10.2 < hole[0] <= hole[1] < 14.0
     assert set(holes) == {False, True}, "it is said of both, and when"
     sound = holes[True]
-    late = 0.0 if suffix == "mp4" else 0.08  # the sound's run-in moves the picture in a transport stream
+    late = 0.0 if suffix == "mp4" else 0.08  # the sound's run-in moves the picture elsewhere
     for number, part in enumerate(parts):
         assert part.waveform is not None and part.waveform.size == 8 * 16_000 and part.frames is not None
         seconds = np.arange(8 * number, 8 * number + 8)
@@ -112,6 +112,44 @@ def test_a_damaged_middle_costs_a_film_no_more_than_that(film: Path, tmp_path: P
         sure = (times < sound[0]) | (times > sound[1] + 1.1)  # up to the next keyframe
         assert codes(part.frames[sure]) == np.round(times[sure] * 25).astype(int).tolist()
         assert len(times) >= (40 if number != 1 else 20) - 2
+
+
+SOUNDS = [("ogg", "libopus"), ("flac", "flac"), ("webm", "libopus"), ("mka", "libmp3lame"), ("mka", "ac3")]
+
+
+@pytest.mark.parametrize("how", ["zeros", "noise", "gone"])
+@pytest.mark.parametrize(("suffix", "codec"), SOUNDS)
+def test_sound_that_a_demuxer_steps_over_is_said(tmp_path: Path, suffix: str, codec: str, how: str) -> None:
+    """FFmpeg looks for the next packet behind what is damaged, and does not say so."""
+    path = write_clip(tmp_path / f"a.{suffix}", sound=tones(0, 20, 48_000), sound_rate=48_000, audio_codec=codec)
+    clean = load_clip(path)
+    assert (clean.audio_status, clean.notices) == (AudioStatus.USED, ())
+    data = bytearray(path.read_bytes())
+    first, last = round(len(data) * 0.43), round(len(data) * 0.52)
+    lost = {"zeros": bytes(last - first), "noise": np.random.default_rng(0).bytes(last - first), "gone": b""}[how]
+    data[first:last] = lost
+    path.write_bytes(data)
+    clip = load_clip(path)
+    assert clip.audio_status is AudioStatus.USED
+    (notice,) = (notice for notice in clip.notices if "audio track" in notice)
+    found = re.fullmatch(r"parts of the audio track are damaged and were skipped \(([0-9:.]+)–([0-9:.]+)\)", notice)
+    assert found is not None
+    assert 7.0 < parse_time(found[1]) < 9.2 and 9.8 < parse_time(found[2]) < 15.2  # where a cluster begins
+
+
+@pytest.mark.parametrize(("suffix", "codec"), SOUNDS[:1] + SOUNDS[2:])
+def test_a_pause_is_no_damage(tmp_path: Path, suffix: str, codec: str) -> None:
+    source = write_clip(tmp_path / f"a.{suffix}", sound=tones(0, 20, 48_000), sound_rate=48_000, audio_codec=codec)
+    path = tmp_path / f"b.{suffix}"
+    with av.open(str(source)) as container, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(container.streams.audio[0])
+        for packet in container.demux():
+            if packet.dts is not None and not 6 < packet.dts * packet.time_base < 13:
+                packet.stream = stream
+                out.mux(packet)
+    clip = load_clip(path)
+    assert (clip.audio_status, clip.notices) == (AudioStatus.USED, ())
+    assert clip.waveform is not None and np.abs(clip.waveform[8 * 16_000 : 12 * 16_000]).max() < 0.01
 
 
 @pytest.fixture

@@ -1,0 +1,129 @@
+"""Whether the bytes between two packets of a track are a row of packets, or damaged.
+
+Demuxers of Matroska, Ogg and FLAC look for the next packet behind what they cannot read, and say nothing. Where the
+times of a track leave something out, the bytes between show whether it was a pause: its elements, or pages, follow one
+another without a gap.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+
+from echopix_cli.errors import MediaError
+from echopix_cli.media.pulse import beat
+from echopix_cli.media.source import open_regular
+
+_BLOCKS = (0xA3, 0xA1)  # Matroska: SimpleBlock, and Block in a BlockGroup
+_OPENED = (0x1F43B675, 0xA0, 0x18538067)  # Cluster, BlockGroup, Segment: what they hold follows their head
+# What else stands among blocks: times, references, durations, additions, voids, checksums, cues, tags, and so on.
+_PASSED = (
+    *(0xE7, 0xAB, 0xA7, 0x9B, 0xFB, 0xFA, 0xFD, 0xA4, 0xA2, 0xAF, 0x75A1, 0x75A2, 0x8E, 0xC8, 0xEC, 0xBF, 0x5854),
+    *(0x1C53BB6B, 0x1254C367, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1941A469),
+)
+_LONGEST_HEAD = 12  # bytes of an element's identifier and size
+_PAGE, _PAGE_HEAD, _LARGEST_PAGE = b"OggS", 27, 27 + 255 + 255 * 255
+_TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte from its other end
+_OFTEN = 1000  # elements between two signs of life
+
+Broken = Callable[[int, int], bool]
+
+
+def broken_between(path: str | os.PathLike[str], container: str) -> Broken | None:
+    """What tells whether the file is damaged between the bytes where two packets of a track lie; None: nothing does.
+
+    Args:
+        path: of the file.
+        container: FFmpeg's name of the demuxer.
+    """
+    if container == "flac":
+        return lambda before, after: True  # its frames are numbered, so that there are no pauses
+    goes_on = _matroska_goes_on if container.startswith("matroska") else _ogg_goes_on if container == "ogg" else None
+    return None if goes_on is None else partial(_broken, path, goes_on)
+
+
+def _broken(path: str | os.PathLike[str], goes_on: Callable[[int, int, int], bool], before: int, after: int) -> bool:
+    if not 0 <= before < after:
+        return False
+    with ExitStack() as held, suppress(MediaError, OSError):  # whoever reads it meets the same, and says so
+        return not goes_on(held.enter_context(open_regular(path)).fileno(), before, after)
+    return False
+
+
+def _matroska_goes_on(file: int, before: int, after: int) -> bool:
+    """Whether a block's content at one place is followed, element by element, by that at another place."""
+    head = os.pread(file, min(before, _LONGEST_HEAD), max(0, before - _LONGEST_HEAD))
+    ends = []
+    for size in range(1, min(8, len(head) - 1) + 1):  # bytes of a size that would stand right before the place
+        length = _number(head[-size:], keep_mark=False)
+        if length is not None and length[1] == size and head[-size - 1] in _BLOCKS:
+            ends.append(before + length[0])
+    # Where no block begins like that, nothing is known.
+    return not ends or any(_reaches(file, end, after) for end in ends)
+
+
+def _reaches(file: int, at: int, after: int) -> bool:
+    passed = 0
+    while at < after:
+        data = os.pread(file, _LONGEST_HEAD, at)
+        kind = _number(data, keep_mark=True)
+        size = None if kind is None else _number(data[kind[1] :], keep_mark=False)
+        if kind is None or size is None:
+            return False
+        content = at + kind[1] + size[1]
+        if kind[0] in _BLOCKS and content == after:
+            return True
+        if kind[0] not in (*_BLOCKS, *_OPENED, *_PASSED):
+            return False
+        at = content if kind[0] in _OPENED else content + size[0]
+        passed += 1
+        if passed % _OFTEN == 0:
+            beat()
+    return False
+
+
+def _number(data: bytes, *, keep_mark: bool) -> tuple[int, int] | None:
+    """A number of EBML (RFC 8794) and how many bytes it takes; None where none begins.
+
+    Args:
+        keep_mark: whether the bit that marks its length is part of it, as of identifiers.
+    """
+    if not data or not data[0]:
+        return None
+    size = 9 - data[0].bit_length()
+    if size > len(data):
+        return None
+    value = int.from_bytes(data[:size], "big")
+    return (value if keep_mark else value - (1 << 7 * size)), size
+
+
+def _ogg_goes_on(file: int, before: int, after: int) -> bool:
+    """Whether the page at one place is followed by others, all in order, up to the one at another place."""
+    at, numbers = before, dict[bytes, int]()
+    while at <= after:
+        beat()
+        page = os.pread(file, _LARGEST_PAGE, at)
+        if len(page) < _PAGE_HEAD or page[:4] != _PAGE:
+            return at == before  # a place that is no page's tells nothing
+        stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        begins = page[5] & 2
+        if not begins and number != numbers.get(stream, number - 1) + 1:
+            return False
+        numbers[stream] = number
+        if at == after:
+            return True
+        table = page[_PAGE_HEAD : _PAGE_HEAD + page[26]]
+        page = page[: _PAGE_HEAD + len(table) + sum(table)]
+        if _checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
+            return False
+        at += len(page)
+    return False
+
+
+def _checksum(page: bytes) -> int:
+    """Ogg's CRC-32 (RFC 3533), which takes each byte's highest bit first, where zlib's takes its lowest."""
+    found = zlib.crc32(page.translate(_TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{found:032b}"[::-1], 2)
