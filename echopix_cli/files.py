@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
     except OSError as error:
         raise EchopixError(f"cannot write {path}: {error.strerror or error}", _HINT) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing is there, or nothing could be written in the first place
+            partial.unlink()
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,8 @@ from echopix_cli.times import clock
 FAMILY_WINDOW = 60.0  # seconds, where a checkpoint does not say what it was trained on
 _GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip
 _REST = 0.1  # of a window; a last one that is shorter belongs to the one before it
-_OVER = 0.1  # of a window; so much longer than the header says may the last one be
+_OVER = 0.1  # of a window; so much longer than the header says may the last one be,
+_LEAST_OVER = 1.0  # but not less, in seconds: what a file lacks at its end is judged by half a second
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class Film:
         start, end = self.spans[0]
         taken = [f"{len(self.spans)} windows of {clock(end - start)}"]
         if self.plan.video and info.of_kind("video"):
-            every = (end - start) / (self.glance or min(self.plan.max_frames, (end - start) * self.plan.fps))
+            full = frames_of(self.plan, end - start)
+            every = (end - start) / (self.glance or full)
             taken.append(f"1 frame every {f'{every:.3g} s' if every < 60 else clock(every)}")
             if self.glance is not None and look:
                 again = "all" if look >= len(self.spans) else f"{look} of them"
-                taken.append(f"then {again} at {self.plan.fps:g} frames a second")
+                taken.append(f"then {again} at {full / (end - start):.3g} frames a second")
         if self.plan.audio and info.of_kind("audio"):
             taken.append("all of the sound")
         return ", ".join(taken)
@@ -54,13 +56,18 @@ class Film:
         start, end = self.spans[number]
         if number + 1 == len(self.spans):
             end = min(
-                end + _OVER * (self.spans[0][1] - self.spans[0][0]),
+                end + max(_LEAST_OVER, _OVER * (self.spans[0][1] - self.spans[0][0])),
                 math.inf if self.plan.end is None else self.plan.end,
             )
         plan = replace(self.plan, start=start, end=end)
         if full or self.glance is None:
             return plan
         return replace(plan, keyframes=True, max_frames=self.glance, min_frames=min(plan.min_frames, self.glance))
+
+
+def frames_of(plan: DecodePlan, seconds: float) -> int:
+    """How many frames are sampled from a window of a length at the full rate."""
+    return min(plan.max_frames, max(plan.min_frames, math.ceil(seconds * plan.fps)))
 
 
 def outgrown(plan: DecodePlan, end: float | None, window: float) -> bool:
@@ -89,7 +96,7 @@ def film_of(plan: DecodePlan, duration: float | None, window: float) -> Film | N
     if count == 1:
         return None
     edges = [begin + window * number for number in range(count)] + [end]
-    frames = math.ceil(min(plan.max_frames, window * plan.fps))
+    frames = frames_of(plan, window)
     few = _GLANCES * plan.max_frames // count
     # Two frames make one step of the picture. One makes one too, at half the work.
     glance = None if not plan.video or few >= frames else max(1, few // 2 * 2)

@@ -15,10 +15,11 @@ from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of, outgrown
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.survey import Survey, Watch
-from echopix_cli.errors import FileLost, MediaError, Nothing, PastEnd, bare
+from echopix_cli.errors import FileLost, MediaError, Nothing, PastEnd, UsageError, bare
 from echopix_cli.files import Look, identity_of, look_at
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.source import shown
+from echopix_cli.times import clock
 
 _EXACT = 0.01  # seconds by which media may end before a span that they fill
 _EMPTY = 8  # windows without anything, one after another, after which the next stretch is looked at as a whole
@@ -30,7 +31,17 @@ def unwatched(done: float, total: float, stage: str) -> None:
 
 
 def window_of(engine: Engine, options: FilmOptions) -> float:
-    """Seconds of a window."""
+    """Seconds of a window.
+
+    Raises:
+        UsageError: one was asked for that the model's context does not hold.
+    """
+    most = engine.plan(DecodePlan()).max_audio_seconds
+    if options.window and most and options.window > most:
+        raise UsageError(
+            f"a window of {clock(options.window)} is longer than this model's context, {clock(int(most))}",
+            f"use --window {int(most)}, or leave it out",
+        )
     return options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
 
 
@@ -197,7 +208,7 @@ class _Windows:
         self.film: Film | None = film
         self._engine, self._path, self._length = engine, path, window
         self._look = look_again(path)
-        self._identity = identity_of(path) if engine.features else ""
+        self._identity = identity_of(path)
         self._worker = Worker(timeout)
         self._last: Fetched | None = None
         self._empty = 0  # windows before the next one that held nothing, one after another
@@ -286,7 +297,7 @@ class _Windows:
         Raises:
             FileLost: it is not.
         """
-        require_same(self._path, self._look)
+        require_same(self._path, self._look, self._identity)
 
     def _read(self, plan: DecodePlan) -> Fetched:
         try:
@@ -319,11 +330,18 @@ def look_again(path: str) -> Look:
         raise Changed(path) from None
 
 
-def require_same(path: str, look: Look) -> None:
+def require_same(path: str, look: Look, identity: str = "") -> None:
     """Check that a file looks as it did.
+
+    Args:
+        path: of the file.
+        look: that it had.
+        identity: that it had; where it is still the same, other permissions or links are no change.
 
     Raises:
         Changed: it does not.
     """
-    if look_again(path) != look:
+    if (now := look_again(path)) == look:
+        return
+    if not identity or replace(now, ctime_ns=look.ctime_ns) != look or identity_of(path) != identity:
         raise Changed(path)

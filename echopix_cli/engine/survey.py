@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -15,11 +15,12 @@ import torch
 
 from echopix_cli.engine.encoded import Encoded, Survivors
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.film import Film
+from echopix_cli.engine.film import Film, frames_of
 from echopix_cli.engine.meters import Clock, larger
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
+from echopix_cli.engine.reading import TOO_SHORT
 from echopix_cli.errors import FileLost, MediaError, Nothing
 from echopix_cli.model.positions import WINDOW_GAP, film_shares, joined_positions
 from echopix_cli.model.processing import ClipInputs
@@ -27,7 +28,8 @@ from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
 from echopix_cli.times import clock as clock_words
 
-_MOST_SAID = 6  # notices of a film
+_MOST_SAID = 3  # notices of one kind about a film
+_TIMES = re.compile(r"\d+(?::\d\d)+(?:\.\d\d)?")  # as they stand in notices
 _TOLD = 0.2  # seconds after which whoever watches hears again, while a window is waited for
 
 Pose = Callable[[Encoded, str], Posed]
@@ -68,6 +70,7 @@ class Survey:
         self.path, self.film, self.thinker, self.pose, self.questions = path, film, thinker, pose, questions
         self.options, self.look, self.fetch, self.encode, self.watch = options, look, fetch, encode, watch
         self._pools: list[Pool | None] = [None] * len(questions)
+        self._best: list[dict[int, float]] = [{} for _ in questions]  # of each window, its best row's score
         self._capacity = 0
         self._seen: dict[int, Encoded] = {}  # windows, without their features
         self._unread: dict[int, MediaError] = {}
@@ -88,19 +91,19 @@ class Survey:
             raise next(iter(self._unread.values()))
         looked: list[tuple[int, ...]] = [()] * len(self.questions)
         if self.film.glance and self.look:
-            looked = [self._worth(pool) for pool in self._pools]
+            looked = [self._worth(q) for q in everyone]
             wanted = {number: [q for q in everyone if number in looked[q]] for number in numbers}
             self._pass({number: whom for number, whom in wanted.items() if whom}, True, "looking")
         return tuple(self._handed_on(pool, own) for pool, own in zip(self._pools, looked, strict=True))
 
-    def _worth(self, pool: Pool | None) -> tuple[int, ...]:
-        """The windows that hold most of the score."""
-        if pool is None or not len(pool.scores):
+    def _worth(self, question: int) -> tuple[int, ...]:
+        """The windows that hold most of the score; then those with the best row, of what is in no pool any more."""
+        pool, best = self._pools[question], self._best[question]
+        if pool is None:
             return ()
         mass = torch.zeros(len(self.film.spans), dtype=torch.double)
         mass.index_add_(0, pool.windows, pool.scores.softmax(0))
-        order = mass.argsort(descending=True, stable=True)[: self.look].tolist()
-        return tuple(sorted(number for number in order if mass[number] > 0))
+        return tuple(sorted(sorted(best, key=lambda number: (-float(mass[number]), -best[number]))[: self.look]))
 
     def _pass(self, wanted: dict[int, Sequence[int]], full: bool, stage: str) -> None:
         """Read windows, and put each to the questions that want it."""
@@ -154,6 +157,8 @@ class Survey:
                 for q in same:
                     pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
                     before = self._pools[q]
+                    if len(pool.scores):
+                        self._best[q][number] = float(pool.scores.max())
                     if before is not None and full:
                         before = before.taken(before.windows != number)
                     joined = pool if before is None else before.joined(pool)
@@ -167,7 +172,7 @@ class Survey:
         """What a whole window of this picture and sound has."""
         start, end = self.film.spans[0]
         plan, (steps, height, width) = self.film.plan, encoded.inputs.cells
-        frames = math.ceil(min(plan.max_frames, (end - start) * plan.fps))
+        frames = frames_of(plan, end - start)
         picture = max(steps, -(-frames // 2)) * height * width
         sound = round((end - start) * self.thinker.timeline.per_second) if encoded.inputs.audio_rows else 0
         return max(picture + sound, encoded.inputs.video_rows + encoded.inputs.audio_rows)
@@ -233,7 +238,14 @@ class Survey:
 
     def _told(self, seen: Sequence[Encoded]) -> tuple[AudioStatus, tuple[str, ...]]:
         """What became of the sound of all windows, and what is to be said; each thing once."""
-        said = list(dict.fromkeys(notice for one in seen for notice in one.notices))
+        found = {one.audio_status for one in seen if TOO_SHORT not in one.notices}
+        if AudioStatus.USED not in found:
+            found = {one.audio_status for one in seen}
+        else:  # sound may end a moment after a window's border
+            seen = [replace(one, notices=tuple(n for n in one.notices if n != TOO_SHORT)) for one in seen]
+        said = merged(
+            [(number, notice) for number, one in zip(sorted(self._seen), seen, strict=True) for notice in one.notices]
+        )
         runs: list[tuple[int, int, MediaError]] = []  # first and last of windows one after another with the same fault
         for number, error in sorted(self._unread.items()):
             if runs and runs[-1][1] == number - 1 and runs[-1][2].message == error.message:
@@ -244,15 +256,50 @@ class Survey:
             span = f"{clock_words(self.film.spans[begin][0])} to {clock_words(self.film.spans[last][1])}"
             nothing, fault = f"nothing is shown or played, {span}", f"{span} could not be read: {error.message}"
             said.append(nothing if isinstance(error, Nothing) else fault)
-        more = len(said) - _MOST_SAID
-        if more > 0:
-            said = [*said[:_MOST_SAID], f"and {more} more of this kind"]
-        found = {one.audio_status for one in seen}
+        said = shortened(said)
         partly = {AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED} & found or self._unreadable
         if AudioStatus.USED in found:
             return AudioStatus.TRUNCATED if partly else AudioStatus.USED, tuple(said)
         ranked = (AudioStatus.TRUNCATED, AudioStatus.UNDECODABLE, AudioStatus.DISABLED, AudioStatus.ABSENT)
         return next(status for status in ranked if status in found), tuple(said)
+
+
+def merged(said: Sequence[tuple[int, str]]) -> list[str]:
+    """What is said of windows, each thing once; what is said of neighbours, but for its times, as one thing.
+
+    Args:
+        said: window and notice, in order of windows.
+    """
+    runs: dict[str, list[tuple[int, str, str]]] = {}  # by kind: last window, first notice, last notice
+    for window, notice in said:
+        kind = notice if notice[:1].isdigit() else _TIMES.sub("", notice)  # how many were lost is of one window
+        own = runs.setdefault(kind, [])
+        if own and (own[-1][0] >= window - 1 or own[-1][2] == notice):
+            own[-1] = (window, own[-1][1], notice)
+        else:
+            own.append((window, notice, notice))
+    return [_from_to(first, last) for own in runs.values() for _, first, last in own]
+
+
+def _from_to(first: str, last: str) -> str:
+    """Of two notices that name times, one from the first one's first to the last one's last."""
+    times, later = _TIMES.findall(first), _TIMES.findall(last)
+    if len(times) < 2:
+        return first
+    head, _, tail = first.rpartition(times[-1])
+    return f"{head}{later[-1]}{tail}"
+
+
+def shortened(said: Sequence[str]) -> list[str]:
+    """At most so many notices of a kind, which is what they are but for their times."""
+    kinds: dict[str, list[str]] = {}
+    for notice in said:
+        kinds.setdefault(_TIMES.sub("", notice), []).append(notice)
+    short = []
+    for own in kinds.values():
+        more = len(own) - _MOST_SAID
+        short += own if more <= 1 else [*own[:_MOST_SAID], f"and {more} more of this kind"]
+    return short
 
 
 def _awaited(future: Future[Fetched], waits: Callable[[], None]) -> Fetched:

@@ -334,7 +334,8 @@ def _timeline(plan: DecodePlan) -> Timeline:
     """An empty timeline for the span, with room to notice that sound was longer than asked for or allowed."""
     limits = [round(plan.limits.max_sound_seconds * SAMPLE_RATE) + _SLACK + 1]
     if plan.end is not None:
-        limits.append(round((plan.end - plan.from_time) * SAMPLE_RATE))
+        # So that spans which follow one another share no sample, and leave none out.
+        limits.append(Timeline(plan.from_time, 0).shift(plan.end))
     if plan.max_audio_seconds is not None:
         limits.append(round(plan.max_audio_seconds * SAMPLE_RATE) + _SLACK + 1)
     return Timeline(plan.from_time, min(limits))

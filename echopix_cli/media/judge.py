@@ -30,6 +30,7 @@ class Layout:
     video_end: float | None  # where the header says that the track ends
     audio_end: float | None
     still: Still | None = None  # of a picture that is put together from several
+    others: bool = False  # whether it holds tracks that are neither picture nor sound, such as subtitles
     promise: float | None = None  # how many times as much as there is the header promises; None: it cannot be told
 
 
@@ -62,6 +63,8 @@ def require_something(
         raise MediaError(f"{name}: {what} encrypted", "decrypt it, or use a copy without protection")
     if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
         raise MediaError(f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player")
+    if sound is not None and sound.damaged is not None:
+        raise MediaError(f"{name}: the sound is damaged ({stretch(*sound.damaged)})", "choose another span")
     if sound is not None and sound.cut:
         raise MediaError(f"{name}: {_beyond(plan, sound)}", "choose a later start")
     raise Nothing(f"{name} shows and plays nothing between the chosen times", "choose a longer span")
@@ -113,7 +116,10 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if sound.waveform is None and sound.end is not None and sound.end <= plan.from_time:
         return AudioStatus.ABSENT, [f"the sound ends at {clock(sound.end)}, before the span; only the picture was used"]
     if sound.waveform is None and not sound.cut:
-        return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
+        if plan.end is None:
+            return AudioStatus.ABSENT, ["the audio track is silent throughout the span"]
+        span = f"{clock(plan.from_time)} and {clock(plan.end)}"
+        return AudioStatus.ABSENT, [f"there is no sound between {span}; only the picture was used"]
     notices = []
     if sound.damaged is not None:
         notices = [f"parts of the audio track are damaged and were skipped ({stretch(*sound.damaged)})"]
@@ -168,7 +174,7 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
         pairs.append((sound.end, layout.audio_end))
     if layout.promise is not None:
         pairs = [(read, read * layout.promise) for read, _ in pairs]
-    elif len(pairs) == len(layout.info.tracks) and all(promised is None for _, promised in pairs):
+    elif len(pairs) == len(layout.info.tracks) and not layout.others and all(end is None for _, end in pairs):
         # Matroska states one duration for all tracks; it is kept if any track lasts that long.
         pairs = [(max((read for read, _ in pairs), default=0.0), layout.info.duration)]
     for read, promised in pairs:

@@ -179,6 +179,7 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             video_end=None if seen is None else _declared_end(seen, clock),
             audio_end=None if heard is None else _declared_end(heard, clock),
             promise=promise,
+            others=len(container.streams) > len(info.tracks),
         )
 
 

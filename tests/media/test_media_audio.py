@@ -250,7 +250,7 @@ def test_sound_beyond_a_gap_is_cut_by_where_it_lies_and_said(tmp_path: Path, suf
     assert late.notices == ("the sound begins at 0:40, after the 0:10 used of it; it was left out",)
     before = load_clip(silent, DecodePlan(end=10.0, max_audio_seconds=10.0))
     assert before.waveform is None and before.audio_status is AudioStatus.ABSENT
-    assert before.notices == ("the audio track is silent throughout the span",)
+    assert before.notices == ("there is no sound between 0:00 and 0:10; only the picture was used",)
 
 
 def test_too_long_a_sound_is_not_an_error_where_less_of_it_was_asked_for(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def windows(path: Path, length: float, total: float = SECONDS, **more: Any) -> l
 
 
 @pytest.mark.usefixtures("remembered")
-@pytest.mark.parametrize("length", [0.75, 2.0, 4.4375])
+@pytest.mark.parametrize("length", [0.75, 2.0, 4.4375, 3.66673])
 def test_windows_joined_are_the_sound_of_the_whole(film: Path, length: float) -> None:
     whole = load_clip(film, replace(PLAN, video=False)).waveform
     parts = windows(film, length, keyframes=True, max_frames=2)
@@ -56,7 +56,7 @@ def test_windows_joined_are_the_sound_of_the_whole(film: Path, length: float) ->
         if part.waveform is not None:
             begin = round(part.start * 16_000)
             joined[begin : begin + part.waveform.size] = part.waveform
-            assert part is parts[-1] or part.waveform.size <= round(length * 16_000)
+            assert part is parts[-1] or part.waveform.size <= round(length * 16_000) + 1
     assert np.array_equal(joined, whole), "sample for sample"
     assert all(part.notices == () or part.waveform is None for part in parts)
 
