@@ -36,7 +36,7 @@ _REORDERED = 1.0  # the same for presentation times, where there are no others: 
 _APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
 _OVERLAP = 0.25  # seconds of sound that may stand over the end of the picture where two recordings meet
 _SEAM = 3  # packets beside a join that carry pieces of both recordings' counts
-MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
+_MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
 _REMEMBERED = 4  # clocks that a packet may still belong to
 
 _Track = TypeVar("_Track", VideoStream, AudioStream)
@@ -195,7 +195,7 @@ class _Record:
         clock = self._clock_of(index, time, _BACK if decoding and self._decoding.get(index, True) else _REORDERED)
         place = self._places.get(index, 0)
         self._places[index] = place if packet.pos is None else packet.pos
-        if time - self._times.get(index, time) > MISSED and place < self._places[index]:
+        if time - self._times.get(index, time) > _MISSED and place < self._places[index]:
             self._gaps.append((index, number, place, self._places[index]))
         self._times[index] = time
         if len(self._shifts) > known > 0:

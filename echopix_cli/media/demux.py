@@ -19,8 +19,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from echopix_cli.media.clock import MISSED, Clock
+from echopix_cli.media.clock import Clock
 from echopix_cli.media.pulse import beat
+from echopix_cli.media.resync import suspicious
 from echopix_cli.media.source import READ_ERRORS
 
 _MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
@@ -87,7 +88,11 @@ def packets(
         first: number of the packet, among all of the stream, that the container stands before.
     """
     cut, torn = False, clock.torn.get(stream.index, ())
-    missed = math.inf if clock.broken is None or not stream.time_base else MISSED / float(stream.time_base)
+    missed = (
+        math.inf
+        if clock.broken is None or not stream.time_base
+        else suspicious(container.format.name) / float(stream.time_base)
+    )
     time, before, place = None, -1, -1
     for number, packet in enumerate(clock.straightened(stream, _packets(container, stream, damage), first), first):
         damage.reads += number in torn

@@ -1,13 +1,15 @@
 """Whether the bytes between two packets of a track are a row of packets, or damaged.
 
-Demuxers of Matroska, Ogg and FLAC look for the next packet behind what they cannot read, and say nothing. Where the
-times of a track leave something out, the bytes between show whether it was a pause: its elements, or pages, follow one
-another without a gap.
+Demuxers of Matroska, Ogg, FLAC, AVI and MPEG program streams look for the next packet behind what they cannot read, and
+say nothing. Where the times of a track leave something out, the bytes between show whether it was a pause: elements,
+pages or packets follow one another without a gap.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -27,7 +29,12 @@ _PASSED = (
 _LONGEST_HEAD = 12  # bytes of an element's identifier and size
 _PAGE, _PAGE_HEAD, _LARGEST_PAGE = b"OggS", 27, 27 + 255 + 255 * 255
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte from its other end
+_CHUNK = re.compile(rb"[0-9]{2}[a-z]{2}", re.DOTALL)  # AVI: a piece of a track,
+_OTHER_CHUNK = re.compile(rb"[A-Za-z0-9 ]{4}")  # and any other one
+_LISTS = (b"RIFF", b"LIST")
+_CODE, _PACK, _FIRST_PACKET = b"\0\0\1", 0xBA, 0xBB  # MPEG: what a packet begins with; the kinds of them
 _OFTEN = 1000  # elements between two signs of life
+_MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
 
 Broken = Callable[[int, int], bool]
 
@@ -41,8 +48,13 @@ def broken_between(path: str | os.PathLike[str], container: str) -> Broken | Non
     """
     if container == "flac":
         return lambda before, after: True  # its frames are numbered, so that there are no pauses
-    goes_on = _matroska_goes_on if container.startswith("matroska") else _ogg_goes_on if container == "ogg" else None
+    goes_on = _GOES_ON.get(container)
     return None if goes_on is None else partial(_broken, path, goes_on)
+
+
+def suspicious(container: str) -> float:
+    """Seconds between two packets of a track beyond which what lies between them is looked at."""
+    return -math.inf if container == "avi" else _MISSED  # AVI's times count what is left
 
 
 def _broken(path: str | os.PathLike[str], goes_on: Callable[[int, int, int], bool], before: int, after: int) -> bool:
@@ -123,7 +135,48 @@ def _ogg_goes_on(file: int, before: int, after: int) -> bool:
     return False
 
 
+def _avi_goes_on(file: int, before: int, after: int) -> bool:
+    """Whether a piece at one place is followed, chunk by chunk, by that at another place."""
+    at = before - 8
+    if not _CHUNK.fullmatch(os.pread(file, 4, max(0, at))):
+        return True  # part of a piece: nothing is known
+    while at + 8 < after:
+        head = os.pread(file, 8, at)
+        if len(head) < 8 or not _OTHER_CHUNK.fullmatch(head[:4]):
+            return False
+        size = int.from_bytes(head[4:], "little")
+        at += 12 if head[:4] in _LISTS else 8 + size + size % 2
+    return at + 8 == after
+
+
+def _program_goes_on(file: int, before: int, after: int) -> bool:
+    """Whether a packet of an MPEG program stream at one place is followed by others up to another place."""
+    at, passed = before, 0
+    while at < after:
+        head = os.pread(file, 14, at)
+        if len(head) < 14 or head[:3] != _CODE:
+            return at == before  # no packet begins there: nothing is known
+        if head[3] == _PACK:
+            at += 14 + (head[13] & 7) if head[4] >> 6 == 1 else 12  # of MPEG-2, and of MPEG-1
+        elif head[3] >= _FIRST_PACKET:
+            at += 6 + int.from_bytes(head[4:6], "big")
+        else:
+            return False
+        passed += 1
+        if passed % _OFTEN == 0:
+            beat()
+    return True
+
+
 def _checksum(page: bytes) -> int:
     """Ogg's CRC-32 (RFC 3533), which takes each byte's highest bit first, where zlib's takes its lowest."""
     found = zlib.crc32(page.translate(_TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{found:032b}"[::-1], 2)
+
+
+_GOES_ON = {
+    "matroska,webm": _matroska_goes_on,
+    "ogg": _ogg_goes_on,
+    "avi": _avi_goes_on,
+    "mpeg": _program_goes_on,
+}

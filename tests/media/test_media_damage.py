@@ -135,7 +135,10 @@ def test_subtitles_that_last_longer_are_no_missing_end(tmp_path: Path) -> None:
     assert clip.notices == ()
 
 
-SOUNDS = [("ogg", "libopus"), ("flac", "flac"), ("webm", "libopus"), ("mka", "libmp3lame"), ("mka", "ac3")]
+SOUNDS = [
+    ("ogg", "libopus"), ("flac", "flac"), ("webm", "libopus"), ("mka", "libmp3lame"), ("mka", "ac3"),
+    ("avi", "libmp3lame"), ("mpg", "mp2"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["zeros", "noise", "gone"])
@@ -155,10 +158,11 @@ def test_sound_that_a_demuxer_steps_over_is_said(tmp_path: Path, suffix: str, co
     (notice,) = (notice for notice in clip.notices if "audio track" in notice)
     found = re.fullmatch(r"parts of the audio track are damaged and were skipped \(([0-9:.]+)–([0-9:.]+)\)", notice)
     assert found is not None
-    assert 7.0 < parse_time(found[1]) < 9.2 and 9.8 < parse_time(found[2]) < 15.2  # where a cluster begins
+    latest = 15.2 if suffix in ("mka", "webm") else 12.0  # where a cluster begins
+    assert 7.0 < parse_time(found[1]) < 9.7 and (suffix == "avi" or 9.8 < parse_time(found[2]) < latest)
 
 
-@pytest.mark.parametrize(("suffix", "codec"), SOUNDS[:1] + SOUNDS[2:])
+@pytest.mark.parametrize(("suffix", "codec"), [SOUNDS[0], *SOUNDS[2:5], SOUNDS[6]])
 def test_a_pause_is_no_damage(tmp_path: Path, suffix: str, codec: str) -> None:
     source = write_clip(tmp_path / f"a.{suffix}", sound=tones(0, 20, 48_000), sound_rate=48_000, audio_codec=codec)
     path = tmp_path / f"b.{suffix}"
