@@ -112,7 +112,7 @@ ASKING = {
         "cli.fleet",
     ),
     *("cli.formats", "cli.help", "cli.manual", "cli.misuse", "cli.options", "cli.output", "cli.parameters", "cli.run"),
-    *("cli.own_files", "cli.threads", "cli.waiting", "declarations", "errors", "files"),
+    *("cli.own_files", "cli.signals", "cli.threads", "cli.waiting", "declarations", "errors", "files"),
     *("media", "media.plan", "media.values", "parsers", "records", "results"),
     *("serving", "serving.client", "serving.messages", "serving.place", "serving.wire"),
     *("settings", "sizes", "times", "weights", "weights.names"),
