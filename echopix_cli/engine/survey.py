@@ -30,6 +30,7 @@ from echopix_cli.times import clock as clock_words
 
 _MOST_SAID = 3  # notices of one kind about a film
 _TIMES = re.compile(r"\d+(?::\d\d)+(?:\.\d\d)?")  # as they stand in notices
+_NUMBERS = re.compile(r"\d[\d:.]*")
 _TOLD = 0.2  # seconds after which whoever watches hears again, while a window is waited for
 
 Pose = Callable[[Encoded, str], Posed]
@@ -291,10 +292,10 @@ def _from_to(first: str, last: str) -> str:
 
 
 def shortened(said: Sequence[str]) -> list[str]:
-    """At most so many notices of a kind, which is what they are but for their times."""
+    """At most so many notices of a kind, which is what they are but for their numbers."""
     kinds: dict[str, list[str]] = {}
     for notice in said:
-        kinds.setdefault(_TIMES.sub("", notice), []).append(notice)
+        kinds.setdefault(_NUMBERS.sub("", notice), []).append(notice)
     short = []
     for own in kinds.values():
         more = len(own) - _MOST_SAID

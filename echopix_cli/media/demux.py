@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -88,19 +87,15 @@ def packets(
         first: number of the packet, among all of the stream, that the container stands before.
     """
     cut, torn = False, clock.torn.get(stream.index, ())
-    missed = (
-        math.inf
-        if clock.broken is None or not stream.time_base
-        else suspicious(container.format.name) / float(stream.time_base)
-    )
+    broken, unit, missed = clock.broken, float(stream.time_base or 0), suspicious(container.format.name)
     time, before, place = None, -1, -1
     for number, packet in enumerate(clock.straightened(stream, _packets(container, stream, damage), first), first):
         damage.reads += number in torn
-        if packet.pts is not None and packet.pos is not None:
+        if broken is not None and packet.pts is not None and packet.pos is not None:
             if packet.pos != place:  # the packets of an Ogg page have one place, and the last of them tells the time
                 before, place = place, packet.pos
-            if time is not None and packet.pts - time > missed and clock.broken is not None:
-                damage.reads += clock.broken(before, place)
+            if time is not None and (packet.pts - time) * unit > missed:
+                damage.reads += broken(before, place)
             time = packet.pts
         damage.packets += cut  # the last packet is cut short wherever a header does not tell the size
         cut = packet.is_corrupt
