@@ -21,10 +21,10 @@ from echopix_cli.media.source import open_regular
 
 _BLOCKS = (0xA3, 0xA1)  # Matroska: SimpleBlock, and Block in a BlockGroup
 _OPENED = (0x1F43B675, 0xA0, 0x18538067)  # Cluster, BlockGroup, Segment: what they hold follows their head
-# What else stands among blocks: times, references, durations, additions, voids, checksums, cues, tags, and so on.
+# What else stands among blocks: times, references, durations, voids, checksums; cues, tags, the head of another file.
 _PASSED = (
     *(0xE7, 0xAB, 0xA7, 0x9B, 0xFB, 0xFA, 0xFD, 0xA4, 0xA2, 0xAF, 0x75A1, 0x75A2, 0x8E, 0xC8, 0xEC, 0xBF, 0x5854),
-    *(0x1C53BB6B, 0x1254C367, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1941A469),
+    *(0x1A45DFA3, 0x1C53BB6B, 0x1254C367, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1941A469),
 )
 _LONGEST_HEAD = 12  # bytes of an element's identifier and size
 _PAGE, _PAGE_HEAD, _LARGEST_PAGE = b"OggS", 27, 27 + 255 + 255 * 255
