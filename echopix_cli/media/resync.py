@@ -32,7 +32,8 @@ _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte
 _CHUNK = re.compile(rb"[0-9]{2}[a-z]{2}", re.DOTALL)  # AVI: a piece of a track,
 _OTHER_CHUNK = re.compile(rb"[A-Za-z0-9 ]{4}")  # and any other one
 _LISTS = (b"RIFF", b"LIST")
-_CODE, _PACK, _FIRST_PACKET = b"\0\0\1", 0xBA, 0xBB  # MPEG: what a packet begins with; the kinds of them
+_CODE, _END, _PACK, _FIRST_PACKET = b"\0\0\1", 0xB9, 0xBA, 0xBB  # MPEG: what a packet begins with; the kinds of them
+_SECTOR = 2336  # bytes, up to which a writer may have filled up with zeros
 _OFTEN = 1000  # elements between two signs of life
 _MISSED = 0.2  # seconds from one packet of a track to the next in which there may have been others
 
@@ -144,9 +145,22 @@ def _avi_goes_on(file: int, before: int, after: int) -> bool:
         head = os.pread(file, 8, at)
         if len(head) < 8 or not _OTHER_CHUNK.fullmatch(head[:4]):
             return False
+        if head[:4] in _LISTS:
+            at += 12
+            continue
         size = int.from_bytes(head[4:], "little")
-        at += 12 if head[:4] in _LISTS else 8 + size + size % 2
+        at += 8 + size
+        if size % 2 and (_CHUNK.fullmatch(os.pread(file, 4, at + 1)) or not _CHUNK.fullmatch(os.pread(file, 4, at))):
+            at += 1  # sizes are made even, which some writers forget
+        if not _OTHER_CHUNK.fullmatch(os.pread(file, 4, at)):
+            at = _behind_zeros(file, at)
     return at + 8 == after
+
+
+def _behind_zeros(file: int, at: int) -> int:
+    """The first byte that is not 0 from a place on, as far as a sector reaches."""
+    padding = os.pread(file, _SECTOR, at)
+    return at + len(padding) - len(padding.lstrip(b"\0"))
 
 
 def _program_goes_on(file: int, before: int, after: int) -> bool:
@@ -154,10 +168,15 @@ def _program_goes_on(file: int, before: int, after: int) -> bool:
     at, passed = before, 0
     while at < after:
         head = os.pread(file, 14, at)
+        if head[:3] == b"\0\0\0" and (code := _behind_zeros(file, at) - 2) < at + _SECTOR - 2:
+            at = code
+            continue
         if len(head) < 14 or head[:3] != _CODE:
             return at == before  # no packet begins there: nothing is known
         if head[3] == _PACK:
             at += 14 + (head[13] & 7) if head[4] >> 6 == 1 else 12  # of MPEG-2, and of MPEG-1
+        elif head[3] == _END:
+            at += 4
         elif head[3] >= _FIRST_PACKET:
             at += 6 + int.from_bytes(head[4:6], "big")
         else:

@@ -177,6 +177,25 @@ def test_a_pause_is_no_damage(tmp_path: Path, suffix: str, codec: str) -> None:
     assert clip.waveform is not None and np.abs(clip.waveform[8 * 16_000 : 12 * 16_000]).max() < 0.01
 
 
+@pytest.mark.parametrize("how", ["aligned", "uneven"])
+def test_an_avi_of_a_careless_writer_is_not_damaged(tmp_path: Path, how: str) -> None:
+    """Filled up with zeros between chunks, or without the byte that makes a chunk's size even."""
+    source = write_clip(tmp_path / "a.avi", greys(30), codec="mpeg4", pix_fmt="yuv420p", sound=tone(3),
+                        audio_codec="libmp3lame")  # fmt: skip
+    data = source.read_bytes()
+    begin = data.index(b"movi") + 4
+    at, pieces = begin, list[bytes]()
+    while data[at : at + 4] in (b"00dc", b"01wb", b"JUNK"):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        pieces.append(data[at : at + 8 + size])
+        at += 8 + size + size % 2
+    assert len(pieces) > 50 and any(len(piece) % 2 for piece in pieces)
+    made = [piece + bytes(-len(piece) % 512 if how == "aligned" else 0) for piece in pieces]
+    path = tmp_path / "b.avi"
+    path.write_bytes(data[:begin] + b"".join(made))
+    assert not any("damaged" in notice for notice in load_clip(path, DecodePlan(**SMALL)).notices)
+
+
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     return write_clip(
