@@ -41,7 +41,7 @@ class Desk:
         self.answers = 0
         self.ending = threading.Event()
         self._used = time.monotonic()
-        self._requests = 0
+        self._requests = self._arriving = 0
         self._counting = threading.Lock()
 
     @property
@@ -51,8 +51,8 @@ class Desk:
 
     @property
     def idle_seconds(self) -> float:
-        """Since the last request ended; 0 while there is one."""
-        return 0.0 if self._requests else time.monotonic() - self._used
+        """Since the last request ended; 0 while there is one, or one comes in."""
+        return 0.0 if self._requests or self._arriving else time.monotonic() - self._used
 
     def refusal(self, wish: Wish) -> str:
         """Why the model is not the one that is wanted; empty where it is."""
@@ -89,6 +89,18 @@ class Desk:
         finally:
             with self._counting:
                 self._requests -= 1
+                self._used = time.monotonic()
+
+    @contextmanager
+    def arrival(self) -> Iterator[None]:
+        """A request that comes in: the desk is not idle, and whoever ends it does not wait for it."""
+        with self._counting:
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._arriving -= 1
                 self._used = time.monotonic()
 
     def turn(self, gone: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:

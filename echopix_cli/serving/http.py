@@ -118,8 +118,10 @@ class HttpServer:
 
     async def _chat(self, request: Request) -> Response:
         try:
+            with self._desk.arrival():
+                body = await body_of(request.scope, request.receive)
             asked = chat_request(
-                await body_of(request.scope, request.receive),
+                body,
                 self._options.root,
                 self._desk.engine.facts.name,
                 self._options.manner,

@@ -271,9 +271,11 @@ def test_a_body_that_is_still_coming_takes_nobodys_place(desk: Desk, clips: dict
         slow = Plain(server)
         slow.head(1000)
         slow.socket.sendall(b"{")
-        time.sleep(0.3)
+        wait_until(lambda: desk.idle_seconds == 0.0)
+        assert desk.running == 0, "a server is not idle, nor is it waited for"
         assert ask(server).choices
         slow.socket.close()
+        wait_until(lambda: desk.idle_seconds > 0.0)
 
 
 def test_a_place_is_free_again_where_no_thread_was(
