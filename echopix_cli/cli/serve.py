@@ -153,8 +153,8 @@ def _stop(run: opt.Run, json: bool) -> None:
             os.kill(greeted.pid, signal.SIGTERM)
         ended.append((greeted.name, _facts(greeted)))
     with run.output.progress("waiting for what is being answered"):
-        for name, _ in ended:
-            _wait_for(name)
+        for name, facts in ended:
+            _wait_for(name, facts["pid"])
     if json:
         run.output.record({"schema_version": SCHEMA_VERSION, "servers": [facts for _, facts in ended]})
     for _, facts in ended:
@@ -176,15 +176,17 @@ def _greeted() -> "list[Greeted]":
     return found
 
 
-def _wait_for(name: str) -> None:
-    """Wait until the server of this name is gone."""
+def _wait_for(name: str, process: int) -> None:
+    """Wait until the server of this name and process is gone; a supervisor may begin another one at once."""
     from echopix_cli.serving.place import locked, opened_folder
 
-    with opened_folder() as folder:
+    lock = None
+    with opened_folder() as folder, suppress(ProcessLookupError):
         while folder is not None and (lock := locked(folder, name)) is None:
+            os.kill(process, 0)
             time.sleep(_LOOK)
-        if folder is not None and lock is not None:
-            os.close(lock)
+    if lock is not None:
+        os.close(lock)
 
 
 def _facts(greeted: "Greeted") -> dict[str, Any]:

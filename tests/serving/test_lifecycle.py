@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from servers import PATIENCE, Raw, Running, listens, manner, serving, started, wait_until
 
 from echopix_cli import __version__
+from echopix_cli.cli.serve import _wait_for
 from echopix_cli.errors import EchopixError
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import find_server
@@ -156,8 +158,20 @@ def test_a_server_that_ends_by_itself_was_ended(near: Running, command, monkeypa
         raise ProcessLookupError
 
     monkeypatch.setattr("echopix_cli.cli.serve.os.kill", gone)
-    monkeypatch.setattr("echopix_cli.cli.serve._wait_for", lambda name: None)
+    monkeypatch.setattr("echopix_cli.cli.serve._wait_for", lambda name, process: None)
     assert command("serve", "--stop").code == 0
+
+
+def test_a_server_that_another_has_replaced_is_gone() -> None:
+    """A supervisor begins the next one at once, and it holds the lock of that name."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with opened_folder(make=True) as folder:
+        assert folder is not None
+        lock = locked(folder, "replaced")
+        assert lock is not None
+        _wait_for("replaced", ended.pid)
+        os.close(lock)
 
 
 def test_a_copy_of_a_folder_that_changed_is_not_used(random_checkpoint: Path, tmp_path: Path) -> None:
