@@ -206,11 +206,17 @@ def require_room(name: str, expected: Forecast, free: int | None, device: torch.
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of a device, what earlier work of this process has kept back included; None when not known."""
+    """Free bytes of a device, what earlier work of this process has kept back included; None when not known.
+
+    Of a CUDA device that others have filled so that it does not even tell, 0.
+    """
     if device.type == "cuda":
         if not torch.cuda.is_available():
             return None
-        free = int(torch.cuda.mem_get_info(device)[0])
+        try:
+            free = int(torch.cuda.mem_get_info(device)[0])
+        except RuntimeError:
+            return 0
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free

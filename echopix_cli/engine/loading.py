@@ -253,7 +253,8 @@ def choose_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "auto":
         if available and (count := torch.cuda.device_count()) > 1:
-            return torch.device("cuda", max(range(count), key=lambda index: torch.cuda.mem_get_info(index)[0]))
+            devices = [torch.device("cuda", index) for index in range(count)]
+            return max(devices, key=lambda device: free_memory(device) or 0)
         return torch.device("cuda" if available else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (not available or (device.index or 0) >= torch.cuda.device_count()):

@@ -170,6 +170,11 @@ class _Fetch:
         commit, siblings = info.get("sha"), info.get("siblings")
         if not isinstance(commit, str) or not is_commit(commit):
             raise ModelError(f"{self.link.web.endpoint} states no commit for {self.repository}: {str(commit)[:60]!r}")
+        if self.model.revision and is_commit(self.model.revision) and commit != self.model.revision:
+            raise ModelError(
+                f"{self.link.web.endpoint} offers commit {commit} of {self.repository}, not the one that was asked for",
+                "the hub or something on the way to it is not what it says it is",
+            )
         found: dict[str, RemoteFile] = {}
         others = other_bytes = 0
         pickle = ""

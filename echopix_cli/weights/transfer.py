@@ -235,6 +235,11 @@ class Transfer:
         try:
             with self.web.body(file.path, commit, begin) as reply:
                 if reply.begin != begin:
+                    if not reply.begin and reply.length not in (
+                        None,
+                        file.size,
+                    ):  # some page: the part is as good as ever
+                        raise Lost(f"{self.web.endpoint} sends something else in place of {file.path}", "")
                     handle.truncate(0)
                     if reply.begin:
                         raise Lost(f"{self.web.endpoint} sends another part of {file.path} than was asked for", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -137,13 +137,61 @@ def _download(entry: Entry, others: list[Entry], store: Store, lock: str) -> Ite
     """A download's files, unless another entry needs them, and then its record."""
     shared = [other for other in others if other.folder == entry.folder]
     if not shared and entry.folder.is_dir():
-        from huggingface_hub import scan_cache_dir
-
-        # <cache>/models--O--N/snapshots/<commit>: the library knows which blobs no other revision needs.
-        cache = entry.folder.parents[2]
-        strategy = scan_cache_dir(cache).delete_revisions(entry.folder.name)
-        yield Removal("downloaded files", entry.folder, strategy.expected_freed_size, lock, strategy.execute)
+        own = _Fetched.of(entry)
+        yield Removal("downloaded files", entry.folder, own.size, lock, own.remove)
     yield Removal("record of the download", entry.home, _bytes(entry.home), lock, partial(store.remove, entry.key))
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """The files of a download in the hub's cache: what other revisions or programs hold of the repository stays.
+
+    Attributes:
+        snapshot: <cache>/models--O--N/snapshots/<commit>, with a link for each file.
+        links: of the download.
+        blobs: that they lead to, and no other link does.
+    """
+
+    snapshot: Path
+    links: tuple[Path, ...]
+    blobs: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Fetched:
+        """Those that an entry's record names."""
+        snapshot, links = entry.folder, tuple(entry.folder / name for name in entry.manifest.files)
+        home = snapshot.parents[1]
+        needed = {link.resolve() for link in home.glob("snapshots/*/**/*") if link.is_symlink() and link not in links}
+        blobs = {link.resolve() for link in links if link.is_symlink()} - needed
+        return cls(snapshot, links, tuple(blob for blob in sorted(blobs) if blob.is_relative_to(home.resolve())))
+
+    @property
+    def size(self) -> int:
+        """Bytes that go with it."""
+        files = (*self.blobs, *(link for link in self.links if not link.is_symlink()))
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def remove(self) -> None:
+        """Remove it, and folders and names of the revision that hold nothing then.
+
+        Raises:
+            OSError: something stays.
+        """
+        for path in (*self.links, *self.blobs):
+            path.unlink(missing_ok=True)
+        home = self.snapshot.parents[1]
+        for folder in (*{link.parent for link in self.links}, self.snapshot):
+            with suppress(OSError):  # something else is in there
+                folder.rmdir()
+        if not self.snapshot.exists():
+            for name in (home / "refs").rglob("*"):
+                if name.is_file() and name.read_text(errors="replace").strip() == self.snapshot.name:
+                    name.unlink()
+        for folder in (home / "snapshots", home / "blobs"):
+            with suppress(OSError):
+                folder.rmdir()
+        if not (home / "snapshots").exists() and not (home / "blobs").exists():
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _part(path: Path, lock: str) -> Removal:

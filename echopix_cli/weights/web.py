@@ -59,6 +59,9 @@ class Reply:
         first = stated.partition("-")[0]
         # Where in the file the body begins.
         self.begin = int(first) if response.status_code == 206 and first.isdecimal() else 0
+        length, packed = response.headers.get("Content-Length"), response.headers.get("Content-Encoding")
+        # How many bytes it has, where that is stated.
+        self.length = int(length) if not packed and length and length.isdecimal() and len(length) < 20 else None
 
     def pieces(self, most: int) -> Iterator[bytes]:
         """The body, unpacked.
@@ -207,6 +210,8 @@ class Web:
                 f"{where} is gated: its owner has to let you in",
                 f"accept its terms at {self.endpoint}/{self.repository}, then set HF_TOKEN, or: hf auth login",
             )
+        if "Invalid credentials" in response.headers.get("X-Error-Message", ""):
+            return ModelError(f"{self.endpoint} refuses your token", "renew or unset HF_TOKEN, or: hf auth login")
         if code == "RevisionNotFound":
             return ModelError(f"{where} has no revision {self.revision!r}", "give a branch, tag or commit it has")
         if code == "EntryNotFound":

@@ -197,6 +197,43 @@ def test_rm(command, server: HubServer, folder: Path, tmp_path: Path) -> None:
     assert "there is nothing" in command("models", "rm", NAME, "--yes").err
 
 
+@pytest.mark.parametrize("odd", ["reference", "lost file"])
+def test_rm_of_a_cache_that_its_library_does_not_understand(
+    command, server: HubServer, folder: Path, tmp_path: Path, odd: str
+) -> None:
+    command("models", "pull", NAME)
+    if odd == "reference":
+        (folder.parents[1] / "refs").mkdir(exist_ok=True)
+        (folder.parents[1] / "refs" / "main").write_text("f" * 40)
+    else:
+        (folder / SHARD).resolve().unlink()
+    assert command("models", "rm", NAME, "--yes").code == 0
+    assert not list((tmp_path / "hub").rglob("*.safetensors"))
+    assert not [file for file in (tmp_path / "hub").rglob("blobs/*") if file.is_file()]
+
+
+def test_what_other_programs_hold_of_a_repository_stays(
+    command, server: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    command("models", "pull", NAME)
+    blobs, other = folder.parents[1] / "blobs", folder.parent / ("e" * 40)
+    (blobs / ("e" * 64)).write_bytes(b"speech")
+    (folder / "talker.safetensors").symlink_to(blobs / ("e" * 64))
+    (blobs / ("d" * 64 + ".incomplete")).write_bytes(b"half")
+    other.mkdir()
+    (other / "config.json").symlink_to((folder / "config.json").resolve())  # another revision has the same one
+    (told,) = command("models", "rm", NAME, "--dry-run", "--json").records
+    before = sum(file.stat().st_size for file in blobs.iterdir())
+    assert command("models", "rm", NAME, "--yes").code == 0
+    assert (folder / "talker.safetensors").read_bytes() == b"speech"
+    assert json.loads((other / "config.json").read_text())
+    left = {file.name for file in blobs.iterdir()}
+    assert left == {"e" * 64, "d" * 64 + ".incomplete", (other / "config.json").resolve().name}
+    freed = before - sum(file.stat().st_size for file in blobs.iterdir())
+    (files,) = (gone for gone in told["removed"] if gone["what"] == "downloaded files")
+    assert freed in files.values()
+
+
 def test_rm_leaves_what_another_name_needs(command, server: HubServer, folder: Path) -> None:
     command("models", "pull", NAME)
     command("models", "pull", f"{NAME}@{COMMIT}")

@@ -317,8 +317,17 @@ def test_the_device_with_the_most_room(monkeypatch: pytest.MonkeyPatch) -> None:
     free = [5, 9, 7]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index=None: (free[index], 10))
+
+    def told(device: torch.device) -> tuple[int, int]:
+        if not (found := free[device.index]):
+            raise RuntimeError("CUDA error: out of memory")  # others have filled it
+        return found, 10
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", told)
     assert choose_device("auto") == torch.device("cuda:1")
     assert choose_device("cuda:2") == torch.device("cuda:2")
+    free[:] = [0, 0, 7]
+    assert choose_device("auto") == torch.device("cuda:2")
+    assert free_memory(torch.device("cuda:0")) == 0
     del free[1:]
     assert choose_device("auto") == torch.device("cuda")

@@ -212,6 +212,32 @@ def test_a_server_that_ignores_ranges(cache: Path, server: HubServer, repository
     assert Store().verify(pulled().entry) == []
 
 
+@pytest.mark.usefixtures("impatient")
+def test_some_page_in_its_place_costs_nothing_of_what_came(
+    cache: Path, server: HubServer, repository: Repository
+) -> None:
+    """A portal that wants a password answers everything, and with success."""
+    part = cache / "models--someone--omni" / "blobs" / (repository.sha256[BIG] + PART)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(repository.files[BIG][:CUT])
+
+    def portal(origin: str, path: str, request: Any) -> bool:
+        if origin == "cdn":
+            request.send_response(200)
+            request.send_header("Content-Length", "5")
+            request.end_headers()
+            request.wfile.write(b"login")
+        return origin == "cdn"
+
+    server.hostile = portal
+    with pytest.raises(ModelError, match="sends something else in place of"):
+        pulled()
+    assert part.stat().st_size == CUT
+    server.hostile = None
+    assert Store().verify(pulled().entry) == []
+    assert server.served(BIG)[-1] == f"bytes={CUT}-"
+
+
 def test_a_flipped_byte_is_fetched_again_once(cache: Path, server: HubServer) -> None:
     """Files of the right length with other bytes, which the hub's own client accepts."""
     server.corrupt[BIG] = 1

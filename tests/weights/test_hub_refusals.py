@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from weights.hub_server import HubServer, Repository
@@ -34,6 +35,30 @@ def test_what_the_hub_answers_about_itself(cache: Path, server: HubServer, statu
     server.api_status = [status]
     with pytest.raises(ModelError, match=said):
         pulled()
+
+
+def test_a_pinned_commit_is_that_commit(
+    cache: Path, server: HubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror that does not know revisions offers what it has."""
+    monkeypatch.setattr(HubServer, "_find", lambda self, request, name, revision: repository)
+    with pytest.raises(ModelError, match="not the one that was asked for"):
+        pulled(name=f"hf:someone/omni@{'a' * 40}")
+    assert not list((cache / "models--someone--omni").rglob("*.safetensors"))
+
+
+def test_a_token_that_is_no_longer_valid_is_named(cache: Path, server: HubServer) -> None:
+    def refuse(origin: str, path: str, request: Any) -> bool:
+        request.send_response(401)
+        request.send_header("X-Error-Message", "Invalid credentials in Authorization header")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+        return True
+
+    server.hostile = refuse
+    with pytest.raises(ModelError, match="refuses your token") as failed:
+        pulled()
+    assert "HF_TOKEN" in failed.value.hint
 
 
 def test_nobody_listens(cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
