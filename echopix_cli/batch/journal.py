@@ -11,6 +11,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -138,14 +139,11 @@ class Journal:
 
     def close(self) -> None:
         """Give the file back. One that was made for a run that never began goes."""
-        try:
-            if self._made and not self._begun:
+        if self._made and not self._begun:
+            with suppress(EchopixError, OSError):  # another one lies there, or it cannot go
                 self._require(0)
                 self._target.unlink()
-        except (EchopixError, OSError):
-            pass  # it is no longer ours
-        finally:
-            os.close(self._file)
+        os.close(self._file)
 
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
         """What is known of a file that looks as it did when it was last read."""

@@ -35,9 +35,9 @@ def chat(
     from echopix_cli.cli.talking import Conversation, Script
 
     with closing(Answering(run)) as answering:
-        if sys.stdin is not None and sys.stdin.isatty():
+        if sys.stdin.isatty():
             Conversation(run, answering, files).talk()
         else:
-            failed = Script(run, answering, files).read(sys.stdin or ())
+            failed = Script(run, answering, files).read(sys.stdin)
             if failed:
                 raise typer.Exit(ExitCode.FAILURE)

@@ -36,13 +36,15 @@ def window_of(engine: Engine, options: FilmOptions) -> float:
     Raises:
         UsageError: one was asked for that the model's context does not hold.
     """
+    if not options.window:
+        return engine.processor.rules.window_seconds or FAMILY_WINDOW
     most = engine.plan(DecodePlan()).max_audio_seconds
-    if options.window and most and options.window > most:
+    if most and options.window > most:
         raise UsageError(
             f"a window of {clock(options.window)} is longer than this model's context, {clock(int(most))}",
             f"use --window {int(most)}, or leave it out",
         )
-    return options.window or engine.processor.rules.window_seconds or FAMILY_WINDOW
+    return options.window
 
 
 def film_in(window: float, info: MediaInfo, plan: DecodePlan) -> Film | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from echopix_cli.engine import Engine
 from echopix_cli.engine.features import FeatureCache
@@ -41,18 +43,18 @@ class Desk:
         self.answers = 0
         self.ending = threading.Event()
         self._used = time.monotonic()
-        self._requests = self._arriving = 0
+        self._counts = Counter[str]()  # of requests that are ``arriving`` and ``running``
         self._counting = threading.Lock()
 
     @property
     def running(self) -> int:
         """Requests that are being answered, or wait."""
-        return self._requests
+        return self._counts["running"]
 
     @property
     def idle_seconds(self) -> float:
         """Since the last request ended; 0 while there is one, or one comes in."""
-        return 0.0 if self._requests or self._arriving else time.monotonic() - self._used
+        return 0.0 if self._counts.total() else time.monotonic() - self._used
 
     def refusal(self, wish: Wish) -> str:
         """Why the model is not the one that is wanted; empty where it is."""
@@ -80,27 +82,15 @@ class Desk:
         return ""
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request for as long as it lasts."""
+    def request(self, stage: Literal["arriving", "running"] = "running") -> Iterator[None]:
+        """Count a request for as long as it lasts; whoever ends the desk does not wait for one that still arrives."""
         with self._counting:
-            self._requests += 1
+            self._counts[stage] += 1
         try:
             yield
         finally:
             with self._counting:
-                self._requests -= 1
-                self._used = time.monotonic()
-
-    @contextmanager
-    def arrival(self) -> Iterator[None]:
-        """A request that comes in: the desk is not idle, and whoever ends it does not wait for it."""
-        with self._counting:
-            self._arriving += 1
-        try:
-            yield
-        finally:
-            with self._counting:
-                self._arriving -= 1
+                self._counts[stage] -= 1
                 self._used = time.monotonic()
 
     def turn(self, gone: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:

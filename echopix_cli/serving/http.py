@@ -118,7 +118,7 @@ class HttpServer:
 
     async def _chat(self, request: Request) -> Response:
         try:
-            with self._desk.arrival():
+            with self._desk.request("arriving"):
                 body = await body_of(request.scope, request.receive)
             asked = chat_request(
                 body,

@@ -339,13 +339,18 @@ def library_versions(names: Sequence[str] = _LIBRARIES) -> dict[str, str]:
     return found
 
 
+def is_inside(name: str) -> bool:
+    """Whether a manifest's name of a file stays in the entry's folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def _fault(folder: Path, name: str, fact: FileFact) -> str:
     """What is plainly wrong with a file, without reading it; empty when nothing is."""
-    inside = PurePosixPath(name)
-    if inside.is_absolute() or ".." in inside.parts:
+    if not is_inside(name):
         return f"{name!r} lies outside its folder"
     try:
-        size = (folder / inside).stat().st_size
+        size = (folder / name).stat().st_size
     except OSError:
         return f"{name} is missing"
     return "" if size == fact.size else f"{name} has {size} bytes, not {fact.size}"

@@ -235,10 +235,8 @@ class Transfer:
         try:
             with self.web.body(file.path, commit, begin) as reply:
                 if reply.begin != begin:
-                    if not reply.begin and reply.length not in (
-                        None,
-                        file.size,
-                    ):  # some page: the part is as good as ever
+                    # Some page in its place: the part is as good as ever.
+                    if not reply.begin and reply.length not in (None, file.size):
                         raise Lost(f"{self.web.endpoint} sends something else in place of {file.path}", "")
                     handle.truncate(0)
                     if reply.begin:

@@ -13,7 +13,7 @@ from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.weights import copies
 from echopix_cli.weights.hub import hub_cache, parts
 from echopix_cli.weights.registry import Model, repository_key
-from echopix_cli.weights.store import HUB, Busy, Entry, Store
+from echopix_cli.weights.store import HUB, Busy, Entry, Store, is_inside
 from echopix_cli.weights.transfer import PART
 
 
@@ -136,7 +136,8 @@ def carry_out(removals: list[Removal], store: Store | None = None) -> Iterator[t
 def _download(entry: Entry, others: list[Entry], store: Store, lock: str) -> Iterator[Removal]:
     """A download's files, unless another entry needs them, and then its record."""
     shared = [other for other in others if other.folder == entry.folder]
-    if not shared and entry.folder.is_dir():
+    cached = entry.folder.parent.name == "snapshots" and entry.folder.parents[1].name.startswith("models--")
+    if not shared and cached and entry.folder.is_dir():
         own = _Fetched.of(entry)
         yield Removal("downloaded files", entry.folder, own.size, lock, own.remove)
     yield Removal("record of the download", entry.home, _bytes(entry.home), lock, partial(store.remove, entry.key))
@@ -159,7 +160,7 @@ class _Fetched:
     @classmethod
     def of(cls, entry: Entry) -> _Fetched:
         """Those that an entry's record names."""
-        snapshot, links = entry.folder, tuple(entry.folder / name for name in entry.manifest.files)
+        snapshot, links = entry.folder, tuple(entry.folder / name for name in entry.manifest.files if is_inside(name))
         home = snapshot.parents[1]
         needed = {link.resolve() for link in home.glob("snapshots/*/**/*") if link.is_symlink() and link not in links}
         blobs = {link.resolve() for link in links if link.is_symlink()} - needed

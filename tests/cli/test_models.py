@@ -234,6 +234,27 @@ def test_what_other_programs_hold_of_a_repository_stays(
     assert freed in files.values()
 
 
+@pytest.mark.parametrize("odd", ["name", "folder"])
+def test_rm_touches_nothing_outside_the_hubs_cache(
+    command, server: HubServer, folder: Path, tmp_path: Path, odd: str
+) -> None:
+    """Whatever a record of echopix has become."""
+    command("models", "pull", NAME)
+    mine = tmp_path / "mine" / "deep" / "model"
+    mine.mkdir(parents=True)
+    (mine / "config.json").write_text("mine")
+    (entry,) = Store().all()
+    record = entry.home / "manifest.json"
+    told = json.loads(record.read_text())
+    if odd == "folder":
+        told["folder"] = str(mine)
+    else:
+        told["files"][os.path.relpath(mine / "config.json", folder)] = next(iter(told["files"].values()))
+    record.write_text(json.dumps(told))
+    command("models", "rm", NAME, "--yes")
+    assert (mine / "config.json").read_text() == "mine"
+
+
 def test_rm_leaves_what_another_name_needs(command, server: HubServer, folder: Path) -> None:
     command("models", "pull", NAME)
     command("models", "pull", f"{NAME}@{COMMIT}")
