@@ -79,8 +79,12 @@ class PastEnd(MediaError):
         self.end = end
 
 
-class Nothing(MediaError):
-    """The media go on, but nothing is shown or played in a span."""
+class Hollow(MediaError):
+    """The media go on, but a span of them has nothing that can be used."""
+
+
+class Nothing(Hollow):
+    """Nothing is shown or played in a span."""
 
 
 class FileLost(MediaError):

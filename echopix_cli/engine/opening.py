@@ -15,15 +15,15 @@ from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of, outgrown
 from echopix_cli.engine.loading import memory_errors
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.survey import Survey, Watch
-from echopix_cli.errors import FileLost, MediaError, Nothing, PastEnd, UsageError, bare
+from echopix_cli.errors import FileLost, Hollow, MediaError, PastEnd, UsageError, bare
 from echopix_cli.files import Look, identity_of, look_at
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
 from echopix_cli.media.source import shown
 from echopix_cli.times import clock
 
 _EXACT = 0.01  # seconds by which media may end before a span that they fill
-_EMPTY = 8  # windows without anything, one after another, after which the next stretch is looked at as a whole
-_STRETCH = 3600.0  # seconds of it
+_HOLLOW = 8  # windows without anything, one after another, after which the next stretch is looked at as a whole
+_STRETCH = 3600.0  # seconds of it at most
 
 
 def unwatched(done: float, total: float, stage: str) -> None:
@@ -213,8 +213,8 @@ class _Windows:
         self._identity = identity_of(path)
         self._worker = Worker(timeout)
         self._last: Fetched | None = None
-        self._empty = 0  # windows before the next one that held nothing, one after another
-        self._gap: tuple[float, Nothing] | None = None  # until when nothing is there, and what said so
+        self._hollow = 0  # windows without anything before the next one, one after another
+        self._gap: tuple[float, float, Hollow] | None = None  # from when to when nothing is there, and what said so
 
     def close(self) -> None:
         """End the process that reads."""
@@ -232,35 +232,40 @@ class _Windows:
         if self._last is not None and not full and number + 1 == len(self.film.spans):
             found, self._last = self._last, None
             return found
-        if self._gap is not None and self.film.spans[number][1] <= self._gap[0]:
-            raise bare(self._gap[1])
+        start, end = self.film.spans[number]
+        if self._gap is not None and self._gap[0] <= start and end <= self._gap[1]:
+            self._hollow += 1
+            raise bare(self._gap[2])
         try:
             found = self._read(self.film.window(number, full))
-        except Nothing:
-            self._empty += 1
-            if self._empty >= _EMPTY:
-                self._look_ahead(self.film.spans[number][1])
+        except Hollow:
+            self._hollow += 1
+            if self._hollow >= _HOLLOW:
+                self._look_ahead(end)
             raise
-        self._empty = 0
+        self._hollow = 0
         return found
 
     def _look_ahead(self, start: float) -> None:
-        """Find out how much of what follows holds nothing either: a time that is false by hours makes long gaps."""
+        """Find out how much of what follows holds nothing either: a time that is false by hours makes long gaps.
+
+        No more than as much again is looked at, so that this never costs much more than what was read one by one.
+        """
         assert self.film is not None
-        stretch = min(_STRETCH, self.film.spans[-1][0] - start)
-        while stretch > _EMPTY * self._length:
+        stretch = min(_STRETCH, self._hollow * self._length, self.film.spans[-1][0] - start)
+        while stretch >= _HOLLOW * self._length:
             plan = replace(self.film.plan, start=start, end=start + stretch, max_frames=1, min_frames=1)
             try:
                 self._worker.decode(self._path, plan)
-            except Nothing as nothing:
-                self._gap = start + stretch, nothing
+            except Hollow as hollow:
+                self._gap = start, start + stretch, hollow
                 return
             except FileLost:
                 raise
             except MediaError:  # which the windows in there will hear
                 break
             stretch /= 2
-        self._empty = 0  # what is there is come to before another look
+        self._hollow = 0  # what is there is come to before another look
 
     def settle(self, watch: Watch) -> None:
         """Let the windows end where picture and sound do, whatever the header says; no film where one holds all.

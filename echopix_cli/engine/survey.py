@@ -22,6 +22,7 @@ from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed
 from echopix_cli.engine.reading import TOO_SHORT
 from echopix_cli.errors import FileLost, MediaError, Nothing
+from echopix_cli.media.source import shown
 from echopix_cli.model.positions import WINDOW_GAP, film_shares, joined_positions
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
@@ -247,16 +248,18 @@ class Survey:
         said = merged(
             [(number, notice) for number, one in zip(sorted(self._seen), seen, strict=True) for notice in one.notices]
         )
-        runs: list[tuple[int, int, MediaError]] = []  # first and last of windows one after another with the same fault
+        runs: list[tuple[int, int, MediaError, MediaError]] = []  # windows in a row with one fault: first, last, theirs
         for number, error in sorted(self._unread.items()):
-            if runs and runs[-1][1] == number - 1 and runs[-1][2].message == error.message:
-                runs[-1] = (runs[-1][0], number, error)
+            kind = _TIMES.sub("", error.message)
+            if runs and runs[-1][1] == number - 1 and _TIMES.sub("", runs[-1][3].message) == kind:
+                runs[-1] = (runs[-1][0], number, runs[-1][2], error)
             else:
-                runs.append((number, number, error))
-        for begin, last, error in runs:
+                runs.append((number, number, error, error))
+        for begin, last, error, final in runs:
             span = f"{clock_words(self.film.spans[begin][0])} to {clock_words(self.film.spans[last][1])}"
-            nothing, fault = f"nothing is shown or played, {span}", f"{span} could not be read: {error.message}"
-            said.append(nothing if isinstance(error, Nothing) else fault)
+            words = _from_to(error.message, final.message).removeprefix(f"{shown(self.path)}: ")
+            fault = f"{span} could not be read: {words}"
+            said.append(f"nothing is shown or played, {span}" if isinstance(error, Nothing) else fault)
         said = shortened(said)
         partly = {AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED} & found or self._unreadable
         if AudioStatus.USED in found:

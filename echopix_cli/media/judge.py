@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from echopix_cli.errors import MediaError, Nothing, PastEnd
+from echopix_cli.errors import Hollow, MediaError, Nothing, PastEnd
 from echopix_cli.media.audio import Sound
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.heif import Still
@@ -64,7 +64,7 @@ def require_something(
     if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
         raise MediaError(f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player")
     if sound is not None and sound.damaged is not None:
-        raise MediaError(f"{name}: the sound is damaged ({stretch(*sound.damaged)})", "choose another span")
+        raise Hollow(f"{name}: the sound is damaged ({stretch(*sound.damaged)})", "choose another span")
     if sound is not None and sound.cut:
         raise MediaError(f"{name}: {_beyond(plan, sound)}", "choose a later start")
     raise Nothing(f"{name} shows and plays nothing between the chosen times", "choose a longer span")

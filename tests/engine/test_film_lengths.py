@@ -174,20 +174,27 @@ def test_a_sound_is_not_glanced_at(engine: Engine) -> None:
         assert film is not None and (film.glance is not None) is glanced
 
 
-def test_hours_of_nothing_are_passed_over(engine: Engine, clips: dict[str, Path], tmp_path: Path) -> None:
-    """A recording that goes on five hours later: 18,000 windows of nothing are no loss, and take no hours."""
+@pytest.mark.parametrize("damaged", [False, True])
+def test_hours_of_nothing_are_passed_over(damaged: bool, engine: Engine, honest: Path, tmp_path: Path) -> None:
+    """A recording that goes on five hours later: 18,000 windows of nothing are no loss, and take no hours.
+
+    Nor do they where the last thing before them is damaged, so that all of them are the place of what was lost.
+    """
     path = tmp_path / "later.mkv"
     with av.open(str(path), "w") as target:
-        out = None
+        out: dict[str, Any] = {}
         for offset in (0, 5 * 3600):
-            with av.open(str(clips["dark"])) as source:
-                track = source.streams.audio[0]
-                out = out or target.add_stream_from_template(track)
-                for packet in source.demux(track):
-                    if packet.pts is not None and packet.dts is not None:
-                        shift = round(offset / packet.time_base)
-                        packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, out
-                        target.mux(packet)
+            with av.open(str(honest)) as source:
+                tracks = [track for track in source.streams if track.type == "audio" or not (damaged or offset)]
+                out = out or {track.type: target.add_stream_from_template(track) for track in tracks}
+                for packet in [packet for packet in source.demux(tracks) if packet.pts is not None]:
+                    assert packet.pts is not None and packet.dts is not None
+                    if damaged and not offset and packet.pts * packet.time_base > 3:
+                        packet.update(b"\xff" * packet.size)
+                    shift = round(offset / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = out[packet.stream.type]
+                    target.mux(packet)
     asked: list[float] = []
     original = Worker.decode
 
@@ -197,11 +204,18 @@ def test_hours_of_nothing_are_passed_over(engine: Engine, clips: dict[str, Path]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "decode", decode)
-        handed = opened(engine, path)
+        handed = opened(engine, path, FilmOptions(window=1.0, look=8))
     assert handed.survivors is not None
-    assert len(asked) < 60
-    assert handed.audio_status is AudioStatus.USED
-    assert handed.survivors.facts.unread == 0
-    assert handed.survivors.facts.windows > 17_990
-    assert any(note.startswith("nothing is shown or played, 0:0") for note in handed.notices)
+    facts = handed.survivors.facts
+    assert len(asked) < 100
+    assert facts.windows > 17_990
     assert handed.survivors.spans[:, 1].max() > 5 * 3600
+    if damaged:
+        assert facts.unread == facts.windows - 8  # four before and as many after
+        assert handed.audio_status is AudioStatus.TRUNCATED
+        assert handed.notices[-1] == "0:03 to 4:59:59 could not be read: the sound is damaged (0:03–4:59:59)"
+    else:
+        assert facts.unread == 0
+        assert handed.audio_status is AudioStatus.USED
+        assert (0.0, 1.0) in facts.looked  # and read again
+        assert handed.notices[-1] == "nothing is shown or played, 0:04 to 5:00:00"
