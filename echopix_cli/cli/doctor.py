@@ -252,9 +252,10 @@ def _hub() -> Iterator[Finding]:
         yield Finding("hub", "note", "HF_HUB_OFFLINE is set: nothing is asked of the hub")
         return
     model = next(model for model in REGISTERED if model.repository)
+    web = Web(model.name, str(model.repository), None)
     try:
-        Web(model.name, str(model.repository), None).metadata()
-        yield Finding("hub", "ok", f"{constants.ENDPOINT} answers")
+        web.metadata()
+        yield Finding("hub", "ok", f"{web.endpoint} answers")
     except ModelError as error:
         hint = "check the network, HF_ENDPOINT and HF_TOKEN"
-        yield Finding("hub", "broken", f"{constants.ENDPOINT} does not answer: {error.message}", hint)
+        yield Finding("hub", "broken", f"{web.endpoint} does not answer: {error.message}", hint)

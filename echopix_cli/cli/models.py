@@ -113,10 +113,20 @@ def info(run: opt.Run, name: Name, json: opt.Json = False) -> None:
 @models.command("path")
 @opt.taking("debug", "no_color")
 def path(run: opt.Run, name: Name) -> None:
-    """Print the folder that a model's files lie in. It has to be on this machine."""
-    from echopix_cli.weights.registry import resolve_model
+    """Print the folder that a model's files lie in: its download, or the quantized copy where that is all there is."""
+    from echopix_cli.weights import copies
+    from echopix_cli.weights.registry import NotHere, files_of, find_model
+    from echopix_cli.weights.store import Store
 
-    run.output.answer(str(resolve_model(name).folder))
+    model = find_model(name)
+    try:
+        folder = files_of(model).folder
+    except NotHere:
+        made = [copy for copy in copies.of_model(model, Store()) if not copy.faults]
+        if not made:
+            raise
+        folder = max(made, key=lambda copy: copy.manifest.created).folder
+    run.output.answer(str(folder))
 
 
 @models.command("pull")
@@ -132,6 +142,10 @@ def pull(run: opt.Run, name: Name, dry_run: DryRun = False, json: opt.Json = Fal
 
     model = find_model(name)
     wanted = run.resolved.said("quantize") and run.settings.quantize != "none"
+    if wanted and run.settings.quantize != "auto":
+        from echopix_cli.weights.packing import bitsandbytes
+
+        bitsandbytes()  # before anything is fetched for it
     if (
         run.resolved.origins["keep_source"] == "flag"
         and not run.settings.keep_source
@@ -267,12 +281,14 @@ def verify(run: opt.Run, name: Name, json: opt.Json = False) -> None:
 
 
 def _compared(output: Output, store: "Store", entry: "Entry") -> list[str]:
-    """Read every byte of an entry; what differs. A damaged one loses its record, and is fetched or made again."""
+    """Read every byte of an entry; what differs. A damaged copy goes; a download is kept, to be mended or removed."""
     with _counted(output, "comparing", entry.size) as advance:
-        faults = store.verify(entry, advance) or [*entry.faults]
-    if faults:
+        faults = store.verify(entry, advance)
+    if entry.manifest.folder is None and (faults or entry.faults):
         store.remove(entry.key)
-    return faults
+    elif faults != entry.manifest.damaged:
+        store.condemn(entry, faults)
+    return faults or ([] if entry.manifest.damaged else [*entry.faults])
 
 
 @models.command("rm")

@@ -164,12 +164,15 @@ def _files(model: Model, precision: torch.dtype, quantization: str) -> ModelSour
     """
     try:
         return files_of(model)
-    except ModelError:
-        for method in (packing.NF4, packing.INT8) if model.folder is None else ():
-            if quantization in (AUTO, method):
-                wanted = copies.Wanted(model, method, str(precision).removeprefix("torch."))
-                if entry := copies.find(wanted):
-                    return copies.as_source(wanted, entry)
+    except ModelError as error:
+        methods = (packing.NF4, packing.INT8) if model.folder is None else ()
+        name = str(precision).removeprefix("torch.")
+        made = [copies.Wanted(model, method, name) for method in methods if quantization in (AUTO, method)]
+        for wanted in made:
+            if entry := copies.find(wanted):
+                return copies.as_source(wanted, entry)
+        for wanted in made if isinstance(error, NotHere) else ():
+            copies.require_none(wanted)
         raise
 
 

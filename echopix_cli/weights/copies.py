@@ -90,6 +90,16 @@ def find(wanted: Wanted, store: Store | None = None, *, any_state: bool = False)
     return None
 
 
+def require_none(wanted: Wanted, store: Store | None = None) -> None:
+    """Check that no copy is here that cannot be used any more, of a model whose download is not here.
+
+    Raises:
+        ModelError: there is one, with the reason.
+    """
+    if (outdated := find(wanted, store, any_state=True)) is not None:
+        raise _alone(wanted, outdated)
+
+
 def of_model(model: Model, store: Store) -> list[Entry]:
     """All copies made of what a name stands for, or stood for."""
     revision = _revision(model, store) if model.repository else None
@@ -167,11 +177,7 @@ def make(
     except ModelError as error:
         if outdated is None:
             raise
-        raise ModelError(
-            f"the {wanted.method} copy of {name} cannot be used ({_why(outdated)}), and the download is not here "
-            "to make it again",
-            wanted.remedy,
-        ) from error
+        raise _alone(wanted, outdated) from error
     revision = _revision(wanted.model, store)
     assert revision is not None
     key = _key(wanted, revision)
@@ -210,6 +216,15 @@ def make(
 
 def _damaged(wanted: Wanted, faults: list[str]) -> ModelError:
     return ModelError(f"the {wanted.method} copy of {wanted.model.name} is damaged: {faults[0]}", wanted.remedy)
+
+
+def _alone(wanted: Wanted, entry: Entry) -> ModelError:
+    """That a copy cannot be used, and what it was made of is not here."""
+    return ModelError(
+        f"the {wanted.method} copy of {wanted.model.name} cannot be used ({_why(entry)}), and the download is not here "
+        "to make it again",
+        wanted.remedy,
+    )
 
 
 def _source(model: Model) -> str:

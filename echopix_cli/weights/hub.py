@@ -14,7 +14,7 @@ from typing import Any
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
 from echopix_cli.sizes import decimal
-from echopix_cli.weights.opening import INDEX, LAYOUTS, NOT_READ, SINGLE, SMALL, recognise
+from echopix_cli.weights.opening import INDEX, LAYOUTS, NOT_READ, SINGLE, SMALL, TOKENIZERS, quantization_of
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
 from echopix_cli.weights.transfer import PART, Plan, Progress, RemoteFile, Transfer, folder_name
@@ -76,6 +76,7 @@ def pull(model: Model, watcher: Progress | None = None, store: Store | None = No
         plan = fetch.plan()
         watcher.planned(plan)
         facts = fetch.run(plan)
+        fetch.link.refer(plan.commit)
         entry = store.record(
             model.key,
             kind=HUB,
@@ -126,12 +127,19 @@ class _Fetch:
         if _CONFIG not in listing.files:
             raise ModelError(f"{self.repository} holds no {_CONFIG}: not a checkpoint that echopix can use")
         self.link.bring(listing.files[_CONFIG], listing.commit)
-        layout = recognise(self.link.snapshot(listing.commit))
+        config = read_object(self.link.snapshot(listing.commit) / _CONFIG)
+        kind = str(config.get("model_type"))
+        layout = LAYOUTS.get(kind)
         if layout is None:
-            kind = str(read_object(self.link.snapshot(listing.commit) / _CONFIG).get("model_type"))[:60]
             raise ModelError(
-                f"{self.repository} describes a model of type {kind!r}", f"types that are read: {', '.join(LAYOUTS)}"
+                f"{self.repository} describes a model of type {kind[:60]!r}",
+                f"types that are read: {', '.join(LAYOUTS)}",
             )
+        quantization_of(self.repository, config)
+        if not any(listing.files.keys() >= names for names in TOKENIZERS):
+            if self.link.offline:
+                raise not_here(self.model.name)
+            raise ModelError(f"{self.repository} holds no tokenizer: not a checkpoint that echopix can use")
         wanted = [file for path, file in listing.files.items() if path in SMALL]
         wanted += [listing.files[name] for name in self._shards(listing)]
         wanted.sort(key=lambda file: file.size)

@@ -67,6 +67,7 @@ SMALL = frozenset(
 _PARTS = ("audio_tower.", "lm_head.", "model.", "visual.")  # of the thinker
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NOT_READ = ("talker.", "token2wav.")  # tensors of the parts that speak
+TOKENIZERS = (frozenset({"tokenizer.json"}), frozenset({"vocab.json", "merges.txt"}))  # either is enough
 # Stacks of equal layers: how their names begin, which part of the thinker's configuration counts them, and where.
 _SIEVE_STACK = "thinker.model.bidir_encoder.layers."
 _STACKS = (
@@ -172,7 +173,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     small = _stamps(folder / name for name in SMALL)
     raw = _read_raw(folder)
-    quantization = _quantization(folder, raw)
+    quantization = quantization_of(folder, raw)
     wanted = _weight_files(folder)
     revision = _fingerprint(folder, {**small, **_stamps(wanted)})
     tensors: dict[str, TensorHeader] = {}
@@ -297,8 +298,8 @@ def _configuration(path: Path, raw: Mapping[str, Any]) -> EchoingPixelsConfig:
     return config
 
 
-def _quantization(folder: Path, raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How a quantized checkpoint's weights are stored.
+def quantization_of(folder: Path | str, raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a quantized checkpoint's weights are stored, by its ``config.json``; ``folder`` is what messages call it.
 
     Raises:
         ModelError: it was quantized by something that is not read here.

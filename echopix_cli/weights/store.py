@@ -19,7 +19,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -63,6 +63,7 @@ class Manifest:
         created: ISO 8601, UTC.
         folder: where the files lie; None for the entry's own folder.
         files: relative POSIX path → what it must be.
+        damaged: what was found wrong with them when every byte was read, one line each.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class Manifest:
     created: str = ""
     folder: str | None = None
     files: dict[str, FileFact] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,15 @@ class Store:
             self._commit(key, stage, made)
         return self._read(self._home(key))
 
+    def condemn(self, entry: Entry, damaged: Sequence[str]) -> None:
+        """Write down that an entry's files, which lie elsewhere, are damaged: it counts as whole no more.
+
+        Raises:
+            EchopixError: the disk refuses.
+        """
+        with self._stage(entry.key) as stage:
+            self._commit(entry.key, stage, replace(entry.manifest, damaged=list(damaged)))
+
     def remove(self, key: str) -> None:
         """Delete an entry's folder (for downloads that is the record alone); no error when there is none.
 
@@ -308,7 +319,7 @@ class Store:
         if not manifest.files:
             return Entry(home.name, home, manifest, (f"its {MANIFEST} lists no files",))
         faults = [fault for name, fact in manifest.files.items() if (fault := _fault(entry.folder, name, fact))]
-        return Entry(home.name, home, manifest, tuple(faults))
+        return Entry(home.name, home, manifest, tuple(faults or manifest.damaged))
 
 
 def _require_kinds(manifest: Manifest) -> None:
@@ -320,6 +331,8 @@ def _require_kinds(manifest: Manifest) -> None:
     texts = (manifest.kind, manifest.source, manifest.created, manifest.revision or "", manifest.folder or "")
     facts = [fact for file in manifest.files.values() for fact in ((file.size, int), (file.sha256, str))]
     kinds = [*((text, str) for text in texts), *facts, (manifest.settings, dict), (manifest.libraries, dict)]
+    if not isinstance(manifest.damaged, list) or not all(isinstance(line, str) for line in manifest.damaged):
+        raise TypeError("what is said to be damaged is no list of texts")
     for value, kind in kinds:
         if not isinstance(value, kind):
             raise TypeError(f"{str(value)[:40]!r} stands where a {kind.__name__} belongs")

@@ -8,6 +8,7 @@ checksum's name is thus a file with that checksum, and nothing is asked of the h
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -171,7 +172,7 @@ class Transfer:
         """
         if file.path in self.facts:
             return
-        blob, part = self._blob(file), self._part(file)
+        blob = self._blob(file)
         if blob.exists() and not self._matches(file, blob):
             if self.offline:
                 raise ModelError(f"{file.path} of {self.repository} is damaged", not_here(self.name).hint)
@@ -182,48 +183,102 @@ class Transfer:
                 break
             if self.offline:
                 raise not_here(self.name)
-            self._download(file, commit)
-            if self._matches(file, part):
-                with self.explained():
-                    sync(part)
-                    part.replace(blob)
-            else:
-                part.unlink()
-                self.watcher.fetching(file, 0)
-                if not again:
-                    raise ModelError(
-                        f"{file.path} of {self.repository} differs from the checksum that the hub states, twice",
-                        "the hub or something on the way to it alters files: try another network or HF_ENDPOINT",
-                    )
-                self.watcher.notice(f"{file.path} differs from the checksum that the hub states: fetching it again")
+            if self._fetched(file, commit):
+                break
+            self.watcher.fetching(file, 0)
+            if not again:
+                raise ModelError(
+                    f"{file.path} of {self.repository} differs from the checksum that the hub states, twice",
+                    "the hub or something on the way to it alters files: try another network or HF_ENDPOINT",
+                )
+            self.watcher.notice(f"{file.path} differs from the checksum that the hub states: fetching it again")
         self._point(file, commit, blob)
         self.watcher.done(file)
 
-    def _download(self, file: RemoteFile, commit: str) -> None:
-        """Fetch what is missing of a part, in as many tries as bring something."""
-        part = self._part(file)
-        fruitless = 0
+    def refer(self, commit: str) -> None:
+        """Write down what the revision stands for, as the hub's own library does, so that it is found offline.
+
+        Raises:
+            ModelError: the disk refuses.
+        """
+        name = self.revision or "main"
+        if is_commit(name):
+            return
+        with self.explained():
+            path = self.home / "refs" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(commit, encoding="ascii")
+
+    def _fetched(self, file: RemoteFile, commit: str) -> bool:
+        """Fetch what is missing of a file, and give it its place if it is what the hub states; else nothing is kept."""
+        blob, part = self._blob(file), self._part(file)
+        with self._own_part(file) as handle:
+            if handle is not None:
+                self._download(file, commit, handle)
+            whole = self._matches(file, blob if handle is None else part)
+            with self.explained():
+                if not whole:
+                    (blob if handle is None else part).unlink()
+                elif handle is not None:
+                    sync(part)
+                    part.replace(blob)
+            return whole
+
+    @contextmanager
+    def _own_part(self, file: RemoteFile) -> Iterator[BinaryIO | None]:
+        """A file's part, which no other process writes to meanwhile; None where one has made the whole file of it.
+
+        A store's lock keeps those away that have the same store; the hub's cache may be shared by more.
+        """
+        blob, part = self._blob(file), self._part(file)
         with self.explained():
             part.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "ab", buffering=_PIECE, opener=_no_link) as handle:
-                if handle.tell() > file.size:
-                    handle.truncate(0)
-                self.watcher.fetching(file, handle.seek(0, os.SEEK_END))
-                while (begin := handle.tell()) < file.size:
-                    try:
-                        self._take(file, commit, handle)
-                        lost = Lost(f"the download of {self.name} ended early", f"echopix models pull {self.name}")
-                    except Lost as error:
-                        lost = error
-                    handle.flush()
-                    brought = handle.tell() - begin
-                    if handle.tell() == file.size:
-                        break
-                    fruitless = 0 if brought >= _PROGRESS else fruitless + 1
-                    if fruitless == _TRIES:
-                        raise lost
-                    self.watcher.notice(f"{lost.message}: going on at byte {handle.tell()} of {file.path}")
-                    time.sleep(min(lost.pause or 2**fruitless, LONGEST_PAUSE))
+        while not blob.exists():
+            with self.explained():
+                handle = open(part, "ab", buffering=_PIECE, opener=_no_link)  # noqa: SIM115 - closed below
+            with handle:
+                self._lock(file, handle)
+                if not part.exists() or not os.path.samestat(part.stat(), os.fstat(handle.fileno())):
+                    continue  # given its place, or removed, while this process waited
+                if blob.exists():
+                    part.unlink()
+                    break
+                yield handle
+                return
+        yield None
+
+    def _lock(self, file: RemoteFile, handle: BinaryIO) -> None:
+        """Wait until no other process has a part; disks that know no locks are used without."""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.watcher.notice(f"another process is fetching {file.path}: waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass
+
+    def _download(self, file: RemoteFile, commit: str, handle: BinaryIO) -> None:
+        """Fetch what is missing of a part, in as many tries as bring something."""
+        fruitless = 0
+        with self.explained():
+            if handle.tell() > file.size:
+                handle.truncate(0)
+            self.watcher.fetching(file, handle.seek(0, os.SEEK_END))
+            while (begin := handle.tell()) < file.size:
+                try:
+                    self._take(file, commit, handle)
+                    lost = Lost(f"the download of {self.name} ended early", f"echopix models pull {self.name}")
+                except Lost as error:
+                    lost = error
+                handle.flush()
+                brought = handle.tell() - begin
+                if handle.tell() == file.size:
+                    break
+                fruitless = 0 if brought >= _PROGRESS else fruitless + 1
+                if fruitless == _TRIES:
+                    raise lost
+                self.watcher.notice(f"{lost.message}: going on at byte {handle.tell()} of {file.path}")
+                time.sleep(min(lost.pause or 2**fruitless, LONGEST_PAUSE))
 
     def _take(self, file: RemoteFile, commit: str, handle: BinaryIO) -> None:
         """One try: from where the part ends; from the start where the server does not go on.

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from echopix_cli.documents import parse_object
 from echopix_cli.errors import EchopixError, ModelError
@@ -111,7 +111,8 @@ class Web:
         from huggingface_hub import constants
 
         self.name, self.repository, self.revision = name, repository, revision
-        self.endpoint: str = constants.ENDPOINT
+        self._address: str = constants.ENDPOINT
+        self.endpoint = _without_user(self._address)  # for messages
         self._patience = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
         self._again = f"type it again, what is there is kept: echopix models pull {name}"
 
@@ -122,7 +123,7 @@ class Web:
             ModelError: it cannot be reached, refuses, or answers something else.
         """
         revision = "" if self.revision is None else f"/revision/{quote(self.revision, safe='')}"
-        with self._ask(f"{self.endpoint}/api/models/{self.repository}{revision}?blobs=true", {}) as reply:
+        with self._ask(f"{self._address}/api/models/{self.repository}{revision}?blobs=true", {}) as reply:
             try:
                 body = b"".join(reply.pieces(METADATA))
             except TooLong:
@@ -147,7 +148,7 @@ class Web:
         """
         from huggingface_hub.file_download import hf_hub_url
 
-        url = hf_hub_url(self.repository, path, revision=commit, endpoint=self.endpoint)
+        url = hf_hub_url(self.repository, path, revision=commit, endpoint=self._address)
         with self._ask(url, {"Range": f"bytes={begin}-"} if begin else {}) as reply:
             yield reply
 
@@ -193,7 +194,7 @@ class Web:
         if isinstance(error, (EchopixError, OSError)):  # of our own, or of the disk
             return None
         if watch.cut:
-            return ModelError(f"{self.endpoint} sends next to nothing: given up", self._again)
+            return Lost(f"{self.endpoint} sends next to nothing", self._again)
         if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "h11"):
             what = " ".join(str(error).split())[:200] or type(error).__name__
             return Lost(f"the connection to {self.endpoint} failed: {what}", self._again)
@@ -204,6 +205,10 @@ class Web:
     def _refusal(self, response: Any) -> ModelError:
         """What a status other than success means."""
         status, code = response.status_code, response.headers.get("X-Error-Code")
+        if response.url.host != urlsplit(self._address).hostname and status in (401, 403, 404):
+            # Where files lie is told anew with each try, and holds for a while.
+            said = f"{response.url.host}, to which {self.endpoint} sends, answers with error {status}"
+            return Lost(said, self._again)
         where = f"{self.repository} at {self.endpoint}"
         if code == "GatedRepo":
             return ModelError(
@@ -279,6 +284,12 @@ def not_here(name: str) -> ModelError:
         f"{name} is not on this machine, and HF_HUB_OFFLINE forbids fetching it",
         f"HF_HUB_OFFLINE=0 echopix models pull {name}",
     )
+
+
+def _without_user(address: str) -> str:
+    """An address without the name and password that may stand in it."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _seconds(stated: str | None) -> float:

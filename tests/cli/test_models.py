@@ -160,6 +160,9 @@ def test_verify_finds_a_flipped_byte_and_pull_mends_it(command, server: HubServe
     assert ran.code == 3
     assert f"{SHARD} differs from its checksum" in ran.err
     assert ran.records[0]["whole"] is False
+    assert command("models", "list", "--json").records[0]["models"][-1]["state"] == "damaged"
+    assert command("models", "verify", NAME).code == 3, "as often as it is asked"
+    assert "downloaded files" in command("models", "rm", NAME, "--dry-run").err
     server.requests.clear()
     assert command("models", "pull", NAME).code == 0
     assert server.served(SHARD) == [None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -108,8 +110,23 @@ def test_dropping_the_source_leaves_the_copy(
     assert listed["state"] == "copy only"
     assert [entry["quantize"] for entry in listed["copies"]] == ["int8"]
     assert command("models", "verify", NAME).code == 0
+    assert command("models", "path", NAME).out == f"{kept['copy']}\n"
+    monkeypatch.setattr(metadata, "version", lambda name: "9.9.9" if name == "bitsandbytes" else "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    stale = command(*asked)  # which fetches nothing without being told to
+    assert stale.code == 3 and len(server.requests) == requests
+    assert "cannot be used (bitsandbytes" in stale.err and f"echopix models pull {NAME} --quantize int8" in stale.err
+    monkeypatch.undo()
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "echopix"))
     assert command("models", "rm", NAME, "--yes").code == 0
     assert Store().all() == []
+
+
+def test_without_the_library_nothing_is_fetched(command, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    ran = command("models", "pull", NAME, "--quantize", "nf4", "--device", "cpu")
+    assert ran.code == 1 and "pip install bitsandbytes" in ran.err
+    assert server.requests == []
 
 
 def test_verify_finds_the_damaged_file_of_a_copy(command, server: HubServer) -> None:

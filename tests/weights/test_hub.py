@@ -114,9 +114,6 @@ def test_offline_the_hubs_own_cache_is_checked_and_taken(
 
     pulled()
     shutil.rmtree(tmp_path / "echopix")
-    refs = cache / "models--someone--omni" / "refs"
-    refs.mkdir(exist_ok=True)
-    (refs / "main").write_text(COMMIT)
     server.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     done = pulled()
@@ -306,10 +303,10 @@ def test_a_revision_is_resolved_once(cache: Path, server: HubServer, repository:
 # Below, whole processes: killed, interrupted, side by side.
 
 
-def start(server: HubServer, folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(server: HubServer, folder: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "echopix_cli", "models", "pull", NAME, *more],
-        env=environment(server, folder),
+        env={**environment(server, folder), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -345,19 +342,27 @@ def test_a_killed_process_leaves_a_part_that_the_next_goes_on_with(
     assert Store().verify(done.entry) == []
 
 
-def test_of_two_processes_one_works_and_one_waits(server: HubServer, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["echopix", "another"])
+def test_of_two_processes_one_works_and_one_waits(
+    server: HubServer, cache: Path, tmp_path: Path, repository: Repository, folder: str
+) -> None:
+    """The second may have another folder of its own, and share the hub's cache alone."""
     server.slow = 60.0
     first = start(server, tmp_path, "--json")
-    wait_for(lambda: hub.parts(cache))
-    second = start(server, tmp_path, "--json")
+    wait_for(lambda: any(part.name.startswith(repository.sha256[SECOND]) for part in hub.parts(cache)))
+    second = start(server, tmp_path, "--json", ECHOPIX_CACHE_DIR=str(tmp_path / folder))
     assert second.stderr is not None
-    assert second.stderr.readline() == f"note: another process is fetching {NAME}: waiting for it\n"
+    said = next(line for line in second.stderr if "another process" in line)
+    assert said == f"note: another process is fetching {NAME if folder == 'echopix' else SECOND}: waiting for it\n"
     server.slow = 0.0
     (out1, err1), (out2, err2) = first.communicate(timeout=60), second.communicate(timeout=60)
     assert (first.returncode, second.returncode) == (0, 0), (err1, err2)
     one, two = json.loads(out1), json.loads(out2)
-    assert (one["folder"], two["fetched"]) == (two["folder"], 0)
-    assert server.served(BIG) == [None]
+    assert one["folder"] == two["folder"] and (two["fetched"] == 0 or folder == "another")
+    assert server.served(SECOND) == [None]
+    (entry,) = Store(tmp_path / folder).all()
+    assert Store(tmp_path / folder).verify(entry) == []
+    assert not hub.parts(cache)
 
 
 def test_offline_from_the_command_line(server: HubServer, tmp_path: Path) -> None:

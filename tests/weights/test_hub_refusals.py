@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from weights.hub_server import HubServer, Repository
-from weights.pulls import BIG, SECOND, pulled
+from weights.pulls import BIG, SECOND, Heard, pulled
 
 from echopix_cli.errors import ModelError
 from echopix_cli.weights import hub
@@ -90,11 +92,21 @@ def _index(file: str) -> bytes:
     return json.dumps({"weight_map": {"thinker.x": file}}).encode()
 
 
+def _packed(repository: Repository) -> bytes:
+    config = json.loads(repository.files["config.json"])
+    return json.dumps({**config, "quantization_config": {"quant_method": "awq"}}).encode()
+
+
 def test_repositories_that_are_no_models_of_ours(cache: Path, server: HubServer, repository: Repository) -> None:
     index = "model.safetensors.index.json"
     shape = {name: data for name, data in repository.files.items() if not name.startswith("model-")}
     cases: dict[str, tuple[dict[str, bytes], str]] = {
         "other": ({**shape, "config.json": b'{"model_type": "bert"}'}, "a model of type 'bert'"),
+        "packed": (
+            {**shape, "config.json": _packed(repository)},
+            "someone/packed is quantized in a way that is not read: 'awq'",
+        ),
+        "speechless": ({n: d for n, d in shape.items() if not n.startswith("tokenizer")}, "holds no tokenizer"),
         "unreadable": ({**shape, "config.json": b"nonsense"}, "config.json is not JSON"),
         "empty": ({"README.md": b""}, "holds no config.json"),
         "pickles": ({n: d for n, d in shape.items() if n != index}, r"pickles \((spk_dict.pt|pytorch_model.bin)\)"),
@@ -109,6 +121,36 @@ def test_repositories_that_are_no_models_of_ours(cache: Path, server: HubServer,
         with pytest.raises(ModelError, match=said):
             pulled(name=f"hf:someone/{name}")
     assert Store().all() == []
+    assert not any(server.served(name) for name in repository.files if name.endswith(".safetensors"))
+
+
+def test_an_address_that_holds_no_longer_is_asked_for_again(
+    cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub signs the addresses of large files for a while, and a storage that refuses is not the hub."""
+    pause = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: pause(min(seconds, 0.02)))
+    server.status[BIG] = [403, 0]
+    heard = Heard()
+    pulled(heard)
+    (said,) = [text for text in heard.notices if "403" in text]
+    assert said.startswith(f"127.0.0.2, to which {server.url} sends, answers with error 403: going on at byte 0")
+    server.status[SECOND] = [403] * 9
+    shutil.rmtree(cache)
+    with pytest.raises(ModelError, match="answers with error 403") as failed:
+        pulled()
+    assert "HF_TOKEN" not in failed.value.hint
+
+
+def test_a_password_in_the_address_is_not_shown(
+    cache: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url.replace("://", "://me:secret@"))
+    server.api_status = [503]
+    with pytest.raises(ModelError, match=f"{server.url} answers with error 503"):
+        pulled()
 
 
 def test_names_and_hashes_from_the_hub_stay_in_the_cache(
