@@ -37,6 +37,7 @@ from echopix_cli.weights.registry import (
     files_of,
     find_model,
 )
+from echopix_cli.weights.store import Store
 
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
 LARGE = 2 * 2**30  # bytes of full-precision weights
@@ -208,6 +209,8 @@ def choose_auto(
 ) -> tuple[str, str]:
     """What ``--model auto`` stands for: the largest registered model that fits a CUDA device with what is asked of it.
 
+    Where HF_HUB_OFFLINE is set, of those that are on this machine.
+
     Args:
         free: bytes of the device.
         device: that will hold it.
@@ -220,11 +223,16 @@ def choose_auto(
     """
     if device.type != "cuda" or free is None:
         return BUNDLED, f"{BUNDLED}, the demonstration model: no CUDA device is in use"
+    from huggingface_hub import constants
+
     workload = workload or usual_workload()
     smallest = ""
     for model in sorted(REGISTERED, key=lambda model: -model.counts.parameters if model.counts else 0):
         found = foresee_registered(model, precision, quantization, workload, device)
         if found is None:
+            continue
+        if constants.HF_HUB_OFFLINE and not _is_here(model):
+            smallest = smallest or f"HF_HUB_OFFLINE is set, and {model.name} is not on this machine"
             continue
         method = _registered_method(model, quantization, device)
         held = str(precision).removeprefix("torch.") if method == packing.NONE else method
@@ -233,6 +241,12 @@ def choose_auto(
             return model.name, f"the largest model that fits: about {needed}"
         smallest = f"{model.name} needs about {needed}"
     return BUNDLED, f"{BUNDLED}, the demonstration model: {smallest}"
+
+
+def _is_here(model: Model) -> bool:
+    """Whether a download of a model is on this machine, or a copy made of one."""
+    store = Store()
+    return store.peek(model.key) is not None or bool(copies.of_model(model, store))
 
 
 def foresee_registered(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from prompts import Media, inputs_of, prompt_of
 
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
@@ -31,7 +32,7 @@ from echopix_cli.weights.checkpoint import Checkpoint, load_model, open_checkpoi
 from echopix_cli.weights.headers import TensorHeader
 from echopix_cli.weights.packing import WeightCounts, is_quantized_name, settings_of
 from echopix_cli.weights.registry import REGISTERED, Model, NotHere
-from echopix_cli.weights.store import Store
+from echopix_cli.weights.store import FileFact, Store
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GIB = 2**30
@@ -75,7 +76,7 @@ def test_what_auto_stands_for(random_checkpoint: Path, monkeypatch: pytest.Monke
 
 def test_auto_takes_what_fits_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a grid of free memory, wishes and work: the largest whose own forecast fits, as the same name alone would."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     long = Workload(frames=768, frame_pixels=602_112, audio_seconds=600.0, budget=1.0)
     taken: set[str] = set()
     for free, (quantization, work) in itertools.product(
@@ -108,9 +109,22 @@ def test_too_large_is_refused_before_it_is_fetched(monkeypatch: pytest.MonkeyPat
         prepare("qwen2.5-omni-7b", CUDA, quantization="none")  # as `models pull` asks: for no work yet
 
 
-def test_an_eight_gigabyte_card_gets_a_real_model() -> None:
+def test_an_eight_gigabyte_card_gets_a_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for free, name in ((7.5, "qwen2.5-omni-3b"), (11.5, "qwen2.5-omni-7b")):
         assert choose_auto(round(free * GIB), CUDA, torch.bfloat16, "auto", usual_workload())[0] == name
+
+
+def test_offline_auto_takes_of_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path))
+    asked = (40 * GIB, CUDA, torch.bfloat16, "auto", usual_workload())
+    name, why = choose_auto(*asked)
+    assert (name, "qwen2.5-omni-7b is not on this machine" in why) == ("tiny", True)
+    small = next(model for model in REGISTERED if model.name == "qwen2.5-omni-3b")
+    facts = {"config.json": FileFact(1, "a" * 64)}
+    Store().record(small.key, kind="hub", source=str(small.repository), revision="b", folder=tmp_path, files=facts)
+    assert choose_auto(*asked)[0] == "qwen2.5-omni-3b"
 
 
 @pytest.mark.parametrize("method", ["none", "int8", "nf4"])
