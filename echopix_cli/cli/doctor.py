@@ -207,7 +207,7 @@ def _disk() -> Iterator[Finding]:
     from echopix_cli.weights.hub import hub_cache
 
     for name, path in (("cache", cache_dir()), ("hub cache", hub_cache())):
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
         writable = there.is_dir() and os.access(there, os.W_OK)
         yield Finding(
             name,

@@ -262,7 +262,8 @@ def verify(run: opt.Run, name: Name, json: opt.Json = False) -> None:
         method = copy.manifest.settings.get("quantize", copy.manifest.kind)
         if wrong := _compared(run.output, store, copy):
             damaged += [f"{method} copy: {fault}" for fault in wrong]
-            again = f"echopix models pull {model.typed} --quantize {method}" if not faults else again
+            dtype = copy.manifest.settings.get("dtype", "auto")
+            again = again if faults else copies.Wanted(model, method, dtype).remedy
     if json:
         run.output.record(
             {
@@ -282,12 +283,11 @@ def verify(run: opt.Run, name: Name, json: opt.Json = False) -> None:
 
 def _compared(output: Output, store: "Store", entry: "Entry") -> list[str]:
     """Read every byte of an entry; what differs. A damaged copy goes; a download is kept, to be mended or removed."""
+    from echopix_cli.weights.upkeep import judge
+
     with _counted(output, "comparing", entry.size) as advance:
         faults = store.verify(entry, advance)
-    if entry.manifest.folder is None and (faults or entry.faults):
-        store.remove(entry.key)
-    elif faults != entry.manifest.damaged:
-        store.condemn(entry, faults)
+    judge(entry, faults, store)
     return faults or ([] if entry.manifest.damaged else [*entry.faults])
 
 

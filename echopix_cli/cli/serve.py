@@ -145,7 +145,7 @@ def _stop(run: opt.Run, json: bool) -> None:
     one = run.wish().model if run.resolved.origins["model"] == "flag" else None
     ended = []
     for greeted in _greeted():
-        if one not in (None, greeted.welcome.held.model):
+        if one not in (None, greeted.welcome.held.model, greeted.welcome.asked):
             continue
         if greeted.pid <= 0:
             raise EchopixError("a server runs where its process cannot be reached", "end it in its own container")

@@ -37,7 +37,6 @@ from echopix_cli.weights.registry import (
     files_of,
     find_model,
 )
-from echopix_cli.weights.store import Store
 
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
 LARGE = 2 * 2**30  # bytes of full-precision weights
@@ -231,7 +230,7 @@ def choose_auto(
         found = foresee_registered(model, precision, quantization, workload, device)
         if found is None:
             continue
-        if constants.HF_HUB_OFFLINE and not _is_here(model):
+        if constants.HF_HUB_OFFLINE and not _is_here(model, precision, quantization):
             smallest = smallest or f"HF_HUB_OFFLINE is set, and {model.name} is not on this machine"
             continue
         method = _registered_method(model, quantization, device)
@@ -243,10 +242,13 @@ def choose_auto(
     return BUNDLED, f"{BUNDLED}, the demonstration model: {smallest}"
 
 
-def _is_here(model: Model) -> bool:
-    """Whether a download of a model is on this machine, or a copy made of one."""
-    store = Store()
-    return store.peek(model.key) is not None or bool(copies.of_model(model, store))
+def _is_here(model: Model, precision: torch.dtype, quantization: str) -> bool:
+    """Whether what would be loaded of a model is on this machine."""
+    try:
+        _files(model, precision, quantization)
+    except ModelError:
+        return False
+    return True
 
 
 def foresee_registered(

@@ -106,6 +106,7 @@ class Welcome:
         refusal: why it does not answer this client; empty when it does.
         model: that is loaded.
         held: what the server was begun for, as it came out.
+        asked: the model's name that it was begun for.
         since: when it was, in seconds of the epoch.
         answers: given so far.
         running: requests that are being answered, or wait.
@@ -117,6 +118,7 @@ class Welcome:
     refusal: str
     model: ModelFacts
     held: Wish
+    asked: str
     since: float
     answers: int
     running: int

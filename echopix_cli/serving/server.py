@@ -94,6 +94,7 @@ class Listener:
             refusal=refusal,
             model=desk.engine.facts,
             held=desk.held,
+            asked=desk.wish.model,
             since=desk.since,
             answers=desk.answers,
             running=desk.running,

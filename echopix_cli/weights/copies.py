@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from echopix_cli.weights.opening import folder_revision as folder_revision
 from echopix_cli.weights.opening import open_checkpoint
 from echopix_cli.weights.packing import settings_of
 from echopix_cli.weights.registry import Model, ModelSource, files_of
-from echopix_cli.weights.store import MANIFEST, Entry, Store
+from echopix_cli.weights.store import MANIFEST, Busy, Entry, Store
 
 if TYPE_CHECKING:
     import torch
@@ -291,7 +292,7 @@ def _forget_others(wanted: Wanted, entry: Entry, store: Store) -> None:
     """Remove copies of what the name stood for earlier: nothing will ever ask for them."""
     for other in store.all():
         if other.key != entry.key and _stands_for(other, wanted):
-            with store.lock(other.key):
+            with suppress(Busy), store.lock(other.key, wait=False):  # whoever makes it may be waiting for this one
                 store.remove(other.key)
 
 

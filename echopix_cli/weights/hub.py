@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from echopix_cli.sizes import decimal
 from echopix_cli.weights.opening import INDEX, LAYOUTS, NOT_READ, SINGLE, SMALL, TOKENIZERS, quantization_of
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
-from echopix_cli.weights.transfer import PART, Plan, Progress, RemoteFile, Transfer, folder_name
-from echopix_cli.weights.web import not_here
+from echopix_cli.weights.transfer import Plan, Progress, RemoteFile, Transfer, folder_name
+from echopix_cli.weights.unfinished import PART
+from echopix_cli.weights.web import NoRevision, not_here
 
 _CONFIG = "config.json"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.safetensors")
@@ -72,11 +73,11 @@ def pull(model: Model, watcher: Progress | None = None, store: Store | None = No
     with _locked(store, model, watcher):
         if entry := _whole(store, model):  # the other process has done it
             return Pulled(entry, None, 0, time.monotonic() - begun)
-        fetch = _Fetch(model, watcher)
-        plan = fetch.plan()
+        fetch, plan = _planned(store, model, watcher)
         watcher.planned(plan)
         facts = fetch.run(plan)
-        fetch.link.refer(plan.commit)
+        if fetch.commit is None and not fetch.link.offline:
+            fetch.link.refer(plan.commit)
         entry = store.record(
             model.key,
             kind=HUB,
@@ -95,9 +96,23 @@ def look(model: Model, watcher: Progress | None = None, store: Store | None = No
     Raises:
         ModelError: as for :func:`pull`.
     """
-    watcher = watcher or Progress()
-    with _locked(store or Store(), model, watcher):
-        return _Fetch(model, watcher).plan()
+    watcher, store = watcher or Progress(), store or Store()
+    with _locked(store, model, watcher):
+        return _planned(store, model, watcher)[1]
+
+
+def _planned(store: Store, model: Model, watcher: Progress) -> tuple[_Fetch, Plan]:
+    """A download, and its plan; of what was here before and is damaged, the same commit again where there still is one.
+
+    A branch may have moved since, and what was fetched and made of its old commit would be in nobody's keeping.
+    """
+    before = store.peek(model.key)
+    if before is not None and is_commit(before.manifest.revision):
+        fetch = _Fetch(model, watcher, before.manifest.revision)
+        with suppress(NoRevision):
+            return fetch, fetch.plan()
+    fetch = _Fetch(model, watcher)
+    return fetch, fetch.plan()
 
 
 def parts(cache: Path, repository: str | None = None) -> list[Path]:
@@ -116,10 +131,11 @@ def hub_cache() -> Path:
 class _Fetch:
     """One download: what is there, what of it is needed, and getting that. The caller holds the repository's lock."""
 
-    def __init__(self, model: Model, watcher: Progress) -> None:
+    def __init__(self, model: Model, watcher: Progress, commit: str | None = None) -> None:
         self.model = model
+        self.commit = commit
         self.repository = _repository(model)
-        self.link = Transfer(model.name, self.repository, model.revision, watcher)
+        self.link = Transfer(model.name, self.repository, model.revision, watcher, commit)
 
     def plan(self) -> Plan:
         """Ask the hub what there is and choose what is needed."""
@@ -209,7 +225,7 @@ class _Fetch:
 
     def _cached_listing(self) -> Listing:
         """Without a network: what the hub's cache holds of the revision. Its files' names are their checksums."""
-        wanted = self.model.revision or "main"
+        wanted = self.commit or self.model.revision or "main"
         commit = wanted
         if not is_commit(wanted):
             try:
@@ -286,6 +302,6 @@ def _licence(card: Any) -> str:
 
 def _free(folder: Path) -> int:
     """Free bytes on the disk that a folder lies on, or will."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:  # unlike Path.exists, of folders not to be entered
         folder = folder.parent
     return shutil.disk_usage(folder).free

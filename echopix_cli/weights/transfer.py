@@ -8,7 +8,6 @@ checksum's name is thus a file with that checksum, and nothing is asked of the h
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -21,13 +20,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from echopix_cli.errors import EchopixError, ModelError
-from echopix_cli.files import sha256_of, sync
+from echopix_cli.files import sha256_of, sync, write_whole
 from echopix_cli.weights.registry import Model, is_commit
 from echopix_cli.weights.store import FileFact
+from echopix_cli.weights.unfinished import PART, PIECE, owned
 from echopix_cli.weights.web import LONGEST_PAUSE, Lost, TooLong, Web, not_here
 
-PART = ".echopix.incomplete"
-_PIECE = 2**20  # bytes kept at a time: no more are lost when the process is killed
 _TRIES = 4  # in a row that bring nothing
 _PROGRESS = 2**16  # bytes from which a try has brought something
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,160}")
@@ -120,20 +118,23 @@ class Transfer:
         repository: ``OWNER/NAME``.
         revision: as the user gave it.
         watcher: is told what happens.
+        commit: that the revision has stood for on this machine, which is fetched from then.
 
     Attributes:
         fetched: bytes that came over the network.
         facts: of the files that were brought.
     """
 
-    def __init__(self, name: str, repository: str, revision: str | None, watcher: Progress) -> None:
+    def __init__(
+        self, name: str, repository: str, revision: str | None, watcher: Progress, commit: str | None = None
+    ) -> None:
         from huggingface_hub import constants
 
         self.name = name
         self.repository = repository
         self.revision = revision
         self.watcher = watcher
-        self.web = Web(name, repository, revision)
+        self.web = Web(name, repository, commit or revision)
         self.offline: bool = constants.HF_HUB_OFFLINE
         self.cache = Path(constants.HF_HUB_CACHE)
         self.home = self.cache / folder_name(repository)
@@ -157,12 +158,17 @@ class Transfer:
         return self.home / "blobs" / (file.etag + PART)
 
     def remaining(self, file: RemoteFile) -> int:
-        """Bytes of a file that are still to come."""
-        if self._blob(file).exists():
-            return 0
-        part = self._part(file)
-        there = part.stat().st_size if part.exists() else 0
-        return file.size - there if there <= file.size else file.size
+        """Bytes of a file that are still to come.
+
+        Raises:
+            ModelError: the cache cannot be read.
+        """
+        with self.explained():
+            if self._blob(file).exists():
+                return 0
+            part = self._part(file)
+            there = part.stat().st_size if part.exists() else 0
+            return file.size - there if there <= file.size else file.size
 
     def bring(self, file: RemoteFile, commit: str) -> None:
         """One file, checked, in the hub's cache and in the commit's folder.
@@ -170,14 +176,19 @@ class Transfer:
         Raises:
             ModelError: it cannot be had, or differs from its checksum twice.
         """
-        if file.path in self.facts:
-            return
+        if file.path not in self.facts:
+            with self.explained():
+                self._bring(file, commit)
+
+    def _bring(self, file: RemoteFile, commit: str) -> None:
         blob = self._blob(file)
-        if blob.exists() and not self._matches(file, blob):
+        found = blob.stat() if blob.exists() else None
+        if found is not None and not self._matches(file, blob):
             if self.offline:
                 raise ModelError(f"{file.path} of {self.repository} is damaged", not_here(self.name).hint)
             self.watcher.notice(f"{file.path} on the disk is damaged: fetching it again")
-            blob.unlink()
+            if blob.exists() and os.path.samestat(found, blob.stat()):  # and no other process has mended it
+                blob.unlink()
         for again in (True, False):
             if blob.exists():
                 break
@@ -196,89 +207,53 @@ class Transfer:
         self.watcher.done(file)
 
     def refer(self, commit: str) -> None:
-        """Write down what the revision stands for, as the hub's own library does, so that it is found offline.
+        """Write down what the revision stands for, as the hub's own library does, so that others find it offline.
 
-        Raises:
-            ModelError: the disk refuses.
+        In a cache that is not to be written to nothing is, and nobody here needs it.
         """
         name = self.revision or "main"
-        if is_commit(name):
-            return
-        with self.explained():
-            path = self.home / "refs" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(commit, encoding="ascii")
+        path = self.home / "refs" / name
+        with suppress(OSError, ValueError, EchopixError):
+            if not is_commit(name) and not (path.exists() and path.read_text(encoding="ascii").strip() == commit):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, commit.encode())
 
     def _fetched(self, file: RemoteFile, commit: str) -> bool:
         """Fetch what is missing of a file, and give it its place if it is what the hub states; else nothing is kept."""
         blob, part = self._blob(file), self._part(file)
-        with self._own_part(file) as handle:
+        waiting = f"another process is fetching {file.path}: waiting for it"
+        with owned(part, blob, lambda: self.watcher.notice(waiting)) as handle:
             if handle is not None:
                 self._download(file, commit, handle)
             whole = self._matches(file, blob if handle is None else part)
-            with self.explained():
-                if not whole:
-                    (blob if handle is None else part).unlink()
-                elif handle is not None:
-                    sync(part)
-                    part.replace(blob)
+            if not whole:
+                (blob if handle is None else part).unlink()
+            elif handle is not None:
+                sync(part)
+                part.replace(blob)
             return whole
-
-    @contextmanager
-    def _own_part(self, file: RemoteFile) -> Iterator[BinaryIO | None]:
-        """A file's part, which no other process writes to meanwhile; None where one has made the whole file of it.
-
-        A store's lock keeps those away that have the same store; the hub's cache may be shared by more.
-        """
-        blob, part = self._blob(file), self._part(file)
-        with self.explained():
-            part.parent.mkdir(parents=True, exist_ok=True)
-        while not blob.exists():
-            with self.explained():
-                handle = open(part, "ab", buffering=_PIECE, opener=_no_link)  # noqa: SIM115 - closed below
-            with handle:
-                self._lock(file, handle)
-                if not part.exists() or not os.path.samestat(part.stat(), os.fstat(handle.fileno())):
-                    continue  # given its place, or removed, while this process waited
-                if blob.exists():
-                    part.unlink()
-                    break
-                yield handle
-                return
-        yield None
-
-    def _lock(self, file: RemoteFile, handle: BinaryIO) -> None:
-        """Wait until no other process has a part; disks that know no locks are used without."""
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.watcher.notice(f"another process is fetching {file.path}: waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass
 
     def _download(self, file: RemoteFile, commit: str, handle: BinaryIO) -> None:
         """Fetch what is missing of a part, in as many tries as bring something."""
         fruitless = 0
-        with self.explained():
-            if handle.tell() > file.size:
-                handle.truncate(0)
-            self.watcher.fetching(file, handle.seek(0, os.SEEK_END))
-            while (begin := handle.tell()) < file.size:
-                try:
-                    self._take(file, commit, handle)
-                    lost = Lost(f"the download of {self.name} ended early", f"echopix models pull {self.name}")
-                except Lost as error:
-                    lost = error
-                handle.flush()
-                brought = handle.tell() - begin
-                if handle.tell() == file.size:
-                    break
-                fruitless = 0 if brought >= _PROGRESS else fruitless + 1
-                if fruitless == _TRIES:
-                    raise lost
-                self.watcher.notice(f"{lost.message}: going on at byte {handle.tell()} of {file.path}")
-                time.sleep(min(lost.pause or 2**fruitless, LONGEST_PAUSE))
+        if handle.tell() > file.size:
+            handle.truncate(0)
+        self.watcher.fetching(file, handle.seek(0, os.SEEK_END))
+        while (begin := handle.tell()) < file.size:
+            try:
+                self._take(file, commit, handle)
+                lost = Lost(f"the download of {self.name} ended early", f"echopix models pull {self.name}")
+            except Lost as error:
+                lost = error
+            handle.flush()
+            brought = handle.tell() - begin
+            if handle.tell() == file.size:
+                break
+            fruitless = 0 if brought >= _PROGRESS else fruitless + 1
+            if fruitless == _TRIES:
+                raise lost
+            self.watcher.notice(f"{lost.message}: going on at byte {handle.tell()} of {file.path}")
+            time.sleep(min(lost.pause or 2**fruitless, LONGEST_PAUSE))
 
     def _take(self, file: RemoteFile, commit: str, handle: BinaryIO) -> None:
         """One try: from where the part ends; from the start where the server does not go on.
@@ -289,10 +264,10 @@ class Transfer:
         begin = handle.tell()
         try:
             with self.web.body(file.path, commit, begin) as reply:
+                # Some page in its place: the part is as good as ever.
+                if reply.is_page or reply.length not in (None, file.size - reply.begin):
+                    raise Lost(f"{self.web.endpoint} sends something else in place of {file.path}", "")
                 if reply.begin != begin:
-                    # Some page in its place: the part is as good as ever.
-                    if not reply.begin and reply.length not in (None, file.size):
-                        raise Lost(f"{self.web.endpoint} sends something else in place of {file.path}", "")
                     handle.truncate(0)
                     if reply.begin:
                         raise Lost(f"{self.web.endpoint} sends another part of {file.path} than was asked for", "")
@@ -302,7 +277,7 @@ class Transfer:
                 for piece in reply.pieces(file.size - begin):
                     handle.write(piece)
                     self.fetched += len(piece)
-                    if handle.tell() - told >= _PIECE or handle.tell() == file.size:
+                    if handle.tell() - told >= PIECE or handle.tell() == file.size:
                         told = handle.tell()
                         self.watcher.fetching(file, told)
         except TooLong as error:
@@ -314,37 +289,33 @@ class Transfer:
     def _matches(self, file: RemoteFile, path: Path) -> bool:
         """Whether a file's bytes are those that the hub's metadata states."""
         self.watcher.checking(file)
-        with self.explained():
-            size = path.stat().st_size
-            if size != file.size:
-                return False
-            digest = sha256_of(path)
-            if file.sha256 is None:  # git's hash is of a header and the bytes, however many they are
-                begun = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-                with open(path, "rb") as content:
-                    found = hashlib.file_digest(content, lambda: begun).hexdigest()
-            else:
-                found = digest
+        size = path.stat().st_size
+        if size != file.size:
+            return False
+        found = digest = sha256_of(path)
+        if file.sha256 is None:  # git's hash is of a header and the bytes, however many they are
+            begun = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+            with open(path, "rb") as content:
+                found = hashlib.file_digest(content, lambda: begun).hexdigest()
         self.facts[file.path] = FileFact(size, digest)
         return found == file.etag
 
     def _point(self, file: RemoteFile, commit: str, blob: Path) -> None:
         """Link a checked blob into the commit's folder; where a disk has no links, copy it there."""
         pointer = self.snapshot(commit) / file.path
-        with self.explained():
-            if os.path.lexists(pointer) and self._leads_to(pointer, blob):
-                return
-            pointer.parent.mkdir(parents=True, exist_ok=True)
-            beside = pointer.with_name(f".{pointer.name}.{os.urandom(4).hex()}")
+        if os.path.lexists(pointer) and self._leads_to(pointer, blob):
+            return
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        beside = pointer.with_name(f".{pointer.name}.{os.urandom(4).hex()}")
+        try:
             try:
-                try:
-                    beside.symlink_to(os.path.relpath(blob, pointer.parent))
-                except OSError:
-                    shutil.copyfile(blob, beside)
-                beside.replace(pointer)
-            finally:
-                with suppress(OSError):
-                    beside.unlink(missing_ok=True)
+                beside.symlink_to(os.path.relpath(blob, pointer.parent))
+            except OSError:
+                shutil.copyfile(blob, beside)
+            beside.replace(pointer)
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
 
     def _leads_to(self, pointer: Path, blob: Path) -> bool:
         """Whether a snapshot's file is the checked blob; on disks without links, a copy of it."""
@@ -362,11 +333,6 @@ class Transfer:
                 f"cannot write to {self.cache}: {error.strerror or error}",
                 "make room or mend the permissions, or set HF_HUB_CACHE to another folder",
             ) from error
-
-
-def _no_link(path: str, flags: int) -> int:
-    """Open a part, never through a link that somebody put in its place."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def folder_name(repository: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.weights import copies
+from echopix_cli.weights import copies, unfinished
 from echopix_cli.weights.hub import hub_cache, parts
 from echopix_cli.weights.registry import Model, repository_key
 from echopix_cli.weights.store import HUB, Busy, Entry, Store, is_inside
-from echopix_cli.weights.transfer import PART
+from echopix_cli.weights.unfinished import PART
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def of_nobody(store: Store | None = None) -> list[Removal]:
         repository = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
         found.append(_part(path, repository_key(repository)))
     for entry in store.all():
-        if entry.faults:
-            manifest = entry.manifest
+        manifest = entry.manifest
+        mendable = manifest.folder is not None and any(os.path.lexists(entry.folder / name) for name in manifest.files)
+        if entry.faults and not mendable:  # by the next pull, which knows by the record what it has to mend
             lock = repository_key(manifest.source) if manifest.kind == HUB else entry.key
             found.append(
                 Removal(
@@ -113,6 +115,21 @@ def of_nobody(store: Store | None = None) -> list[Removal]:
                 )
             )
     return found
+
+
+def judge(entry: Entry, faults: Sequence[str], store: Store) -> None:
+    """Keep what reading every byte of an entry found: a damaged copy goes, a damaged download is marked.
+
+    Nothing is done to an entry that has changed since, or that another process works on.
+    """
+    manifest = entry.manifest
+    with suppress(Busy), store.lock(repository_key(manifest.source) if manifest.kind == HUB else entry.key, wait=False):
+        if store.peek(entry.key) != entry:
+            return
+        if manifest.folder is None and (faults or entry.faults):
+            store.remove(entry.key)
+        elif list(faults) != manifest.damaged:
+            store.condemn(entry, faults)
 
 
 def carry_out(removals: list[Removal], store: Store | None = None) -> Iterator[tuple[Removal, str]]:
@@ -197,7 +214,7 @@ class _Fetched:
 
 def _part(path: Path, lock: str) -> Removal:
     name = path.name.removesuffix(PART)[:12]
-    return Removal(f"unfinished file {name}…", path, path.stat().st_size, lock, path.unlink)
+    return Removal(f"unfinished file {name}…", path, path.stat().st_size, lock, partial(unfinished.remove, path))
 
 
 def _bytes(path: Path) -> int:

@@ -40,6 +40,10 @@ class Lost(ModelError):
         self.pause = pause
 
 
+class NoRevision(ModelError):
+    """A repository that does not have a revision."""
+
+
 class TooLong(ModelError):
     """A reply of more bytes than were stated."""
 
@@ -59,6 +63,7 @@ class Reply:
         first = stated.partition("-")[0]
         # Where in the file the body begins.
         self.begin = int(first) if response.status_code == 206 and first.isdecimal() else 0
+        self.is_page = str(response.headers.get("Content-Type", "")).strip().lower().startswith("text/html")
         length, packed = response.headers.get("Content-Length"), response.headers.get("Content-Encoding")
         # How many bytes it has, where that is stated.
         self.length = int(length) if not packed and length and length.isdecimal() and len(length) < 20 else None
@@ -218,7 +223,7 @@ class Web:
         if "Invalid credentials" in response.headers.get("X-Error-Message", ""):
             return ModelError(f"{self.endpoint} refuses your token", "renew or unset HF_TOKEN, or: hf auth login")
         if code == "RevisionNotFound":
-            return ModelError(f"{where} has no revision {self.revision!r}", "give a branch, tag or commit it has")
+            return NoRevision(f"{where} has no revision {self.revision!r}", "give a branch, tag or commit it has")
         if code == "EntryNotFound":
             return ModelError(f"{where} no longer holds a file that it lists", self._again)
         # The hub answers 401 about a repository that is not there, to whoever gave no token.

@@ -122,9 +122,14 @@ def test_offline_auto_takes_of_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp
     name, why = choose_auto(*asked)
     assert (name, "qwen2.5-omni-7b is not on this machine" in why) == ("tiny", True)
     small = next(model for model in REGISTERED if model.name == "qwen2.5-omni-3b")
-    facts = {"config.json": FileFact(1, "a" * 64)}
-    Store().record(small.key, kind="hub", source=str(small.repository), revision="b", folder=tmp_path, files=facts)
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    facts = {"config.json": FileFact(2, "a" * 64)}
+    Store().record(small.key, kind="hub", source=str(small.repository), revision="b", folder=folder, files=facts)
     assert choose_auto(*asked)[0] == "qwen2.5-omni-3b"
+    (folder / "config.json").write_text("{ }")  # what cannot be loaded is no choice
+    assert choose_auto(*asked)[0] == "tiny"
 
 
 @pytest.mark.parametrize("method", ["none", "int8", "nf4"])

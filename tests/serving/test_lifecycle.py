@@ -230,6 +230,10 @@ def test_what_a_killed_server_left_is_in_nobodys_way(
         assert (ran.code, ran.records[0]["servers"][0]["pid"]) == (0, server.process.pid)
         assert server.ended()[0] == 0
     assert command("serve", "--stop").code == 1
+    with serving(runtime, "auto") as server:
+        assert server.welcome().held.model == "tiny"
+        assert command("serve", "--stop", "--model", "auto").code == 0
+        assert server.ended()[0] == 0
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ class Repository:
     gated: bool = False
     stated_sizes: dict[str, int] = field(default_factory=dict)  # lies in the metadata
     siblings: list[dict[str, Any]] = field(default_factory=list)  # more of them
+    older: dict[str, Repository] = field(default_factory=dict)  # by commit
 
     def __post_init__(self) -> None:
         self.sha256 = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
@@ -181,6 +182,7 @@ class HubServer:
 
     def _find(self, request: BaseHTTPRequestHandler, repository: str, revision: str) -> Repository | None:
         found = self.repositories.get(repository)
+        found = found.older.get(revision, found) if found else None
         if found is None:
             self._refuse(request, 404, "RepoNotFound")
         elif found.gated and request.headers["Authorization"] != "Bearer good":

@@ -210,29 +210,33 @@ def test_a_server_that_ignores_ranges(cache: Path, server: HubServer, repository
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("headers", [{"Content-Length": "5"}, {"Content-Type": "text/html; charset=utf-8"}])
+@pytest.mark.parametrize("begun", [0, CUT])
 def test_some_page_in_its_place_costs_nothing_of_what_came(
-    cache: Path, server: HubServer, repository: Repository
+    cache: Path, server: HubServer, repository: Repository, begun: int, headers: dict[str, str]
 ) -> None:
     """A portal that wants a password answers everything, and with success."""
     part = cache / "models--someone--omni" / "blobs" / (repository.sha256[BIG] + PART)
     part.parent.mkdir(parents=True)
-    part.write_bytes(repository.files[BIG][:CUT])
+    part.write_bytes(repository.files[BIG][:begun])
 
     def portal(origin: str, path: str, request: Any) -> bool:
-        if origin == "cdn":
+        if origin == "cdn" and path.endswith(BIG):
             request.send_response(200)
-            request.send_header("Content-Length", "5")
+            for name, value in headers.items():
+                request.send_header(name, value)
             request.end_headers()
             request.wfile.write(b"login")
-        return origin == "cdn"
+            request.close_connection = True
+        return origin == "cdn" and path.endswith(BIG)
 
     server.hostile = portal
     with pytest.raises(ModelError, match="sends something else in place of"):
         pulled()
-    assert part.stat().st_size == CUT
+    assert part.stat().st_size == begun
     server.hostile = None
     assert Store().verify(pulled().entry) == []
-    assert server.served(BIG)[-1] == f"bytes={CUT}-"
+    assert server.served(BIG)[-1] == (f"bytes={begun}-" if begun else None)
 
 
 def test_a_flipped_byte_is_fetched_again_once(cache: Path, server: HubServer) -> None:
