@@ -75,7 +75,7 @@ class Asker:
                 timeout=self.timeout,
             )
             assert prepared.look is not None
-            require_same(group.media, prepared.look)
+            require_same(group.media, prepared.look, prepared.identity)
             return found
 
     def _watch(self, done: float, total: float, stage: str) -> None:

@@ -54,6 +54,7 @@ class Prepared:
     fetched: Fetched | None = None
     film: MediaInfo | None = None
     look: Look | None = None
+    identity: str = ""
     error: EchopixError | None = None
 
 

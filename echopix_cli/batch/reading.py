@@ -45,6 +45,7 @@ def read(
     look: Look,
     window: float,
     fetch: Callable[[str, DecodePlan], Fetched],
+    identity: str = "",
 ) -> Fetched | MediaInfo:
     """A clip's content; of a film only what is known of its length, for it is read window by window later.
 
@@ -55,6 +56,7 @@ def read(
         look: of the file, when it was identified.
         window: seconds that are read at once.
         fetch: reads the content.
+        identity: of the file then, as of :func:`~echopix_cli.engine.opening.require_same`.
 
     Raises:
         MediaError: it cannot be read.
@@ -64,5 +66,5 @@ def read(
     if film_in(window, info, plan) is not None:
         return info
     fetched = fetch(media, plan)
-    require_same(media, look)
+    require_same(media, look, identity)
     return grown(window, info, plan, fetched.content) or fetched

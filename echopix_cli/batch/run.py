@@ -23,7 +23,7 @@ from echopix_cli.batch.workers import Workers
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.opening import Changed, window_of
+from echopix_cli.engine.opening import Changed, require_same, window_of
 from echopix_cli.errors import EchopixError, bare
 from echopix_cli.files import WHOLE, Look, whole_identity
 from echopix_cli.media import DecodePlan
@@ -120,11 +120,13 @@ class Batch:
                     left = self._progress.left(group.tasks, file.sha256)
                     if not left:
                         return Prepared(file, ())
-                    fetch = partial(self._fetch, worker, file)
-                    found = read(worker, group.media, group.plan(self.settings), look, self._window, fetch)
+                    identity = _identity(worker, group.media, file)
+                    require_same(group.media, look)
+                    fetch = partial(self._fetch, worker, identity)
+                    found = read(worker, group.media, group.plan(self.settings), look, self._window, fetch, identity)
                     if isinstance(found, Fetched):
                         return Prepared(file, left, found)
-                    return Prepared(file, left, film=found, look=look)
+                    return Prepared(file, left, film=found, look=look, identity=identity)
             except Changed as raised:
                 return Prepared(None, tuple((task, None) for task, _ in left), error=bare(raised))
             except EchopixError as raised:
@@ -135,8 +137,8 @@ class Batch:
     def _known(self, media: str, look: Look) -> FileFacts | None:
         return self._files.get((media, look)) or self._progress.facts_of(media, look.size, look.mtime_ns)
 
-    def _fetch(self, worker: Worker, file: FileFacts, media: str, plan: DecodePlan) -> Fetched:
-        return self.engine.fetch(media, plan, worker.decode, partial(_identity, worker, media, file))
+    def _fetch(self, worker: Worker, identity: str, media: str, plan: DecodePlan) -> Fetched:
+        return self.engine.fetch(media, plan, worker.decode, lambda: identity)
 
     def _finish(self, group: Group, prepared: Prepared) -> None:
         """Ask what is left of a group, and hand on every outcome."""

@@ -54,6 +54,13 @@ class _StoodStill(TimeoutError):
     """Nothing came of a request for too long."""
 
 
+@dataclass
+class _Deadline:
+    """Until when a request has to be done, in seconds of the monotonic clock."""
+
+    end: float
+
+
 class Worker:
     """One process that reads files, started when it is first needed and again when it has died. For one thread a time.
 
@@ -175,11 +182,11 @@ class Worker:
             if not whole or self._served >= _LIFETIME:
                 self._end()
 
-    def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, float]:
+    def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, _Deadline]:
         """A worker that has taken a request, and until when it has to be done."""
         for again in (True, False):
             channel = self._started()
-            deadline = time.monotonic() + self.timeout
+            deadline = _Deadline(time.monotonic() + self.timeout)
             here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
             try:
                 channel.send(request, here)  # paths start where this process is now, not where that one was forked
@@ -195,7 +202,7 @@ class Worker:
                 os.close(here)
         raise AssertionError("one of the two has returned or raised")
 
-    def _next(self, channel: Channel, deadline: float) -> tuple[Any, list[int]]:
+    def _next(self, channel: Channel, deadline: _Deadline) -> tuple[Any, list[int]]:
         """The next message, but for those that only tell that reading goes on.
 
         Raises:
@@ -205,16 +212,21 @@ class Worker:
         """
         while True:
             waited = 0.0
-            while not channel.arrives(step := min(_SLICE, deadline - time.monotonic(), self.patience - waited)):
+            while True:
+                begun = time.monotonic()
+                step = min(_SLICE, deadline.end - begun, self.patience - waited)
+                if channel.arrives(step):
+                    break
                 waited += step
-                if time.monotonic() >= deadline:
+                deadline.end += max(0.0, time.monotonic() - begun - step - _SLICE)  # this process was stopped meanwhile
+                if time.monotonic() >= deadline.end:
                     raise TimeoutError
                 if waited >= self.patience:
                     raise _StoodStill
             try:
-                message, descriptors = channel.receive(min(deadline, time.monotonic() + self.patience))
+                message, descriptors = channel.receive(min(deadline.end, time.monotonic() + self.patience))
             except TimeoutError:
-                raise TimeoutError if time.monotonic() >= deadline else _StoodStill from None
+                raise TimeoutError if time.monotonic() >= deadline.end else _StoodStill from None
             if message[0] != "alive":
                 return message, descriptors
 

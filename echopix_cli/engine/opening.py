@@ -23,7 +23,8 @@ from echopix_cli.times import clock
 
 _EXACT = 0.01  # seconds by which media may end before a span that they fill
 _HOLLOW = 8  # windows without anything, one after another, after which the next stretch is looked at as a whole
-_STRETCH = 3600.0  # seconds of it at most
+_STRETCH = 600.0  # seconds of it at most
+_MOST_TOLD = 50_000  # windows that a header is believed; what is longer turns out when its end is looked for
 
 
 def unwatched(done: float, total: float, stage: str) -> None:
@@ -57,7 +58,10 @@ def film_in(window: float, info: MediaInfo, plan: DecodePlan) -> Film | None:
     """
     if info.tracks and not info.of_kind("video"):
         plan = replace(plan, video=False)  # nothing is glanced at, or worth another look
-    return None if info.still else film_of(plan, info.duration, window)
+    duration = info.duration
+    if duration is not None:
+        duration = min(duration, plan.from_time + _MOST_TOLD * window)
+    return None if info.still else film_of(plan, duration, window)
 
 
 def grown(window: float, info: MediaInfo, plan: DecodePlan, content: Clip | Encoded) -> MediaInfo | None:
@@ -210,8 +214,11 @@ class _Windows:
         self.film: Film | None = film
         self._engine, self._path, self._length = engine, path, window
         self._look = look_again(path)
-        self._identity = identity_of(path)
         self._worker = Worker(timeout)
+        try:
+            self._identity = self._worker.identity(path)
+        except MediaError:  # a place that cannot be read need not concern any window
+            self._identity = ""
         self._last: Fetched | None = None
         self._hollow = 0  # windows without anything before the next one, one after another
         self._gap: tuple[float, float, Hollow] | None = None  # from when to when nothing is there, and what said so
@@ -260,8 +267,6 @@ class _Windows:
             except Hollow as hollow:
                 self._gap = start, start + stretch, hollow
                 return
-            except FileLost:
-                raise
             except MediaError:  # which the windows in there will hear
                 break
             stretch /= 2
@@ -308,7 +313,8 @@ class _Windows:
 
     def _read(self, plan: DecodePlan) -> Fetched:
         try:
-            return self._engine.fetch(self._path, plan, self._worker.decode, lambda: self._identity)
+            known = (lambda: self._identity) if self._identity else None
+            return self._engine.fetch(self._path, plan, self._worker.decode, known)
         except MediaError:
             self.require_same()
             raise
@@ -350,5 +356,9 @@ def require_same(path: str, look: Look, identity: str = "") -> None:
     """
     if (now := look_again(path)) == look:
         return
-    if not identity or replace(now, ctime_ns=look.ctime_ns) != look or identity_of(path) != identity:
-        raise Changed(path)
+    same = bool(identity) and replace(now, ctime_ns=look.ctime_ns) == look
+    try:
+        if not same or identity_of(path) != identity:
+            raise Changed(path)
+    except OSError:
+        raise Changed(path) from None

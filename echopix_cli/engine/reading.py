@@ -10,7 +10,7 @@ from echopix_cli.engine.encoded import Encoded, sampling_of
 from echopix_cli.engine.encoding import ClipEncoder
 from echopix_cli.engine.features import Entry
 from echopix_cli.engine.meters import Clock, read_peaks
-from echopix_cli.errors import MediaError
+from echopix_cli.errors import Nothing
 from echopix_cli.media import Clip
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.results import AudioStatus
@@ -30,14 +30,14 @@ def finished(encoder: ClipEncoder, clip: Clip, clock: Clock, entry: Entry | None
         entry: of the cache.
 
     Raises:
-        MediaError: it holds neither a picture nor a sound long enough for one token.
+        Nothing: it holds neither a picture nor a sound long enough for one token.
     """
     inputs, video, audio = encoder.finish(clip)
     clock.seconds = {"vision": 0.0, "audio": 0.0, **clock.seconds}
     status, notices = clip.audio_status, clip.notices
     if clip.waveform is not None and not inputs.audio_rows:
         if video is None:
-            raise MediaError(f"{clip.path} holds no picture, and {TOO_SHORT}", "give a longer clip or span")
+            raise Nothing(f"{clip.path} holds no picture, and {TOO_SHORT}", "give a longer clip or span")
         status, notices = AudioStatus.UNDECODABLE, (*notices, TOO_SHORT)
     peaks = read_peaks(clock.device)
     encoded = Encoded(

@@ -237,22 +237,25 @@ class _Track:
             self._step(plan, meter, name, timed=seek)
         if self._over:
             hearing.close()
+        end = hearing.end
+        if damage.given_up:  # of what follows nothing is known here; whoever wants it seeks
+            heard = plan.from_time if end is None else end
+            end = max(heard, plan.end or self._declared_end or heard)
+            self._holes.append((heard, end))
         locked = damage.locked > before.locked
         damaged = self._holes_in(plan)
         if locked and hearing.begin is None:
             return Sound(None, False, False, None, None, None, locked=True)
         landed = self._landed is not None and self._landed <= plan.from_time + _LATE
-        if hearing.begin is None or hearing.end is None:
+        if hearing.begin is None or end is None:
             # A track without packets is silent, not broken; but after a seek this proves nothing.
-            proven = (landed and damaged is not None) if seek else not self._seen
+            proven = damage.given_up or ((landed and damaged is not None) if seek else not self._seen)
             return Sound(None, True, False, None, None, damaged) if proven else None
         if seek and not landed and hearing.begin > plan.from_time + _LATE:
             return None
-        if plan.end is not None and timeline.limit == timeline.shift(plan.end):
+        if plan.end is not None and timeline.limit == timeline.shift(plan.end) and not damage.given_up:
             self.until = plan.end
-        return _sound(
-            timeline, plan, end=hearing.end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled
-        )
+        return _sound(timeline, plan, end=end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled)
 
     def _holes_in(self, plan: DecodePlan) -> tuple[float, float] | None:
         """Between which times of a span sound could not be used; None where all of it could."""

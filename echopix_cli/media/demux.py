@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
@@ -21,9 +21,16 @@ from av.video.stream import VideoStream
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import suspicious
-from echopix_cli.media.source import READ_ERRORS
+from echopix_cli.media.source import READ_ERRORS, video_tracks
 
-_MAX_READ_ERRORS = 32  # a demuxer that cannot step over a broken place would report it for ever
+_MAX_READ_ERRORS = 32  # in a row: a demuxer that cannot step over a broken place would report it for ever
+_TRIES = 3  # errors in a row, from which what cannot be read is stepped over,
+_STEP, _GROWTH, _LONGEST_STEP = (
+    0.1,
+    1.25,
+    10.0,
+)  # by seconds at first, so many times more each time, and seconds at most
+_RATE = 2**19  # bytes that stand for a second, where there is no index of times
 _SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; others guess
 _BY_BYTES = ("mpegts",)  # containers without an index that can be read from any packet on
 # Containers whose index tells decoding times: those of a packet are right after a seek, and nothing else need be.
@@ -54,6 +61,7 @@ class Damage:
     reads: int = 0  # places where the container itself was broken
     packets: int = 0  # packets that the decoder refused
     locked: int = 0  # packets that are encrypted, and were left out
+    given_up: bool = field(default=False, compare=False)  # whether reading ended at a broken place, with more behind it
     ticks: list[int] = field(default_factory=list, compare=False)  # when damaged pictures are shown, where that is told
 
     @property
@@ -89,7 +97,8 @@ def packets(
     cut, torn = False, clock.torn.get(stream.index, ())
     broken, unit, missed = clock.broken, float(stream.time_base or 0), suspicious(container.format.name)
     time, before, place = None, -1, -1
-    for number, packet in enumerate(clock.straightened(stream, _packets(container, stream, damage), first), first):
+    read = _packets(container, stream, damage, seekable=indexed(container, clock))
+    for number, packet in enumerate(clock.straightened(stream, read, first), first):
         damage.reads += number in torn
         if broken is not None and packet.pts is not None and packet.pos is not None:
             if packet.pos != place:  # the packets of an Ogg page have one place, and the last of them tells the time
@@ -102,15 +111,27 @@ def packets(
         yield packet
 
 
-def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Iterator[Packet[_Track]]:
+def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seekable: bool) -> Iterator[Packet[_Track]]:
+    """All packets of one stream, past places that cannot be read.
+
+    Some demuxers try such a place again and again, so in a container that finds times reading goes on behind it.
+    """
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all  # indexed containers then skip its bytes altogether
     locked = "enc_key_id" in stream.metadata  # as WebM says it
+    unit = float(stream.time_base or 0)
+    errors, last = 0, None  # errors since the last packet; its decoding time
+    target = 0.0  # where to go on: a time in units, or a place in the file
+    medium: Any = container.file.file if container.file is not None else None
+    failures = 0  # of the medium, up to the last packet
     while True:
         try:
             for packet in container.demux(stream):
                 beat()
+                if errors and last is not None and packet.dts is not None and packet.dts <= last:
+                    continue
+                errors, last, failures = 0, packet.dts, 0 if medium is None else medium.failures
                 if packet.size > 0 and (locked or packet.has_sidedata("encryption_info")):
                     damage.locked += 1
                 elif packet.size > 0:
@@ -121,8 +142,23 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage) -> Itera
         except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
             raise
         except READ_ERRORS:
+            errors += 1
+            nothing_more = medium is not None and medium.over
+            step = min(_LONGEST_STEP, _STEP * _GROWTH ** (errors - _TRIES))
+            if errors < _TRIES:
+                pass
+            elif seekable and unit and last is not None:
+                target = (last if errors == _TRIES else target) + step / unit
+                nothing_more |= not seek_to(container, stream, int(target), backward=False)
+            elif by_bytes(container) and medium is not None:
+                target = (medium.tell() if errors == _TRIES else target) + step * _RATE
+                seek_to_byte(container, int(target))
+            if nothing_more and medium is not None and medium.failures == failures > 0:
+                damage.reads -= errors - 1  # an earlier failure, which FFmpeg gives for why nothing is left
+                return
             damage.reads += 1
-            if damage.reads >= _MAX_READ_ERRORS:
+            if errors == _MAX_READ_ERRORS:
+                damage.given_up = True
                 return
 
 
@@ -138,9 +174,15 @@ def seek_before(container: InputContainer, stream: VideoStream | AudioStream, cl
     return seek_to(container, stream, int((seconds + clock.origin) / stream.time_base))
 
 
-def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks: int) -> bool:
-    """Move to the keyframe at a time in the stream's units, or before; False if that fails."""
-    return _moved(partial(container.seek, ticks, stream=stream))
+def seek_to(container: InputContainer, stream: VideoStream | AudioStream, ticks: int, *, backward: bool = True) -> bool:
+    """Move to the keyframe at a time in the stream's units, or before, or behind it; False if that fails."""
+    # Matroska lists places of the picture. Those of other tracks it knows as far as it has been read.
+    pictures = video_tracks(container) if container.format.name.startswith("matroska") else []
+    if stream.type == "audio" and pictures and pictures[0].time_base and stream.time_base:
+        own = int(ticks * stream.time_base / pictures[0].time_base)
+        if _moved(partial(container.seek, own, backward=backward, stream=pictures[0])):
+            return True
+    return _moved(partial(container.seek, ticks, backward=backward, stream=stream))
 
 
 def by_bytes(container: InputContainer) -> bool:

@@ -28,12 +28,19 @@ class MediaFile:
         self._file = file
         self.size = media_size(file)
         self.tell = file.tell
+        self.failures = 0  # readings that failed
+        self.over = False  # whether the last one was at the end
         self._progress = _READINGS * self.size  # bytes left whose reading counts as progress
 
     def read(self, size: int = -1) -> bytes:
         """At most so many bytes; none at the end."""
         left = max(0, self.size - self._file.tell())
-        found = self._file.read(left if size < 0 else min(size, left)) or b""
+        try:
+            found = self._file.read(left if size < 0 else min(size, left)) or b""
+        except OSError:
+            self.failures += 1
+            raise
+        self.over = not found
         if self._progress > 0:
             self._progress -= len(found)
             beat()

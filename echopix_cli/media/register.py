@@ -81,6 +81,11 @@ class Register:
         return 0 < until == self.timeless(until) and self.tick > 0 and bool(told.all())
 
     @property
+    def given_up(self) -> bool:
+        """Whether the last packet stands before a broken place that could not be stepped over."""
+        return self._damage.given_up
+
+    @property
     def marked(self) -> bool:
         """Whether keyframes are marked. Without an index an AVI has them all marked, if they do not tell themselves."""
         codec = self.stream.codec_context

@@ -50,15 +50,20 @@ class Scan:
     tick: float  # seconds per unit
     origin: float  # seconds; the media's time 0
     end: float  # seconds from the media's start: when the last frame leaves the screen
-    reached: float  # the same, with frames that an edit list hides
+    reached: float | None  # the same, with frames that an edit list hides; None where reading gave up
     header_fps: float | None
     sought: bool  # whether the pass began at a keyframe before the span instead of the file's start
     before: int  # packets that the pass saw before these
+    given_up: bool  # whether the last one stands before a broken place, behind which there may be more
 
     @property
     def timed(self) -> bool:
         """Whether frames are told apart by their ticks; otherwise by counting them."""
         return self.times is None
+
+    def over(self, end: float | None) -> float:
+        """When the picture is known to be over, in seconds, for a span that ends at a time, or with the media."""
+        return self.end if end is None or not self.given_up else max(self.end, end)
 
     def seconds(self, ticks: Ints) -> Floats:
         """Times relative to the start of the media."""
@@ -94,7 +99,7 @@ def scan_track(
     except BaseException:
         left.file.close()
         raise
-    if plan.start or not indexed(left.register.container, clock):
+    if not left.register.given_up and (plan.start or not indexed(left.register.container, clock)):
         leave(path, left, left.file.close, plan.limits, track)
     else:
         left.file.close()
@@ -153,6 +158,7 @@ def _scan(
         header_fps=_header_fps(register.stream),
         sought=sought,
         before=begin,
+        given_up=register.given_up and until == len(register.ticks),
     )
     lengths = register.lengths[begin:until]
     if timeless and register.parts:
@@ -178,11 +184,9 @@ def _ending(scan: Scan, lengths: array[int]) -> Scan:
     """The scan with its end: that of the last frame which is shown, if any is."""
     shown = scan.visible if scan.visible.any() else np.ones_like(scan.visible)
     ends = scan.ticks + np.frombuffer(lengths, np.int64)
-    return dataclasses.replace(
-        scan,
-        end=int(ends[shown].max()) * scan.tick - scan.origin,
-        reached=int(ends.max()) * scan.tick - scan.origin,
-    )
+    end = int(ends[shown].max()) * scan.tick - scan.origin
+    reached = None if scan.given_up else int(ends.max()) * scan.tick - scan.origin
+    return dataclasses.replace(scan, end=end, reached=reached)
 
 
 def _counted(scan: Scan, times: Floats, step: float, keys: Flags) -> Scan | None:
@@ -205,7 +209,7 @@ def _counted(scan: Scan, times: Floats, step: float, keys: Flags) -> Scan | None
         omits=False,
         header_fps=round((count - 1) / seconds, 6) if seconds > 0 else scan.header_fps,  # the header knows no better
         end=end,
-        reached=end,
+        reached=None if scan.given_up else end,
     )
 
 

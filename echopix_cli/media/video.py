@@ -84,7 +84,7 @@ def read_picture(
         return Picture(decodable=False, locked=bool(damage.locked))
     ticks = candidates(scan, plan.from_time, plan.end)
     if not len(ticks):
-        return Picture(end=scan.end, reached=scan.reached)
+        return Picture(end=scan.over(plan.end), reached=scan.reached)
     times = np.maximum(scan.seconds(ticks), plan.from_time)  # what is on screen at first is not sampled for its past
     _check_length(shown(path), times, plan.limits)
     chosen, fps = choose_frames(
@@ -109,7 +109,7 @@ def read_picture(
         except MediaError:  # it would take too much; what came out at first may do
             if slots.frames is None:
                 raise
-    return _picture(slots, scan, fps, damage)
+    return _picture(slots, scan, scan.over(plan.end), fps, damage)
 
 
 def read_still_picture(
@@ -131,10 +131,10 @@ def read_still_picture(
     return Picture(slots.frames, np.zeros(1), None, size, slots.rotation, end=end, reached=end)
 
 
-def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Picture:
+def _picture(slots: Slots, scan: Scan, end: float, fps: float | None, damage: Damage) -> Picture:
     asked = len(slots.wanted)
     if slots.frames is None:
-        return Picture(end=scan.end, reached=scan.reached, decodable=False)
+        return Picture(end=end, reached=scan.reached, decodable=False)
     notices: tuple[str, ...] = ()
     if slots.lost:
         when = _when(scan, slots.missing)
@@ -146,7 +146,7 @@ def _picture(slots: Slots, scan: Scan, fps: float | None, damage: Damage) -> Pic
         notices = (*notices, "parts of the video track are encrypted and were left out")
     times = scan.seconds(slots.ticks[slots.filled])
     frames = slots.frames if slots.filled.all() else slots.frames[slots.filled]
-    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, scan.end, scan.reached, notices)
+    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, end, scan.reached, notices)
 
 
 def _when(scan: Scan, ticks: Ints) -> str:

@@ -57,6 +57,20 @@ def test_a_film_that_goes_away_is_one_failed_record(
     assert short["film"]["unread"] == 0
 
 
+def test_other_permissions_meanwhile_are_no_change(
+    ask, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, decode = tmp_path / "out.jsonl", Worker.decode
+
+    def decoded(worker: Worker, path: str, plan: object) -> object:
+        Path(path).chmod(0o600 if Path(path).stat().st_mode & 0o77 else 0o644)
+        return decode(worker, path, plan)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Worker, "decode", decoded)
+    assert ask(folder, "What?", "--window", "1", "-o", out).code == 0
+    assert [record["film"]["windows"] for record in records_of(out)] == [4, 4]
+
+
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which features are kept: those of every window."""

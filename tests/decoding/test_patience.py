@@ -76,6 +76,26 @@ def test_a_command_that_was_stopped_finds_its_file_read(
         worker.close()
 
 
+def test_time_that_the_command_was_stopped_is_none_of_the_timeout(
+    clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, clock, passed = Worker(timeout=30.0), time.monotonic, [0.0]
+    arrives = worker_module.Channel.arrives
+
+    def stopped(channel: Any, seconds: float) -> bool:
+        if not passed[0]:
+            passed[0] = 1000.0
+            return False
+        return arrives(channel, seconds)
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+    monkeypatch.setattr(worker_module.Channel, "arrives", stopped)
+    try:
+        assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
+    finally:
+        worker.close()
+
+
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
     """A list that grows with every sign of progress."""

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 from clips import write_clip
 
@@ -25,7 +26,7 @@ from echopix_cli.results import AudioStatus
 
 PLAN = DecodePlan()
 FILMS = FilmOptions(window=1.0)
-LIES = {"days": 99 * 3600e3, "short": 300.0, "negative": -5e3, "no number": float("nan"), "untold": None}
+LIES = {"days": 99 * 3600e3, "aeons": 1e18, "short": 300.0, "negative": -5e3, "no number": float("nan"), "untold": None}
 
 
 @pytest.fixture(scope="module")
@@ -174,17 +175,16 @@ def test_a_sound_is_not_glanced_at(engine: Engine) -> None:
         assert film is not None and (film.glance is not None) is glanced
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_hours_of_nothing_are_passed_over(damaged: bool, engine: Engine, honest: Path, tmp_path: Path) -> None:
-    """A recording that goes on five hours later: 18,000 windows of nothing are no loss, and take no hours.
+def later(source_path: Path, folder: Path, gap: int, damaged: bool) -> Path:
+    """What a file plays, and its sound once more after a gap in seconds.
 
-    Nor do they where the last thing before them is damaged, so that all of them are the place of what was lost.
+    If ``damaged``, it is sound alone, of which the last thing before the gap cannot be decoded.
     """
-    path = tmp_path / "later.mkv"
+    path = folder / "later.mkv"
     with av.open(str(path), "w") as target:
         out: dict[str, Any] = {}
-        for offset in (0, 5 * 3600):
-            with av.open(str(honest)) as source:
+        for offset in (0, gap):
+            with av.open(str(source_path)) as source:
                 tracks = [track for track in source.streams if track.type == "audio" or not (damaged or offset)]
                 out = out or {track.type: target.add_stream_from_template(track) for track in tracks}
                 for packet in [packet for packet in source.demux(tracks) if packet.pts is not None]:
@@ -195,6 +195,16 @@ def test_hours_of_nothing_are_passed_over(damaged: bool, engine: Engine, honest:
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = out[packet.stream.type]
                     target.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_hours_of_nothing_are_passed_over(damaged: bool, engine: Engine, honest: Path, tmp_path: Path) -> None:
+    """A recording that goes on five hours later: 18,000 windows of nothing are no loss, and take no hours.
+
+    Nor do they where the last thing before them is damaged, so that all of them are the place of what was lost.
+    """
+    path = later(honest, tmp_path, 5 * 3600, damaged)
     asked: list[float] = []
     original = Worker.decode
 
@@ -207,7 +217,7 @@ def test_hours_of_nothing_are_passed_over(damaged: bool, engine: Engine, honest:
         handed = opened(engine, path, FilmOptions(window=1.0, look=8))
     assert handed.survivors is not None
     facts = handed.survivors.facts
-    assert len(asked) < 100
+    assert len(asked) < 150
     assert facts.windows > 17_990
     assert handed.survivors.spans[:, 1].max() > 5 * 3600
     if damaged:
@@ -219,3 +229,38 @@ def test_hours_of_nothing_are_passed_over(damaged: bool, engine: Engine, honest:
         assert handed.audio_status is AudioStatus.USED
         assert (0.0, 1.0) in facts.looked  # and read again
         assert handed.notices[-1] == "nothing is shown or played, 0:04 to 5:00:00"
+
+
+def test_a_look_ahead_that_comes_to_nothing_costs_nothing_else(
+    engine: Engine, honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that one window may take is not enough for many; and some places of a file may not be readable."""
+    decode, looks = Worker.decode, list[float]()
+
+    def decoded(worker: Worker, path: str, plan: DecodePlan) -> Any:
+        assert plan.start is not None and plan.end is not None
+        if plan.end - plan.start > 4:
+            looks.append(plan.start)
+            raise FileLost("reading it took longer than 1 s")
+        return decode(worker, path, plan)
+
+    def unreadable(worker: Worker, path: str) -> str:
+        raise MediaError("a place in it cannot be read")
+
+    monkeypatch.setattr(Worker, "decode", decoded)
+    monkeypatch.setattr(Worker, "identity", unreadable)
+    handed = opened(engine, later(honest, tmp_path, 40, damaged=False))
+    assert handed.survivors is not None and looks
+    assert (handed.survivors.facts.windows, handed.survivors.facts.unread) == (44, 0)
+    assert handed.survivors.spans[:, 1].max() > 42
+
+
+def test_a_moment_of_sound_at_a_border_is_no_window_that_could_not_be_read(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    sound = np.zeros(16_000 * 6, np.float32)
+    sound[: 16_000 * 2 + 300] = sound[16_000 * 4 :] = 0.3
+    soundfile.write(path, sound, 16_000)
+    film = film_of(replace(PLAN, video=False), 6.0, 2.0)
+    assert film is not None
+    handed = opened(engine, path, FilmOptions(window=2.0))
+    assert handed.survivors is not None and handed.survivors.facts.unread == 0
