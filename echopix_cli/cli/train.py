@@ -125,7 +125,7 @@ def train(
         where, "try --set adapters=16, --set checkpointing=true, or less: --set batch_size=1, --set max_frames=16"
     ):
         with run.output.progress("preparing the model"):
-            trainer = Trainer(begin(settled, where), settled, out, workers=workers)
+            trainer = Trainer(begin(settled, where), settled, out, workers=workers, warn=run.output.warn)
         first = trainer.step
         if export is not None:
             if not first:
@@ -228,6 +228,8 @@ def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -
 
 def _line(progress: "Progress") -> str:
     left = (progress.steps - progress.step) * progress.step_seconds
+    if not progress.losses:
+        return f"step {progress.step}/{progress.steps}, none of its files could be read"
     name = "answer" if "answer" in progress.losses else "loss"
     return (
         f"step {progress.step}/{progress.steps}, {'answer loss' if name == 'answer' else 'sum of losses'} "

@@ -48,6 +48,21 @@ class Targets:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file that cannot be used, and why, in one line that names it."""
+
+    media: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unread:
+    """In place of a batch of whose files none can be used."""
+
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's inputs and labels.
 
@@ -58,7 +73,7 @@ class Batch:
     ``labels``, sum to 1: every family counts the same. Of the clips, in order: ``patches`` (n, 1176) uint8 with
     ``grids`` (None without picture), to be normalised by ``rules``; ``mel`` (sounds, 128, frames) with
     ``mel_frames`` (sounds,). ``video_index`` and ``audio_index`` say of each media row of the prompts, one prompt after
-    another, which of the rows that the towers make of all clips it is.
+    another, which of the rows that the towers make of all clips it is. ``left_out`` are files that have no part in it.
     """
 
     input_ids: Tensor
@@ -83,6 +98,7 @@ class Batch:
     around: Tensor | None = None
     meanwhile: Tensor | None = None
     rules: PixelRules = PixelRules()  # noqa: RUF009 - frozen
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def targets(self) -> Targets:

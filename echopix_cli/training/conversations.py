@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 from echopix_cli.decoding.worker import decode
 from echopix_cli.documents import line_object, numbered_lines
 from echopix_cli.errors import MediaError, UsageError
+from echopix_cli.files import shown
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
-from echopix_cli.training.batch import Batch, Example, collate
+from echopix_cli.training.batch import Batch, Example, LeftOut, Unread, collate
 from echopix_cli.training.rows import Opening, make_row, pack_rows
 
 _MARKS = ("<video>", "<audio>", "<image>")
@@ -88,10 +89,10 @@ def _text(content: object) -> str:
     return content.strip()
 
 
-class ConversationBatches(Dataset[Batch | None]):
+class ConversationBatches(Dataset[Batch | Unread]):
     """Batch ``index`` of an endless, seeded shuffle of conversations; every epoch has its own order.
 
-    A file that cannot be decoded is left out of its batch; a batch of nothing else is None.
+    A file that cannot be used is left out of its batch, which names it.
     """
 
     def __init__(
@@ -111,10 +112,22 @@ class ConversationBatches(Dataset[Batch | None]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Batch | None:
-        chosen = (self.conversation(index * self.batch_size + offset) for offset in range(self.batch_size))
-        examples = [example for item in chosen if (example := self.example(item)) is not None]
-        return collate(examples, self.processor) if examples else None
+    def __getitem__(self, index: int) -> Batch | Unread:
+        examples, left_out = [], []
+        for offset in range(self.batch_size):
+            item = self.conversation(index * self.batch_size + offset)
+            try:
+                examples.append(self.example(item))
+            except MediaError as error:
+                left_out.append(LeftOut(str(item.media), error.message))
+        if not examples:
+            return Unread(tuple(left_out))
+        return replace(collate(examples, self.processor), left_out=tuple(left_out))
+
+    @property
+    def cycle(self) -> int:
+        """Batches in a row that hold every conversation, wherever in the shuffle they begin: those of two epochs."""
+        return -(-2 * len(self.conversations) // self.batch_size)
 
     def conversation(self, place: int) -> Conversation:
         """The conversation at a place of the endless shuffle."""
@@ -122,14 +135,15 @@ class ConversationBatches(Dataset[Batch | None]):
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.conversations))
         return self.conversations[int(order[rank])]
 
-    def example(self, item: Conversation) -> Example | None:
-        """Decode and prepare one conversation; None when its file cannot be used."""
-        try:
-            clip = prepare_clip(decode(str(item.media), self.plan), self.processor.rules)
-        except MediaError:
-            return None
+    def example(self, item: Conversation) -> Example:
+        """Decode and prepare one conversation.
+
+        Raises:
+            MediaError: its file cannot be used.
+        """
+        clip = prepare_clip(decode(str(item.media), self.plan), self.processor.rules)
         if not clip.audio_rows and clip.grid_thw is None:
-            return None
+            raise MediaError(f"{shown(item.media)}: too short for a single token")
         opening = Opening.of(self.processor, clip, item.system)
         row = make_row(item.question, item.answer, _FAMILY, (), opening)
         return Example(clip, (pack_rows([row]) if self.pack else row,))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from echopix_cli.errors import MediaError
 from echopix_cli.files import write_whole
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
-from echopix_cli.training.batch import Batch
+from echopix_cli.training.batch import Batch, Unread
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
 from echopix_cli.training.data import TRAINED_SPLITS, SceneBatches
 from echopix_cli.training.forward import accuracy
@@ -35,12 +35,13 @@ METRICS = "metrics.jsonl"
 _STATE = "training_state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what the optimizers keep of a parameter
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
+_EMPTY = 100  # steps in a row without a single file that can be read: more is no accident
 _SCENES_OF_A_SEED, _SEEDS = 10_000_000, 2**20  # another seed trains on other scenes; seed 0 on the last ones
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done of how many, the step's losses, and the seconds a step takes."""
+    """Where a run stands: steps done of how many, the step's losses, if it had a batch, and the seconds it took."""
 
     step: int
     steps: int
@@ -57,6 +58,7 @@ class Trainer:
         folder: of the run.
         watch: called after every step.
         workers: processes that prepare batches; by default one beside a CPU, and all cores but one beside a GPU.
+        warn: told once of every file that cannot be used.
     """
 
     def __init__(
@@ -66,9 +68,10 @@ class Trainer:
         folder: Path,
         watch: Callable[[Progress], None] = lambda progress: None,
         workers: int | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.processor, self.originals = start.model.train(), start.processor, start.originals
-        self.recipe, self.folder, self.watch = recipe, folder, watch
+        self.recipe, self.folder, self.watch, self.warn = recipe, folder, watch, warn
         self.device = next(self.model.parameters()).device
         self.workers = workers or (1 if self.device.type == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1))
         self.teacher = AttentionTeacher(self.model) if recipe.teacher == "attention" else None
@@ -80,6 +83,8 @@ class Trainer:
         self.trained = {name: p for name, p in everything if p.requires_grad}
         self.optimizers = _optimizers(self.trained, recipe)
         self.step = 0
+        self._empty = 0  # steps in a row that had no batch
+        self._left_out: set[str] = set()
         self._stopping = False
         if (folder / _STATE).exists():
             self._restore()
@@ -89,10 +94,11 @@ class Trainer:
     def run(self, until: int | None = None, seconds: float | None = None) -> None:
         """Train to step ``until`` (default: the recipe's end), until ``seconds`` have passed, or to :meth:`stop`.
 
-        The folder then holds a loadable model and what resuming needs; after a crash, the last checkpoint.
+        The folder then holds a loadable model and what resuming needs; after a crash, the last checkpoint. A step of
+        whose files none can be read changes nothing, and counts.
 
         Raises:
-            MediaError: not one file of a whole step's data could be decoded.
+            MediaError: there were only such steps for as long as all files take, or for a hundred steps.
         """
         recipe, began = self.recipe, time.monotonic()
         end = recipe.steps if until is None else min(until, recipe.steps)
@@ -104,11 +110,19 @@ class Trainer:
         batches = iter(self._loader(data, order))
         while self.step < end and not self._stopping:
             started = time.monotonic()
-            parts = self.update([next(batches) for _ in range(recipe.accumulate)])
+            usable = self._usable([next(batches) for _ in range(recipe.accumulate)])
+            parts = self.update(usable) if usable else {}
             self.step += 1
+            self._empty = 0 if usable else self._empty + 1
             taken = round(time.monotonic() - started, 3)
-            self._log({"step": self.step, "seconds": taken, **parts})
+            self._log({"step": self.step, "seconds": taken, **(parts if usable else {"empty": True})})
             self.watch(Progress(self.step, end, parts, taken))
+            if self._empty >= self._most_empty(data):
+                self._store()
+                raise MediaError(
+                    f"none of the files of {self._empty} steps in a row could be decoded",
+                    "try one of them with echopix ask",
+                )
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 self._log({"step": self.step, "validation": self.validate()})
             if self.step % recipe.checkpoint_every == 0:
@@ -134,7 +148,7 @@ class Trainer:
         data = self._data(self.recipe.validate_batches, splits[1])
         # Begun outside: processes that are started under autocast prepare their data under it.
         loader = iter(self._loader(data, range(len(data))))
-        batches = (batch.to(self.device) for batch in loader if batch is not None)
+        batches = (batch.to(self.device) for batch in loader)
         with self._arithmetic():
             return accuracy(self.model, batches, self.recipe.settings())
 
@@ -171,22 +185,28 @@ class Trainer:
             first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split in TRAINED_SPLITS else 0,
         )
 
-    def update(self, batches: list[Batch | None]) -> dict[str, float]:
-        """One optimizer step over some batches; their losses, averaged.
+    def _usable(self, drawn: Sequence[Batch | Unread]) -> list[Batch]:
+        """The batches among what was drawn; files that are left out are said."""
+        for file in (file for one in drawn for file in one.left_out):
+            if file.media not in self._left_out:
+                self._left_out.add(file.media)
+                self.warn(f"{file.reason}; training goes on without this file")
+        return [one for one in drawn if isinstance(one, Batch)]
 
-        Raises:
-            MediaError: all batches are empty.
-        """
+    def _most_empty(self, data: Any) -> int:
+        """Steps in a row without a batch after which it is clear that the run comes to nothing."""
+        files = -(-data.cycle // self.recipe.accumulate) if isinstance(data, ConversationBatches) else _EMPTY
+        return min(files, _EMPTY, self.recipe.steps)
+
+    def update(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimizer step over batches, of which there is at least one; their losses, averaged."""
         recipe = self.recipe
-        usable = [batch.to(self.device) for batch in batches if batch is not None]
-        if not usable:
-            raise MediaError("none of a step's files could be decoded", "try one of them with echopix ask")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(self.step)
             optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for micro, batch in enumerate(usable):
+        for micro, batch in enumerate(batch.to(self.device) for batch in batches):
             # One seed for the draw and for any noise in the pass, or a resumed run would take another path.
             source = np.random.default_rng((recipe.seed, self.step, micro))
             torch.manual_seed(int(source.integers(2**31)))
@@ -194,9 +214,9 @@ class Trainer:
             with self._arithmetic():
                 parts = losses(self.model, self.heads, batch, recipe, budget, self.teacher)
                 loss = total_loss(parts, recipe)
-            (loss / len(usable)).backward()  # type: ignore[no-untyped-call]
+            (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in {**parts, "loss": loss, "budget": torch.tensor(budget or 1.0)}.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float().to(self.device) / len(usable)
+                sums[name] = sums.get(name, 0.0) + value.detach().float().to(self.device) / len(batches)
         sums["gradient"] = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()

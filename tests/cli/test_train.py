@@ -30,10 +30,13 @@ ONE = (*keys(validate_batches=0, batch_size=1, families="instrument"), "--thread
 QUICK = (*ONE, *keys(checkpoint_every=1))
 
 
+def metrics(out: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if "validation" not in record]
+
+
 def steps(out: Path) -> list[dict[str, Any]]:
-    return [
-        record for line in (out / "metrics.jsonl").read_text().splitlines() if "loss" in (record := json.loads(line))
-    ]
+    return [record for record in metrics(out) if "loss" in record]
 
 
 def curve(out: Path) -> list[float]:
@@ -288,14 +291,41 @@ def test_lines_that_do_not_fit_are_named(
     assert said in " ".join(ran.err.split())
 
 
+def test_files_that_cannot_be_read_are_left_out(
+    command: Any, stock_checkpoint: Path, conversations: Path, tmp_path: Path
+) -> None:
+    """Alone in a step too: it counts, changes nothing and is passed over by a run that goes on."""
+    flags = ("--base", stock_checkpoint, "--data", conversations, "--steps", 3, "--threads", 1)
+    sizes = keys(batch_size=1, sieve_layers=1, max_frames=4, checkpoint_every=1)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    ran = command("train", "--out", whole, *flags, *sizes)
+    assert ran.code == 0, ran.err
+    records = metrics(whole)
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert [record.get("empty") for record in records].count(True) == 1
+    assert ran.err.count("broken.mp4") == 1
+    assert "training goes on without this file" in ran.err
+    assert command("train", "--out", parts, *flags, *sizes, "--seconds", 1e-9).code == 0
+    while len(metrics(parts)) < 3:
+        assert command("train", "--out", parts, "--seconds", 1e-9).code == 0
+    assert curve(parts) == curve(whole)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (parts, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_data_of_which_nothing_can_be_read(
     command: Any, stock_checkpoint: Path, conversations: Path, tmp_path: Path
 ) -> None:
-    conversations.write_text(conversations.read_text().splitlines()[1] + "\n")
-    flags = ("--base", stock_checkpoint, "--data", conversations, *keys(sieve_layers=1))
-    ran = command("train", "--out", tmp_path / "run", *flags)
-    assert ran.code == 4
-    assert "none of a step's files could be decoded" in " ".join(ran.err.split())
+    """The run ends once every file was tried, and has kept how far it came."""
+    broken = conversations.read_text().splitlines()[1]
+    conversations.write_text(f"{broken}\n{broken}\n{broken}\n")
+    flags = ("--base", stock_checkpoint, "--data", conversations, *keys(sieve_layers=1, batch_size=2))
+    for step in (3, 6):
+        ran = command("train", "--out", tmp_path / "run", *flags)
+        assert ran.code == 4
+        assert "none of the files of 3 steps in a row could be decoded" in " ".join(ran.err.split())
+        assert [record["empty"] for record in metrics(tmp_path / "run")] == [True] * step
+        assert int(load_file(tmp_path / "run" / "training_state.safetensors")["step"]) == step
 
 
 def test_nothing_is_exported_that_was_not_trained(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
@@ -340,3 +370,4 @@ def test_the_loss_that_is_shown_is_named() -> None:
     assert _line(Progress(3, 63, {"hearing": 0.5, "loss": 2.0}, 1.0)).endswith(
         "sum of losses 2.000, 1.00 s a step, 1:00 left"
     )
+    assert _line(Progress(3, 63, {}, 1.0)) == "step 3/63, none of its files could be read"
