@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from echopix_cli.errors import MediaError
 from echopix_cli.files import write_whole
@@ -29,6 +28,7 @@ from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, losses
 from echopix_cli.training.muon import Muon
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
+from echopix_cli.training.workers import prepared
 from echopix_cli.weights.checkpoint import save_model
 
 METRICS = "metrics.jsonl"
@@ -107,7 +107,7 @@ class Trainer:
         recipe.save(self.folder)
         data = self._data(recipe.steps * recipe.accumulate, recipe.splits and recipe.splits[0])
         order = range(self.step * recipe.accumulate, end * recipe.accumulate)
-        batches = iter(self._loader(data, order))
+        batches = self._prepared(data, order)
         while self.step < end and not self._stopping:
             started = time.monotonic()
             usable = self._usable([next(batches) for _ in range(recipe.accumulate)])
@@ -147,21 +147,13 @@ class Trainer:
             return {}
         data = self._data(self.recipe.validate_batches, splits[1])
         # Begun outside: processes that are started under autocast prepare their data under it.
-        loader = iter(self._loader(data, range(len(data))))
-        batches = (batch.to(self.device) for batch in loader)
+        made = self._prepared(data, range(len(data)))
+        batches = (batch.to(self.device) for batch in made)
         with self._arithmetic():
             return accuracy(self.model, batches, self.recipe.settings())
 
-    def _loader(self, data: Any, order: range) -> Any:
-        """Batches in order, prepared by other processes."""
-        return DataLoader(
-            data,
-            batch_size=None,
-            sampler=order,
-            num_workers=min(self.workers, max(1, len(order))),
-            prefetch_factor=4,
-            pin_memory=self.device.type != "cpu",
-        )
+    def _prepared(self, data: Any, order: range) -> Iterator[Any]:
+        return prepared(data, order, self.workers, pinned=self.device.type != "cpu")
 
     def _data(self, length: int, split: str | None) -> Any:
         recipe = self.recipe

@@ -83,22 +83,34 @@ def test_killed_and_resumed(command: Any, random_checkpoint: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_interrupted_runs_keep_their_last_step(random_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_interrupted_runs_keep_their_last_step(
+    random_checkpoint: Path, tmp_path: Path, number: signal.Signals, whole_group: bool
+) -> None:
+    """Also where all of its processes are sent the signal, as by a terminal, ``timeout`` or systemd."""
     arguments = ["train", "--out", tmp_path / "run", "--base", random_checkpoint, "--steps", 500, *ONE]
     process = subprocess.Popen(
-        [sys.executable, "-m", "echopix_cli", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "echopix_cli", *map(str, arguments), "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    began = time.monotonic()
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number, said
+    assert time.monotonic() - began < 20  # and nobody waits for workers that do not end
     done = len(steps(tmp_path / "run"))
     assert f"Interrupted after step {done} of 500" in " ".join(said.split())
     assert "Traceback" not in said
     assert int(load_file(tmp_path / "run" / "training_state.safetensors")["step"]) == done
     load_model(tmp_path / "run")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 @pytest.mark.slow
