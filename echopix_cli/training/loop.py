@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from echopix_cli.errors import MediaError
+from echopix_cli.errors import EchopixError, MediaError
 from echopix_cli.files import write_whole
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
@@ -36,6 +37,7 @@ _STATE = "training_state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what the optimizers keep of a parameter
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
 _EMPTY = 100  # steps in a row without a single file that can be read: more is no accident
+_DIVERGED = 20  # steps in a row whose gradient is no number: the run does not come back
 _SCENES_OF_A_SEED, _SEEDS = 10_000_000, 2**20  # another seed trains on other scenes; seed 0 on the last ones
 
 
@@ -83,7 +85,7 @@ class Trainer:
         self.trained = {name: p for name, p in everything if p.requires_grad}
         self.optimizers = _optimizers(self.trained, recipe)
         self.step = 0
-        self._empty = 0  # steps in a row that had no batch
+        self._empty = self._diverged = 0  # steps in a row without a batch, and with a gradient that is no number
         self._left_out: set[str] = set()
         self._stopping = False
         if (folder / _STATE).exists():
@@ -95,10 +97,11 @@ class Trainer:
         """Train to step ``until`` (default: the recipe's end), until ``seconds`` have passed, or to :meth:`stop`.
 
         The folder then holds a loadable model and what resuming needs; after a crash, the last checkpoint. A step of
-        whose files none can be read changes nothing, and counts.
+        whose files none can be read, or whose gradient is not finite, changes nothing, and counts.
 
         Raises:
-            MediaError: there were only such steps for as long as all files take, or for a hundred steps.
+            MediaError: nothing could be read for as long as all files take, or for a hundred steps.
+            EchopixError: twenty gradients in a row were not finite, or the folder cannot be written.
         """
         recipe, began = self.recipe, time.monotonic()
         end = recipe.steps if until is None else min(until, recipe.steps)
@@ -113,16 +116,10 @@ class Trainer:
             usable = self._usable([next(batches) for _ in range(recipe.accumulate)])
             parts = self.update(usable) if usable else {}
             self.step += 1
-            self._empty = 0 if usable else self._empty + 1
             taken = round(time.monotonic() - started, 3)
-            self._log({"step": self.step, "seconds": taken, **(parts if usable else {"empty": True})})
+            self._log({"step": self.step, "seconds": taken, **_noted(parts)})
             self.watch(Progress(self.step, end, parts, taken))
-            if self._empty >= self._most_empty(data):
-                self._store()
-                raise MediaError(
-                    f"none of the files of {self._empty} steps in a row could be decoded",
-                    "try one of them with echopix ask",
-                )
+            self._require_progress(parts, self._most_empty(data))
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 self._log({"step": self.step, "validation": self.validate()})
             if self.step % recipe.checkpoint_every == 0:
@@ -190,8 +187,31 @@ class Trainer:
         files = -(-data.cycle // self.recipe.accumulate) if isinstance(data, ConversationBatches) else _EMPTY
         return min(files, _EMPTY, self.recipe.steps)
 
+    def _require_progress(self, parts: dict[str, float], most_empty: int) -> None:
+        """Count steps in a row that changed nothing, and end what comes to nothing.
+
+        Raises:
+            MediaError, EchopixError: as :meth:`run`.
+        """
+        self._empty = 0 if parts else self._empty + 1
+        self._diverged = 0 if _stepped(parts) else self._diverged + bool(parts)
+        if self._diverged >= _DIVERGED:
+            raise EchopixError(
+                f"the gradients of {_DIVERGED} steps in a row, up to step {self.step}, are not finite",
+                "train into another folder with a smaller --set learning_rate, or in --dtype float32",
+            )
+        if self._empty >= most_empty:
+            self._store()
+            raise MediaError(
+                f"none of the files of {self._empty} steps in a row could be decoded",
+                "try one of them with echopix ask",
+            )
+
     def update(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """One optimizer step over batches, of which there is at least one; their losses, averaged."""
+        """One optimizer step over batches, of which there is at least one; their losses, averaged.
+
+        A ``gradient`` that is not finite is not taken: weights would be no numbers for ever.
+        """
         recipe = self.recipe
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -210,11 +230,13 @@ class Trainer:
             for name, value in {**parts, "loss": loss, "budget": torch.tensor(budget or 1.0)}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float().to(self.device) / len(batches)
         sums["gradient"] = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
         # All at once: every single number read from a GPU waits for what it still has to do.
         values = torch.stack(list(sums.values())).tolist()
-        return {name: round(value, 5) for name, value in zip(sums, values, strict=True)}
+        parts = {name: round(value, 5) for name, value in zip(sums, values, strict=True)}
+        if _stepped(parts):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        return parts
 
     def _arithmetic(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
@@ -266,6 +288,19 @@ class Trainer:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["step"] <= self.step]
         write_whole(path, "".join(kept).encode())
+
+
+def _stepped(parts: dict[str, float]) -> bool:
+    """Whether a step with these losses changed the weights."""
+    return math.isfinite(parts.get("gradient", math.nan))
+
+
+def _noted(parts: dict[str, float]) -> dict[str, Any]:
+    """What the metrics say of a step: its losses, or that it changed nothing, and why."""
+    if _stepped(parts):
+        return parts
+    unfit = [name for name, value in parts.items() if not math.isfinite(value)]
+    return {"not_finite": unfit} if parts else {"empty": True}
 
 
 def _optimizers(trained: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -1,0 +1,67 @@
+"""Runs that meet what they cannot use: gradients that are no numbers, records that are torn, a disk that is full."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from echopix_cli.errors import EchopixError
+from echopix_cli.model.processing import Processor
+from echopix_cli.training import tiny
+from echopix_cli.training.batch import Batch
+from echopix_cli.training.data import SceneBatches
+from echopix_cli.training.loop import Trainer
+from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.start import Start
+
+RECIPE = Recipe(stage="full", steps=40, batch_size=1, warmup=1, checkpoint_every=4, validate_batches=0)
+
+
+def trainer(processor: Processor, folder: Path, recipe: Recipe = RECIPE) -> Trainer:
+    return Trainer(Start(tiny.build_model(processor.config, seed=1), processor, {}), recipe, folder)
+
+
+def metrics(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def batch(processor: Processor) -> Batch:
+    return SceneBatches(processor, "val", 1, ("instrument",), 1, pack=True)[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_gradient_that_is_no_number_is_not_taken(
+    processor: Processor, tmp_path: Path, batch: Batch, optimizer: str
+) -> None:
+    """Weights and what the optimizers keep are those of a run that never met it."""
+    recipe = replace(RECIPE, optimizer=optimizer)
+    spared, met = (trainer(processor, tmp_path / name, recipe) for name in ("spared", "met"))
+    assert batch.mel is not None
+    poisoned = replace(batch, mel=torch.full_like(batch.mel, torch.nan))
+    for fit in (spared, met):
+        fit.update([batch])
+    assert not met.update([poisoned])["gradient"] < torch.inf
+    assert met.update([batch]) == spared.update([batch])
+    assert all(torch.equal(met.trained[name], value) for name, value in spared.trained.items())
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_last_checkpoint(processor: Processor, tmp_path: Path) -> None:
+    fit = trainer(processor, tmp_path, replace(RECIPE, learning_rate=1e30))
+    with pytest.raises(
+        EchopixError, match="gradients of 20 steps in a row, up to step 2[0-9], are not finite"
+    ) as caught:
+        fit.run()
+    assert "learning_rate" in caught.value.hint
+    records = metrics(tmp_path)
+    assert len(records) < 40
+    assert all("gradient" in record["not_finite"] for record in records[-20:])  # type: ignore[operator]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()  # which is no JSON
+    state = load_file(tmp_path / "training_state.safetensors")
+    assert int(state["step"]) == 20
+    assert all(value.isfinite().all() for value in state.values())
