@@ -108,6 +108,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         tiny.save_processor(self.processor, self.folder)
         recipe.save(self.folder)
+        self._forget_later_metrics()
         data = self._data(recipe.steps * recipe.accumulate, recipe.splits and recipe.splits[0])
         order = range(self.step * recipe.accumulate, end * recipe.accumulate)
         batches = self._prepared(data, order)
@@ -232,11 +233,11 @@ class Trainer:
         sums["gradient"] = nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         # All at once: every single number read from a GPU waits for what it still has to do.
         values = torch.stack(list(sums.values())).tolist()
-        parts = {name: round(value, 5) for name, value in zip(sums, values, strict=True)}
-        if _stepped(parts):
+        found = {name: round(value, 5) for name, value in zip(sums, values, strict=True)}
+        if _stepped(found):
             for optimizer in self.optimizers:
                 optimizer.step()
-        return parts
+        return found
 
     def _arithmetic(self) -> torch.autocast:
         enabled = self.recipe.precision == "bfloat16"
@@ -278,16 +279,21 @@ class Trainer:
                     (optimizer,) = (o for o in self.optimizers if _holds(o, parameter))
                     # On a GPU everything of the fused AdamW is there, its count of steps as well.
                     optimizer.state[parameter] = {key: value.to(self.device) for key, value in own.items()}
-        self._forget_later_metrics()
 
     def _forget_later_metrics(self) -> None:
-        """Drop metrics of steps after the checkpoint: they are taken again."""
+        """Drop metrics of steps that are taken again, and lines that a crash or a power cut left torn."""
         path = self.folder / METRICS
-        if not path.exists():
-            return
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        write_whole(path, "".join(kept).encode())
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            write_whole(path, b"".join(line for line in lines if _step_of(line) <= self.step))
+
+
+def _step_of(line: bytes) -> float:
+    """The step that a line of metrics is about; beyond all steps where the line is not whole."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def _stepped(parts: dict[str, float]) -> bool:

@@ -65,3 +65,22 @@ def test_a_run_that_diverges_ends_and_keeps_its_last_checkpoint(processor: Proce
     state = load_file(tmp_path / "training_state.safetensors")
     assert int(state["step"]) == 20
     assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize("stored", [0, 2])
+def test_metrics_of_steps_that_are_taken_again_go(processor: Processor, tmp_path: Path, stored: int) -> None:
+    """Killed before the first checkpoint and after it, with lines that are torn in every way."""
+    recipe = replace(RECIPE, steps=3)
+    path = tmp_path / "metrics.jsonl"
+    trainer(processor, tmp_path, recipe).run(until=2)
+    steps = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(steps) + b'\0\0\0\n[1]\n{"loss": 1}\n{"step": 3, "validation": {}}\n{"step": 1')
+    if not stored:
+        (tmp_path / "training_state.safetensors").unlink()
+    trainer(processor, tmp_path, recipe)
+    assert path.read_bytes().endswith(b'"step": 1')  # who only exports changes nothing
+    trainer(processor, tmp_path, recipe).run()
+    assert [record["step"] for record in metrics(tmp_path) if "loss" in record] == [1, 2, 3]
+    assert len(metrics(tmp_path)) == 4  # the last step was validated
+    if stored:
+        assert path.read_bytes().startswith(b"".join(steps))
