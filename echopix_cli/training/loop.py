@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from echopix_cli.errors import EchopixError, MediaError
@@ -30,7 +30,7 @@ from echopix_cli.training.muon import Muon
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
 from echopix_cli.training.workers import prepared
-from echopix_cli.weights.checkpoint import save_model
+from echopix_cli.weights.checkpoint import refusals, save_model, save_tensors
 
 METRICS = "metrics.jsonl"
 _STATE = "training_state.safetensors"
@@ -105,8 +105,9 @@ class Trainer:
         """
         recipe, began = self.recipe, time.monotonic()
         end = recipe.steps if until is None else min(until, recipe.steps)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tiny.save_processor(self.processor, self.folder)
+        with refusals(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tiny.save_processor(self.processor, self.folder)
         recipe.save(self.folder)
         self._forget_later_metrics()
         data = self._data(recipe.steps * recipe.accumulate, recipe.splits and recipe.splits[0])
@@ -244,7 +245,8 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _log(self, record: dict[str, Any]) -> None:
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+        path = self.folder / METRICS
+        with refusals(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def _store(self) -> None:
@@ -255,9 +257,8 @@ class Trainer:
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"{key}.{name}"] = value
-        partial = self.folder / (_STATE + ".partial")
-        save_file({name: value.cpu().contiguous().clone() for name, value in tensors.items()}, partial)
-        partial.replace(self.folder / _STATE)
+        whole = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
+        save_tensors(whole, self.folder / _STATE)
 
     def _inherit_heads(self, state: dict[str, torch.Tensor]) -> None:
         """Auxiliary heads as the run that the base came from left them, as far as it had them."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echopix_cli.errors import ModelError
+from echopix_cli.errors import EchopixError, ModelError
+from echopix_cli.files import sync, write_whole
 from echopix_cli.weights.opening import Checkpoint as Checkpoint
 from echopix_cli.weights.opening import open_checkpoint as open_checkpoint
 from echopix_cli.weights.opening import opened, unreadable
@@ -99,17 +102,19 @@ def save_model(
     dtype: torch.dtype | None = None,
     tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors`` in the authors' layout, each renamed into place whole.
+    """Write ``model.safetensors`` and ``config.json`` in the authors' layout, each renamed into place whole.
 
     Args:
         model: its module tree is named as the layout is, so tensors are written under their own names.
         folder: made if need be.
         dtype: of the stored floats; None keeps the model's.
         tensors: in place of the model's own, where those are not in their final form.
-    """
-    from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises:
+        EchopixError: the disk or the folder refuses.
+    """
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     final = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in (model.state_dict() if tensors is None else tensors).items()
@@ -119,10 +124,43 @@ def save_model(
     # The authors' transformers reads this name; newer ones read either.
     raw["torch_dtype"] = raw["dtype"] = str(stored).removeprefix("torch.")
     text = json.dumps(raw, indent=2, sort_keys=True, default=lambda v: str(v).removeprefix("torch."))
-    config = folder / "config.json.partial"
-    config.write_text(text + "\n", encoding="utf-8")
-    partial = folder / "model.safetensors.partial"
-    save_file(final, partial, metadata={"format": "pt"})
-    partial.chmod(config.stat().st_mode)  # the library writes for the owner alone; the umask shall decide
-    partial.replace(folder / "model.safetensors")
-    config.replace(folder / "config.json")
+    save_tensors(final, folder / "model.safetensors")
+    write_whole(folder / "config.json", (text + "\n").encode())
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write contiguous tensors beside their file and rename it once they are on the disk; one that exists is replaced.
+
+    Raises:
+        EchopixError: the disk or the folder refuses; what lay there stays.
+    """
+    from safetensors.torch import save_file
+
+    partial = path.with_name(f"{path.name}.partial")
+    with refusals(path):
+        try:
+            partial.touch()
+            mode = partial.stat().st_mode
+            save_file(dict(tensors), partial, metadata={"format": "pt"})
+            partial.chmod(mode)  # the library writes for the owner alone; the umask shall decide
+            sync(partial)
+            os.replace(partial, path)
+            sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """What the disk or the folder of a path refuses, in words.
+
+    Raises:
+        EchopixError: in place of the system's error and of the library's.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise EchopixError(f"cannot write {path}: {reason}", "make room there, and run again") from error
