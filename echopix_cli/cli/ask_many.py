@@ -197,7 +197,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
         run.output.notice(f"the model waited {share} for files to be decoded")
     done = f"{summary.done} of {summary.tasks} done"
     if received and summary.done < summary.tasks:
-        again = "run again to resume" if journal is not None else "with --output FILE, the next run would go on here"
+        again = "with --output FILE, the next run would go on here"
+        if journal is not None:
+            again = "run again without --overwrite to resume" if many.overwrite else "run again to resume"
         raise Interrupted(f"Interrupted; {done}, {again}", received[0])
     before = f", {summary.before} before" if summary.before else ""
     left = summary.tasks - summary.done

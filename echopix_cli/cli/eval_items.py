@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from echopix_cli.evaluation.values import Condition, ItemResult
 
 _SPELLING = Spelling("an evaluation", "--items", by_setting=True)
-_REPLACE = "give another --output or --items, or begin anew with --force"
+_REPLACE = "give another --output or --items, or drop those answers with --force"
 
 
 class Items:
@@ -37,7 +37,7 @@ class Items:
     Args:
         path: of the file.
         questions: of this evaluation.
-        anew: answers that the file holds are replaced.
+        force: answers of another evaluation are dropped, if the file holds some.
         passing: the file is there until the report is written, and goes where nothing was answered.
 
     Raises:
@@ -45,10 +45,10 @@ class Items:
         EchopixError: it cannot be written.
     """
 
-    def __init__(self, path: Path, questions: Sequence[Question], anew: bool, passing: bool = False) -> None:
-        self._path, self._questions, self._passing = path, questions, passing
+    def __init__(self, path: Path, questions: Sequence[Question], force: bool, passing: bool = False) -> None:
+        self._path, self._questions, self._force, self._passing = path, questions, force, passing
         self._keys: dict[int, str] = {}
-        self._journal = Journal(path, map(_task, questions), anew, spelling=_SPELLING, keep=True)
+        self._journal = Journal(path, map(_task, questions), spelling=_SPELLING, keep=True)
 
     def begin(self, engine: Engine, settings: Sequence[Condition], asking: Asking) -> dict[int, ItemResult]:
         """Results that are there, by their question's index; what failed is to be tried again.
@@ -59,7 +59,7 @@ class Items:
         """
         self._keys = dict(_keys(engine, self._questions, settings, asking))
         kept = self._journal.kept
-        if kept.keys() - set(self._keys.values()):
+        if kept.keys() - set(self._keys.values()) and not self._force:
             raise UsageError(
                 f"{self._path} holds answers of another evaluation: another model, other questions, options or media",
                 f"{_REPLACE}; {self._path} is safe to delete: an interrupted evaluation left it"
@@ -73,8 +73,14 @@ class Items:
                 try:
                     before[question.index] = _result(kept[key], question, settings)
                 except (KeyError, TypeError):
-                    raise UsageError(f"{self._path}: the answers to {question.id!r} are incomplete", _REPLACE) from None
-        self._journal.begin()
+                    if not self._force:
+                        message = f"{self._path}: the answers to {question.id!r} are incomplete"
+                        raise UsageError(message, _REPLACE) from None
+        if self._force:
+            own = (kept[self._keys[index]] for index in before)
+            self._journal.rewrite([json.dumps(record).encode() + b"\n" for record in own])
+        else:
+            self._journal.begin()
         return before
 
     def add(self, question: Question, result: ItemResult) -> None:

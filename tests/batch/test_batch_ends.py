@@ -38,11 +38,19 @@ def many(clips: dict[str, Path], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_in_order(ask, spawn, many: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "flags", "again"),
+    [
+        (signal.SIGINT, 130, (), "run again to resume"),
+        (signal.SIGTERM, 143, ("--overwrite",), "run again without --overwrite to resume"),
+    ],
+)
+def test_a_signal_ends_it_in_order(
+    ask, spawn, many: Path, tmp_path: Path, number: signal.Signals, code: int, flags: tuple[str, ...], again: str
+) -> None:
     """To the whole process group, as a terminal and a service manager send it. Until then, nobody else may write."""
     out = tmp_path / "out.jsonl"
-    with spawn(many, "What?", "-o", out) as batch:
+    with spawn(many, "What?", "-o", out, *flags) as batch:
         lines_in(out, 3)
         for flag in ("--resume", "--overwrite"):
             second = ask(many, "What?", "-o", out, flag)
@@ -55,7 +63,7 @@ def test_a_signal_ends_it_in_order(ask, spawn, many: Path, tmp_path: Path, numbe
     done = len(records)
     assert 3 <= done < 300
     assert (batch.returncode, stdout) == (code, "")
-    assert stderr == f"error: Interrupted; {done} of 300 done, run again to resume\n"
+    assert stderr == f"error: Interrupted; {done} of 300 done, {again}\n"
     assert [record["media"] for record in records if "error" in record] == []
     for file in sorted(many.iterdir())[done + 2 :]:
         file.unlink()

@@ -220,6 +220,33 @@ def test_own_files_are_replaced_and_others_with_force(run, tmp_path: Path) -> No
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_force_drops_what_is_of_another_evaluation_only(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the same command goes on where it was interrupted, with --force as without it."""
+    from echopix_cli.batch.journal import Journal
+
+    items, append = tmp_path / "i.jsonl", Journal.append
+    arguments = ("eval", "--count", "3", "-b", "0.1", "--sieve", "cs2", "--items", items, "--force")
+    assert run(*arguments, "--max-new-tokens", "3").code == 0
+
+    def interrupted(self: Journal, record: dict[str, Any]) -> None:
+        append(self, record)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", interrupted)
+        ran = run(*arguments)
+    assert (ran.code, ran.err) == (143, "error: Interrupted; 1 of 3 done, run again to resume\n")
+    first = items.read_bytes()
+    assert len(items_of(items)) == 1
+    assert "note: 1 of 3 questions were answered before" in run(*arguments).err
+    whole = items.read_bytes()
+    assert whole.startswith(first)
+    fewer = (*arguments, "--count", "2")  # of the answers, one is not asked for
+    assert run(*fewer[:-3], *fewer[-2:]).code == 2 and items.read_bytes() == whole
+    assert "note: 2 of 2 questions were answered before" in run(*fewer).err
+    assert items.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
+
+
 @pytest.mark.slow
 def test_it_goes_on_where_it_was_killed(run, tmp_path: Path, random_checkpoint: Path, clips: dict[str, Path]) -> None:
     """By a signal that says when to end and by one that does not; in the end all is as if nothing had happened."""
