@@ -38,7 +38,7 @@ class Items:
         path: of the file.
         questions: of this evaluation.
         force: answers of another evaluation are dropped, if the file holds some.
-        passing: the file is there until the report is written, and goes where nothing was answered.
+        passing: the file is there until all is answered and reported, and goes where nothing was answered.
 
     Raises:
         UsageError: another process writes it, or it holds something else.
@@ -62,7 +62,7 @@ class Items:
         if kept.keys() - set(self._keys.values()) and not self._force:
             raise UsageError(
                 f"{self._path} holds answers of another evaluation: another model, other questions, options or media",
-                f"{_REPLACE}; {self._path} is safe to delete: an interrupted evaluation left it"
+                f"{_REPLACE}; {self._path} is safe to delete: one that was interrupted, or failed in part, left it"
                 if self._passing
                 else _REPLACE,
             )

@@ -239,9 +239,13 @@ def evaluate(
         facts = facts_of(engine, data, own, asking, shard)
         report = make_report(facts, results, settings, seconds, before_cs2)
         write(report, output, plot)
-        if unfinished is not None:
+        # What a file itself makes impossible fails again; whatever else failed may have a better day.
+        failed = sum(result.failed and not question.fault for question, result in zip(own, results, strict=True))
+        if unfinished is not None and failed in (0, len(own)):
             unfinished.unlink(missing_ok=True)
     show(run, report, json, markdown)
+    if failed and kept is not None:
+        run.output.notice(f"the same command tries {failed} failed question{'' if failed == 1 else 's'} again")
     if report.failures:
         raise typer.Exit(ExitCode.FAILURE)
 

@@ -84,6 +84,11 @@ class ItemResult:
     pool_audio: int = 0
     groups: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is a setting with which it got no answer."""
+        return any(outcome.answer is None for outcome in self.outcomes.values())
+
 
 @dataclass(frozen=True)
 class ByClip:

@@ -306,6 +306,23 @@ def test_what_failed_is_tried_again(run, clips: dict[str, Path], tmp_path: Path)
     assert ran.code == 2 and "holds answers of another evaluation" in ran.err
 
 
+def test_what_failed_is_tried_again_with_the_report_alone(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    """The report is there, and the rest is answered already; what no later run can answer keeps no file."""
+    data, output, unfinished = (tmp_path / name for name in ("data.jsonl", "r.json", "r.json.unfinished.jsonl"))
+    fine = {"media": str(clips["both"]), "question": "What?", "answer": "dog"}
+    data.write_text(json.dumps(fine) + "\n" + json.dumps({**fine, "media": str(tmp_path / "a.m4a")}) + "\n")
+    arguments = ("eval", "--data", data, "-b", "0.1", "--sieve", "cs2", "-o", output)
+    ran = run(*arguments)
+    assert (ran.code, json.loads(output.read_text())["settings"][0]["overall"]["failed"]) == (1, 1)
+    assert ran.err.endswith("note: the same command tries 1 failed question again\n")
+    assert [("error" in item) for item in items_of(unfinished)] == [False, True]
+    os.link(clips["dark"], tmp_path / "a.m4a")
+    ran = run(*arguments)
+    assert (ran.code, "note: 1 of 2 questions were answered before" in ran.err) == (0, True)
+    assert json.loads(output.read_text())["settings"][0]["overall"]["failed"] == 0
+    assert "again" not in ran.err and not unfinished.exists()
+
+
 def test_items_that_somebody_removes_end_it(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from echopix_cli.batch.journal import Journal
 

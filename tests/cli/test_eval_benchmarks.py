@@ -58,6 +58,21 @@ def test_the_denominator_is_the_whole_file(run, worldsense: Path, tmp_path: Path
     assert again.records[0]["settings"][0]["groups"] == setting["groups"]
 
 
+def test_what_the_file_makes_impossible_is_not_to_be_tried_again(run, worldsense: Path, tmp_path: Path) -> None:
+    """A video that is missing may be there next time; an answer that is none of the options is none then either."""
+    output, unfinished = tmp_path / "r.json", tmp_path / "r.json.unfinished.jsonl"
+    arguments = ("eval", "--data", worldsense, *ONE, "--output", output)
+    ran = run(*arguments)
+    assert ran.code == 1 and "the same command tries 1 failed question again" in ran.err and unfinished.exists()
+    entries = json.loads(worldsense.read_text())
+    entries["zZ"]["task0"]["answer"] = "E"
+    worldsense.write_text(json.dumps(entries))
+    ran = run(*arguments)
+    assert ran.code == 1 and "2 of 3 questions were answered before" in ran.err
+    assert "zZ/task0 failed: the file gives it the answer" in ran.err
+    assert "again" not in ran.err and not unfinished.exists()
+
+
 def test_tables_tell_the_wording_the_groups_and_the_shares(run, worldsense: Path) -> None:
     told = run("eval", "--data", worldsense, *ONE).err
     for word in ("duration", "1-2min", "audio", "Speech", "domain", "Sports", "share"):
