@@ -9,6 +9,7 @@ from typing import Any
 
 from echopix_cli.cli.eval_data import data_rows
 from echopix_cli.cli.output import one_line
+from echopix_cli.evaluation.intervals import Interval, wider
 
 _MOST_COLUMNS = 13  # families; more of them are rows of a table of their own
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -69,11 +70,11 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
         each = setting["families"]
         if several:
             row = [f"{100 * each[family]['accuracy']:.0f}" for family in families]
-            row.append(_right(setting["mean_over_families"]["value"], _interval(record, setting)))
+            row.append(_right(_interval(record, setting, "mean_over_families")))
         else:
-            row = [_right(setting["overall"]["accuracy"], _interval(record, setting))]
+            row = [_right(_interval(record, setting, "overall"))]
         if overall:
-            row.append(_right(setting["overall"]["accuracy"], _all(record, setting)))
+            row.append(_right(_interval(record, setting, "overall")))
         if apart:
             shares = (setting["share_kept"]["video"], setting["share_kept"]["audio"])
             row += ["–" if share is None else f"{100 * share:.1f}" for share in shares]
@@ -86,20 +87,14 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(heads, rows)
 
 
-def _interval(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[str, Any]:
-    """That of the mean: where clips have several questions, the wider one of counting questions and by clips."""
-    whole: Mapping[str, Any] = setting["mean_over_families"]
-    return _wider(whole, setting["by_clip"]["mean_over_families"]) if _by_clip(record) else whole
+def _interval(record: Mapping[str, Any], setting: Mapping[str, Any], name: str) -> Interval:
+    """``overall`` or ``mean_over_families``: where clips have several questions, with the wider of two intervals."""
+    counted = _read(setting[name])
+    return wider(counted, _read(setting["by_clip"][name])) if _by_clip(record) else counted
 
 
-def _all(record: Mapping[str, Any], setting: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The interval of all questions alike, likewise."""
-    whole: Mapping[str, Any] = setting["overall"]
-    return _wider(whole, setting["by_clip"]["overall"]) if _by_clip(record) else whole
-
-
-def _wider(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
-    return max(one, other, key=lambda interval: float(interval["high"] - interval["low"]))
+def _read(share: Mapping[str, Any]) -> Interval:
+    return Interval(share["accuracy"] if "accuracy" in share else share["value"], share["low"], share["high"])
 
 
 def _by_rows(record: Mapping[str, Any]) -> bool:
@@ -182,8 +177,8 @@ def _cell(text: str) -> str:
     return _MARKUP.sub(r"\\\1", one_line(text))
 
 
-def _right(value: float, interval: Mapping[str, float]) -> str:
-    return f"{100 * value:.1f} ± {50 * (interval['high'] - interval['low']):.1f}"
+def _right(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} ± {100 * interval.half:.1f}"
 
 
 def _points(gap: Mapping[str, float]) -> str:

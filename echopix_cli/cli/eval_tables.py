@@ -23,8 +23,9 @@ _LONGEST_FAMILY = 20
 
 def report_tables(report: Report, width: int) -> RenderableType:
     """Accuracy by family in as many tables as fit ``width`` columns, then differences, evidence and facts."""
-    tables: list[RenderableType] = [_accuracy(group) for group in _groups(report.results, width)]
-    tables += [_grouped(field, group) for field in report.results[0].groups for group in _groups(report.results, width)]
+    groups = _groups(report.shown, width)
+    tables: list[RenderableType] = [_accuracy(group) for group in groups]
+    tables += [_grouped(field, group) for field in report.results[0].groups for group in groups]
     if report.recovery is not None and report.recovery.needing:
         tables.append(_recovered(report.recovery))
     if report.comparisons:
@@ -121,7 +122,7 @@ def _differences(report: Report) -> Table:
         if comparison.reference.sieve != before:
             table.add_section()
             before = comparison.reference.sieve
-        gap = comparison.by_clip if report.clips < report.facts.count else comparison.difference
+        gap = comparison.by_clip if report.several_a_clip else comparison.difference
         table.add_row(
             comparison.setting.name,
             comparison.reference.name,
@@ -191,8 +192,8 @@ def _facts(report: Report) -> Table:
         ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
         *data_rows(facts.options),
-        ("by clip", f"the questions are about {report.clips} clips; intervals of points are also from drawing them "
-         "anew, ± counts questions" if report.clips < facts.count else ""),
+        ("by clip", f"the questions are about {report.clips} clips; intervals are the wider of that and of drawing "
+         f"the clips anew{_only_counted(report)}" if report.several_a_clip else ""),
         ("recovered", _recovered_note(report.recovery)),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
@@ -201,6 +202,13 @@ def _facts(report: Report) -> Table:
         ("took", f"{report.seconds:.0f} s"),
     ]  # fmt: skip
     return facts_grid((name, value) for name, value in rows if value)
+
+
+def _only_counted(report: Report) -> str:
+    """What has no interval by clips."""
+    fields = list(map(_family, report.results[0].groups))
+    fields += ["top moment"] if any(result.moments for result in report.results) else []
+    return f", but of {', '.join(fields)}" if fields else ""
 
 
 def _recovered_note(recovery: Recovery | None) -> str:

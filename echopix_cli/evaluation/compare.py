@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echopix_cli.evaluation.intervals import Interval
+from echopix_cli.evaluation.intervals import Interval, wider
 from echopix_cli.evaluation.marks import Marks
-from echopix_cli.evaluation.resampling import OverFamilies, Resamples, gap_of, interval_of, wider
+from echopix_cli.evaluation.resampling import OverFamilies, Resamples, gap_of, interval_of
 from echopix_cli.evaluation.values import OWN
 
 

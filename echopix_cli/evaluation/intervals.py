@@ -23,6 +23,11 @@ class Interval:
         return (self.high - self.low) / 2
 
 
+def wider(one: Interval, other: Interval) -> Interval:
+    """A value's interval that holds both."""
+    return Interval(one.value, min(one.low, other.low), max(one.high, other.high))
+
+
 def wilson(right: int, total: int) -> Interval:
     """The score interval of a share; it never collapses, not even at 0 or ``total``.
 

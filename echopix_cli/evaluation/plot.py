@@ -56,8 +56,8 @@ def draw(report: Report, kind: str) -> bytes:
     with matplotlib.rc_context({"svg.hashsalt": "echopix", "font.size": 10}):
         figure = Figure(figsize=(7.6, 4.4), dpi=150, layout="constrained")
         axes = figure.add_subplot()
-        _curves(axes, report.results)
-        _levels(axes, report.results)
+        _curves(axes, report.shown)
+        _levels(axes, report.shown)
         _frame(axes, report)
         target = io.BytesIO()
         metadata: dict[str, Any] = {"Date": None} if kind == ".svg" else {}
@@ -114,14 +114,15 @@ def _frame(axes: Axes, report: Report) -> None:
     axes.set_xlim(min(budgets) / 1.15, 1.15)
     axes.set_xticks(budgets, [f"{100 * budget:g} %" for budget in budgets])
     axes.set_xticks([], minor=True)
-    tops = [100 * result.mean.high for result in report.results]
+    tops = [100 * result.mean.high for result in report.shown]
     axes.set_ylim(0, 5 * (max(tops) // 5 + 1))
     families = len(report.results[0].families)
     axes.set_xlabel("audio-visual tokens kept")
     axes.set_ylabel("accuracy, %" if families == 1 else f"accuracy, mean over {families} families, %")
     # Paths may be long, and their ends say most; matplotlib would read $…$ as mathematics.
     model, data = (_tail(text).replace("$", r"\$") for text in (facts.model.name, facts.data))
-    axes.set_title(f"{model} on {data}\n{facts.count} questions, 95 % intervals", fontsize=10)
+    asked = f"{facts.count} questions" + (f" about {report.clips} clips" if report.several_a_clip else "")
+    axes.set_title(f"{model} on {data}\n{asked}, 95 % intervals", fontsize=10)
     axes.grid(axis="y", alpha=0.3, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from echopix_cli.evaluation.intervals import Interval, paired_difference
+from echopix_cli.evaluation.intervals import Interval, paired_difference, wider
 
 RESAMPLES = 4000
 SEED = 0
@@ -129,11 +129,6 @@ def gap_of(value: float, drawn: np.ndarray, ours: np.ndarray, theirs: np.ndarray
     """
     counted = paired_difference(ours.astype(bool).tolist(), theirs.astype(bool).tolist())
     return wider(interval_of(value, drawn), counted)
-
-
-def wider(one: Interval, other: Interval) -> Interval:
-    """A value's interval that holds both."""
-    return Interval(one.value, min(one.low, other.low), max(one.high, other.high))
 
 
 def ratio_of(above: float, below: float, drawn_above: np.ndarray, drawn_below: np.ndarray) -> Interval | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from echopix_cli.evaluation.intervals import Interval
+from echopix_cli.evaluation.intervals import Interval, wider
 from echopix_cli.results import ModelFacts
 
 AROUND = "without-cs2"  # all rows, as the towers and embeddings made them, past CS2 straight into the decoder
@@ -239,3 +239,23 @@ class Report:
     clips: int
     by_clip: dict[Condition, ByClip]
     recovery: Recovery | None
+
+    @property
+    def several_a_clip(self) -> bool:
+        """Whether questions share clips, and are right and wrong together."""
+        return self.clips < self.facts.count
+
+    @property
+    def shown(self) -> tuple[SettingResult, ...]:
+        """Results with the intervals that are shown: where questions share clips, the wider of counting questions and
+        of drawing clips anew; for the data's own fields, the first."""
+        return tuple(map(self._shown, self.results)) if self.several_a_clip else self.results
+
+    def _shown(self, result: SettingResult) -> SettingResult:
+        drawn = self.by_clip[result.setting]
+        families = {
+            name: replace(share, accuracy=wider(share.accuracy, drawn.families[name]))
+            for name, share in result.families.items()
+        }
+        overall = replace(result.overall, accuracy=wider(result.overall.accuracy, drawn.overall))
+        return replace(result, families=families, overall=overall, mean=wider(result.mean, drawn.mean))

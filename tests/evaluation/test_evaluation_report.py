@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import combinations
 from math import comb
@@ -11,11 +12,16 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from rich.console import Console
 
 from echopix_cli import files
+from echopix_cli.cli.eval_markdown import report_markdown
+from echopix_cli.cli.eval_records import report_record
+from echopix_cli.cli.eval_tables import report_tables
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.evaluation import plot
-from echopix_cli.evaluation.intervals import mean_of, wilson
+from echopix_cli.evaluation.intervals import Interval, mean_of, wilson
 from echopix_cli.evaluation.report import make_report, pairs
 from echopix_cli.evaluation.values import Condition, Facts, Graded, ItemResult, Report, Rows
 from echopix_cli.files import check_target, write_whole
@@ -170,6 +176,34 @@ def test_plots(tmp_path: Path) -> None:
 def test_plots_of_single_settings(settings: tuple[Condition, ...]) -> None:
     facts = replace(FACTS, data="a$b_{" + "x" * 200, model=replace(FACTS.model, name="$m"))
     assert plot.draw(replace(report_of(*settings), facts=facts), ".svg")
+
+
+def test_questions_that_share_clips_are_as_uncertain_wherever_they_are_shown() -> None:
+    """Ten clips of ten questions each, all right or all wrong: some ± 30 points, and not the ± 10 of a hundred."""
+    items = [
+        replace(item("a", {FULL: clip < 6}), media=f"{clip}.mp4", id=f"{clip}-{number}")
+        for clip in range(10)
+        for number in range(10)
+    ]
+    report = make_report(replace(FACTS, count=100), items, [FULL], 1.0)
+    (counted,), (shown,) = report.results, report.shown
+    drawn = report.by_clip[FULL].mean
+    expected = Interval(0.6, min(counted.mean.low, drawn.low), max(counted.mean.high, drawn.high))
+    assert (counted.mean, expected.half) == (wilson(60, 100), pytest.approx(0.3, abs=0.051))
+    assert {shown.mean, shown.overall.accuracy, shown.families["a"].accuracy} == {expected}
+    cell = f"60.0 ±{100 * expected.half:.1f}"
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(report_tables(report, 100))
+    text = console.export_text()
+    assert f"a            {cell}" in text and "about 10 clips; intervals are the wider" in text
+    assert f"| cs2@1 | {cell.replace('±', '± ')} |" in report_markdown(report_record(report))
+    axes = Figure().add_subplot()
+    plot._curves(axes, report.shown)
+    ((_, low), (_, high)) = axes.containers[0].lines[2][0].get_segments()[0]  # type: ignore[attr-defined]
+    assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert b"100 questions about 10 clips" in plot.draw(report, ".svg")
+    apart = replace(report, clips=100)
+    assert apart.shown == report.results
 
 
 def test_what_cannot_be_plotted(monkeypatch: pytest.MonkeyPatch) -> None:
