@@ -28,6 +28,12 @@ _START = f"<!doctype html>\n<!-- {MARK} -->\n"
 _SECTION = re.compile(r"<!-- question ([0-9a-f]{16}) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 _PLAYER = re.compile(r'<div class="player"><(video|audio) ')
 _SUMMARY = re.compile(r'<meta name="echopix" content="([^"]*)">')
+_BARE = """\
+<section id="q-{key}">
+<h2>{question}</h2>
+<p class="answer">{answer}</p>
+<p class="note">Another version of echopix made this; what it showed of the answer is left out.</p>
+</section>"""
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,21 @@ def summary_of(head: str) -> Page | None:
 
 
 def read_page(text: str) -> Page | None:
-    """What a page says; None of those whose style is another version's, and of all else."""
+    """What a page says; None of what is no page. Sections of another version's, which has another style, are rebuilt
+    from what it says of them: question and answer stay, and what was shown of them goes."""
     found = summary_of(text)
-    if found is None or _policy() not in text:
+    if found is None:
         return None
-    html, player = dict(_SECTION.findall(text)), _PLAYER.search(text)
-    sections = tuple(replace(s, html=html[s.key]) for s in found.sections if s.key in html)
+    html, player = dict(_SECTION.findall(text)) if _policy() in text else {}, _PLAYER.search(text)
+    sections = tuple(replace(s, html=html[s.key] if s.key in html else _bare(s)) for s in found.sections)
     return replace(found, sections=sections, player=player and player[1])
+
+
+def _bare(section: Section) -> str:
+    """The HTML of a question of which nothing but the answer is known."""
+    from markupsafe import Markup
+
+    return Markup(_BARE).format(key=section.key, question=section.question, answer=section.answer or "(nothing)")
 
 
 def player_of(answers: Sequence[Answer]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -57,6 +59,25 @@ def test_a_page_keeps_all_of_what_it_held(run, folder: Path, tmp_path: Path, mon
     parsed = check(text)
     assert len(parsed.all("section")) == 2
     assert '<div class="player"><video ' in text
+
+
+def test_a_page_of_another_version_keeps_its_answers(run, folder: Path, tmp_path: Path) -> None:
+    """Its style is another one, so that its pictures and tables go; the page says so, and later runs change nothing."""
+    pages, out = tmp_path / "pages", tmp_path / "out.jsonl"
+    options = ("-o", out, "--report", pages, "-q")
+    assert run("ask", folder / "dark.m4a", "-Q", "What <i>?", *options).code == 0
+    page = pages / page_name(str(folder / "dark.m4a"))
+    other = re.sub("'sha256-[^']*'", "'sha256-older'", page.read_text())
+    page.write_text(other.replace("<section ", "<article ").replace("</section>", "</article>"))
+    assert run("ask", folder / "dark.m4a", "-Q", "What <i>?", "-Q", "Who?", *options).code == 0
+    parsed, answer = check(page.read_text()), json.loads(out.read_text().splitlines()[0])["answer"]
+    assert len(parsed.all("section")) == 2 and not parsed.all("article")
+    assert "What <i>?" in parsed.text and "Who?" in parsed.text and " ".join(answer.split()) in parsed.text
+    assert parsed.text.count("Another version of echopix made this") == 1
+    assert '<div class="player"><audio ' in page.read_text()
+    assert run("ask", folder / "dark.m4a", "-Q", "How?", *options).code == 0
+    later = check(page.read_text())
+    assert len(later.all("section")) == 3 and later.text.count("Another version of echopix made this") == 1
 
 
 def test_a_run_that_is_killed_leaves_the_page_of_what_it_answered(
