@@ -187,6 +187,8 @@ def _settled(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
         read_conversations(Path(wanted["data"]))  # before a model is loaded for nothing
     if started is not None:
         return started.resumed_with(wanted)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, and a run is a folder", "give --out a new folder")
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no run", "give --out a new folder")
     fresh = {name: getattr(run.settings, name) for name in opt.SAMPLING if run.resolved.said(name)}

@@ -275,6 +275,10 @@ def test_a_run_goes_on_as_it_began(command: Any, random_checkpoint: Path, tmp_pa
     ran = command("train", "--out", other, "--steps", 1)
     assert ran.code == 2
     assert "holds no run" in " ".join(ran.err.split())
+    ran = command("train", "--out", other / "thesis.txt", "--steps", 1)
+    assert ran.code == 2
+    assert f"{other / 'thesis.txt'} is a file, and a run is a folder" in " ".join(ran.err.split())
+    assert (other / "thesis.txt").read_text() == "keep me"
 
 
 @pytest.mark.parametrize(
