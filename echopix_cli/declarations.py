@@ -16,6 +16,7 @@ from echopix_cli.errors import UsageError
 from echopix_cli.parsers import one_of, parse_switch
 
 ENVIRONMENT_PREFIX = "ECHOPIX_"
+_LARGEST = 2**53  # of whole numbers, which then have an exact value as any number
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ class Setting:
                 return tuple(self.parse(_text(part).strip()) for part in parts)
             if isinstance(raw, bool) != self.switch and not isinstance(raw, str):
                 raise ValueError("expected true or false" if self.switch else "true or false means nothing here")
-            return self.parse(_text(raw))
-        except ValueError as error:
+            value = self.parse(_text(raw))
+            if isinstance(value, int) and abs(value) > _LARGEST:
+                raise ValueError("that is too large a number")
+            return value
+        except (ValueError, OverflowError) as error:
             raise UsageError(f"{where}: {raw!r} does not fit: {error}", f"{self.name}: {self.help}") from None
 
 

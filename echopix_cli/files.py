@@ -13,6 +13,7 @@ from typing import Any
 from echopix_cli.errors import EchopixError, UsageError
 
 PART = ".part"  # ends the names of files that are being written
+_LONGEST, _NAMED = 255, 200  # bytes of a file's name, and what is taken of it for the one that is written first
 WHOLE = 2**20  # bytes up to which a file is known by all of its content
 _BLOCK = 1 << 20  # bytes read at a time
 _SAMPLES, _SAMPLE = 16, 1 << 14  # of a larger file: how many blocks are read, and their bytes
@@ -25,6 +26,8 @@ def check_target(path: Path) -> None:
     Raises:
         UsageError: its folder does not exist or cannot be written, or it is a folder itself.
     """
+    if (length := len(os.fsencode(path.name))) > _LONGEST:
+        raise UsageError(f"a name of {length} bytes is too long for a file", "choose a shorter one")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", _HINT)
     if not path.parent.is_dir():
@@ -46,7 +49,8 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
         EchopixError: the disk or the folder refuses.
     """
     # Chance, because processes of several machines or containers may share a folder and have the same number.
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART}")
+    beside = os.fsdecode(os.fsencode(path.name)[:_NAMED])  # with what is added, no longer than a name may be
+    partial = path.with_name(f".{beside}.{os.urandom(4).hex()}{PART}")
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(content)

@@ -10,7 +10,7 @@ from typing import Any
 from echopix_cli.times import TIME_HELP, parse_time
 
 POSITIVE = "expected a whole number of at least 1"
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 def is_whole(text: str) -> bool:
@@ -26,7 +26,7 @@ def parse_text(text: str) -> str:
 
 
 def parse_switch(text: str) -> bool:
-    """``true``, ``yes``, ``on`` and ``1``, or their opposites; nothing is off."""
+    """``true``, ``yes``, ``on`` and ``1``, or their opposites."""
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
     raise ValueError("expected true or false")

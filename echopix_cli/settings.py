@@ -350,8 +350,11 @@ def _settle(
     """A setting's value from the first place that says something, and which that is."""
     if flag is not None:
         return own.read(flag, own.flag), "flag"
-    if own.variable in variables and (variables[own.variable] or own.switch):
+    if variables.get(own.variable):
         return own.read(variables[own.variable], own.variable), "environment"
     if own.name in from_file:
-        return own.read(from_file[own.name], f"{file}, {own.name}"), "file"
+        raw = from_file[own.name]
+        if own.parse is parse_folder and isinstance(raw, str) and raw:
+            raw = str(file.parent.absolute() / os.path.expanduser(raw))  # and not below wherever one happens to be
+        return own.read(raw, f"{file}, {own.name}"), "file"
     return own.default() if callable(own.default) else own.default, "default"

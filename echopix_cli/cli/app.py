@@ -16,7 +16,7 @@ from echopix_cli.cli.completion import SHELLS, current_shell, install, script
 from echopix_cli.cli.help import help_text
 from echopix_cli.cli.manual import page, topics
 from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
-from echopix_cli.cli.output import Output, ReaderGone, occupy_closed_streams
+from echopix_cli.cli.output import Output, ReaderGone, inert, occupy_closed_streams
 from echopix_cli.cli.signals import terminate
 from echopix_cli.cli.threads import wait_passively
 from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
@@ -153,14 +153,14 @@ def _preference(name: str) -> bool:
     given = f"--{name.replace('_', '-')}" in sys.argv[1:]
     try:
         return bool(getattr(resolve({name: True if given else None}).settings, name))
-    except EchopixError:
+    except Exception:  # whatever it is: this one is asked while another is told
         return given
 
 
 def _fail(error: EchopixError) -> NoReturn:
     """Report a failure and leave with its code; with ``--debug``, after the traceback."""
     if _preference("debug"):
-        traceback.print_exc()
+        Output().stderr.write(inert(traceback.format_exc()))
     Output(color=False if _preference("no_color") else None).error(error)
     sys.exit(error.exit_code)
 

@@ -52,11 +52,21 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
     if [*media, *asked].count("-") > 1:
         raise UsageError("only one thing can be read from stdin", _EXAMPLE)
     asked = [_from_stdin() if question == "-" else question for question in asked]
-    if not all(question.strip() for question in asked):
-        raise UsageError("the question is empty", _EXAMPLE)
-    if not all(map(is_whole, asked)):
-        raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
+    for question in asked:
+        require_question(question, _EXAMPLE)
     return media, asked
+
+
+def require_question(text: str, example: str) -> None:
+    """Check that something can be asked.
+
+    Raises:
+        UsageError: it is empty, or no text.
+    """
+    if not text.strip():
+        raise UsageError("the question is empty", example)
+    if not is_whole(text):
+        raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
 
 
 def _require_quoted(media: Sequence[str], last: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -53,7 +54,23 @@ def _history(path: Path) -> History:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(path))
+    return _Kept(str(path))
+
+
+class _Kept(FileHistory):
+    """Lines in a file, as far as the disk takes them and gives them back."""
+
+    def load_history_strings(self) -> Iterable[str]:
+        """As of the library."""
+        try:
+            return list(super().load_history_strings())
+        except OSError:
+            return []
+
+    def store_string(self, string: str) -> None:
+        """As of the library."""
+        with suppress(OSError):
+            super().store_string(string)
 
 
 class Words(Completer):

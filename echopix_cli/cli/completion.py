@@ -28,7 +28,9 @@ def script(shell: str) -> str:
         EchopixError: it is not there.
     """
     if shell not in SHELLS:
-        raise UsageError(f"there is no completion for {shell or 'this shell'}", f"--install-completion {SHELLS[0]}")
+        raise UsageError(
+            f"there is no completion for {shell or 'this shell'}", f"echopix --show-completion {SHELLS[0]}"
+        )
     beside = Path(echopix_cli.__file__).parent.parent / "completions" / _FILES[shell]
     for path in (beside, *(Path(prefix) / _INSTALLED[shell] for prefix in (sys.prefix, site.getuserbase()))):
         if path.is_file():

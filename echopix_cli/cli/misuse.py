@@ -40,7 +40,8 @@ def explained(error: Any) -> UsageError:
         return UsageError(f"{command} has no option {error.option_name}", hint)
     if kind == "BadOptionUsage":
         own = next((option for option in options if error.option_name in option.names), None)
-        return UsageError(f"{error.option_name} needs a value", more if own is None else _described(own))
+        fault = "takes no value" if "does not take a value" in message else "needs a value"
+        return UsageError(f"{error.option_name} {fault}", more if own is None else _described(own))
     if (raw := getattr(error, "param", None)) is not None:
         own = parameter(raw)
         name = own.names[0] if own.names else own.value

@@ -7,6 +7,7 @@ import typer
 
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.ask import require_question
 from echopix_cli.cli.bench import interval
 from echopix_cli.cli.measuring import warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
@@ -52,6 +53,7 @@ def profile(
     """
     budgets = [opt.read_budget(value) for value in budget or []]
     media = demo.media_path(media)
+    require_question(question, f'echopix profile {media} --question "{DEFAULT_QUESTION}"')
     run.require_output(json)
     # A budget from the environment or the config file stands in for the flag.
     asked = budgets or ([run.settings.budget] if run.settings.budget else list(DEFAULT_BUDGETS))

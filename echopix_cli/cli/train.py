@@ -36,6 +36,11 @@ def _of_recipe(name: str) -> Any:
     return opt.option(RECIPE[name])
 
 
+def _facts(step: int, settled: Recipe) -> dict[str, Any]:
+    """What a record says of a run."""
+    return {"step": step, "recipe": asdict(settled)}
+
+
 @opt.taking("device", "dtype", *opt.PRINTING)
 def train(
     run: opt.Run,
@@ -65,7 +70,9 @@ def train(
     data: Annotated[str | None, _of_recipe("data")] = None,
     steps: Annotated[str | None, _of_recipe("steps")] = None,
     seed: Annotated[str | None, _of_recipe("seed")] = None,
-    seconds: Annotated[float | None, _machine("stop after this long; run again to go on", "S", "--seconds")] = None,
+    seconds: Annotated[
+        float | None, _machine("stop after this long; run again to go on", "S", "--seconds", min=0.001, max=1e9)
+    ] = None,
     threads: Annotated[int | None, _machine("CPU threads for the arithmetic", "N", "--threads", min=1)] = None,
     workers: Annotated[
         int | None,
@@ -100,7 +107,12 @@ def train(
     wanted |= read_assignments(assigned or ())
     wanted |= {name: RECIPE[name].read(text, f"--{name}") for name, text in flags.items() if text is not None}
     if export is not None:
+        idle = [f"--{name}" for name, value in (("plot", plot), ("seconds", seconds)) if value is not None]
+        if idle:
+            raise UsageError(f"{idle[0]} means nothing with --export, which trains nothing", "leave it out")
         _require_run(out, export)
+    elif without_sieve:
+        raise UsageError("--without-sieve says how a model is exported", "add --export DIR, or leave it out")
     elif run.resolved.origins["dtype"] == "flag" and run.settings.dtype != "auto":
         wanted["precision"] = RECIPE["precision"].read(run.settings.dtype, "--dtype")
     settled = _settled(run, out, wanted)
@@ -132,6 +144,8 @@ def train(
                 raise UsageError(f"the run in {out} has no checkpoint of a step", f"echopix train --out {out} goes on")
             with run.output.progress(f"writing {export}"):
                 _export(trainer, export, run.settings.dtype, without_sieve)
+            if json:
+                run.output.record({"schema_version": SCHEMA_VERSION, "out": str(export), **_facts(first, settled)})
             run.output.notice(f"{export} holds the model after step {first} of {settled.steps}")
             return
         with run.output.progress(f"training {out}") as say:
@@ -144,9 +158,7 @@ def train(
         done = f"Interrupted after step {trainer.step} of {settled.steps}"
         raise Interrupted(f"{done}; echopix train --out {shlex.quote(str(out))} goes on", interrupted[0])
     if json:
-        run.output.record(
-            {"schema_version": SCHEMA_VERSION, "out": str(out), "step": trainer.step, "recipe": asdict(settled)}
-        )
+        run.output.record({"schema_version": SCHEMA_VERSION, "out": str(out), **_facts(trainer.step, settled)})
     run.output.notice(_ending(out, first, trainer.step, settled.steps, seconds))
 
 
