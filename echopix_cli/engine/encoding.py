@@ -7,6 +7,7 @@ grow with the clip, and the sound and the first frames can be encoded while late
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 
 import torch
@@ -115,7 +116,8 @@ def encode_sound(thinker: EchoingPixelsThinker, mel: Tensor, device: torch.devic
     """The audio tower over log-mel (128, frames) → features (rows, d), 25 rows a second."""
     count = int(audio_row_counts(torch.tensor(mel.shape[1])))
     features = _features(thinker, count, thinker.audio_tower.dtype, device)
-    size = slice_mel_frames(device)
+    whole = math.lcm(2 * thinker.config.audio_config.n_window, _MEL_FRAMES_A_ROW)  # frames: windows, and rows
+    size = max(1, slice_mel_frames(device) // whole) * whole
     for begin in range(0, mel.shape[1], size):
         part = mel[:, begin : begin + size]
         frames = torch.tensor([part.shape[1]])

@@ -28,7 +28,10 @@ class Pool:
 
     @classmethod
     def of(cls, encoded: Encoded, posed: Posed, special: SpecialTokens, ranking: Tensor, window: int) -> Pool:
-        """The rows of one window that may be kept, with their ``ranking`` (L,), on the host but for ``rows``."""
+        """The rows of one window that may be kept, with their ``ranking`` (L,).
+
+        All of it is on the host: each question has one.
+        """
         prompt = posed.prompt
         ids = prompt.input_ids[0]
         pool = special.in_pool(ids)
@@ -43,7 +46,7 @@ class Pool:
         spans[picture], spans[sound], boxes[picture] = shown, heard, encoded.boxes
         return cls(
             scores=ranking[places].double().cpu(),
-            rows=prompt.embeds[0, places],
+            rows=prompt.embeds[0, places].cpu(),
             is_audio=is_audio[places].cpu(),
             windows=torch.full((len(places),), window),
             places=places.cpu(),
@@ -56,7 +59,7 @@ class Pool:
         """Those of an index (m,), or of a mask (n,)."""
         return Pool(
             self.scores[index],
-            self.rows[index.to(self.rows.device)],
+            self.rows[index],
             self.is_audio[index],
             self.windows[index],
             self.places[index],

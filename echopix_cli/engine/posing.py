@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.sieves import SieveChoice, choose, seed_of
 from echopix_cli.errors import UsageError
-from echopix_cli.model.finite import require_finite
+from echopix_cli.model.finite import no_numbers, require_finite
 from echopix_cli.model.positions import film_positions
 from echopix_cli.model.processing import Processor
 from echopix_cli.model.relevance import relevance
@@ -93,7 +94,10 @@ class Posed:
             thinker, scored = self._thinker, self.score(choice)
             sieved = thinker.keep(self.prompt, scored, float(thinker.config.text_config.compression_ratio))
             in_pool = thinker.special.in_pool(self.prompt.input_ids[0, sieved.kept[0]])
-            self._relevant = choice.first_layers, relevance(thinker.model, sieved, in_pool)
+            found = relevance(thinker.model, sieved, in_pool)
+            if math.isnan(found) or found == math.inf:  # of a window without rows of media it is -inf
+                raise no_numbers(thinker, "attention logits")
+            self._relevant = choice.first_layers, found
         return self._relevant[1]
 
     @torch.inference_mode()
@@ -181,10 +185,10 @@ def place(
         positions = made[0].to(device), made[1].to(device)
     placed: Prompt = thinker.place(
         ids.to(device),
-        video_features=encoded.video,
+        video_features=None if encoded.video is None else encoded.video.to(device),
         video_grid_thw=None if grid is None else torch.tensor([grid]),
         video_grid_times=None if grid is None else [encoded.inputs.grid_times],
-        audio_features=encoded.audio,
+        audio_features=None if encoded.audio is None else encoded.audio.to(device),
         audio_rows=[encoded.inputs.audio_rows] if encoded.audio is not None else [],
         positions=positions,
     )

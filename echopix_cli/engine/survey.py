@@ -208,7 +208,7 @@ class Survey:
             survivors=len(pool.scores),
             share=1.0,
         )
-        heard = pool.is_audio.to(pool.rows.device)
+        heard = pool.is_audio
         status, notices = self._told(seen)
         return Encoded(
             path=self.path,

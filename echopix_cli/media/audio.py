@@ -216,10 +216,10 @@ class _Track:
 
     def _seek(self, start: float) -> bool:
         """Make the next packet that is decoded one a little before a time; False if that is not sure to be right."""
-        if not seek_before(self._container, self._stream, self._clock, start - _RUN_IN):
-            if self._container.format.name not in _COUNTED:
-                return False
-            self._nearly = start - _RUN_IN
+        moved = seek_before(self._container, self._stream, self._clock, start - _RUN_IN)
+        if not moved and self._container.format.name not in _COUNTED:
+            return False
+        self._nearly = start - _RUN_IN
         begin = start_of(self._stream)
         origin = None if self._clock.jumps else 0.0 if begin is None else begin - self._clock.origin
         self._hearing = Hearing(self._timeline, self._damage, origin, float(self._stream.time_base or 0))
@@ -238,6 +238,8 @@ class _Track:
         if self._over:
             hearing.close()
         end = hearing.end
+        if seek and damage.given_up and hearing.begin is None:
+            return None  # a place that cannot be read is stepped over from what stands before it
         if damage.given_up:  # of what follows nothing is known here; whoever wants it seeks
             heard = plan.from_time if end is None else end
             end = max(heard, plan.end or self._declared_end or heard)
@@ -249,7 +251,7 @@ class _Track:
         landed = self._landed is not None and self._landed <= plan.from_time + _LATE
         if hearing.begin is None or end is None:
             # A track without packets is silent, not broken; but after a seek this proves nothing.
-            proven = damage.given_up or ((landed and damaged is not None) if seek else not self._seen)
+            proven = (landed and damaged is not None) if seek else damage.given_up or not self._seen
             return Sound(None, True, False, None, None, damaged) if proven else None
         if seek and not landed and hearing.begin > plan.from_time + _LATE:
             return None

@@ -28,7 +28,8 @@ class MediaFile:
         self._file = file
         self.size = media_size(file)
         self.tell = file.tell
-        self.failures = 0  # readings that failed
+        self.failures = 0  # readings that failed,
+        self.failure: OSError | None = None  # and why the last of them did
         self.over = False  # whether the last one was at the end
         self._progress = _READINGS * self.size  # bytes left whose reading counts as progress
 
@@ -37,8 +38,8 @@ class MediaFile:
         left = max(0, self.size - self._file.tell())
         try:
             found = self._file.read(left if size < 0 else min(size, left)) or b""
-        except OSError:
-            self.failures += 1
+        except OSError as error:
+            self.failures, self.failure = self.failures + 1, error
             raise
         self.over = not found
         if self._progress > 0:

@@ -22,6 +22,8 @@ _NAMED_PROFILES = ("png", "apng")
 # of sixteen, a minute of film held two thousand threads and their stacks.
 _THREADS = 1
 _PQ, _HLG, _BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer functions of HDR, and of their primaries
+# Matrices from luma and chroma that libswscale knows, by FFmpeg's numbers; others are shown by the nearest of them.
+_MATRICES, _UNTOLD = frozenset((0, 1, 2, 4, 5, 6, 7, 9)), 2
 _WHITE = 203.0  # nits; how bright HDR shows what is white paper in SDR (ITU-R BT.2408)
 _HLG_PEAK = 1000.0  # nits; of the screen that HLG is graded for
 _KNEE = 0.9  # of white; what is brighter is pressed together instead of being cut off
@@ -90,6 +92,8 @@ def _without_profile(frame: VideoFrame) -> VideoFrame:
 
 def rgb(frame: VideoFrame) -> Pixels:
     """A frame as uint8 ``(H, W, 3)`` RGB, as it is stored; in HDR it may come out smaller."""
+    if frame.colorspace not in _MATRICES:
+        frame.colorspace = _BT2020 if frame.color_primaries == _BT2020 else _UNTOLD
     if frame.color_trc in (_PQ, _HLG):
         return _tone_mapped(frame)
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:

@@ -50,7 +50,7 @@ class Scan:
     tick: float  # seconds per unit
     origin: float  # seconds; the media's time 0
     end: float  # seconds from the media's start: when the last frame leaves the screen
-    reached: float | None  # the same, with frames that an edit list hides; None where reading gave up
+    reached: float  # the same, with frames that an edit list hides
     header_fps: float | None
     sought: bool  # whether the pass began at a keyframe before the span instead of the file's start
     before: int  # packets that the pass saw before these
@@ -185,8 +185,7 @@ def _ending(scan: Scan, lengths: array[int]) -> Scan:
     shown = scan.visible if scan.visible.any() else np.ones_like(scan.visible)
     ends = scan.ticks + np.frombuffer(lengths, np.int64)
     end = int(ends[shown].max()) * scan.tick - scan.origin
-    reached = None if scan.given_up else int(ends.max()) * scan.tick - scan.origin
-    return dataclasses.replace(scan, end=end, reached=reached)
+    return dataclasses.replace(scan, end=end, reached=int(ends.max()) * scan.tick - scan.origin)
 
 
 def _counted(scan: Scan, times: Floats, step: float, keys: Flags) -> Scan | None:
@@ -209,7 +208,7 @@ def _counted(scan: Scan, times: Floats, step: float, keys: Flags) -> Scan | None
         omits=False,
         header_fps=round((count - 1) / seconds, 6) if seconds > 0 else scan.header_fps,  # the header knows no better
         end=end,
-        reached=None if scan.given_up else end,
+        reached=end,
     )
 
 

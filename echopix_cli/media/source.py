@@ -111,8 +111,9 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
     with open_regular(path) as file:
         head = file.read(4096) or b""
         file.seek(0)
+        medium = MediaFile(file)
         try:
-            container = _open(file, limits)
+            container = _open(medium, limits)
         except MemoryError as error:  # that is how FFmpeg says that there are too many streams, too
             if not _too_many(file, limits):
                 raise
@@ -121,6 +122,10 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
                 "extract the tracks that matter into a new file",
             ) from error
         except READ_ERRORS as error:
+            if (failure := medium.failure) is not None:
+                raise MediaError(
+                    f"{shown(path)} cannot be read: {failure.strerror or failure}", "copy it to another disk first"
+                ) from error
             raise _not_media(path, head) from error
         with container:
             declared = len(video_tracks(container)) + len(audio_tracks(container))
@@ -166,9 +171,9 @@ class _Left:
     file: ExitStack
 
 
-def _open(file: io.FileIO, limits: Limits) -> InputContainer:
+def _open(medium: MediaFile, limits: Limits) -> InputContainer:
     container = av.open(
-        MediaFile(file),
+        medium,
         "r",
         container_options={
             "format_whitelist": _FORMATS,
@@ -192,7 +197,7 @@ def _too_many(file: io.FileIO, limits: Limits) -> bool:
     with av.logging.Capture(local=False) as logs:
         av.logging.set_level(av.logging.ERROR)
         try:
-            _open(file, limits).close()
+            _open(MediaFile(file), limits).close()
         except READ_ERRORS:
             pass
         except MemoryError:

@@ -6,6 +6,7 @@ costs no more than its sampled places, and memory is bounded by the frames that 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from echopix_cli.media.scan import (
 from echopix_cli.media.slots import Arrived, Slots, check_size
 from echopix_cli.media.source import shown
 from echopix_cli.media.walk import Walk
+from echopix_cli.times import clock as clock_words
 from echopix_cli.times import stretch
 
 _STILL_FPS = 25.0  # FFmpeg's guess for pictures: how long they are shown
@@ -84,7 +86,7 @@ def read_picture(
         return Picture(decodable=False, locked=bool(damage.locked))
     ticks = candidates(scan, plan.from_time, plan.end)
     if not len(ticks):
-        return Picture(end=scan.over(plan.end), reached=scan.reached)
+        return Picture(end=scan.over(plan.end), reached=_reached(scan, plan))
     times = np.maximum(scan.seconds(ticks), plan.from_time)  # what is on screen at first is not sampled for its past
     _check_length(shown(path), times, plan.limits)
     chosen, fps = choose_frames(
@@ -109,7 +111,7 @@ def read_picture(
         except MediaError:  # it would take too much; what came out at first may do
             if slots.frames is None:
                 raise
-    return _picture(slots, scan, scan.over(plan.end), fps, damage)
+    return _picture(slots, scan, plan, fps, damage)
 
 
 def read_still_picture(
@@ -131,30 +133,38 @@ def read_still_picture(
     return Picture(slots.frames, np.zeros(1), None, size, slots.rotation, end=end, reached=end)
 
 
-def _picture(slots: Slots, scan: Scan, end: float, fps: float | None, damage: Damage) -> Picture:
+def _reached(scan: Scan, plan: DecodePlan) -> float | None:
+    """Up to where the picture was read; None where there may be more of it within the span."""
+    return None if scan.given_up and plan.end is not None else scan.reached
+
+
+def _picture(slots: Slots, scan: Scan, plan: DecodePlan, fps: float | None, damage: Damage) -> Picture:
+    end, reached = scan.over(plan.end), _reached(scan, plan)
     asked = len(slots.wanted)
     if slots.frames is None:
-        return Picture(end=end, reached=scan.reached, decodable=False)
+        return Picture(end=end, reached=reached, decodable=False)
     notices: tuple[str, ...] = ()
     if slots.lost:
         when = _when(scan, slots.missing)
         notices = (f"{slots.lost} of {asked} sampled frames could not be decoded and were left out{when}",)
     if damage.reads or (damage and not slots.lost):
-        skipped = f"parts of the video track are damaged and were skipped{_when(scan, np.array(damage.ticks))}"
+        when = _when(scan, np.array(damage.ticks), (plan.end or math.inf) if scan.given_up else -math.inf)
+        skipped = f"parts of the video track are damaged and were skipped{when}"
         notices = (*notices, skipped)
     if damage.locked:
         notices = (*notices, "parts of the video track are encrypted and were left out")
     times = scan.seconds(slots.ticks[slots.filled])
     frames = slots.frames if slots.filled.all() else slots.frames[slots.filled]
-    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, end, scan.reached, notices)
+    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, end, reached, notices)
 
 
-def _when(scan: Scan, ticks: Ints) -> str:
-    """From when to when, in words that follow others; nothing where that is not known."""
+def _when(scan: Scan, ticks: Ints, beyond: float = -math.inf) -> str:
+    """From when to when, and not before ``beyond``, in words that follow others; nothing where that is not known."""
     if not scan.timed or not len(ticks):
         return ""
     times = scan.seconds(ticks)
-    return f" ({stretch(max(0.0, float(times.min())), float(times.max()))})"
+    first, last = max(0.0, float(times.min())), max(float(times.max()), beyond)
+    return f" (from {clock_words(first)} on)" if last == math.inf else f" ({stretch(first, last)})"
 
 
 def _decode(

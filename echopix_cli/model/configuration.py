@@ -185,6 +185,8 @@ class EchoingPixelsTextConfig(Section):
         theta = self.others.pop("rope_theta", None)
         stated = {"rope_theta": _THETA if theta is None else theta, "rope_type": "default"}
         self.rope_parameters = stated | dict(self.rope_parameters or scaling or {})
+        if not 3 <= len(self.sync_rope_section) <= 4 or min(self.sync_rope_section) < 0:
+            raise ValueError(f"sync_rope_section {list(self.sync_rope_section)} must be three or four sizes from 0")
         if sum(self.sync_rope_section) != self.head_dim // 2:
             raise ValueError(
                 f"sync_rope_section {list(self.sync_rope_section)} must sum to half of head_dim, {self.head_dim // 2}"

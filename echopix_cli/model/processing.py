@@ -193,7 +193,7 @@ class Processor:
             size_factor=rules.size_factor,
             min_pixels=rules.min_pixels or plan.min_pixels,
             max_pixels=max_pixels or rules.max_pixels or plan.max_pixels,
-            max_audio_seconds=plan.max_audio_seconds or float((context - _TEXT_RESERVE) // per_second),
+            max_audio_seconds=plan.max_audio_seconds or max(1.0, float((context - _TEXT_RESERVE) // per_second)),
         )
 
     def prompt_ids(

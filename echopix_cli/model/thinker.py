@@ -168,7 +168,9 @@ class EchoingPixelsThinker(nn.Module):
         in_pool = self.special.in_pool(ids) & valid
         encoded = self._encode(prompt, valid, in_pool, labels)
         places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        return Scored(encoded, places, compressor(encoded).float(), valid, in_pool, in_pool)
+        # Where sound is never kept, its scores mean nothing.
+        candidates = in_pool & (ids != self.special.audio) if self.config.text_config.retain_token == "v" else in_pool
+        return Scored(encoded, places, compressor(encoded).float(), valid, in_pool, candidates)
 
     def keep(
         self,
@@ -199,11 +201,9 @@ class EchoingPixelsThinker(nn.Module):
         chosen = self.selections[0] if selection is None else selection
         if chosen not in self.selections:
             raise ValueError(f"this checkpoint has no sieve {chosen!r}; it has {', '.join(self.selections)}")
-        ids, in_pool = prompt.input_ids, scored.in_pool
-        ranking = self.ranking(scored.scores, scored.candidates, chosen, generator)
+        ids, in_pool, candidates = prompt.input_ids, scored.in_pool, scored.candidates
+        ranking = self.ranking(scored.scores, candidates, chosen, generator)
         is_audio = ids == self.special.audio
-        drops_audio = self.config.text_config.retain_token == "v"
-        candidates = scored.candidates & ~is_audio if drops_audio else scored.candidates
         shares = [in_pool & ~is_audio, in_pool & is_audio] if chosen == "per-modality" else [in_pool]
         kept = scored.valid & ~in_pool
         for share, sizes in zip(shares, torch.stack([share.sum(dim=1) for share in shares]).tolist(), strict=True):

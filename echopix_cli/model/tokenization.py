@@ -22,6 +22,7 @@ _LARGEST = 64 * 2**20  # bytes of tokenizer.json; the family's has 11 MB
 _LONGEST = 1000  # characters of an added token
 _DEEPEST = 8  # sequences in sequences
 _TEMPLATE, _LONGEST_TEMPLATE = "chat_template.jinja", 2**21  # characters that are read of it
+_OLDER_TEMPLATE = "chat_template.json"
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Of each section: what changes no text's length by more than a small factor, in time that grows with the text.
 _KNOWN = {
@@ -152,10 +153,15 @@ def _of_vocabulary(folder: Path) -> tokenizers.Tokenizer:
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> object:
-    """The chat template: a file of its own, or what the configuration says."""
+    """The chat template: a file of its own, in text or, as older programs write it, in JSON; or what the configuration
+    says."""
     try:
         with open(folder / _TEMPLATE, encoding="utf-8") as handle:
             return handle.read(_LONGEST_TEMPLATE)
+    except FileNotFoundError:
+        pass
+    try:
+        stated = read_object(folder / _OLDER_TEMPLATE, _LARGEST).get("chat_template")
     except FileNotFoundError:
         stated = settings.get("chat_template")
     if isinstance(stated, list):

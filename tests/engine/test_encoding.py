@@ -97,6 +97,18 @@ def test_slices_of_the_sound_are_the_whole_sound(engine: Engine, extra: int) -> 
     torch.testing.assert_close(encode_sound(engine.model.thinker, mel, engine.device), whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_window", [150, 64, 25])
+def test_slices_of_the_sound_are_whole_windows_of_any_tower(
+    engine: Engine, n_window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.model.thinker.audio_tower.config, "n_window", n_window)
+    assert engine.model.thinker.config.audio_config.n_window == n_window
+    mel = torch.randn(128, 2 * MEL_FRAMES + 100, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = engine.model.thinker.encode_mel(mel[None], torch.tensor([mel.shape[1]]))
+    torch.testing.assert_close(encode_sound(engine.model.thinker, mel, engine.device), whole, rtol=1e-5, atol=1e-5)
+
+
 def test_a_longer_clip_takes_no_more_memory(engine: Engine) -> None:
     """Beyond the features themselves; counted, not measured."""
 

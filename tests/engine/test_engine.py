@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, TextPiece
 from echopix_cli.engine import engine as engine_module
@@ -157,6 +158,11 @@ def test_plans_follow_the_checkpoint_unless_told(engine: Engine) -> None:
     assert plan.max_audio_seconds == (8192 - 1024) // 25
 
 
+def test_a_small_context_leaves_a_second_of_sound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.processor.config.text, "max_position_embeddings", 512)
+    assert engine.plan(DecodePlan()).max_audio_seconds == 1.0
+
+
 def test_sampling_is_reported_as_taken(engine: Engine, encoded: Encoded) -> None:
     sampling = engine.ask(encoded, "What?", AskOptions(0.1, SHORT)).sampling
     assert (sampling.frames, sampling.height, sampling.width) == (6, 84, 112)
@@ -298,6 +304,7 @@ def test_names_that_no_folder_can_have(name: str) -> None:
 
 def test_auto_is_chosen_by_the_device_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without CUDA the demonstration model; with room for a large one that was not fetched, what to type."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert Engine.load("auto", "cpu").facts.chosen == "tiny, the demonstration model: no CUDA device is in use"
     assert Engine.load("tiny", "cpu").facts.chosen is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

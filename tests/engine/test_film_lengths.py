@@ -15,12 +15,12 @@ import torch
 from clips import write_clip
 
 from echopix_cli.decoding.worker import Worker
-from echopix_cli.engine import AskOptions, Encoded, Engine
+from echopix_cli.engine import AskOptions, Encoded, Engine, posing
 from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.film import Film, film_of
 from echopix_cli.engine.opening import film_in, open_media, survey, window_of
 from echopix_cli.engine.options import FilmOptions
-from echopix_cli.errors import FileLost, MediaError, PastEnd
+from echopix_cli.errors import FileLost, MediaError, ModelError, PastEnd
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo, load_clip, probe
 from echopix_cli.results import AudioStatus
 
@@ -264,3 +264,29 @@ def test_a_moment_of_sound_at_a_border_is_no_window_that_could_not_be_read(engin
     assert film is not None
     handed = opened(engine, path, FilmOptions(window=2.0))
     assert handed.survivors is not None and handed.survivors.facts.unread == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_windows_whose_relevance_is_no_number_are_not_left_out(
+    engine: Engine, honest: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """As where half precision overflows: an answer would come of no picture and no sound."""
+    monkeypatch.setattr(posing, "relevance", lambda *_: value)
+    with pytest.raises(ModelError, match="attention logits of this model are NaN or infinite"):
+        opened(engine, honest)
+
+
+def test_where_sound_is_never_kept_it_takes_no_place_in_a_film(
+    engine: Engine, honest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.model.config.text, "retain_token", "v")
+    handed = opened(engine, honest)
+    assert handed.survivors is not None
+    assert len(handed.survivors.is_audio) and not handed.survivors.is_audio.any()
+
+
+def test_what_is_held_for_each_question_is_on_the_host(engine: Engine, honest: Path) -> None:
+    handed = open_media(engine, str(honest), engine.plan(PLAN), ["What?", "Who?"], films=FILMS)
+    for one in handed:
+        for part in (one.video, one.audio):
+            assert part is not None and part.device.type == "cpu"

@@ -206,3 +206,16 @@ def test_sound_and_picture_of_a_transparent_clip(tmp_path: Path) -> None:
     alpha = load_clip(write_clip(tmp_path / "b.mkv", [noise] * 4, sound=tone(1), pix_fmt="bgra"), DecodePlan(**SMALL))
     assert plain.frames is not None and alpha.frames is not None
     assert np.array_equal(plain.frames, alpha.frames)
+
+
+@pytest.mark.parametrize("matrix", [3, 8, 10, 14])
+def test_a_matrix_that_the_library_does_not_know_is_no_damage(matrix: int) -> None:
+    """It is shown by the nearest one that it knows, as players do."""
+    colours = np.zeros((16, 16, 3), np.uint8)
+    colours[:8], colours[8:] = (200, 40, 40), (90, 90, 90)
+    frame = av.VideoFrame.from_ndarray(colours, format="rgb24").reformat(format="yuv420p")
+    known = rgb(frame)
+    frame.colorspace = matrix
+    assert np.abs(rgb(frame).astype(int) - known).max() <= 40
+    frame.colorspace, frame.color_trc, frame.color_primaries = matrix, 16, 9
+    assert rgb(frame).shape == (16, 16, 3)

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from echopix_cli.errors import Hollow
+from echopix_cli.errors import Hollow, MediaError
 from echopix_cli.media import DecodePlan, load_clip
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.recall import remembering
@@ -123,3 +123,33 @@ def test_a_bad_place_is_no_damage_at_the_end(tmp_path: Path, monkeypatch: pytest
     assert "damaged" in said
     assert clips[1].notices == ()
     assert clips[1].waveform is not None and len(clips[1].waveform) >= 19.9 * 16_000
+
+
+def test_a_window_that_begins_at_a_bad_place_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The move to a window's beginning lands there, and nothing tells how far to step."""
+    path = recording(tmp_path / "bad.m4a", picture=False)
+    spoil(path, 0.245, 0.25, monkeypatch)
+    clip = load_clip(path, DecodePlan(start=11.0, end=30.0))
+    assert clip.waveform is not None and len(clip.waveform) > 16_000 * 17
+    assert clip.notices == () or "damaged" in clip.notices[0]
+
+
+def test_a_picture_that_is_given_up_is_missing_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLV finds no place behind the bad one."""
+    path = recording(tmp_path / "bad.flv", picture=True)
+    spoil(path, 0.5, 0.6, monkeypatch)
+    whole = load_clip(path, DecodePlan(audio=False))
+    assert whole.notices == ("parts of the video track are damaged and were skipped (from 0:19.86 on)",)
+    part = load_clip(path, DecodePlan(audio=False, start=16.0, end=30.0))
+    (notice,) = part.notices
+    assert notice.startswith("parts of the video track are damaged") and notice.endswith("–0:30)")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "flv"])
+def test_a_bad_place_at_the_start_is_not_called_another_kind_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = recording(tmp_path / f"bad.{suffix}", picture=True)
+    spoil(path, 0.001, 0.2, monkeypatch)
+    with pytest.raises(MediaError, match=f"bad.{suffix} cannot be read: Input/output error"):
+        load_clip(path, DecodePlan())

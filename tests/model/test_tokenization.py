@@ -34,6 +34,20 @@ def test_the_familys_own_are_taken(family: dict[str, Any], random_checkpoint: Pa
     assert load_tokenizer(random_checkpoint, 10**6).encode("violin")
 
 
+def test_a_template_in_json_is_read_as_the_official_processor_reads_it(random_checkpoint: Path, tmp_path: Path) -> None:
+    """It goes before what the tokenizer says, and after a file of its own in text."""
+    folder = tmp_path / "model"
+    shutil.copytree(random_checkpoint, folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    stated = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**stated, "chat_template": "of the tokenizer"}))
+    assert load_tokenizer(folder, 10**6).chat_template == "of the tokenizer"
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "in JSON"}))
+    assert load_tokenizer(folder, 10**6).chat_template == "in JSON"
+    (folder / "chat_template.jinja").write_text("in text")
+    assert load_tokenizer(folder, 10**6).chat_template == "in text"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

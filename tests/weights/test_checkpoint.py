@@ -162,7 +162,11 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
         ("[]", "holds a list, not an object"),
         ('{"model_type": "llama"}', "type 'llama'"),
         ('{"model_type": "qwen2_5_omni_compress", "thinker_config": {"text_config": '
-         '{"hidden_size": 128, "num_attention_heads": 2, "sync_rope_section": [1, 2]}}}', "half of head_dim"),
+         '{"hidden_size": 128, "num_attention_heads": 2, "sync_rope_section": [8, 24]}}}', "three or four sizes"),
+        ('{"model_type": "qwen2_5_omni_compress", "thinker_config": {"text_config": '
+         '{"hidden_size": 128, "num_attention_heads": 2, "sync_rope_section": [42, -20, 10]}}}', "three or four sizes"),
+        ('{"model_type": "qwen2_5_omni_compress", "thinker_config": {"text_config": '
+         '{"hidden_size": 128, "num_attention_heads": 2, "sync_rope_section": [1, 2, 3]}}}', "half of head_dim"),
     ],
 )  # fmt: skip
 def test_configurations_that_are_none(folder: Path, text: str, said: str) -> None:
