@@ -71,7 +71,7 @@ def train(
     steps: Annotated[str | None, _of_recipe("steps")] = None,
     seed: Annotated[str | None, _of_recipe("seed")] = None,
     seconds: Annotated[
-        float | None, _machine("stop after this long; run again to go on", "S", "--seconds", min=0.001, max=1e9)
+        float | None, _machine("stop after this long; run again to go on", "S", "--seconds", min=1e-9, max=1e9)
     ] = None,
     threads: Annotated[int | None, _machine("CPU threads for the arithmetic", "N", "--threads", min=1)] = None,
     workers: Annotated[
