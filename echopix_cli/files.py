@@ -66,6 +66,12 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
             partial.unlink()
 
 
+def nearest_folder(path: Path) -> Path:
+    """What there is of a path that is to be made: itself, or the nearest folder above it."""
+    # Unlike Path.exists, this takes folders that may not be entered.
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+
+
 def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk.
 

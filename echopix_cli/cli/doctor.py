@@ -203,11 +203,12 @@ def _model() -> Iterator[Finding]:
 def _disk() -> Iterator[Finding]:
     import shutil
 
+    from echopix_cli.files import nearest_folder
     from echopix_cli.settings import cache_dir, config_path
     from echopix_cli.weights.hub import hub_cache
 
     for name, path in (("cache", cache_dir()), ("hub cache", hub_cache())):
-        there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+        there = nearest_folder(path)
         writable = there.is_dir() and os.access(there, os.W_OK)
         yield Finding(
             name,

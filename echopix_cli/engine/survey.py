@@ -208,7 +208,6 @@ class Survey:
             survivors=len(pool.scores),
             share=1.0,
         )
-        heard = pool.is_audio
         status, notices = self._told(seen)
         return Encoded(
             path=self.path,
@@ -217,8 +216,8 @@ class Survey:
             sampling=_sampling(seen, self.film),
             notices=notices,
             inputs=replace(picture, audio_rows=sound),
-            video=pool.rows[~heard] if picture.grid_thw is not None else None,
-            audio=pool.rows[heard] if sound else None,
+            video=pool.rows[~pool.is_audio] if picture.grid_thw is not None else None,
+            audio=pool.rows[pool.is_audio] if sound else None,
             seconds=dict(self._seconds),
             peaks=self._peaks,
             cached=all(one.cached for one in seen),

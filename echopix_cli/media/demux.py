@@ -19,17 +19,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from echopix_cli.media.clock import Clock
+from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import suspicious
 from echopix_cli.media.source import READ_ERRORS, video_tracks
 
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that cannot step over a broken place would report it for ever
 _TRIES = 3  # errors in a row, from which what cannot be read is stepped over,
-_STEP, _GROWTH, _LONGEST_STEP = (
-    0.1,
-    1.25,
-    10.0,
-)  # by seconds at first, so many times more each time, and seconds at most
+_STEP, _GROWTH, _LONGEST_STEP = 0.1, 1.25, 10.0  # by seconds; so many times more each time; but no more seconds
 _RATE = 2**19  # bytes that stand for a second, where there is no index of times
 _SEEKABLE = ("mov", "matroska")  # containers with an index of true timestamps; others guess
 _BY_BYTES = ("mpegts",)  # containers without an index that can be read from any packet on
@@ -123,7 +120,7 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seeka
     unit = float(stream.time_base or 0)
     errors, last = 0, None  # errors since the last packet; its decoding time
     target = 0.0  # where to go on: a time in units, or a place in the file
-    medium: Any = container.file.file if container.file is not None else None
+    medium: MediaFile = cast(Any, container.file).file
     failures = 0  # of the medium, up to the last packet
     while True:
         try:
@@ -131,7 +128,7 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seeka
                 beat()
                 if errors and last is not None and packet.dts is not None and packet.dts <= last:
                     continue
-                errors, last, failures = 0, packet.dts, 0 if medium is None else medium.failures
+                errors, last, failures = 0, packet.dts, medium.failures
                 if packet.size > 0 and (locked or packet.has_sidedata("encryption_info")):
                     damage.locked += 1
                 elif packet.size > 0:
@@ -143,17 +140,17 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seeka
             raise
         except READ_ERRORS:
             errors += 1
-            nothing_more = medium is not None and medium.over
+            nothing_more = medium.over
             step = min(_LONGEST_STEP, _STEP * _GROWTH ** (errors - _TRIES))
             if errors < _TRIES:
                 pass
             elif seekable and unit and last is not None:
                 target = (last if errors == _TRIES else target) + step / unit
                 nothing_more |= not seek_to(container, stream, int(target), backward=False)
-            elif by_bytes(container) and medium is not None:
+            elif by_bytes(container):
                 target = (medium.tell() if errors == _TRIES else target) + step * _RATE
                 seek_to_byte(container, int(target))
-            if nothing_more and medium is not None and medium.failures == failures > 0:
+            if nothing_more and medium.failures == failures > 0:
                 damage.reads -= errors - 1  # an earlier failure, which FFmpeg gives for why nothing is left
                 return
             damage.reads += 1

@@ -19,7 +19,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from echopix_cli.errors import EchopixError, ModelError
-from echopix_cli.files import sha256_of
+from echopix_cli.files import nearest_folder, sha256_of
 from echopix_cli.sizes import decimal
 from echopix_cli.weights import quantize
 from echopix_cli.weights.opening import folder_revision as folder_revision
@@ -302,10 +302,7 @@ def _need_disk(store: Store, size: int) -> None:
     Raises:
         ModelError: it does not.
     """
-    folder = store.root
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(nearest_folder(store.root)).free
     if size + _HEADROOM > free:
         raise ModelError(
             f"the quantized copy takes {decimal(size)}, and the disk of {store.root} has {decimal(free)} free",

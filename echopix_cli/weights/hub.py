@@ -13,6 +13,7 @@ from typing import Any
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
+from echopix_cli.files import nearest_folder
 from echopix_cli.sizes import decimal
 from echopix_cli.weights.opening import INDEX, LAYOUTS, NOT_READ, SINGLE, SMALL, TOKENIZERS, quantization_of
 from echopix_cli.weights.registry import Model, is_commit, repository_key
@@ -172,7 +173,7 @@ class _Fetch:
             present=total - remaining,
             skipped=listing.other_bytes + sum(file.size for file in listing.files.values()) - total,
             skipped_files=listing.others + len(listing.files) - len(wanted),
-            free=_free(self.link.cache),
+            free=shutil.disk_usage(nearest_folder(self.link.cache)).free,
         )
         if remaining + _HEADROOM > plan.free:
             raise ModelError(
@@ -298,10 +299,3 @@ def _licence(card: Any) -> str:
     stated, link = card.get("license_name") or card.get("license"), card.get("license_link")
     words = [str(word) for word in (stated if isinstance(stated, list) else [stated]) if word]
     return (", ".join(words) + (f" ({link})" if words and link else ""))[:300]
-
-
-def _free(folder: Path) -> int:
-    """Free bytes on the disk that a folder lies on, or will."""
-    while not os.path.exists(folder) and folder != folder.parent:  # unlike Path.exists, of folders not to be entered
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -64,9 +64,7 @@ def of_download(model: Model, store: Store) -> list[Removal]:
         removal
         for entry in entries
         if entry.key == model.key
-        for removal in _download(
-            entry, [other for other in entries if other.key != entry.key], store, repository_key(entry.manifest.source)
-        )
+        for removal in _download(entry, [other for other in entries if other.key != entry.key], store)
     ]
 
 
@@ -104,13 +102,12 @@ def of_nobody(store: Store | None = None) -> list[Removal]:
         manifest = entry.manifest
         mendable = manifest.folder is not None and any(os.path.lexists(entry.folder / name) for name in manifest.files)
         if entry.faults and not mendable:  # by the next pull, which knows by the record what it has to mend
-            lock = repository_key(manifest.source) if manifest.kind == HUB else entry.key
             found.append(
                 Removal(
                     f"entry that cannot be used ({entry.faults[0]})",
                     entry.home,
                     _bytes(entry.home),
-                    lock,
+                    _lock_of(entry),
                     partial(store.remove, entry.key),
                 )
             )
@@ -123,7 +120,7 @@ def judge(entry: Entry, faults: Sequence[str], store: Store) -> None:
     Nothing is done to an entry that has changed since, or that another process works on.
     """
     manifest = entry.manifest
-    with suppress(Busy), store.lock(repository_key(manifest.source) if manifest.kind == HUB else entry.key, wait=False):
+    with suppress(Busy), store.lock(_lock_of(entry), wait=False):
         if store.peek(entry.key) != entry:
             return
         if manifest.folder is None and (faults or entry.faults):
@@ -150,8 +147,14 @@ def carry_out(removals: list[Removal], store: Store | None = None) -> Iterator[t
                 yield removal, ""
 
 
-def _download(entry: Entry, others: list[Entry], store: Store, lock: str) -> Iterator[Removal]:
+def _lock_of(entry: Entry) -> str:
+    """What is held by whoever works on an entry: of a download, its repository's."""
+    return repository_key(entry.manifest.source) if entry.manifest.kind == HUB else entry.key
+
+
+def _download(entry: Entry, others: list[Entry], store: Store) -> Iterator[Removal]:
     """A download's files, unless another entry needs them, and then its record."""
+    lock = _lock_of(entry)
     shared = [other for other in others if other.folder == entry.folder]
     cached = entry.folder.parent.name == "snapshots" and entry.folder.parents[1].name.startswith("models--")
     if not shared and cached and entry.folder.is_dir():
