@@ -20,7 +20,7 @@ import typer
 from echopix_cli.cli.app import EPILOG, command_line
 from echopix_cli.cli.help import examples_of, groups_of, summary_of, usage_of
 from echopix_cli.cli.manual import topics
-from echopix_cli.cli.parameters import OTHER, Parameter, choices_in, parameters_of
+from echopix_cli.cli.parameters import OTHER, Parameter, allowed_in, parameters_of
 from echopix_cli.declarations import Setting
 from echopix_cli.scenes import SPLITS, WIDE_FAMILIES
 from echopix_cli.settings import SIEVES, TABLE
@@ -286,9 +286,8 @@ def with_table(page: Path, heading: str, table: dict[str, Setting]) -> str:
     for panel in dict.fromkeys(own.panel for own in table.values()):
         parts.append(f"| {panel or OTHER} | |\n| --- | --- |")
         for own in (own for own in table.values() if own.panel == panel):
-            words = choices_in(own.metavar)
-            allowed = f" [{', '.join(words)}]" if words and not own.switch else ""
-            parts.append(f"| `{_assigned(own)}` | {own.help.replace('|', chr(92) + '|')}{allowed} |")
+            help = " ".join(part for part in (own.help, allowed_in(own.metavar)) if part)
+            parts.append(f"| `{_assigned(own)}` | {help.replace('|', chr(92) + '|')} |")
         parts.append("")
     return "\n".join(parts).rstrip() + "\n"
 

@@ -28,7 +28,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 EPILOG = (
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 model unavailable, 4 media, 5 device or memory, 130 interrupted, "
     "141 stdout closed, 143 terminated. "
-    "Every option is also read from ECHOPIX_* and config.toml; see echopix config."
+    "Settings, which echopix config lists, are also read from ECHOPIX_* and config.toml."
 )
 
 # Commands and groups of commands, in the order of the help, each where it stands: of a command line that names one, no

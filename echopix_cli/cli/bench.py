@@ -22,7 +22,10 @@ SHAPE_NAMES = ("tiny", "small", "qwen2.5-omni-3b", "qwen2.5-omni-7b")
 DEFAULT_BUDGETS = (0.2, 0.1, 0.05)
 
 
-@opt.taking("device", "dtype", "quantize", *opt.SAMPLING, *opt.PRINTING_MORE)
+@opt.taking(
+    *("device", "dtype", "quantize", *opt.SAMPLING, *opt.PRINTING_MORE),
+    quantize="hold the linear layers of decoder and CS2 in fewer bits; auto is none here (default: auto)",
+)
 def bench(
     run: opt.Run,
     media: Annotated[

@@ -33,7 +33,8 @@ _OTHER, _SINGLE_PASS = "other-question", "single-pass"  # written out, not impor
 
 
 @opt.taking(
-    *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, *opt.FILMS, *opt.PARTS, *opt.PRINTING
+    *opt.CHOOSING, *opt.LOADING, "system", "max_new_tokens", *opt.SAMPLING, *opt.FILMS, *opt.PARTS, *opt.PRINTING,
+    max_new_tokens=f"longest answer, in tokens (default: {LONGEST_ANSWER})",
 )  # fmt: skip
 def evaluate(
     run: opt.Run,

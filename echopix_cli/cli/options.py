@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -45,12 +46,18 @@ def _parameter(declared: Setting) -> inspect.Parameter:
     return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
-def taking(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command options for these settings, after its own, and as its first argument a :class:`Run`."""
+def taking(*names: str, **helps: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command options for these settings, after its own, and as its first argument a :class:`Run`.
+
+    Args:
+        names: of the settings, in the order of the help.
+        helps: of settings that mean something else to this command than to others, in place of their own.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(function).parameters.values()
-        parameters = [*own, *(_parameter(TABLE[name]) for name in names)]
+        declared = [replace(TABLE[name], help=helps.get(name, TABLE[name].help)) for name in names]
+        parameters = [*own, *map(_parameter, declared)]
 
         @wraps(function)
         def command(**given: Any) -> None:

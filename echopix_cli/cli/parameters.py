@@ -49,7 +49,7 @@ class Parameter:
         """Its help, with what is allowed and what holds without it."""
         parts = [self.help]
         if len(self.value) > _LONGEST_METAVAR:
-            parts.append(f"[{', '.join(self.choices)}]")
+            parts.append(allowed_in(self.value))
         if self.default:
             parts.append(f"[default: {self.default}]")
         if self.required:
@@ -88,6 +88,11 @@ def choices_in(metavar: str) -> tuple[str, ...]:
     """The values that a metavar such as ``auto|cpu|cuda:N`` lists: those that are typed as they stand there."""
     parts = metavar.split("|")
     return tuple(part for part in parts if part == part.lower() and part.isascii()) if len(parts) > 1 else ()
+
+
+def allowed_in(metavar: str) -> str:
+    """All that a metavar lists, to be read: ``[auto, cpu, cuda:N]``; nothing where none of it is typed as it stands."""
+    return f"[{', '.join(metavar.split('|'))}]" if choices_in(metavar) else ""
 
 
 @cache

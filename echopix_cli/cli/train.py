@@ -41,7 +41,11 @@ def _facts(step: int, settled: Recipe) -> dict[str, Any]:
     return {"step": step, "recipe": asdict(settled)}
 
 
-@opt.taking("device", "dtype", *opt.PRINTING)
+@opt.taking(
+    *("device", "dtype", *opt.PRINTING),
+    dtype="precision of the arithmetic, where float16 is refused (auto: the recipe's); with --export, of the weights "
+    "that are written (auto: as the run holds them) (default: auto)",
+)
 def train(
     run: opt.Run,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the run; an existing run goes on")],

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from echopix_cli.errors import EchopixError
+from echopix_cli.settings import cache_dir
 
 ASSETS = Path(__file__).parent / "assets"
 FONTS: tuple[str, ...] = ("fluid", "musescore")
@@ -48,12 +49,14 @@ class Recording:
 
 
 def unseen_font_path() -> Path:
-    """Where the unseen font's bank is looked for: $ECHOPIX_UNSEEN_FONT, or the user's cache."""
+    """Where the unseen font's bank is looked for: $ECHOPIX_UNSEEN_FONT, or the folder of the setting ``cache_dir``.
+
+    Raises:
+        UsageError: the config file cannot be read.
+    """
     if named := os.environ.get(UNSEEN_FONT_VARIABLE):
         return Path(named)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("echopix") / "unseen-font.ogg"
+    return cache_dir() / "unseen-font.ogg"
 
 
 def bank_path(font: str) -> Path:

@@ -17,7 +17,8 @@ from places import ROOT
 
 from echopix_cli.cli.completion import SHELLS, target
 from echopix_cli.cli.examples import EXAMPLES
-from echopix_cli.cli.parameters import Parameter, choices_in, parameters_of
+from echopix_cli.cli.parameters import Parameter, allowed_in, choices_in, parameters_of
+from echopix_cli.settings import unknown_variables
 
 sys.path.insert(0, str(ROOT / "completions"))
 import generate
@@ -93,6 +94,27 @@ def test_every_declared_option_offers_what_is_read() -> None:
         if option.choices and setting.name not in ("device", "data"):
             with pytest.raises(ValueError, match=", ".join(option.choices)):
                 setting.parse("nothing of the kind")
+
+
+@pytest.mark.parametrize(
+    ("metavar", "shown"),
+    [("auto|cpu|cuda|cuda:N", "[auto, cpu, cuda, cuda:N]"), ("HOST:PORT|auto", "[HOST:PORT, auto]"), ("NAME|DIR", ""),
+     ("A|B|…", ""), ("N", ""), ("", "")],
+)  # fmt: skip
+def test_what_is_allowed_is_shown_whole(metavar: str, shown: str) -> None:
+    """Completions leave out what is not typed as it stands, such as ``cuda:N``; the tables of the manual do not."""
+    assert allowed_in(metavar) == shown
+
+
+def test_settings_that_mean_something_else_to_a_command() -> None:
+    def text(name: str, option: str) -> str:
+        return next(own.text for own in TREE[name].options if option in own.names)
+
+    assert text("eval", "--max-new-tokens") == "longest answer, in tokens (default: 32)"
+    assert text("ask", "--max-new-tokens") == "longest answer, in tokens [default: 256]"
+    assert "auto is none here (default: auto)" in text("bench", "--quantize")
+    assert "where float16 is refused (auto: the recipe's); with --export" in text("train", "--dtype")
+    assert text("ask", "--dtype") == "precision of the weights [auto, float32, bfloat16, float16] [default: auto]"
 
 
 def offered(*words: str) -> list[str]:
@@ -266,6 +288,14 @@ def test_variables_that_nothing_reads_are_warned_about(command: Any, monkeypatch
     ran = command("config", "--json")
     assert json.loads(ran.out)["settings"]["budget"]["origin"] == "default"
     assert "ECHOPIX_BUGDET is set, and nothing reads it; did you mean ECHOPIX_BUDGET?" in ran.err
+
+
+def test_every_variable_that_the_program_names_is_known() -> None:
+    """In code and in docstrings alike: a name that is read and not known would be warned about."""
+    sources = "\n".join(path.read_text() for path in (ROOT / "echopix_cli").rglob("*.py"))
+    named = set(re.findall(r"\bECHOPIX_[A-Z_]*[A-Z]\b", sources))
+    assert {"ECHOPIX_UNSEEN_FONT", "ECHOPIX_CACHE_DIR"} <= named
+    assert unknown_variables(dict.fromkeys(named, "x")) == []
 
 
 def test_parameters_say_what_typer_knows() -> None:

@@ -27,7 +27,7 @@ from echopix_cli.scenes import (
 )
 from echopix_cli.scenes.backgrounds import HELD_OUT_GENERATORS, hue_is_held_out
 from echopix_cli.scenes.layout import HELD_OUT_SIZES
-from echopix_cli.scenes.notes import ASSETS, UNSEEN_FONT, UNSEEN_FONT_VARIABLE, find, is_held_out
+from echopix_cli.scenes.notes import ASSETS, UNSEEN_FONT, UNSEEN_FONT_VARIABLE, find, is_held_out, unseen_font_path
 
 OWN_SPLITS = SPLITS[:3]  # those whose notes are in the repository
 ANSWERS = {*INSTRUMENTS, *PICTURES, "one", "two", "three", "four", "five", "yes", "no", "nothing"}
@@ -178,6 +178,14 @@ def test_the_unseen_font_asks_to_be_built(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(EchopixError) as caught:
         make_script("unseen-font", 0, "instrument")
     assert "python tests/tools/scene_assets.py --unseen-font" in caught.value.hint
+
+
+def test_the_unseen_font_is_looked_for_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(UNSEEN_FONT_VARIABLE, raising=False)
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path))
+    assert unseen_font_path() == tmp_path / "unseen-font.ogg"
+    monkeypatch.setenv(UNSEEN_FONT_VARIABLE, str(tmp_path / "bank.ogg"))
+    assert unseen_font_path() == tmp_path / "bank.ogg"
 
 
 def test_the_unseen_font_repeats_the_test_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
