@@ -45,7 +45,7 @@ complete -c echopix -n '__fish_seen_subcommand_from ask' -l workers -r -d 'engin
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l gpus-per-worker -r -d 'the share of a GPU that each engine on Ray takes (default: 1), 0 for CPUs'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l json -d 'print JSON objects instead of text'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l format -x -a 'text jsonl tsv csv' -d 'how answers are printed, the same on a terminal and in a pipe (default: text; of several files in a pipe jsonl)'
-complete -c echopix -n '__fish_seen_subcommand_from ask' -l timeout -r -d 'seconds that reading one file of a batch may take, or a time such as 10m'
+complete -c echopix -n '__fish_seen_subcommand_from ask' -l timeout -r -d 'seconds that reading one clip of a batch, or one window of a film in it, may take, or a time such as 10m'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l budget -s b -r -d 'fraction of audio-visual tokens kept, in (0, 1]; without it the checkpoint\'s own'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l sieve -x -a 'auto cs2 question-attention per-modality uniform random none' -d 'what chooses the tokens: auto takes cs2 where the model has it, else question-attention; per-modality, uniform, random and none are controls'
 complete -c echopix -n '__fish_seen_subcommand_from ask' -l prefilter -l no-prefilter -d 'leave out the half that repeats itself before question-attention, or never do (default: at budgets below 0.2)'

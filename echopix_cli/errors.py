@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Process exit codes; documented in the README and stable across versions."""
+    """Process exit codes; documented on the manual's page on settings and stable across versions."""
 
     OK = 0
     FAILURE = 1

@@ -12,7 +12,7 @@ class AudioStatus(StrEnum):
     """What became of the sound; every answer carries one, so that sound is never lost silently."""
 
     USED = "used"
-    ABSENT = "absent"  # the file has no audio track
+    ABSENT = "absent"  # the file has no audio track, or no sound in the part asked about
     DISABLED = "disabled"  # the user said --no-audio
     UNDECODABLE = "undecodable"  # there is a track, but nothing of it could be decoded
     TRUNCATED = "truncated"  # only a part was used; a notice says how much

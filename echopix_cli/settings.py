@@ -229,7 +229,7 @@ class Settings:
     timeout: float = setting(
         600.0,
         parse_duration,
-        "seconds that reading one file of a batch may take, or a time such as 10m",
+        "seconds that reading one clip of a batch, or one window of a film in it, may take, or a time such as 10m",
         metavar="TIME",
         panel=MANY,
     )

@@ -40,7 +40,7 @@ class Batch:
         sink: takes every outcome, in order; what it raises ends the batch.
         journal: what was done before; None where nothing is kept.
         stop: asked often; once true, the current item is dropped and the batch ends.
-        timeout: seconds that reading one file may take.
+        timeout: seconds that reading one clip, or one window of a film, may take.
         workers: decoding processes; None takes one for every two processors, at most four.
         fail_fast: end at the first failure.
         passed: told of tasks that were answered before.

@@ -44,7 +44,7 @@ class Manner:
         list_kept: whether answers list every kept token.
         cache_dir: where features are kept; None keeps none.
         cache_size: bytes that they may take there.
-        timeout: seconds that reading one file of a batch may take.
+        timeout: seconds that reading one clip of a batch, or one window of a film in it, may take.
         verbose: whether to tell more.
     """
 

@@ -120,7 +120,7 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
 
 
 def test_the_page_of_the_architecture_names_what_there_is() -> None:
-    """Every class, function, method, room and file on it exists, and every room has a place on it."""
+    """Every class, function, method, room and file on it exists; every room, and every file beside them, is on it."""
     text = (ROOT / "echopix_cli" / "manual" / "architecture.md").read_text()
     package = ROOT / "echopix_cli"
     trees = {path: ast.parse(path.read_text()) for path in package.rglob("*.py")}
@@ -134,8 +134,10 @@ def test_the_page_of_the_architecture_names_what_there_is() -> None:
         path.parent.name for path in trees if path.name == "__init__.py" and path.parent.parent.name == "echopix_cli"
     }
     files = {str(path.relative_to(ROOT / "echopix_cli")) for path in trees}
-    known = defined | rooms | files | {path.stem for path in trees if path.parent.name == "echopix_cli"}
+    beside = {path.stem for path in trees if path.parent == package and not path.stem.startswith("__")}
+    known = defined | rooms | files | beside
     named = {name for name in re.findall(r"`([^`]+)`", text) if not name.startswith("echopix ")}
     assert len(named) > 40
     assert named - known == set()
     assert rooms - named == {"assets"}
+    assert beside - named == set()
