@@ -180,7 +180,7 @@ class Settings:
     cache_dir: str = setting(
         _user_cache,
         parse_folder,
-        "folder for what echopix keeps about models (downloads themselves lie in the hub's cache: HF_HUB_CACHE)",
+        "folder for features of media and what else echopix keeps (downloads lie in the hub's cache: HF_HUB_CACHE)",
     )
     cache: bool = setting(
         True,
