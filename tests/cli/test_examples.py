@@ -23,7 +23,8 @@ from places import ROOT
 from echopix_cli.cli.app import command_line
 from echopix_cli.cli.demo import QUESTION, demo_clip
 from echopix_cli.cli.examples import EXAMPLES
-from echopix_cli.settings import resolve
+from echopix_cli.settings import read_models, resolve
+from echopix_cli.training.recipe import read_values
 
 CARD = ROOT / "echopix_cli" / "assets" / "MODEL_CARD.md"
 PAGES = [ROOT / "README.md", CARD, *sorted((ROOT / "echopix_cli" / "manual").glob("*.md"))]
@@ -114,6 +115,17 @@ def test_python_examples_are_on_the_pages_that_are_run() -> None:
     assert [page.name for page in PAGES if blocks(page, "python")] == ["README.md", "python.md"]
 
 
+def test_config_files_and_recipes_that_are_shown_are_read(tmp_path: Path) -> None:
+    (models,) = blocks(ROOT / "echopix_cli" / "manual" / "weights.md", "toml")
+    (tmp_path / "config.toml").write_text(models)
+    folder, pinned = str(tmp_path / "runs" / "mine"), "hf:Qwen/Qwen2.5-Omni-3B@COMMIT"
+    assert read_models(tmp_path / "config.toml") == {"mine": folder, "pinned": pinned}
+    (recipe,) = blocks(ROOT / "echopix_cli" / "manual" / "training.md", "toml")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    assert read_values(tmp_path / "recipe.toml")["families"] == ("instrument", "order")
+    assert sum(len(blocks(page, "toml")) for page in PAGES) == 2
+
+
 def test_the_record_that_is_shown_is_one(command: Any, sandbox: Path) -> None:
     """Names and, one level down, names: those of a real record; what the page leaves out is empty."""
     shown = [json.loads(text) for page in PAGES for text in blocks(page, "json")]
@@ -201,4 +213,5 @@ def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, 
         assert [row.split("\t")[0] for row in done.stdout.splitlines()] == ["clips/broken.mp4"]
     elif " ask " in line or "echopix" not in line:
         kept = [path.read_text() for path in sandbox.glob("*.*") if path.name.startswith(("answers", "part"))]
+        assert all(json.loads(row) for file in sandbox.glob("answers*.jsonl") for row in file.read_text().splitlines())
         assert "piano" in "".join([done.stdout, *kept])
