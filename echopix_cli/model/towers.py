@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echopix_cli.model.attention import chosen_kernels
+from echopix_cli.model.attention import mix
 from echopix_cli.model.configuration import AudioConfig, VisionConfig
 from echopix_cli.model.layers import GatedMLP, Recomputing, RMSNorm
 from echopix_cli.model.positions import Rotary, apply_rotary, frequencies
@@ -58,12 +58,11 @@ def attend_windows(query: Tensor, key: Tensor, value: Tensor, windows: Windows) 
         query, key, value = (part[windows.order] for part in (query, key, value))
     pieces: list[Tensor] = []
     row = 0
-    with chosen_kernels(query.device):
-        for length, count in windows.groups:
-            rows = slice(row, row + count * length)
-            q, k, v = (x[rows].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
-            pieces.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
-            row = rows.stop
+    for length, count in windows.groups:
+        rows = slice(row, row + count * length)
+        q, k, v = (x[rows].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
+        pieces.append(mix(q, k, v).transpose(1, 2).flatten(0, 1))
+        row = rows.stop
     mixed = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return (mixed if windows.back is None else mixed[windows.back]).flatten(1)
 

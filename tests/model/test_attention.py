@@ -74,3 +74,27 @@ def test_large_key_biases_stay_in_range_in_half_precision(reference: Any) -> Non
         (_, half), *_ = attention_of(layer.half(), hidden.half(), (rotary[0].half(), rotary[1].half()), rows, visible)
     assert bool(half.isfinite().all())
     torch.testing.assert_close(half.sum(-1), torch.ones(half.shape[:-1]))
+
+
+@pytest.mark.parametrize("kind", ["whole", "causal", "masked"])
+def test_training_in_bfloat16_on_a_cpu_is_the_kernels_attention(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """There, attention is taken as matrix products; values and gradients are the kernel's, to bfloat16's eight bits."""
+    source = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 20, 16, generator=source, requires_grad=True) for _ in range(3)]
+    aim = torch.randn(2, 20, 3, 16, generator=source)
+    mask = torch.rand(2, 1, 20, 20, generator=source) < 0.5
+    mask[..., 0] = True
+
+    def taken() -> list[torch.Tensor]:
+        mixed = attend(*parts, mask if kind == "masked" else None, causal=kind == "causal")
+        gradients = torch.autograd.grad((mixed.float() * aim).sum(), parts)
+        return [mixed.float(), *(gradient.float() for gradient in gradients)]
+
+    expected = taken()
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = taken()
+    for own, kernels in zip(found, expected, strict=True):
+        assert (own - kernels).norm() < 0.01 * kernels.norm()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError):
+        attend(*parts, causal=False)  # nothing is trained: the kernel's
