@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,17 +43,3 @@ def actors(kind: str, *above: int) -> list[int]:
 def kill(pid: int) -> None:
     """As the kernel does when memory runs out."""
     os.kill(pid, signal.SIGKILL)
-
-
-def wait_for(what: Any, seconds: float = 300.0) -> Any:
-    """What a function gives, once that is anything."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.05)
-    return found
-
-
-def lines(path: Path) -> int:
-    """How many records an output file has."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import time
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
@@ -15,16 +14,9 @@ from typing import Any
 
 import pytest
 from batch_files import asked, records_of
+from waiting import lines_in, wait_until
 
 from echopix_cli.batch.journal import Journal
-
-
-def lines_in(path: Path, count: int, seconds: float = 120.0) -> None:
-    """Wait for so many lines."""
-    end = time.monotonic() + seconds
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def test_a_signal_ends_it_in_order(
     """To the whole process group, as a terminal and a service manager send it. Until then, nobody else may write."""
     out = tmp_path / "out.jsonl"
     with spawn(many, "What?", "-o", out, *flags) as batch:
-        lines_in(out, 3)
+        wait_until(lambda: lines_in(out) >= 3, process=batch)
         for flag in ("--resume", "--overwrite"):
             second = ask(many, "What?", "-o", out, flag)
             assert second.code == 2
@@ -76,7 +68,7 @@ def test_a_second_signal_ends_it_at_once(spawn, many: Path, tmp_path: Path) -> N
     """The first one waits for an answer that takes minutes; here, for a process that stands still."""
     out = tmp_path / "out.jsonl"
     with spawn(many, "What?", "-o", out) as batch:
-        lines_in(out, 1)
+        wait_until(lambda: lines_in(out) >= 1, process=batch)
         os.kill(batch.pid, signal.SIGSTOP)  # so that both arrive before it can do anything
         os.kill(batch.pid, signal.SIGINT)
         os.kill(batch.pid, signal.SIGTERM)

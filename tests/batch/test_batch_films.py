@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from batch_files import asked, records_of
 from clips import write_clip
+from waiting import wait_until
 
 from echopix_cli.decoding.worker import Worker
 
@@ -91,10 +91,7 @@ def test_what_is_killed_in_a_film_goes_on_from_the_windows_that_it_read(
     shutil.copy(clips["dark"], tmp_path / "media" / "c.m4a")
     command = (tmp_path / "media", "What?", "--window", "1", "-o", out)
     with spawn(*command) as batch:
-        end = time.monotonic() + 120
-        while len(list(kept.glob("*.safetensors"))) < 12:
-            assert time.monotonic() < end and batch.poll() is None
-            time.sleep(0.001)
+        wait_until(lambda: len(list(kept.glob("*.safetensors"))) >= 12, process=batch)
         os.killpg(batch.pid, signal.SIGKILL)
         batch.communicate(timeout=60)
     assert asked(records_of(out)) == [("a.m4a", "What?")], "the film was being read"

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from batch_files import free_box, records_of
 from clips import write_clip
-from fleet_processes import actors, children, kill, lines, raylet, title, wait_for
+from fleet_processes import actors, children, kill, raylet, title
+from waiting import lines_in, wait_until
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="the extra fleet is not installed")
 QUESTIONS = ("What do you see?", "What instrument is playing?", "What?")
+STARTING = 300.0  # seconds: Ray, and a model in each actor
 ASKED = [argument for question in QUESTIONS for argument in ("-Q", question)]
 
 
@@ -78,7 +80,7 @@ def test_a_fleet_says_what_a_batch_says(begin: Any, ask: Any, folder: Any, tmp_p
     assert plain.code == 1
     before = set(Path("/tmp").glob("echopix-ray-*"))
     with begin(place, "--window", "3", "-o", out, "--format", "jsonl") as batch:
-        wait_for(lambda: lines(out))
+        wait_until(lambda: lines_in(out), STARTING)
         started = list(children(batch.pid))
         stdout, stderr = batch.communicate(timeout=300)
     assert batch.returncode == 1
@@ -86,7 +88,7 @@ def test_a_fleet_says_what_a_batch_says(begin: Any, ask: Any, folder: Any, tmp_p
     assert stderr.splitlines()[0].startswith(f"error: {place}/broken.mp4")
     assert stderr.splitlines()[-1].startswith("note: 12 answered, 3 failed")
     assert set(Path("/tmp").glob("echopix-ray-*")) <= before
-    wait_for(lambda: not [pid for pid in started if title(pid)], 30)
+    wait_until(lambda: not [pid for pid in started if title(pid)])
 
     def said(path: Path) -> list[tuple[Any, ...]]:
         names = ("key", "media", "question", "answer", "error", "tokens", "file", "film")
@@ -105,12 +107,12 @@ def test_every_question_is_answered_once_whatever_is_killed(
     command = (place, "-o", out, "--address", cluster.address)
 
     def after(more: int) -> None:
-        wanted = lines(out) + more
-        wait_for(lambda: lines(out) >= wanted or batch.poll() is not None)
+        wanted = lines_in(out) + more
+        wait_until(lambda: lines_in(out) >= wanted, STARTING, batch)
         assert batch.poll() is None, batch.communicate()
 
     with begin(*command) as batch:
-        wait_for(lambda: len(actors("EngineActor", *machines)) == 2 and lines(out) > 2)
+        wait_until(lambda: len(actors("EngineActor", *machines)) == 2 and lines_in(out) > 2, STARTING)
         kill(actors("EngineActor", *machines)[0])
         after(6)
         decoder = actors("DecodingActor", *machines)[0]  # where Ray put it: both may be on one machine
@@ -124,7 +126,7 @@ def test_every_question_is_answered_once_whatever_is_killed(
         batch.communicate(timeout=60)
     done = [one for one in records_of(out) if "error" not in one]
     assert len(done) < count * len(QUESTIONS)
-    wait_for(lambda: not actors("EngineActor", machines[0]), 60)
+    wait_until(lambda: not actors("EngineActor", machines[0]))
     with begin(*command) as batch:
         stdout, stderr = batch.communicate(timeout=300)
     assert (batch.returncode, stdout) == (0, ""), stderr

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from batch_files import free_box, records_of
+from waiting import wait_until
 
 from echopix_cli.batch.journal import Journal
 
@@ -91,10 +92,9 @@ class Chain:
         """Start a batch and kill it some time after its first answer; whether it came to its end before that."""
         before = whole_records(out) if out.exists() else []
         with self.spawn(self.folder, *ARGUMENTS, "-o", out) as batch:
-            end = time.monotonic() + 120
-            while batch.poll() is None and (not out.exists() or answered(whole_records(out)) == answered(before)):
-                assert time.monotonic() < end
-                time.sleep(0.005)
+            wait_until(
+                lambda: batch.poll() is not None or (out.exists() and answered(whole_records(out)) != answered(before))
+            )
             try:
                 batch.wait(self.random.expovariate(1 / 0.3))
             except subprocess.TimeoutExpired:

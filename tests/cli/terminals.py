@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 
-PATIENCE = 120.0  # seconds, of a machine that does much else
+from waiting import PATIENCE
+
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_=>])")
 
 

@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from waiting import lines_in, wait_until
 
 FEW = ("--count", "3", "-b", "0.1", "--sieve", "cs2", "--sieve", "none")
 
@@ -264,10 +264,7 @@ def test_it_goes_on_where_it_was_killed(run, tmp_path: Path, random_checkpoint: 
             [sys.executable, "-m", "echopix_cli", *map(str, arguments), "--items", str(items), "-o", str(output)],
             env=environment, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
-            end = time.monotonic() + 120
-            while not items.exists() or items.read_bytes().count(b"\n") < done + 2:
-                assert time.monotonic() < end and process.poll() is None
-                time.sleep(0.005)
+            wait_until(lambda wanted=done + 2: lines_in(items) >= wanted, process=process)
             process.send_signal(number)
             _, said = process.communicate(timeout=60)
         assert process.returncode == code

@@ -8,12 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from echopix_cli.errors import EchopixError
 from echopix_cli.media import DecodePlan, load_clip, probe
@@ -331,10 +331,8 @@ def test_ctrl_c_leaves_nothing(room: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 60
-    while not any(name.endswith("/2.mp4") for name in left_in(room)):  # one scene is done, another under way
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.02)
+    # one scene is done, another under way
+    wait_until(lambda: any(name.endswith("/2.mp4") for name in left_in(room)), process=process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from waiting import lines_in, wait_until
 
 from echopix_cli.engine import AskOptions, Engine
 from echopix_cli.media import DecodePlan
@@ -71,8 +72,7 @@ def test_killed_and_resumed(command: Any, random_checkpoint: Path, tmp_path: Pat
     arguments = [sys.executable, "-m", "echopix_cli", "train", "--out", torn, *flags]
     process = subprocess.Popen([str(a) for a in arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
     metrics = torn / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        time.sleep(0.02)
+    wait_until(lambda: lines_in(metrics) >= 3, process=process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 2 <= len(steps(torn)) < 5
@@ -97,8 +97,7 @@ def test_interrupted_runs_keep_their_last_step(
         start_new_session=True,
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-        time.sleep(0.02)
+    wait_until(lambda: lines_in(metrics) >= 2, process=process)
     (os.killpg if whole_group else os.kill)(process.pid, number)
     began = time.monotonic()
     _, said = process.communicate(timeout=60)

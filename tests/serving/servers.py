@@ -6,21 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from places import ROOT
+from waiting import PATIENCE, wait_until
 
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import find_server, greet_all, wish_of
 from echopix_cli.serving.place import connected, opened_folder, sockets
 from echopix_cli.serving.wire import packed, received
-
-PATIENCE = 120.0  # seconds, of a machine that does much else
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def serving(runtime: Path, model: str, *options: str) -> Iterator[Running]:
     process = started(runtime, model, *options)
     try:
         running = Running(process, model, runtime)
-        wait_until(lambda: process.poll() is not None or any((runtime / "echopix").glob("*.sock")))
-        assert process.poll() is None, process.communicate()[1]
+        wait_until(lambda: any((runtime / "echopix").glob("*.sock")), process=process)
         yield running
     finally:
         with suppress(ProcessLookupError):
@@ -88,14 +85,6 @@ def listens(running: Running) -> bool:
         return False
     server.close()
     return True
-
-
-def wait_until(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Wait for something that comes true soon."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it does not come true"
-        time.sleep(0.05)
 
 
 class Raw:

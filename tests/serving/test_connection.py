@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from servers import manner, wait_until
+from servers import manner
+from waiting import wait_until
 
 from echopix_cli.batch.asking import Asker
 from echopix_cli.batch.items import BatchOptions, Group, Prepared

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from servers import PATIENCE, Raw, Running, listens, manner, serving, started, wait_until
+from servers import Raw, Running, listens, manner, serving, started
+from waiting import PATIENCE, wait_until
 
 from echopix_cli import __version__
 from echopix_cli.cli.serve import _wait_for

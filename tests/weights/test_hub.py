@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, wait_until
 from weights.hub_server import COMMIT, HubServer, Repository, environment
 from weights.pulls import BIG, NAME, SECOND, TALKER, Heard, pulled
 
@@ -317,22 +317,15 @@ def start(server: HubServer, folder: Path, *more: str, **variables: str) -> subp
     )
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_a_part_that_the_next_goes_on_with(
     server: HubServer, cache: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     server.slow = 0.05
     process = start(server, tmp_path)
-    wait_for(lambda: any(part.stat().st_size >= 5_000_000 for part in hub.parts(cache)))
+    wait_until(lambda: any(part.stat().st_size >= 5_000_000 for part in hub.parts(cache)))
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
     if number == signal.SIGINT:
         assert f"what is there is kept, and this goes on: echopix models pull {NAME}" in err
@@ -353,13 +346,13 @@ def test_of_two_processes_one_works_and_one_waits(
     """The second may have another folder of its own, and share the hub's cache alone."""
     server.slow = 60.0
     first = start(server, tmp_path, "--json")
-    wait_for(lambda: any(part.name.startswith(repository.sha256[SECOND]) for part in hub.parts(cache)))
+    wait_until(lambda: any(part.name.startswith(repository.sha256[SECOND]) for part in hub.parts(cache)))
     second = start(server, tmp_path, "--json", ECHOPIX_CACHE_DIR=str(tmp_path / folder))
     assert second.stderr is not None
     said = next(line for line in second.stderr if "another process" in line)
     assert said == f"note: another process is fetching {NAME if folder == 'echopix' else SECOND}: waiting for it\n"
     server.slow = 0.0
-    (out1, err1), (out2, err2) = first.communicate(timeout=60), second.communicate(timeout=60)
+    (out1, err1), (out2, err2) = (one.communicate(timeout=PATIENCE) for one in (first, second))
     assert (first.returncode, second.returncode) == (0, 0), (err1, err2)
     one, two = json.loads(out1), json.loads(out2)
     assert one["folder"] == two["folder"] and (two["fetched"] == 0 or folder == "another")
