@@ -12,15 +12,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from clips import write_clip
 from places import GOLDEN
 
+if TYPE_CHECKING:
+    from echopix_cli.engine import Engine
+
 # Before torch is imported anywhere. Models here are tiny: a second thread saves nothing, and while it waits it
 # takes the core away from whatever else runs, such as another process of tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+with contextlib.suppress(ImportError):  # what gpu/pack.py brings to a bare GPU machine is without it
+    from hypothesis import settings
+
+    # A busy machine is no failure; and what failed once can be run again as it was.
+    settings.register_profile("suite", deadline=None, print_blob=True)
+    settings.load_profile("suite")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,29 +65,34 @@ def interruptible() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_hub() -> Iterator[None]:
-    """No test may reach a model hub, whatever the machine's settings."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    yield
-    if before is None:
-        del os.environ["HF_HUB_OFFLINE"]
-    else:
-        os.environ["HF_HUB_OFFLINE"] = before
+def no_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may reach a model hub, or what a person has downloaded from it, whatever the machine's settings."""
+    from huggingface_hub import constants
+
+    home = tmp_path_factory.getbasetemp() / "no-hub"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HOME", str(home)), ("HF_HUB_CACHE", str(home / "hub"))):
+            patch.setenv(name, value)
+        # As the library has read them, which may have been before.
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        yield
 
 
-@pytest.fixture(autouse=True)
-def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person's own config file, models and ECHOPIX_* variables do not reach the tests."""
-    for name in list(os.environ):
-        if name.startswith("ECHOPIX_") and name != "ECHOPIX_REQUIRE_GPU":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ECHOPIX_CONFIG", os.devnull)
-    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
-    runtime = tmp_path_factory.getbasetemp() / "no-runtime"  # no person's own server answers here
-    runtime.mkdir(mode=0o700, exist_ok=True)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    monkeypatch.setenv("ECHOPIX_CACHE", "false")  # or features that one test made would be found by another
+@pytest.fixture(scope="session", autouse=True)
+def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The person's own config file, models and ECHOPIX_* variables reach neither tests nor what they share."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("ECHOPIX_") and name != "ECHOPIX_REQUIRE_GPU":
+                patch.delenv(name)
+        patch.setenv("ECHOPIX_CONFIG", os.devnull)
+        patch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))
+        runtime = tmp_path_factory.getbasetemp() / "no-runtime"  # no person's own server answers here
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        patch.setenv("ECHOPIX_CACHE", "false")  # or features that one test made would be found by another
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +158,25 @@ def stock_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     weight_map = {n: file_name for file_name, part in shards.items() for n in part}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_engine(random_checkpoint: Path) -> Engine:
+    """The random checkpoint, loaded; whoever changes it puts it back."""
+    return loaded(random_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def stock_engine(stock_checkpoint: Path) -> Engine:
+    """The stock checkpoint, loaded; whoever changes it puts it back."""
+    return loaded(stock_checkpoint)
+
+
+def loaded(checkpoint: Path) -> Engine:
+    """On the CPU, and in single precision whatever this machine's CPU is fast in."""
+    from echopix_cli.engine import Engine
+
+    return Engine.load(str(checkpoint), "cpu", "float32")
 
 
 @pytest.fixture(scope="session")

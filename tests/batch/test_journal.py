@@ -30,7 +30,7 @@ ENTRIES = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(ENTRIES)
 def test_cut_anywhere_whole_lines_stay(tmp_path_factory: pytest.TempPathFactory, entries: list[Any]) -> None:
     path = tmp_path_factory.mktemp("cut") / "out.jsonl"
@@ -56,7 +56,7 @@ def test_cut_anywhere_whole_lines_stay(tmp_path_factory: pytest.TempPathFactory,
         journal.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ENTRIES, st.data())
 def test_failures_of_these_tasks_go_and_all_else_stays(
     tmp_path_factory: pytest.TempPathFactory, entries: list[Any], data: st.DataObject

@@ -20,7 +20,7 @@ from echopix_cli.errors import UsageError
 TASKS = [Task(f"{name}.mp4", question) for name in "ab" for question in ("p", "q")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(TASKS), st.sampled_from(["k1", "k2", None])), max_size=6),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from echopix_cli.batch.tasks import (
@@ -128,7 +128,6 @@ NAMES = st.text(st.sampled_from("ab.é-_ "), min_size=1, max_size=5).filter(lamb
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(PATHS, st.sampled_from([*sorted(EXTENSIONS)[:4], "txt", "jsonl"])), min_size=1, max_size=12))
 def test_folders_hold_what_their_rule_says(
     tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, str]]
@@ -172,7 +171,6 @@ def test_paths_on_stdin() -> None:
     assert read_paths(io.BytesIO(b"")) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in name and name.strip())))
 def test_every_path_survives_find_print0(names: list[bytes]) -> None:
     found = read_paths(io.BytesIO(b"".join(name + b"\0" for name in names)), null=True)
@@ -337,7 +335,6 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(FIELDS.map(json.dumps) | st.text(max_size=30), min_size=1, max_size=4))
 def test_a_list_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     """Whatever is in it: tasks that can be asked, or one UsageError."""
@@ -363,7 +360,6 @@ TASKS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(TASKS, st.integers(1, 12))
 def test_shares_are_disjoint_and_complete(tasks: list[Task], count: int) -> None:
     shares = [shard(tasks, own, count) for own in range(1, count + 1)]
@@ -375,7 +371,6 @@ def test_shares_are_disjoint_and_complete(tasks: list[Task], count: int) -> None
         assert share == [task for task in tasks if task in share]  # in the same order
 
 
-@settings(deadline=None)
 @given(st.integers(-2, 15), st.integers(-2, 15))
 def test_shares_are_numbered_from_one(own: int, count: int) -> None:
     if 1 <= own <= count:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from answers import an_answer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -92,7 +92,6 @@ def test_a_file_of_one_kind_has_one_line(picture: bool, sound: bool) -> None:
     assert ("picture   " in text, "sound   " in text) == (picture, sound)
 
 
-@settings(deadline=None)
 @given(
     tokens=st.lists(
         st.builds(
@@ -129,7 +128,6 @@ def test_nothing_is_drawn_of_nothing() -> None:
         assert drawn(answer) == []
 
 
-@settings(deadline=None)
 @given(
     moments=st.lists(
         st.builds(

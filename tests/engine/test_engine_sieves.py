@@ -19,24 +19,14 @@ POOL = 36 + 77  # merged cells of six frames, and rows of three seconds of sound
 
 
 @pytest.fixture(scope="module")
-def stock(stock_checkpoint: Path) -> Engine:
-    return Engine.load(str(stock_checkpoint), "cpu")
+def encoded(stock_engine: Engine, clips: dict[str, Path]) -> Encoded:
+    return stock_engine.read(str(clips["both"]), stock_engine.plan(DecodePlan()))
 
 
-@pytest.fixture(scope="module")
-def trained(random_checkpoint: Path) -> Engine:
-    return Engine.load(str(random_checkpoint), "cpu")
-
-
-@pytest.fixture(scope="module")
-def encoded(stock: Engine, clips: dict[str, Path]) -> Encoded:
-    return stock.read(str(clips["both"]), stock.plan(DecodePlan()))
-
-
-def test_every_model_has_its_own_sieve_and_all_controls(stock: Engine, trained: Engine) -> None:
+def test_every_model_has_its_own_sieve_and_all_controls(stock_engine: Engine, random_engine: Engine) -> None:
     controls = ("per-modality", "uniform", "random", "none")
-    assert stock.sieves == ("question-attention", *controls)
-    assert trained.sieves == ("cs2", *controls)
+    assert stock_engine.sieves == ("question-attention", *controls)
+    assert random_engine.sieves == ("cs2", *controls)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +43,14 @@ def test_every_model_has_its_own_sieve_and_all_controls(stock: Engine, trained: 
     ],
 )
 def test_the_redundancy_stage_runs_where_half_is_too_much(
-    stock: Engine, wanted: SieveOptions, budget: float, share: float | None
+    stock_engine: Engine, wanted: SieveOptions, budget: float, share: float | None
 ) -> None:
-    assert stock.choose(wanted, budget) == SieveChoice("question-attention", 1, share)
+    assert stock_engine.choose(wanted, budget) == SieveChoice("question-attention", 1, share)
 
 
-def test_controls_have_no_redundancy_stage_and_the_same_layer(stock: Engine) -> None:
-    for name in stock.sieves[1:]:
-        assert stock.choose(SieveOptions(name, 2), 0.1) == SieveChoice(name, 2, None)
+def test_controls_have_no_redundancy_stage_and_the_same_layer(stock_engine: Engine) -> None:
+    for name in stock_engine.sieves[1:]:
+        assert stock_engine.choose(SieveOptions(name, 2), 0.1) == SieveChoice(name, 2, None)
 
 
 @pytest.mark.parametrize(
@@ -76,63 +66,73 @@ def test_controls_have_no_redundancy_stage_and_the_same_layer(stock: Engine) -> 
     ],
 )
 def test_what_a_model_has_not(
-    stock: Engine, trained: Engine, encoded: Encoded, model: str, wanted: SieveOptions, said: str, hint: str
+    stock_engine: Engine,
+    random_engine: Engine,
+    encoded: Encoded,
+    model: str,
+    wanted: SieveOptions,
+    said: str,
+    hint: str,
 ) -> None:
-    engine = {"stock": stock, "trained": trained}[model]
+    engine = {"stock": stock_engine, "trained": random_engine}[model]
     with pytest.raises(UsageError, match=said) as caught:
         engine.ask(encoded, "What?", AskOptions(0.2, SHORT, wanted))
     assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["auto", "question-attention", "per-modality", "uniform", "random", "none"])
-def test_an_answer_says_what_chose_its_tokens(stock: Engine, encoded: Encoded, name: str) -> None:
-    answer = stock.ask(encoded, "What instrument is playing?", AskOptions(None, SHORT, SieveOptions(name)))
+def test_an_answer_says_what_chose_its_tokens(stock_engine: Engine, encoded: Encoded, name: str) -> None:
+    answer = stock_engine.ask(encoded, "What instrument is playing?", AskOptions(None, SHORT, SieveOptions(name)))
     assert answer.sieve == ("question-attention" if name == "auto" else name)
     assert answer.question_layer == 1
     assert answer.prefilter is None  # at the default budget
-    few = stock.ask(encoded, "What?", AskOptions(0.1, SHORT, SieveOptions(name)))
+    few = stock_engine.ask(encoded, "What?", AskOptions(0.1, SHORT, SieveOptions(name)))
     assert few.prefilter == (0.5 if answer.sieve == "question-attention" else None)
     assert answer.budget == (0.0 if name == "none" else 0.2)
     both = {"none": 0, "per-modality": math.ceil(0.2 * 36) + math.ceil(0.2 * 77)}
     assert answer.tokens.kept == both.get(name, math.ceil(0.2 * POOL))
 
 
-def test_a_trained_model_says_so_and_names_no_layer(trained: Engine, encoded: Encoded) -> None:
+def test_a_trained_model_says_so_and_names_no_layer(random_engine: Engine, encoded: Encoded) -> None:
     for name in ("auto", "random"):
-        answer = trained.ask(encoded, "What?", AskOptions(0.2, SHORT, SieveOptions(name)))
+        answer = random_engine.ask(encoded, "What?", AskOptions(0.2, SHORT, SieveOptions(name)))
         assert answer.sieve == ("cs2" if name == "auto" else name)
         assert (answer.question_layer, answer.prefilter) == (None, None)
 
 
-def test_random_follows_its_seed(stock: Engine, encoded: Encoded) -> None:
+def test_random_follows_its_seed(stock_engine: Engine, encoded: Encoded) -> None:
     def kept(seed: int) -> int:
-        return stock.ask(encoded, "What?", AskOptions(0.3, SHORT, SieveOptions("random", seed=seed))).tokens.video.kept
+        return stock_engine.ask(
+            encoded, "What?", AskOptions(0.3, SHORT, SieveOptions("random", seed=seed))
+        ).tokens.video.kept
 
     assert kept(1) == kept(1)
     assert len({kept(seed) for seed in range(6)}) > 1
 
 
-def test_the_layer_is_the_users(stock: Engine, encoded: Encoded) -> None:
+def test_the_layer_is_the_users(stock_engine: Engine, encoded: Encoded) -> None:
     """At budget 1 the layer changes nothing: everything goes through all layers, wherever they are cut."""
     answers = {
-        stock.ask(encoded, "What?", AskOptions(1.0, SHORT, SieveOptions(layer=layer))).answer
+        stock_engine.ask(encoded, "What?", AskOptions(1.0, SHORT, SieveOptions(layer=layer))).answer
         for layer in (None, 0, 1, 2)
     }
     assert len(answers) == 1
-    assert stock.ask(encoded, "What?", AskOptions(0.2, SHORT, SieveOptions(layer=2))).question_layer == 2
+    assert stock_engine.ask(encoded, "What?", AskOptions(0.2, SHORT, SieveOptions(layer=2))).question_layer == 2
 
 
 @pytest.mark.parametrize("clip", ["both", "silent", "dark"])
-def test_every_kind_of_clip(stock: Engine, clips: dict[str, Path], clip: str) -> None:
-    tokens = stock.ask(stock.read(str(clips[clip]), stock.plan(DecodePlan())), "What?", AskOptions(0.1, SHORT)).tokens
+def test_every_kind_of_clip(stock_engine: Engine, clips: dict[str, Path], clip: str) -> None:
+    tokens = stock_engine.ask(
+        stock_engine.read(str(clips[clip]), stock_engine.plan(DecodePlan())), "What?", AskOptions(0.1, SHORT)
+    ).tokens
     assert tokens.kept == math.ceil(0.1 * tokens.total)
 
 
-def test_a_profile_keeps_everything_beside_what_is_measured(stock: Engine, clips: dict[str, Path]) -> None:
+def test_a_profile_keeps_everything_beside_what_is_measured(stock_engine: Engine, clips: dict[str, Path]) -> None:
     result = profile(
-        stock,
+        stock_engine,
         str(clips["both"]),
-        stock.plan(DecodePlan()),
+        stock_engine.plan(DecodePlan()),
         "What?",
         [0.1],
         repeat=1,
@@ -147,18 +147,18 @@ def test_a_profile_keeps_everything_beside_what_is_measured(stock: Engine, clips
 
 @pytest.mark.parametrize("budget", [0.2, 1.0])
 def test_rows_that_were_kept_for_another_question(
-    trained: Engine, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, budget: float
+    random_engine: Engine, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, budget: float
 ) -> None:
     """Where text rows stay raw past CS2, a question's own rows are what its sieve gives; another's are the other's."""
-    monkeypatch.setattr(trained.model.thinker.config.text_config, "sieve_output", "media")
-    encoded = trained.read(str(clips["both"]), trained.plan(DecodePlan()))
+    monkeypatch.setattr(random_engine.model.thinker.config.text_config, "sieve_output", "media")
+    encoded = random_engine.read(str(clips["both"]), random_engine.plan(DecodePlan()))
     options = AskOptions(budget)
-    first, second = (trained.pose(encoded, question) for question in ("What?", "Which one of them is it?"))
+    first, second = (random_engine.pose(encoded, question) for question in ("What?", "Which one of them is it?"))
     own, plain = second.sieved_for(second, options), second.sift(options).sieved
     assert torch.equal(own.hidden, plain.hidden) and torch.equal(own.kept[0], plain.kept[0])
     assert torch.equal(own.position_ids, plain.position_ids) and torch.equal(own.next_position, plain.next_position)
     other, theirs = second.sieved_for(first, options), first.sift(options).sieved
-    pool = trained.model.thinker.special.in_pool(second.prompt.input_ids[0])
+    pool = random_engine.model.thinker.special.in_pool(second.prompt.input_ids[0])
     media = int(pool.nonzero().max()) + 1
     count = int((theirs.kept[0] < media).sum())
     assert torch.equal(other.hidden[:, :count], theirs.hidden[:, :count])
@@ -166,9 +166,9 @@ def test_rows_that_were_kept_for_another_question(
     assert int(pool[other.kept[0]].sum()) == int(pool[plain.kept[0]].sum())
 
 
-def test_without_media_all_rows_are_the_questions_own(trained: Engine, clips: dict[str, Path]) -> None:
-    encoded = trained.read(str(clips["both"]), trained.plan(DecodePlan()))
-    posed = trained.pose(encoded, "Which?")
-    sieved = posed.sieved_for(trained.pose(encoded, "What?"), AskOptions(1.0, sieve=SieveOptions("none")))
-    text = ~trained.model.thinker.special.in_pool(posed.prompt.input_ids[0])
+def test_without_media_all_rows_are_the_questions_own(random_engine: Engine, clips: dict[str, Path]) -> None:
+    encoded = random_engine.read(str(clips["both"]), random_engine.plan(DecodePlan()))
+    posed = random_engine.pose(encoded, "Which?")
+    sieved = posed.sieved_for(random_engine.pose(encoded, "What?"), AskOptions(1.0, sieve=SieveOptions("none")))
+    text = ~random_engine.model.thinker.special.in_pool(posed.prompt.input_ids[0])
     assert sieved.kept[0].tolist() == text.nonzero()[:, 0].tolist()

@@ -29,16 +29,6 @@ from echopix_cli.weights.checkpoint import open_checkpoint
 SHORT = GenerationOptions(max_new_tokens=4)
 
 
-@pytest.fixture(scope="module")
-def trained(random_checkpoint: Path) -> Engine:
-    return Engine.load(str(random_checkpoint), "cpu")
-
-
-@pytest.fixture(scope="module")
-def stock(stock_checkpoint: Path) -> Engine:
-    return Engine.load(str(stock_checkpoint), "cpu")
-
-
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path / "features", 2**30)
@@ -56,11 +46,16 @@ def said() -> list[str]:
     return []
 
 
+@pytest.fixture(autouse=True)
+def no_cache_stays(random_engine: Engine, stock_engine: Engine) -> Iterator[None]:
+    yield
+    random_engine.features = stock_engine.features = None
+
+
 @pytest.fixture
-def engine(trained: Engine, shelf: Shelf, said: list[str]) -> Iterator[Engine]:
-    let_keep(trained, shelf, said.append)
-    yield trained
-    trained.features = None
+def engine(random_engine: Engine, shelf: Shelf, said: list[str]) -> Engine:
+    let_keep(random_engine, shelf, said.append)
+    return random_engine
 
 
 @pytest.fixture
@@ -84,7 +79,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 # --- a hit
 
 
-@pytest.mark.parametrize("model", ["trained", "stock"])
+@pytest.mark.parametrize("model", ["random_engine", "stock_engine"])
 def test_answers_are_the_same_from_the_cache(
     model: str, request: pytest.FixtureRequest, shelf: Shelf, clips: dict[str, Path], calls: dict[str, int]
 ) -> None:
@@ -267,11 +262,11 @@ def test_what_changes_while_it_is_decoded_is_not_kept(
 
 
 def test_profiles_and_others_without_a_cache_measure_every_round(
-    trained: Engine, clips: dict[str, Path], calls: dict[str, int]
+    random_engine: Engine, clips: dict[str, Path], calls: dict[str, int]
 ) -> None:
-    plan = trained.plan(DecodePlan())
+    plan = random_engine.plan(DecodePlan())
     profile(
-        trained,
+        random_engine,
         str(clips["both"]),
         plan,
         "What?",
@@ -369,12 +364,12 @@ def test_a_full_disk_costs_no_answer(engine: Engine, shelf: Shelf, said: list[st
 
 
 def test_what_is_larger_than_the_cap_is_not_kept_and_smaller_things_are(
-    trained: Engine, said: list[str], clips: dict[str, Path], tmp_path: Path
+    random_engine: Engine, said: list[str], clips: dict[str, Path], tmp_path: Path
 ) -> None:
-    plan, shelf = trained.plan(DecodePlan()), Shelf(tmp_path / "features", 60_000)
-    let_keep(trained, shelf, said.append)
-    both, silent = (trained.read(str(clips[name]), plan) for name in ("both", "silent"))
-    trained.features = None
+    plan, shelf = random_engine.plan(DecodePlan()), Shelf(tmp_path / "features", 60_000)
+    let_keep(random_engine, shelf, said.append)
+    both, silent = (random_engine.read(str(clips[name]), plan) for name in ("both", "silent"))
+    random_engine.features = None
     assert both.audio is not None and silent.video is not None
     assert both.audio.nbytes > 57_000 and silent.video.nbytes < 50_000
     assert len(entries(shelf)) == 1

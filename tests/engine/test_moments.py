@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
@@ -21,13 +21,8 @@ SHORT = GenerationOptions(max_new_tokens=2)
 
 
 @pytest.fixture(scope="module")
-def engine(random_checkpoint: Path) -> Engine:
-    return Engine.load(str(random_checkpoint), "cpu")
-
-
-@pytest.fixture(scope="module")
-def encoded(engine: Engine, clips: dict[str, Path]) -> Encoded:
-    return engine.read(str(clips["both"]), engine.plan(DecodePlan(start=0.5)))
+def encoded(random_engine: Engine, clips: dict[str, Path]) -> Encoded:
+    return random_engine.read(str(clips["both"]), random_engine.plan(DecodePlan(start=0.5)))
 
 
 def test_rows_lie_where_their_frames_and_sound_do(encoded: Encoded) -> None:
@@ -44,12 +39,12 @@ def test_rows_lie_where_their_frames_and_sound_do(encoded: Encoded) -> None:
 
 
 @pytest.mark.parametrize("sieve", ["auto", "random", "per-modality"])
-def test_every_kept_token_lies_in_a_moment_of_its_modality(engine: Engine, encoded: Encoded, sieve: str) -> None:
+def test_every_kept_token_lies_in_a_moment_of_its_modality(random_engine: Engine, encoded: Encoded, sieve: str) -> None:
     options = AskOptions(0.1, SHORT, SieveOptions(sieve))
-    answer = engine.ask(encoded, "What?", options)
-    sift = engine.pose(encoded, "What?").sift(options)
+    answer = random_engine.ask(encoded, "What?", options)
+    sift = random_engine.pose(encoded, "What?").sift(options)
     ids, kept = sift.prompt.input_ids[0], sift.sieved.kept[0].tolist()
-    special = engine.model.thinker.special
+    special = random_engine.model.thinker.special
     for modality, token, spans in zip(("video", "audio"), (special.video, special.audio), encoded.spans, strict=True):
         rows = (ids == token).nonzero()[:, 0].tolist()
         own = [moment for moment in answer.moments if moment.modality == modality]
@@ -60,28 +55,29 @@ def test_every_kept_token_lies_in_a_moment_of_its_modality(engine: Engine, encod
     assert [m.share for m in answer.moments] == sorted((m.share for m in answer.moments), reverse=True)
 
 
-def test_shares_are_parts_of_attention(engine: Engine, encoded: Encoded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_parts_of_attention(
+    random_engine: Engine, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Text rows do not count, and one token of the sound with three times the attention has three of n + 2 parts."""
-    special = engine.model.thinker.special
+    special = random_engine.model.thinker.special
 
     def attention(model: object, sieved: Sieved, cache: object) -> torch.Tensor:
-        ids = engine.place(encoded, "What?").input_ids[0, sieved.kept[0]]
+        ids = random_engine.place(encoded, "What?").input_ids[0, sieved.kept[0]]
         made = torch.where(special.in_pool(ids), 0.001, 0.5)
         made[(ids == special.audio).nonzero()[30]] = 0.003
         return made
 
     monkeypatch.setattr(engine_module, "last_attention", attention)
-    answer = engine.ask(encoded, "What?", AskOptions(1.0, SHORT))
+    answer = random_engine.ask(encoded, "What?", AskOptions(1.0, SHORT))
     pool = answer.tokens.total
     sound = sum(moment.share for moment in answer.moments if moment.modality == "audio")
     assert sound == pytest.approx((answer.tokens.audio.total + 2) / (pool + 2))
 
 
-def test_without_kept_tokens_there_is_no_moment(engine: Engine, encoded: Encoded) -> None:
-    assert engine.ask(encoded, "What?", AskOptions(0.1, SHORT, SieveOptions("none"))).moments == ()
+def test_without_kept_tokens_there_is_no_moment(random_engine: Engine, encoded: Encoded) -> None:
+    assert random_engine.ask(encoded, "What?", AskOptions(0.1, SHORT, SieveOptions("none"))).moments == ()
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 60), st.integers(1, 4), st.sampled_from([1.0, 2.0, 40.0])), min_size=1, max_size=30

@@ -29,7 +29,7 @@ def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     return [stream.add(token) for token in ids]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from(WORDS), max_size=40))
 def test_pieces_add_up_and_are_whole(tokenizer: Tokenizer, text: str) -> None:
     ids = [*tokenizer.encode(text).ids, tokenizer.token_to_id("<end>")]
@@ -38,7 +38,7 @@ def test_pieces_add_up_and_are_whole(tokenizer: Tokenizer, text: str) -> None:
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_bytes_that_are_no_text_never_make_a_piece_that_the_whole_lacks(
     tokenizer: Tokenizer, data: st.DataObject

@@ -119,7 +119,7 @@ def test_a_window_s_sound_is_decoded_alone(films: dict[str, Path], decoded: list
     assert decoded[1].bytes < 0.6 * decoded[0].bytes
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_any_windows_in_any_order_hold_what_the_whole_holds(
     films: dict[str, Path], wholes: dict[str, Clip], data: st.DataObject

@@ -224,7 +224,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_heif(folder / "a.heic", greys(10, 60), columns=2, size=(64, 128), changes=(CROP, IROT[1])).read_bytes()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_damaged_header_is_read_or_refused(
     photo: bytes, tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[float, int]]

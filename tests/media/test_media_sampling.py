@@ -23,7 +23,7 @@ from echopix_cli.media import (
 from echopix_cli.media.sampling import capped, choose_frames
 
 FACTOR = 28
-steady = settings(deadline=None, max_examples=60)  # a busy machine is no failure
+steady = settings(max_examples=60)
 
 
 def test_importing_the_room_is_cheap() -> None:

@@ -57,7 +57,7 @@ places = st.integers(0, 4 * SECONDS)
 
 
 @pytest.mark.parametrize("film", KINDS, indirect=True)
-@settings(max_examples=4, phases=[Phase.generate], deadline=None)
+@settings(max_examples=4, phases=[Phase.generate])
 @given(spans=st.lists(st.tuples(places, st.integers(2, 8), st.booleans()), min_size=2, max_size=4))
 def test_a_span_is_that_part_of_the_whole(film: tuple[Path, Clip], spans: list[tuple[int, int, bool]]) -> None:
     path, everything = film

@@ -127,7 +127,7 @@ def test_tags_between_joined_mpeg_audio_are_no_damage(tmp_path: Path, tag: str) 
     assert notice.startswith("parts of the audio track are damaged and were skipped (0:0")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(names=st.lists(st.sampled_from(sorted(TAGS)), max_size=5))
 def test_the_media_end_where_the_tags_begin(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "tags"
@@ -141,7 +141,7 @@ def test_the_media_end_where_the_tags_begin(tmp_path_factory: pytest.TempPathFac
         assert media_size(file) == len(media) + 8 + 128
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(moves=st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(-1, 5)), max_size=10))
 def test_an_impossible_seek_is_an_error_number(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, int]]

@@ -132,7 +132,7 @@ def bare(family_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Pr
     return Processor.load(folder, read_config(folder))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Co"]), min_size=1).filter(str.strip), min_size=3))
 def test_any_question_is_cut_as_it_would_be_in_one_piece(bare: Processor, official: Any, said: list[str]) -> None:
     """Turns, words and media are tokenized apart; together they would give the same ids."""

@@ -148,7 +148,7 @@ def test_the_decoder_of_the_family(size: str) -> None:
     close(text.decode(hidden, positions), expected, DEEP)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 40_000), st.sampled_from([0.0, 1e-4, 0.3]))
 def test_log_mel(samples: int, loudness: float) -> None:
     """To the bit, of a sound with the silence after it that its last window reaches."""

@@ -16,14 +16,9 @@ from echopix_cli.model.finite import require_finite_weights
 from echopix_cli.weights.checkpoint import load_model
 
 
-@pytest.fixture(scope="module")
-def engine(random_checkpoint: Path) -> Engine:
-    return Engine.load(str(random_checkpoint), "cpu")
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_every_tensor_is_looked_at(engine: Engine, value: float) -> None:
-    model = copy.deepcopy(engine.model)
+def test_every_tensor_is_looked_at(random_engine: Engine, value: float) -> None:
+    model = copy.deepcopy(random_engine.model)
     require_finite_weights(model, "here")
     for name, tensor in list(model.named_parameters()):
         place = tensor.detach().view(-1)
@@ -54,16 +49,16 @@ def test_what_overflows_where_it_is_loaded_is_named(random_checkpoint: Path, tmp
     ("layer", "said"), [("lm_head.weight", "the logits of"), ("model.compressor.score_head.2.weight", "the scores of")]
 )
 def test_finite_weights_that_make_no_numbers(
-    engine: Engine, clips: dict[str, Path], layer: str, said: str, monkeypatch: pytest.MonkeyPatch
+    random_engine: Engine, clips: dict[str, Path], layer: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded = engine.read(str(clips["both"]), engine.plan(DecodePlan(max_frames=4)))
-    model = copy.deepcopy(engine.model)
+    encoded = random_engine.read(str(clips["both"]), random_engine.plan(DecodePlan(max_frames=4)))
+    model = copy.deepcopy(random_engine.model)
     model.thinker.get_parameter(layer).data.fill_(3e38)
-    monkeypatch.setattr(engine, "model", model)
+    monkeypatch.setattr(random_engine, "model", model)
     with pytest.raises(
         ModelError, match=f"{said} this model are NaN or infinite; its largest weight, 3e\\+38, is in {layer}"
     ):
-        engine.ask(encoded, "What?", AskOptions(0.5))
+        random_engine.ask(encoded, "What?", AskOptions(0.5))
     if layer.startswith("lm_head"):
         with pytest.raises(ModelError, match=said):
-            engine.decide(encoded, "What?", ["a dog", "a cat"], AskOptions(0.5))
+            random_engine.decide(encoded, "What?", ["a dog", "a cat"], AskOptions(0.5))

@@ -61,7 +61,7 @@ def test_positions_are_transformers_own(ours: EchoingPixelsForConditionalGenerat
     check_positions(ours, theirs, inputs, media)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 3), st.integers(1, 3)),
     st.floats(0.02, 4.0),

@@ -58,7 +58,7 @@ def asked(movie: Movie, item: Item) -> list[str]:
     return [name for name in sorted(movie.reserved.names) if re.search(rf"\b{name}\b", item.question)]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(any_movie)
 def test_what_is_asked_about_occurs_once_or_never(movie: Movie) -> None:
     assert {item.question for item in movie.items if item.answer in ("yes", "no")}
@@ -80,7 +80,7 @@ def test_what_is_asked_about_occurs_once_or_never(movie: Movie) -> None:
             assert all(any(a <= p.start < p.end <= b for a, b in spans) for p in item.evidence)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(any_movie)
 def test_answers_are_what_a_careful_observer_would_say(movie: Movie) -> None:
     for item in movie.items:
@@ -104,7 +104,7 @@ def test_answers_are_what_a_careful_observer_would_say(movie: Movie) -> None:
             assert {NUMBERS[int(5 * at / movie.duration)] for at in times} == {item.answer}
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(any_movie, st.sampled_from((None, *MOVIE_FAMILIES)), st.integers(0, 3))
 def test_needles_share_the_haystack_and_all_else(movie: Movie, family: str | None, take: int) -> None:
     again = make_movie(movie.split, movie.seed, movie.duration, movie.family, movie.take)
@@ -224,7 +224,7 @@ def test_every_picture_and_instrument_is_asked_about_in_some_movie() -> None:
     assert all(len(one.names) == 6 for one in reserved)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.sampled_from(("train", "wide-train")), st.integers(0, 2**40))
 def test_one_scene_is_asked_as_a_movie_would_be(split: str, seed: int) -> None:
     """Answers are those that notes and sprites give, and the evidence is what is asked about."""

@@ -39,14 +39,14 @@ def many(split: str, family: str, n: int = 60) -> list[Script]:
     return [make_script(split, seed, family) for seed in range(n)]
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250, derandomize=True)
 @given(any_script)
 def test_every_answer_is_what_a_careful_observer_would_say(script: Script) -> None:
     for item in script.items:
         assert answer(script, item.question) == item.answer, item
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 @given(any_script)
 def test_items_are_well_formed_and_evidence_lies_inside_the_scene(script: Script) -> None:
     assert script.items[0].family == script.family
@@ -62,7 +62,7 @@ def test_items_are_well_formed_and_evidence_lies_inside_the_scene(script: Script
                 assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 @given(any_script)
 def test_scenes_are_physically_sound(script: Script) -> None:
     for note in script.notes:
@@ -205,7 +205,7 @@ def test_the_unseen_font_repeats_the_test_split(monkeypatch: pytest.MonkeyPatch,
     assert find(UNSEEN_FONT, "drum", 40, 64).length > 0
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(any_script)
 def test_everything_that_can_be_asked_is_true_and_asked_once(script: Script) -> None:
     items = ask_everything(script, np.random.default_rng(script.seed % 1000))
@@ -215,7 +215,7 @@ def test_everything_that_can_be_asked_is_true_and_asked_once(script: Script) -> 
         assert answer(script, item.question) == item.answer, item
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(any_script, st.floats(0.0, 7.99))
 def test_surroundings_agree_with_the_script_at_any_moment(script: Script, moment: float) -> None:
     (row,) = surroundings(script, [moment])

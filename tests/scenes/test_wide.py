@@ -40,14 +40,14 @@ any_script = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, derandomize=True)
 @given(any_script)
 def test_every_answer_is_what_a_careful_observer_would_say(script: Script) -> None:
     for item in ask_everything(script, np.random.default_rng(script.seed % 1000)):
         assert answer(script, item.question) == item.answer, item
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(any_script)
 def test_items_are_well_formed_and_evidence_lies_in_the_picture(script: Script) -> None:
     assert script.items[0].family == script.family
@@ -62,7 +62,7 @@ def test_items_are_well_formed_and_evidence_lies_in_the_picture(script: Script) 
                 assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(any_script, st.floats(0.0, 7.99))
 def test_a_box_of_evidence_holds_what_it_is_about_at_any_moment(script: Script, moment: float) -> None:
     left, top, right, bottom = camera(script, moment)
@@ -79,7 +79,7 @@ def test_a_box_of_evidence_holds_what_it_is_about_at_any_moment(script: Script, 
                 assert any(a - 1e-6 <= x <= c + 1e-6 and b - 1e-6 <= y <= d + 1e-6 for a, b, c, d in boxes)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(any_script)
 def test_sprites_stay_whole_and_large_enough(script: Script) -> None:
     for sprite in script.sprites:

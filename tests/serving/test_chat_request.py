@@ -93,7 +93,7 @@ def test_all_else_is_refused(root: Path, url: str, status: int) -> None:
 @given(
     st.lists(st.sampled_from(SEGMENTS), max_size=6), st.sampled_from(["", "/", "file://", "file:///"]), st.booleans()
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_name_leads_out(root: Path, segments: list[str], head: str, absolute: bool) -> None:
     try:
         found = below(root, head + (f"{root}/" if absolute else "") + "/".join(segments))
@@ -113,7 +113,7 @@ EXTRAS = st.dictionaries(st.sampled_from(["budget", "sieve", "start", "end"]), J
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4), st.none() | EXTRAS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_is_said_it_is_a_request_or_refused(root: Path, raw: dict[str, Any], extras: Any) -> None:
     for value in (raw, asked("a/b.mp4") | raw, asked("a/b.mp4", echopix=extras)):
         try:

@@ -31,7 +31,7 @@ st.register_type_strategy(DecodePlan, st.builds(DecodePlan, fps=st.floats(0.1, 6
 
 
 @given(st.one_of(*map(st.from_type, KINDS)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_message_comes_out_as_it_went_in(message: Any) -> None:
     sent = packed(message)
     (length,) = struct.unpack(">I", sent[:4])
@@ -45,7 +45,7 @@ def test_a_message_comes_out_as_it_went_in(message: Any) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_other_json_is_no_message(value: Any) -> None:
     with pytest.raises(Garbled):
         unpacked(json.dumps(value).encode())
@@ -53,7 +53,7 @@ def test_other_json_is_no_message(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_a_message_with_a_value_of_another_type_is_none(kind: Any, data: st.DataObject) -> None:
     raw = json.loads(packed(data.draw(st.from_type(kind)))[4:])
     names = [field.name for field in fields(kind)]

@@ -52,7 +52,7 @@ def drawn(name: str) -> st.SearchStrategy[object]:
     return st.sampled_from(words) if words else st.just(default)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.fixed_dictionaries({name: drawn(name) for name in RECIPE}))
 def test_what_is_written_is_read(values: dict[str, object]) -> None:
     values["budget_low"], values["budget_high"] = sorted((values["budget_low"], values["budget_high"]))  # type: ignore[type-var]
