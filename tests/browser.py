@@ -10,8 +10,11 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
+
+REQUIRED = os.environ.get("ECHOPIX_REQUIRE_BROWSER") == "1"  # read before a fixture takes it away
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 FLAGS = (
@@ -28,6 +31,13 @@ FLAGS = (
 def chromium() -> str | None:
     """The program, where there is one."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+def without(reason: str) -> NoReturn:
+    """Leave out a test that needs a browser; with ``ECHOPIX_REQUIRE_BROWSER=1``, fail it."""
+    if REQUIRED:
+        pytest.fail(f"ECHOPIX_REQUIRE_BROWSER=1, but {reason}")
+    pytest.skip(reason)
 
 
 class Browser:

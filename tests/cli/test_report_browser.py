@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from answers import an_answer
-from browser import Browser, chromium
+from browser import Browser, chromium, without
 
 from echopix_cli.cli.report import index, page, read_page, url_of
 from echopix_cli.cli.report_exhibits import Exhibitor
@@ -15,20 +15,29 @@ from echopix_cli.cli.report_sections import section_of
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import KeptToken, Moment
 
-PROGRAM = chromium()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here: apt-get install chromium")
 NAME = "a_very_long_name_" * 9 + "<i>\"'&.mp4"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    assert PROGRAM is not None
+    program = chromium()
+    if program is None:
+        without("there is no Chromium here: apt-get install chromium")
     try:
-        opened = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
+        opened = Browser(program, tmp_path_factory.mktemp("profile"))
     except BrokenPipeError:
-        pytest.skip(f"{PROGRAM} does not start here")
+        without(f"{program} does not start here")
     yield opened
     opened.close()
+
+
+def test_a_browser_that_is_required_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("browser.REQUIRED", False)
+    with pytest.raises(pytest.skip.Exception, match="none"):
+        without("none")
+    monkeypatch.setattr("browser.REQUIRED", True)
+    with pytest.raises(pytest.fail.Exception, match="ECHOPIX_REQUIRE_BROWSER=1, but none"):
+        without("none")
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from devices import cuda
 from prompts import Media, inputs_of, prompt_of
 from safetensors.torch import load_file
 
@@ -30,11 +30,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(autouse=True)
 def device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if os.environ.get("ECHOPIX_REQUIRE_GPU") == "1":
-        pytest.fail("ECHOPIX_REQUIRE_GPU=1, but torch sees no CUDA device")
-    pytest.skip("no CUDA device")
+    return cuda()
 
 
 def test_reference_case_on_the_gpu(reference: Path, device: torch.device) -> None:

@@ -1,50 +1,55 @@
 """Random weights in the true shapes of the 3B and the 7B: memory held against its prediction. Needs a GPU.
 
-Skipped without one; ``ECHOPIX_REQUIRE_GPU=1`` makes that a failure. Weights are written once per shape, in shards
-of two gigabytes: 9.9 GB for the 3B, 19.5 GB for the 7B, below pytest's temporary folder.
+By ``pytest -m slow tests/gpu/test_large_shapes.py``, in one process: every other one would load them, too. Skipped
+without a GPU, unless ``ECHOPIX_REQUIRE_GPU=1`` makes that a failure, and where too little of its memory is free.
+Weights are written once per shape, in shards of two gigabytes: 9.9 GB for the 3B, 19.5 GB for the 7B, below pytest's
+temporary folder.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from devices import cuda
 from shapes import shape_of, write_shape
 
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions, Workload
 from echopix_cli.engine.forecast import forecast
 from echopix_cli.media import Clip, DecodePlan, MediaInfo
+from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.results import AudioStatus
 from echopix_cli.weights import quantize
+from echopix_cli.weights.assembly import outline
 from echopix_cli.weights.checkpoint import open_checkpoint
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
+ROOM = 1.5  # times the weights, for work beside them
 FRAMES = 120  # a film at the family's own limits: 120 frames of at most 105 369 pixels, and its sound
 
 
 @pytest.fixture(autouse=True)
 def device(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    if not torch.cuda.is_available():
-        if os.environ.get("ECHOPIX_REQUIRE_GPU") == "1":
-            pytest.fail("ECHOPIX_REQUIRE_GPU=1, but torch sees no CUDA device")
-        pytest.skip("no CUDA device")
     monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "large-cache"))
-    return torch.device("cuda")
+    return cuda()
 
 
 @pytest.fixture(scope="module", params=["3B", "7B"])
 def large(request: pytest.FixtureRequest, random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in a true shape, its weights random; it shares the small tokenizer."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    size = str(request.param)
-    folder = tmp_path_factory.mktemp(f"shape-{size}")
-    return write_shape(folder, random_checkpoint, shape_of(random_checkpoint, size), "cuda")
+    size, device = str(request.param), cuda()
+    raw = shape_of(random_checkpoint, size)
+    weights = sum(parameter.nbytes for parameter in outline(EchoingPixelsConfig(**raw), torch.bfloat16).parameters())
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < ROOM * weights:
+        pytest.skip(f"{free / 2**30:.1f} GiB of the device are free, and the {size} wants {ROOM * weights / 2**30:.1f}")
+    return write_shape(tmp_path_factory.mktemp(f"shape-{size}"), random_checkpoint, raw, "cuda")
 
 
 def film() -> Clip:
