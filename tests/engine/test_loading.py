@@ -176,8 +176,7 @@ def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> No
     assert (half.weights, half.cache) == (found.weights // 2, found.cache // 2)
     assert {flag.split()[0] for flag, _ in found.levers} >= {"--max-frames", "--max-pixels"}
     small = forecast(open_checkpoint(random_checkpoint), "nf4", torch.float32, FILM, CPU)
-    saved = dict(found.levers).get("--quantize nf4", found.total - small.total)
-    assert saved == found.total - small.total
+    assert dict(found.levers)["--quantize nf4"] == found.total - small.total > 0
 
 
 @pytest.mark.parametrize(
@@ -238,16 +237,18 @@ def test_too_large_is_refused_before_anything_is_loaded(
 ) -> None:
     needed = forecast(open_checkpoint(random_checkpoint), "none", torch.float32, FILM, CPU)
     free = needed.total - 3 * 2**20
-    monkeypatch.setattr(room, "free_memory", lambda device: free)
-    monkeypatch.setattr("echopix_cli.engine.loading.load_model", None)
-    with pytest.raises(DeviceError, match=r"does not fit on cpu: about .* \(weights .* too little") as caught:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(DeviceError, match=r"does not fit on cpu: about .* \(weights .* too little") as caught,
+    ):
+        patch.setattr(room, "free_memory", lambda device: free)
+        patch.setattr("echopix_cli.engine.loading.load_model", None)
         Engine.load(str(random_checkpoint), "cpu", workload=FILM)
     assert "3.0 MiB too little" in caught.value.message
     for flag in ("--quantize nf4", "--max-frames 60", "--max-pixels 52684"):
         assert flag in caught.value.hint
     assert "which is enough" in caught.value.hint
     assert caught.value.exit_code == 5
-    monkeypatch.undo()
     assert free_memory(CPU)
     assert Engine.load(str(random_checkpoint), "cpu", workload=FILM).forecast == needed
 
@@ -315,14 +316,14 @@ def test_precision_by_capability(monkeypatch: pytest.MonkeyPatch, capability: tu
     """No bfloat16 where it is emulated; there, keys and values repeated for attention's kernel are foreseen."""
     whole = usual_workload()
     newest = foresee(REGISTERED[0], "nf4", torch.float16, whole, CUDA)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-    assert precision_of("auto", CUDA) == getattr(torch, dtype)
-    assert precision_of("bfloat16", CUDA) == torch.bfloat16  # who asks for it gets it
-    assert precision_of("auto", CPU) == torch.float32
-    assert foresee(REGISTERED[0], "nf4", torch.float16, whole, CUDA) == newest  # no CS2, no rows but the kept ones
-    seen = sieve_bytes(shaped(2048, 11008, 36, 16, 2))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        assert precision_of("auto", CUDA) == getattr(torch, dtype)
+        assert precision_of("bfloat16", CUDA) == torch.bfloat16  # who asks for it gets it
+        assert precision_of("auto", CPU) == torch.float32
+        assert foresee(REGISTERED[0], "nf4", torch.float16, whole, CUDA) == newest  # no CS2, no rows but the kept ones
+        seen = sieve_bytes(shaped(2048, 11008, 36, 16, 2))
     assert (seen > sieve_bytes(shaped(2048, 11008, 36, 16, 2))) == (dtype == "float16")
 
 
