@@ -111,13 +111,12 @@ def test_dropping_the_source_leaves_the_copy(
     assert [entry["quantize"] for entry in listed["copies"]] == ["int8"]
     assert command("models", "verify", NAME).code == 0
     assert command("models", "path", NAME).out == f"{kept['copy']}\n"
-    monkeypatch.setattr(metadata, "version", lambda name: "9.9.9" if name == "bitsandbytes" else "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    stale = command(*asked)  # which fetches nothing without being told to
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "version", lambda name: "9.9.9" if name == "bitsandbytes" else "1")
+        stale = command(*asked)  # which fetches nothing without being told to
     assert stale.code == 3 and len(server.requests) == requests
     assert "cannot be used (bitsandbytes" in stale.err and f"echopix models pull {NAME} --quantize int8" in stale.err
-    monkeypatch.undo()
-    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "echopix"))
     assert command("models", "rm", NAME, "--yes").code == 0
     assert Store().all() == []
 
