@@ -9,15 +9,20 @@ import os
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import ROOT
 
+from echopix_cli.cli.demo import QUESTION, right_answer
 from echopix_cli.cli.formats import COLUMNS, cells
 from echopix_cli.cli.output import Aside, Output, Tally
+from echopix_cli.model.thinker import EchoingPixelsThinker
+from echopix_cli.model.values import Prompt, Scored
 
-QUESTION = "What instrument is playing?"
+RIGHT = right_answer() + "\n"  # about the bundled clip
 
 
 @pytest.fixture(scope="module")
@@ -115,28 +120,38 @@ def test_the_bundled_clip_answers_from_anywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran = command("ask", "demo")
-    assert (ran.code, ran.out) == (0, "piano\n")
+    assert (ran.code, ran.out) == (0, RIGHT)
     assert ran.err.count("tiny is the demonstration model") == 1
     quiet = command("ask", "demo", QUESTION, "-q")
-    assert quiet.out == "piano\n"
+    assert quiet.out == RIGHT
     assert "tiny is the demonstration model" in quiet.err
     (tmp_path / "demo").write_bytes(b"not media\n" * 10)
     assert command("ask", "demo", QUESTION).code == 4  # a file of that name comes first
 
 
-def test_a_modality_of_which_nothing_was_kept_is_said(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a tenth the bundled model keeps none of the picture for a question about the sound."""
-    said = "nothing of the picture was kept (0 of 128 tokens); a larger --budget keeps more"
+def test_a_modality_of_which_nothing_was_kept_is_said(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every row of the sound is ranked above those of the picture, and there is more of it than is kept."""
+    score = EchoingPixelsThinker.score
+
+    def hearing(self: EchoingPixelsThinker, prompt: Prompt, *more: Any, **named: Any) -> Scored:
+        scored = score(self, prompt, *more, **named)
+        return replace(scored, scores=scored.scores + 1e6 * (prompt.input_ids == self.special.audio))
+
+    monkeypatch.setattr(EchoingPixelsThinker, "score", hearing)
+    monkeypatch.setenv("ECHOPIX_BUDGET", "0.1")
+    ran = run("ask", "demo", QUESTION, "--json")
+    video, audio = (ran.records[0]["tokens"][name] for name in ("video", "audio"))
+    assert video["kept"] == 0 < audio["kept"] < audio["total"]
+    said = f"nothing of the picture was kept (0 of {video['total']} tokens); a larger --budget keeps more"
     for more in ((), ("-q",)):
-        assert said in " ".join(command("ask", "demo", QUESTION, *more).err.split())
-    assert "nothing of" not in command("ask", "demo", QUESTION, "--budget", "1").err
-    monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
+        assert said in " ".join(run("ask", "demo", QUESTION, *more).err.split())
+    assert "nothing of" not in run("ask", "demo", QUESTION, "--budget", "1").err
     (tmp_path / "demo.mp4").symlink_to(ROOT / "echopix_cli" / "assets" / "demo.mp4")
     (tmp_path / "cover.jpg").write_bytes(b"")
-    ran = command("ask", tmp_path, QUESTION)
+    ran = run("ask", tmp_path, QUESTION)
     assert "1 answered, 0 failed; nothing of the picture kept in 1" in ran.err
     assert "1 still picture passed over; --glob '*.jpg' takes it" in ran.err
-    quiet = command("ask", tmp_path, QUESTION, "-q")
+    quiet = run("ask", tmp_path, QUESTION, "-q")
     assert "1 answered, 0 failed; nothing of the picture kept in 1" in quiet.err
     assert "passed over" not in quiet.err
 
@@ -195,8 +210,8 @@ ASK = [sys.executable, "-m", "echopix_cli", "ask", "demo", "--device", "cpu"]
 @pytest.mark.parametrize(
     ("redirection", "code", "out", "err"),
     [
-        pytest.param("2>&-", 0, "piano\n", "", marks=pytest.mark.slow),
-        pytest.param("2>/dev/full", 0, "piano\n", "", marks=pytest.mark.slow),
+        pytest.param("2>&-", 0, RIGHT, "", marks=pytest.mark.slow),
+        pytest.param("2>/dev/full", 0, RIGHT, "", marks=pytest.mark.slow),
         pytest.param(">&-", 141, "", None, marks=pytest.mark.slow),
         (">/dev/full", 1, "", "error: cannot write to stdout: No space left on device"),
         pytest.param("2>&1 >/dev/full | head -c 1", 1, "n", "", marks=pytest.mark.slow),

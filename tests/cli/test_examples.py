@@ -3,6 +3,7 @@ minutes, read by the program as far as its first step."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import typer
 from places import ROOT
 
 from echopix_cli.cli.app import command_line
-from echopix_cli.cli.demo import QUESTION, demo_clip
+from echopix_cli.cli.demo import QUESTION, demo_clip, right_answer
 from echopix_cli.cli.examples import EXAMPLES
 from echopix_cli.settings import read_models, resolve
 from echopix_cli.training.recipe import read_values
@@ -34,7 +35,7 @@ LONG = re.compile(
     r"echopix (train|bench|eval|profile|serve|models (pull|verify|rm|path|info) (qwen|hf:)"
     r"|ask .*--(model (runs|qwen)|engine ray))"
 )
-ANSWERS = {QUESTION: "piano", "What is on the left?": "car"}
+ANSWERS = {QUESTION: right_answer(), "What is on the left?": "car"}
 
 
 def page_lines() -> Iterator[str]:
@@ -78,9 +79,10 @@ def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "questions.txt").write_text("\n".join(ANSWERS))
     task = {"id": 1, "media": "clip.mp4", "question": QUESTION}
     (folder / "tasks.jsonl").write_text(json.dumps(task) + "\n")
-    (folder / "questions.jsonl").write_text(json.dumps({**task, "answer": "piano"}) + "\n")
+    (folder / "questions.jsonl").write_text(json.dumps({**task, "answer": ANSWERS[QUESTION]}) + "\n")
     for number in (1, 2):
-        record = {"schema_version": 1, "key": "0" * 32, "file": None, **task, "id": number, "answer": "piano"}
+        record = {"schema_version": 1, "key": "0" * 32, "file": None, **task, "id": number}
+        record["answer"] = ANSWERS[QUESTION]
         (folder / f"part-{number}.jsonl").write_text(json.dumps(record) + "\n")
     return folder
 
@@ -108,7 +110,7 @@ def test_python_examples_run(page: str) -> None:
     program = "\n".join(blocks(ROOT / page, "python"))
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == "piano"
+    assert done.stdout.splitlines()[0] == ANSWERS[QUESTION]
 
 
 def test_python_examples_are_on_the_pages_that_are_run() -> None:
@@ -142,30 +144,74 @@ def test_the_record_that_is_shown_is_one(command: Any, sandbox: Path) -> None:
 @pytest.mark.parametrize("line", [line for line in SIMPLE if not LONG.search(line)])
 def test_examples_run(command: Any, sandbox: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setenv("ECHOPIX_MODEL", "tiny")
-    monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody types
+    typed = f"{QUESTION}\n" if " chat " in line else ""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     words = shlex.split(line.replace("--count 50", "--count 2").replace("--count 5", "--count 2"))
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
+    before = set(sandbox.iterdir())
     ran = command(*(name for word in words[1:] for name in (sorted(glob(word)) or [word])))
     if "--online" in words:
         assert ran.code in (0, 1)  # as the network has it
         return
     assert ran.code == 0, ran.err
-    if words[1] == "ask":
-        _check_answers(ran, sandbox / "answers.jsonl")
+    if words[1] in ("ask", "chat"):
+        check_answers(typed + line, ran.out, written(sandbox, before))
 
 
-def _check_answers(ran: Any, kept: Path) -> None:
-    """Every answer is the right one, wherever it went."""
-    lines = (kept.read_text() if kept.is_file() else ran.out).splitlines()
-    assert lines
-    for line in lines:
+def written(folder: Path, before: set[Path]) -> list[Path]:
+    """Tables of answers that lie in a folder and did not before."""
+    return sorted(path for path in {*folder.iterdir()} - before if path.suffix in (".jsonl", ".csv"))
+
+
+def check_answers(line: str, out: str, files: list[Path]) -> None:
+    """All that a command line asks is answered, rightly, on stdout or in files."""
+    asked = [question for question in ANSWERS if question in line or "questions.txt" in line] or [QUESTION]
+    found = list(answers_in(out, asked[0]))
+    for path in files:
+        if path.suffix == ".csv":
+            with path.open(newline="") as file:
+                found += [(row["question"], row["answer"]) for row in csv.DictReader(file)]
+        else:
+            found += answers_in(path.read_text(), asked[0])
+    assert {question for question, _ in found} == set(asked)
+    assert {(question, answer.removeprefix("a ")) for question, answer in found} <= ANSWERS.items()
+
+
+def answers_in(text: str, only: str) -> Iterator[tuple[str, str]]:
+    """Questions and answers of lines: of a record, of a pair, or of the only question, alone or behind a file."""
+    for line in text.splitlines():
         if line.startswith("{"):
             record = json.loads(line)
-            assert record["answer"].removeprefix("a ") == ANSWERS[record["question"]]
+            if "error" not in record:
+                yield record["question"], record["answer"]
+        elif " → " in line:
+            question, _, answer = line.partition(" → ")
+            yield question, answer
         else:
-            question, _, answer = line.rpartition(" → ")
-            assert answer.removeprefix("a ") in ([ANSWERS[question]] if question else ANSWERS.values())
+            yield only, line.split("\t")[1] if "\t" in line else line
+
+
+def test_wrong_answers_are_found(tmp_path: Path) -> None:
+    """Alone, in a pair, behind a file, in a record and in a table; and so is what was not answered."""
+    right, (other, seen) = ANSWERS[QUESTION], list(ANSWERS.items())[1]
+    both = f'echopix ask clip.mp4 -Q "{QUESTION}" -Q "{other}"'
+    one, table = f'echopix ask clip.mp4 "{QUESTION}"', tmp_path / "answers.csv"
+    check_answers(both, f"{QUESTION} → {right}\n{other} → a {seen}\n", [])
+    check_answers(one, f"clip.mp4\t{right}\n", [])
+    table.write_text(f"question,answer\n{QUESTION},{seen}\n")
+    (tmp_path / "part-1.jsonl").write_text(json.dumps({"question": QUESTION, "answer": seen}) + "\n")
+    for line, out, files in (
+        (one, "", []),
+        (one, seen, []),
+        (one, f"clip.mp4\t{seen}", []),
+        (both, f"{QUESTION} → {right}\n", []),
+        (both, f"{QUESTION} → {right}\n{other} → {right}\n", []),
+        (one, right, [table]),
+        (one, right, [tmp_path / "part-1.jsonl"]),
+    ):
+        with pytest.raises(AssertionError):
+            check_answers(line, out, files)
 
 
 @pytest.mark.parametrize("line", [line for line in SIMPLE if LONG.search(line)])
@@ -192,9 +238,12 @@ def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, 
         pytest.skip("jq is not on this machine")
     if "echopix" not in line:
         (sandbox / "clips" / "broken.mp4").write_text("no film")
-        ask = ("ask", "clips", QUESTION, "--choices", "a piano|a violin", "--model", "tiny", "-o", "answers.jsonl")
-        assert command(*ask).code == 1
+        choices = ("--choices", f"{ANSWERS[QUESTION]}|a dog")
+        assert command("ask", "clips", QUESTION, *choices, "--model", "tiny", "-o", "answers.jsonl").code == 1
         shutil.copy(sandbox / "answers.jsonl", sandbox / "part-1.jsonl")
+    else:
+        for path in sandbox.glob("part-*"):  # which it is to write itself
+            path.unlink()
     os.utime(sandbox / "clips", (1, 1))
     (sandbox / "last-run").touch()
     os.utime(sandbox / "last-run", (2, 2))
@@ -203,6 +252,7 @@ def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, 
     (tmp_path / "bin" / "echopix").chmod(0o755)
     own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "ECHOPIX_MODEL": "tiny"}
     slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    before = set(sandbox.iterdir())
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", line], env={**os.environ, **own, **slurm},
         cwd=sandbox, capture_output=True, text=True, timeout=600,
@@ -211,7 +261,7 @@ def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, 
     assert "error:" not in done.stderr
     if "select(.error)" in line:
         assert [row.split("\t")[0] for row in done.stdout.splitlines()] == ["clips/broken.mp4"]
-    elif " ask " in line or "echopix" not in line:
-        kept = [path.read_text() for path in sandbox.glob("*.*") if path.name.startswith(("answers", "part"))]
-        assert all(json.loads(row) for file in sandbox.glob("answers*.jsonl") for row in file.read_text().splitlines())
-        assert "piano" in "".join([done.stdout, *kept])
+    elif "models" in line:
+        assert done.stdout
+    else:
+        check_answers(line, done.stdout, written(sandbox, before))

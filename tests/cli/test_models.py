@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from weights.hub_server import COMMIT, HubServer, Repository, environment, point_to, stock_repository
 
 from echopix_cli.weights import hub
-from echopix_cli.weights.registry import find_model
+from echopix_cli.weights.registry import files_of, find_model
 from echopix_cli.weights.store import Store
 from echopix_cli.weights.transfer import PART
 
@@ -144,8 +145,13 @@ def test_path_and_info(command, server: HubServer, folder: Path) -> None:
     text = command("models", "info", "qwen2.5-omni-7b").out
     assert "context\t32768 tokens" in text and "Apache-2.0" in text and "nf4 7.9 GiB" in text
     rows = dict(line.split("\t", 1) for line in command("models", "info", "tiny").out.splitlines())
-    assert (rows["parameters"], rows["context"]) == ("7.8 million", "8192 tokens")
-    assert rows["weights"].startswith("none 14.8 MiB, int8 ")
+    bundled = files_of(find_model("tiny")).folder
+    numbers = sum(tensor.numel() for tensor in load_file(bundled / "model.safetensors").values())
+    context = json.loads((bundled / "config.json").read_text())["thinker_config"]["text_config"][
+        "max_position_embeddings"
+    ]
+    assert (rows["parameters"], rows["context"]) == (f"{numbers / 1e6:.1f} million", f"{context} tokens")
+    assert rows["weights"].startswith(f"none {2 * numbers / 2**20:.1f} MiB, int8 ")
     wrong = command("models", "info", "quen")
     assert wrong.code == 3
     assert "qwen2.5-omni-3b" in wrong.err
