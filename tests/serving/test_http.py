@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import select
 import shutil
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from http_clients import Plain
 from servers import manner
 from waiting import wait_until
 
@@ -75,29 +74,6 @@ def messages(name: str = "both.mp4", kind: str = "video_url") -> list[dict[str, 
 def ask(server: HttpServer, name: str = "both.mp4", **more: Any) -> Any:
     desk_name = client(server).models.list().data[0].id
     return client(server).chat.completions.create(model=desk_name, messages=messages(name), **more)
-
-
-class Plain:
-    """A connection on which anything can be said."""
-
-    def __init__(self, server: HttpServer) -> None:
-        host, _, port = server.address.removeprefix("http://").rpartition(":")
-        self.host, self.socket = f"{host}:{port}", socket.create_connection((host, int(port)), timeout=60)
-
-    def head(self, length: int | str, *lines: str) -> None:
-        own = (f"Host: {self.host}", "Content-Type: application/json", f"Content-Length: {length}", *lines)
-        self.socket.sendall("\r\n".join(["POST /v1/chat/completions HTTP/1.1", *own, "", ""]).encode())
-
-    def post(self, body: dict[str, Any], *lines: str) -> None:
-        text = json.dumps(body).encode()
-        self.head(len(text), *lines)
-        self.socket.sendall(text)
-
-    def status(self) -> int:
-        """Of the answer; 0 where the connection is closed without one."""
-        with self.socket.makefile("rb") as file:
-            line = file.readline()
-        return int(line.split()[1]) if line else 0
 
 
 def test_an_answer_is_the_one_that_ask_gives(server: HttpServer, run, clips: dict[str, Path]) -> None:
@@ -293,12 +269,15 @@ def test_a_place_is_free_again_where_no_thread_was(
         assert ask(server).choices
 
 
-def test_a_client_that_does_not_read_holds_nobody_up(server: HttpServer) -> None:
-    slow = Plain(server)
-    slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.post({"messages": messages(), "max_tokens": 300, "stream": True})
-    assert ask(server).choices
-    slow.socket.close()
+def test_a_client_that_does_not_read_holds_nobody_up(desk: Desk, clips: dict[str, Path]) -> None:
+    """Its answer is longer than what the kernel keeps of it, and there when it reads."""
+    with served(desk, clips["both"].parent, unsent=4096) as server:
+        slow = Plain(server, unread=4096)
+        slow.post({"messages": messages(), "max_tokens": 400, "stream": True}, "Connection: close")
+        assert ask(server).choices
+        kept = slow.rest()
+        assert b"[DONE]" in kept
+        assert len(kept) > 4 * 4096, "both sides' kernels keep twice what they are told to"
 
 
 def test_a_client_that_never_reads_is_cut_off(
@@ -306,19 +285,13 @@ def test_a_client_that_never_reads_is_cut_off(
 ) -> None:
     monkeypatch.setattr("echopix_cli.serving.door.SECONDS_TO_READ", 0.5)
     with served(desk, clips["both"].parent, unsent=4096) as server:
-        still, gone = Plain(server), select.poll()
-        still.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        still, gone = Plain(server, unread=4096), select.poll()
         gone.register(still.socket, select.POLLHUP)
         still.socket.sendall(f"GET /metrics HTTP/1.1\r\nHost: {still.host}\r\n\r\n".encode() * 500)
         assert gone.poll(30_000)
-        reading = Plain(server)  # slowly, and yet
-        reading.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reading = Plain(server, unread=4096)  # slowly, and yet
         reading.post({"messages": messages(), "max_tokens": 40, "stream": True}, "Connection: close")
-        parts = []
-        while part := reading.socket.recv(2048):
-            parts.append(part)
-            time.sleep(0.02)
-        assert b"[DONE]" in b"".join(parts)
+        assert b"[DONE]" in reading.rest(pause=0.02)
 
 
 def test_what_was_checked_is_what_is_read(
