@@ -76,7 +76,8 @@ class Survey:
         self._capacity = 0
         self._seen: dict[int, Encoded] = {}  # windows, without their features
         self._unread: dict[int, MediaError] = {}
-        self._seconds = {"decode": 0.0, "vision": 0.0, "audio": 0.0, "sieve": 0.0}
+        self._seconds = {"decode": 0.0, "vision": 0.0, "audio": 0.0}
+        self._sieving = [0.0] * len(questions)  # seconds
         self._peaks = PeakMemory()
 
     def run(self) -> tuple[Encoded, ...]:
@@ -96,7 +97,7 @@ class Survey:
             looked = [self._worth(q) for q in everyone]
             wanted = {number: [q for q in everyone if number in looked[q]] for number in numbers}
             self._pass({number: whom for number, whom in wanted.items() if whom}, True, "looking")
-        return tuple(self._handed_on(pool, own) for pool, own in zip(self._pools, looked, strict=True))
+        return tuple(self._handed_on(q, looked[q]) for q in everyone)
 
     def _worth(self, question: int) -> tuple[int, ...]:
         """The windows that hold most of the score; then those with the best row, of what is in no pool any more."""
@@ -147,15 +148,15 @@ class Survey:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _put(self, number: int, encoded: Encoded, whom: Sequence[int], full: bool) -> None:
-        """One window, to some questions."""
+        """One window, to some questions. Several sieves of one question share its scores, and count the same time."""
         thinker = self.thinker
         for stage in ("decode", "vision", "audio"):
             self._seconds[stage] += encoded.seconds[stage]
         self._capacity = max(self._capacity, self._rows_at_full_rate(encoded))
-        clock = Clock(thinker.device)
-        with clock.stage("sieve"):
-            for question, same in groupby(whom, key=self.questions.__getitem__):
-                posed = self.pose(encoded, question)  # with several sieves, which share its scores
+        for question, group in groupby(whom, key=self.questions.__getitem__):
+            same, clock = list(group), Clock(thinker.device)
+            with clock.stage("sieve"):
+                posed = self.pose(encoded, question)
                 for q in same:
                     pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
                     before = self._pools[q]
@@ -165,7 +166,8 @@ class Survey:
                         before = before.taken(before.windows != number)
                     joined = pool if before is None else before.joined(pool)
                     self._pools[q] = joined.best(self._capacity)
-        self._seconds["sieve"] += clock.seconds["sieve"]
+            for q in same:
+                self._sieving[q] += clock.seconds["sieve"]
         self._peaks = larger(self._peaks, encoded.peaks)
         self._unread.pop(number, None)
         self._seen[number] = replace(encoded, video=None, audio=None)
@@ -179,8 +181,9 @@ class Survey:
         sound = round((end - start) * self.thinker.timeline.per_second) if encoded.inputs.audio_rows else 0
         return max(picture + sound, encoded.inputs.video_rows + encoded.inputs.audio_rows)
 
-    def _handed_on(self, pool: Pool | None, looked: tuple[int, ...]) -> Encoded:
+    def _handed_on(self, question: int, looked: tuple[int, ...]) -> Encoded:
         """The survivors of all windows as one clip, in order of time."""
+        pool = self._pools[question]
         assert pool is not None
         order = np.lexsort((pool.places.numpy(), pool.windows.numpy()))
         pool = pool.taken(torch.from_numpy(order.copy()))
@@ -218,7 +221,7 @@ class Survey:
             inputs=replace(picture, audio_rows=sound),
             video=pool.rows[~pool.is_audio] if picture.grid_thw is not None else None,
             audio=pool.rows[pool.is_audio] if sound else None,
-            seconds=dict(self._seconds),
+            seconds={**self._seconds, "sieve": self._sieving[question]},
             peaks=self._peaks,
             cached=all(one.cached for one in seen),
             survivors=Survivors(
