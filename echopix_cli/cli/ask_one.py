@@ -48,11 +48,14 @@ def ask_one(
 
 
 def films_progress(say: Callable[[str], None], path: str) -> Callable[[float, float, str], None]:
-    """What tells how far the reading of a film has come, and when it will be done."""
-    began: dict[str, float] = {}
+    """What tells how far the reading of a film has come, and when it will be done; also of another reading after it."""
+    last, before, began = "", 0.0, 0.0
 
     def watch(done: float, total: float, stage: str) -> None:
-        passed = time.monotonic() - began.setdefault(stage, time.monotonic())
+        nonlocal last, before, began
+        if stage != last or done < before:
+            began = time.monotonic()
+        last, before, passed = stage, done, time.monotonic() - began
         left = f", {clock(round(passed * (total - done) / done))} left" if done and done < total else ""
         what = path if stage == "reading" else f"at {path}"
         say(f"{stage} {what}: {clock(round(done))} of {clock(round(total))}{left}")

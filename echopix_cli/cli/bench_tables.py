@@ -178,6 +178,10 @@ def _profile_facts(profile: Profile) -> RenderableType:
     answer, stages = profile.rows[-1].answer, profile.rows[0].stages
     # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.
     constant = "; the sieve itself costs the same at any budget" if answer.prefilter is None else ""
+    shared, what = ["decode", "vision", "audio"], "sieve + prefill"
+    if answer.film is not None:
+        shared.append("windows")
+        what += " of the prompt that the film's windows form, without the sieving of these,"
     return facts_grid(
         [
             ("media", profile.media),
@@ -186,9 +190,9 @@ def _profile_facts(profile: Profile) -> RenderableType:
                 (f"at {row.budget:g}", f"{'=' if row.same_answer else '≠'} {row.answer.answer}")
                 for row in profile.rows
             ),
-            *((name, f"{spread(stages[name])}, the same for every budget") for name in ("decode", "vision", "audio")),
+            *((name, f"{spread(stages[name])}, the same for every budget") for name in shared),
             ("measured", _rounds(profile.rounds, profile.warmup, profile.disturbed, profile.doubt)),
-            ("speed-up", f"sieve + prefill at budget 1.0, over the same here; "
+            ("speed-up", f"{what} at budget 1.0, over the same here; "
              f"{_interval(profile.rows[-1].ratio)}{constant}"),
             ("memory", "device peak at budget 1.0 over the peak here, weights and towers included; – on a CPU"),
             ("sieve", sieve_words(answer)),

@@ -8,6 +8,7 @@ import typer
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.ask import require_question
+from echopix_cli.cli.ask_one import films_progress
 from echopix_cli.cli.bench import interval
 from echopix_cli.cli.measuring import warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
@@ -68,6 +69,13 @@ def profile(
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
         from echopix_cli.measure.profiling import profile as measure
 
+        counted = f"0 of {warmup + repeat} rounds done"
+
+        def watch(done: int, of: int) -> None:
+            nonlocal counted
+            counted = f"{done} of {of} rounds done"
+            say(f"measuring, {counted}")
+
         result = measure(
             engine,
             media,
@@ -78,7 +86,8 @@ def profile(
             warmup=warmup,
             options=replace(asking, generation=greedy),
             films=run.films(),
-            watch=lambda done, of: say(f"measuring, {done} of {of} rounds done"),
+            watch=watch,
+            reading=films_progress(lambda text: say(f"measuring, {counted}, {text}"), media),
         )
     if json:
         run.output.record(profile_record(result))

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.engine import Engine
-from echopix_cli.engine.opening import open_media
+from echopix_cli.engine.opening import open_media, unwatched
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.sieves import AUTO
+from echopix_cli.engine.survey import Watch
 from echopix_cli.measure.rounds import Disturbance, Ratio, Spread, disagreement, interleave, paired_ratios, ratio_of
 from echopix_cli.measure.rounds import spread_of as spread_of
 from echopix_cli.media import DecodePlan
 from echopix_cli.results import Answer
 
 FULL = 1.0
-STAGES = ("decode", "vision", "audio", "sieve", "prefill", "first_token", "generate", "total")
 
 
 @dataclass(frozen=True)
 class ProfileRow:
     """One budget: its answer, stage times, and how it compares with keeping everything.
 
-    ``stages`` are named as in :class:`~echopix_cli.results.StageTimes`, plus ``forward`` = sieve + prefill.
+    ``stages`` are named as in :class:`~echopix_cli.results.StageTimes`, but ``sieve`` is only that of the prompt which
+    is answered; what a film's windows took before it, the same for every budget, is ``windows``, 0 of a clip.
+    ``forward`` = sieve + prefill.
     ``ratio`` is the full run's forward time over this one's, pair by pair within a round; ``memory_ratio`` the full
     run's peak on the device over this one's, weights and towers included. It is None on a CPU, where a process's
     resident peak holds what earlier runs freed and says nothing about one budget.
@@ -40,6 +42,21 @@ class ProfileRow:
     def speedup(self) -> float:
         """Of sieve and prefill over budget 1.0."""
         return self.ratio.median
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """An answer, and its seconds by stage as of :attr:`ProfileRow.stages`."""
+
+    answer: Answer
+    stages: dict[str, float]
+
+    @classmethod
+    def of(cls, answer: Answer, windows: float) -> _Pass:
+        """An answer, with the seconds of its sieving that the windows of a film took."""
+        stages = {name: value for name, value in asdict(answer.latency).items() if name != "load"}
+        sieve = stages["sieve"] - windows
+        return cls(answer, stages | {"windows": windows, "sieve": sieve, "forward": sieve + stages["prefill"]})
 
 
 @dataclass(frozen=True)
@@ -74,11 +91,13 @@ def profile(
     options: AskOptions = AskOptions(),  # noqa: B008 - frozen
     films: FilmOptions = FilmOptions(),  # noqa: B008 - frozen
     watch: Callable[[int, int], None] = lambda done, total: None,
+    reading: Watch = unwatched,
 ) -> Profile:
     """Measure budget 1.0 and ``budgets`` on one file.
 
     The file is decoded and encoded once a round, and each time every budget answers, so that slow moments of the
-    machine fall on all budgets alike. On a CPU, rounds are repeated in which other work took the processor; on any
+    machine fall on all budgets alike. A film's windows are sieved once a round for all budgets, and what is compared is
+    the prompt that they hand on. On a CPU, rounds are repeated in which other work took the processor; on any
     device, more are run while the rounds disagree.
 
     Args:
@@ -89,18 +108,25 @@ def profile(
             chosen below.
         films: how a file is read that is longer than one window.
         watch: called with (rounds done, rounds expected).
+        reading: is told how far the reading of a film has come, in each round anew.
 
     Raises:
         UsageError, MediaError, DeviceError: as :meth:`Engine.read` and :meth:`Engine.stream`.
     """
     order = [FULL, *sorted({budget for budget in budgets if budget != FULL}, reverse=True)]
-    whole = replace(options.sieve, name=AUTO)
+    whole = replace(options, sieve=replace(options.sieve, name=AUTO))
+    # Of a film each takes the rows of the windows with it.
+    ways = [whole, options] if whole != options else [options]
 
-    def answer(encoded: Encoded, budget: float) -> Answer:
-        sieve = options.sieve if budget < FULL else whole
-        return engine.ask(encoded, question, replace(options, budget=budget, sieve=sieve))
+    def prepare() -> tuple[Encoded, ...]:
+        return open_media(engine, path, plan, [question] * len(ways), ways, films, reading)
 
-    def doubt(passes: Mapping[float, Sequence[Answer]]) -> str | None:
+    def answer(encoded: tuple[Encoded, ...], budget: float) -> _Pass:
+        place = 0 if budget == FULL else -1
+        found = engine.ask(encoded[place], question, replace(ways[place], budget=budget))
+        return _Pass.of(found, encoded[place].seconds.get("sieve", 0.0))
+
+    def doubt(passes: Mapping[float, Sequence[_Pass]]) -> str | None:
         for budget in order:
             if (apart := disagreement(paired_ratios(passes[FULL], passes[budget], _forward))) is not None:
                 return f"at budget {budget:g} {apart}"
@@ -108,7 +134,7 @@ def profile(
 
     measured = interleave(
         order,
-        lambda: open_media(engine, path, plan, [question], options, films)[0],
+        prepare,
         answer,
         trials=repeat,
         warmup=warmup,
@@ -118,28 +144,26 @@ def profile(
         watch=watch,
     )
     full = measured.passes[FULL]
-    rows = tuple(_row(budget, answers, full) for budget, answers in measured.passes.items())
+    rows = tuple(_row(budget, passes, full) for budget, passes in measured.passes.items())
     return Profile(path, question, repeat, warmup, measured.counted, measured.disturbed, measured.doubt, rows)
 
 
-def _row(budget: float, answers: Sequence[Answer], full: Sequence[Answer]) -> ProfileRow:
-    stages = {name: spread_of([getattr(a.latency, name) for a in answers]) for name in STAGES}
-    stages["forward"] = spread_of([_forward(a) for a in answers])
-    ours, theirs = _peak(answers), _peak(full)
+def _row(budget: float, passes: Sequence[_Pass], full: Sequence[_Pass]) -> ProfileRow:
+    ours, theirs = _peak(passes), _peak(full)
     return ProfileRow(
         budget=budget,
-        answer=answers[-1],
-        stages=stages,
-        ratio=ratio_of(paired_ratios(full, answers, _forward)),
+        answer=passes[-1].answer,
+        stages={name: spread_of([one.stages[name] for one in passes]) for name in passes[-1].stages},
+        ratio=ratio_of(paired_ratios(full, passes, _forward)),
         memory_ratio=theirs / ours if ours and theirs else None,
-        same_answer=answers[-1].answer == full[-1].answer,
+        same_answer=passes[-1].answer.answer == full[-1].answer.answer,
     )
 
 
-def _forward(answer: Answer) -> float:
-    return answer.latency.sieve + answer.latency.prefill
+def _forward(one: _Pass) -> float:
+    return one.stages["forward"]
 
 
-def _peak(answers: Sequence[Answer]) -> int | None:
-    peaks = [answer.peak_memory.device_allocated for answer in answers]
+def _peak(passes: Sequence[_Pass]) -> int | None:
+    peaks = [one.answer.peak_memory.device_allocated for one in passes]
     return max((peak for peak in peaks if peak is not None), default=None)
