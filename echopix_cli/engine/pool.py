@@ -81,8 +81,10 @@ class Pool:
             torch.cat((self.boxes, other.boxes)),
         )
 
-    def best(self, count: int) -> Pool:
-        """The ``count`` highest; earlier rows win ties."""
+    def best(self, count: int, audio: int | None = None) -> Pool:
+        """The ``count`` highest, or so many of the picture and ``audio`` of the sound; earlier rows win ties."""
+        if audio is not None:
+            return self.taken(~self.is_audio).best(count).joined(self.taken(self.is_audio).best(audio))
         if len(self.scores) <= count:
             return self
         order = np.lexsort((self.places.numpy(), self.windows.numpy(), -self.scores.numpy()))

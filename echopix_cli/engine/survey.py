@@ -19,7 +19,7 @@ from echopix_cli.engine.film import Film, frames_of
 from echopix_cli.engine.meters import Clock, larger
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
-from echopix_cli.engine.posing import Posed
+from echopix_cli.engine.posing import Posed, chosen
 from echopix_cli.engine.reading import TOO_SHORT
 from echopix_cli.errors import FileLost, MediaError, Nothing
 from echopix_cli.media.source import shown
@@ -73,7 +73,10 @@ class Survey:
         self.options, self.look, self.fetch, self.encode, self.watch = options, look, fetch, encode, watch
         self._pools: list[Pool | None] = [None] * len(questions)
         self._best: list[dict[int, float]] = [{} for _ in questions]  # of each window, its best row's score
-        self._capacity = 0
+        self._capacity = 0  # rows of a last prompt
+        self._most = 0  # rows that a window had
+        self._spare = 0  # windows whose rows a pool holds beyond its capacity
+        self._apart = [chosen(thinker, own)[1].selection == "per-modality" for own in options]
         self._seen: dict[int, Encoded] = {}  # windows, without their features
         self._unread: dict[int, MediaError] = {}
         self._seconds = {"decode": 0.0, "vision": 0.0, "audio": 0.0}
@@ -89,36 +92,71 @@ class Survey:
         """
         everyone = range(len(self.questions))
         numbers = range(len(self.film.spans))
+        if self.film.glance and self.look < len(numbers):  # all that is looked at is no glance's any more
+            self._spare = self.look
         self._pass(dict.fromkeys(numbers, everyone), False, "glancing" if self.film.glance else "reading")
         if not self._seen:
             raise next(iter(self._unread.values()))
-        looked: list[tuple[int, ...]] = [()] * len(self.questions)
-        if self.film.glance and self.look:
-            looked = [self._worth(q) for q in everyone]
-            wanted = {number: [q for q in everyone if number in looked[q]] for number in numbers}
-            self._pass({number: whom for number, whom in wanted.items() if whom}, True, "looking")
-        return tuple(self._handed_on(q, looked[q]) for q in everyone)
+        if not (self.film.glance and self.look):
+            return tuple(self._handed_on(q, self._highest(q), ()) for q in everyone)
+        looked, glanced = zip(*map(self._set_aside, everyone), strict=True)
+        self._spare = 0
+        wanted = {number: [q for q in everyone if number in looked[q]] for number in numbers}
+        done = self._pass({number: whom for number, whom in wanted.items() if whom}, True, "looking")
+        for q in everyone:  # what could be glanced at and not looked at
+            self._join(q, glanced[q].taken(~torch.isin(glanced[q].windows, torch.tensor(done, dtype=torch.long))))
+        return tuple(self._handed_on(q, self._highest(q), looked[q]) for q in everyone)
 
-    def _worth(self, question: int) -> tuple[int, ...]:
-        """The windows that hold most of the score; then those with the best row, of what is in no pool any more."""
-        pool, best = self._pools[question], self._best[question]
-        if pool is None:
-            return ()
+    def _set_aside(self, question: int) -> tuple[tuple[int, ...], Pool]:
+        """The windows that are worth a look, and their rows, which are in the pool no more.
+
+        They are those that hold most of the score; then those with the best row, of what is not among the highest.
+        """
+        pool, best, highest = self._pools[question], self._best[question], self._highest(question)
+        assert pool is not None
         mass = torch.zeros(len(self.film.spans), dtype=torch.double)
-        mass.index_add_(0, pool.windows, pool.scores.softmax(0))
-        return tuple(sorted(sorted(best, key=lambda number: (-float(mass[number]), -best[number]))[: self.look]))
+        mass.index_add_(0, highest.windows, highest.scores.softmax(0))
+        worth = sorted(sorted(best, key=lambda number: (-float(mass[number]), -best[number]))[: self.look])
+        among = torch.isin(pool.windows, torch.tensor(worth, dtype=torch.long))
+        self._pools[question] = pool.taken(~among)
+        return tuple(worth), pool.taken(among)
 
-    def _pass(self, wanted: dict[int, Sequence[int]], full: bool, stage: str) -> None:
-        """Read windows, and put each to the questions that want it."""
+    def _join(self, question: int, pool: Pool) -> None:
+        """Add rows to a pool, of which it keeps the highest.
+
+        As many more as the windows have that will be set aside: the highest of all others are then still there.
+        """
+        before, count = self._pools[question], self._capacity + self._spare * self._most
+        joined = pool if before is None else before.joined(pool)
+        self._pools[question] = joined.best(count, count) if self._apart[question] else joined.best(count)
+
+    def _highest(self, question: int) -> Pool:
+        """The survivors of the windows seen so far.
+
+        Where each modality has a budget of its own, it also has its own part of the last prompt: that of all rows.
+        """
+        pool = self._pools[question]
+        assert pool is not None
+        if not self._apart[question]:
+            return pool.best(self._capacity)
+        rows = [(one.inputs.video_rows, one.inputs.audio_rows) for one in self._seen.values()]
+        shown, heard = (sum(part) for part in zip(*rows, strict=True))
+        picture = round(self._capacity * shown / max(1, shown + heard))
+        return pool.best(picture, self._capacity - picture)
+
+    def _pass(self, wanted: dict[int, Sequence[int]], full: bool, stage: str) -> list[int]:
+        """Read windows, and put each to the questions that want it; those that could be read."""
         lengths = {number: end - start for number, (start, end) in enumerate(self.film.spans) if number in wanted}
-        done, total = 0.0, sum(lengths.values())
+        done, total, read = 0.0, sum(lengths.values()), []
         self.watch(done, total, stage)
         with closing(self._read(list(wanted), full, lambda: self.watch(done, total, stage))) as windows:
             for number, encoded in windows:
                 if encoded is not None:
-                    self._put(number, encoded, wanted[number], full)
+                    self._put(number, encoded, wanted[number])
+                    read.append(number)
                 done += lengths[number]
                 self.watch(done, total, stage)
+        return read
 
     def _read(self, numbers: list[int], full: bool, waits: Callable[[], None]) -> Generator[tuple[int, Encoded | None]]:
         """Windows after the towers, the next one decoded meanwhile; None for one that cannot be read."""
@@ -147,7 +185,7 @@ class Survey:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _put(self, number: int, encoded: Encoded, whom: Sequence[int], full: bool) -> None:
+    def _put(self, number: int, encoded: Encoded, whom: Sequence[int]) -> None:
         """One window, to some questions. Several sieves of one question share its scores, and count the same time."""
         thinker = self.thinker
         for stage in ("decode", "vision", "audio"):
@@ -159,13 +197,10 @@ class Survey:
                 posed = self.pose(encoded, question)
                 for q in same:
                     pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
-                    before = self._pools[q]
                     if len(pool.scores):
                         self._best[q][number] = float(pool.scores.max())
-                    if before is not None and full:
-                        before = before.taken(before.windows != number)
-                    joined = pool if before is None else before.joined(pool)
-                    self._pools[q] = joined.best(self._capacity)
+                    self._most = max(self._most, len(pool.scores))
+                    self._join(q, pool)
             for q in same:
                 self._sieving[q] += clock.seconds["sieve"]
         self._peaks = larger(self._peaks, encoded.peaks)
@@ -181,10 +216,8 @@ class Survey:
         sound = round((end - start) * self.thinker.timeline.per_second) if encoded.inputs.audio_rows else 0
         return max(picture + sound, encoded.inputs.video_rows + encoded.inputs.audio_rows)
 
-    def _handed_on(self, question: int, looked: tuple[int, ...]) -> Encoded:
+    def _handed_on(self, question: int, pool: Pool, looked: tuple[int, ...]) -> Encoded:
         """The survivors of all windows as one clip, in order of time."""
-        pool = self._pools[question]
-        assert pool is not None
         order = np.lexsort((pool.places.numpy(), pool.windows.numpy()))
         pool = pool.taken(torch.from_numpy(order.copy()))
         per_second = self.thinker.timeline.per_second

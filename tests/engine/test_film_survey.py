@@ -6,13 +6,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions, meters
 from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.film import Film, film_of
 from echopix_cli.engine.opening import survey
-from echopix_cli.media import DecodePlan, load_clip
+from echopix_cli.engine.pool import Pool
+from echopix_cli.engine.survey import Survey
+from echopix_cli.errors import MediaError
+from echopix_cli.media import DecodePlan, MediaInfo, load_clip
+from echopix_cli.model.processing import ClipInputs
+from echopix_cli.results import AudioStatus, PeakMemory, Sampling
 
 SHORT = GenerationOptions(max_new_tokens=3)
 
@@ -52,3 +61,108 @@ def test_each_question_has_the_seconds_that_its_own_sieving_took(
     found = survey(engine, "film", film, questions, lambda number, full: Fetched(windows[number]), options)
     assert [one.seconds["sieve"] for one in found] == [3.0, 3.0, 30.0]
     assert [engine.ask(one, "What?", AskOptions(0.1, SHORT)).latency.sieve for one in found] == [4.0, 4.0, 31.0]
+
+
+def test_a_budget_each_chooses_among_windows_too(engine: Engine, film: Film, windows: list[Encoded]) -> None:
+    """Each modality's highest rows of all windows, in the part of the last prompt that it has of all rows."""
+    options = AskOptions(0.2, SHORT, SieveOptions("per-modality"))
+    fetch = lambda number, full: Fetched(windows[number])  # noqa: E731
+    (handed,) = survey(engine, "film", film, ["What?"], fetch, options)
+    found: dict[bool, list[tuple[float, int]]] = {False: [], True: []}  # score and window of rows of picture and sound
+    for number, encoded in enumerate(windows):
+        posed = engine.pose(encoded, "What?")
+        heard, ranking = posed.prompt.input_ids[0] == engine.model.thinker.special.audio, posed.ranking(options, number)
+        for row in ranking.isfinite().nonzero()[:, 0].tolist():
+            found[bool(heard[row])].append((-float(ranking[row]), number))
+    pool, survivors = {sound: len(rows) for sound, rows in found.items()}, handed.survivors
+    assert survivors is not None
+    most = len(survivors.is_audio)
+    assert (pool, most) == ({False: 72, True: 77}, 51)
+    assert round(most * 72 / (72 + 77)) == 25
+    for sound, count in ((False, 25), (True, 26)):
+        expected = [number for _, number in sorted(found[sound])[:count]]
+        starts = survivors.spans[survivors.is_audio == sound, 0]
+        assert [sum(a <= start < b for start in starts) for a, b in film.spans] == [
+            expected.count(number) for number in range(3)
+        ]
+    tokens = engine.ask(handed, "What?", options).tokens
+    assert (tokens.video.kept, tokens.audio.kept) == (15, 16), "a fifth of each"
+
+
+@st.composite
+def films_rows(draw: Any) -> tuple[Any, ...]:
+    """Scores of the rows of some windows, glanced at and looked at, of two modalities, with ties; and what fails."""
+    count = draw(st.integers(2, 6))
+    rows = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=6)
+    each = {(number, full): draw(rows) for number in range(count) for full in (False, True)}
+    look = draw(st.integers(0, count + 1))
+    # Where all are looked at no more of the glance is held than one prompt takes.
+    failing = draw(st.sets(st.integers(0, count - 1))) if look < count else set()
+    return each, count, look, draw(st.integers(1, 8)), failing
+
+
+@pytest.mark.parametrize("sieve", ["cs2", "per-modality"])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(films_rows())
+def test_the_last_prompt_is_the_highest_of_all_rows_that_count(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, sieve: str, made: tuple[Any, ...]
+) -> None:
+    """Of windows that were looked at those of the look, of others those of the glance: against one ranking of them."""
+    scores, count, look, capacity, failing = made
+
+    def encoded(number: int, full: bool) -> Encoded:
+        if full and number in failing:
+            raise MediaError("it is damaged here")
+        heard = [sound for _, sound in scores[number, full]]
+        inputs = ClipInputs(None, (1, 2, 2 * heard.count(False)), np.zeros(1), None, heard.count(True))
+        sampling = Sampling(None, 2, 2, 2, None, 0.0, 1.0, 1.0)
+        seconds = dict.fromkeys(("decode", "vision", "audio"), 0.0)
+        place = MediaInfo(str(full), float(number), ())  # which window it is
+        return Encoded("a", place, AudioStatus.USED, sampling, (), inputs, None, None, seconds, PeakMemory())
+
+    def pool(encoded: Encoded, posed: Any, special: Any, ranking: Any, number: int) -> Pool:
+        own = scores[number, encoded.info.format == "True"]
+        places = torch.arange(len(own))
+        spans = torch.stack([torch.full((len(own),), float(number)), places.double()], dim=1)  # tells rows apart
+        return Pool(
+            torch.tensor([float(score) for score, _ in own]).double(),
+            torch.zeros(len(own), 1),
+            torch.tensor([sound for _, sound in own]),
+            torch.full((len(own),), number),
+            places,
+            torch.zeros(3, len(own), dtype=torch.long),
+            spans,
+            torch.zeros(len(own), 4).double(),
+        )
+
+    film = Film(tuple((float(number), number + 1.0) for number in range(count)), DecodePlan(), 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "of", pool)
+        patch.setattr(Survey, "_rows_at_full_rate", lambda self, encoded: capacity)
+        (handed,) = Survey(
+            "a", film, engine.model.thinker, lambda *_: SimpleNamespace(ranking=lambda *_: None),  # type: ignore[arg-type, return-value]
+            ["What?"], [AskOptions(sieve=SieveOptions(sieve))], look,
+            lambda number, full: Fetched(encoded(number, full)), lambda fetched: fetched.content, lambda *_: None,  # type: ignore[arg-type, return-value]
+        ).run()  # fmt: skip
+    survivors = handed.survivors
+    assert survivors is not None
+    looked = {int(start) for start, _ in survivors.facts.looked}
+    assert len(looked) == min(look, count)
+    counting = [
+        (-score, number, place, sound)
+        for number in range(count)
+        for place, (score, sound) in enumerate(scores[number, number in looked - failing])
+    ]
+    shares = {None: capacity}
+    if sieve == "per-modality":
+        shown = sum(not sound for *_, sound in counting)
+        shares = {False: round(capacity * shown / len(counting))}
+        shares[True] = capacity - shares[False]
+    highest = [
+        row
+        for modality, most in shares.items()
+        for row in sorted(row for row in counting if modality in (None, row[3]))[:most]
+    ]
+    expected = sorted((number, place, sound) for _, number, place, sound in highest)
+    told = zip(survivors.spans.tolist(), survivors.is_audio.tolist(), strict=True)
+    assert [(int(number), int(place), sound) for (number, place), sound in told] == expected
