@@ -161,10 +161,11 @@ class KeptToken:
 class FilmFacts:
     """How a file that is longer than one window was read.
 
-    ``windows`` of ``window_seconds`` each were glanced at, of which ``unread`` could not be read; ``looked`` are those
-    that were read again at the full frame rate, as (start, end) in seconds, and ``frames`` all frames that were seen.
-    ``survivors`` tokens of all windows formed the last prompt; ``share`` is what the decoder could be given of the
-    pool, where ``budget`` asked for more than one prompt holds.
+    There are ``windows`` of ``window_seconds`` each, of which ``unread`` could not be read. With a ``glance``, so many
+    frames at most were taken of each; ``looked`` are those that were read again at the full frame rate, as (start, end)
+    in seconds. Without one (None) all were read at that rate. ``frames`` are all frames that were seen. ``survivors``
+    tokens of all windows formed the last prompt; ``share`` is what the decoder could be given of the pool, where
+    ``budget`` asked for more than one prompt holds.
     """
 
     windows: int
@@ -174,6 +175,7 @@ class FilmFacts:
     frames: int
     survivors: int
     share: float
+    glance: int | None
 
 
 @dataclass(frozen=True)

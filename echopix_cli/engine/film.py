@@ -16,7 +16,7 @@ from echopix_cli.media import DecodePlan, MediaInfo
 from echopix_cli.times import clock
 
 FAMILY_WINDOW = 60.0  # seconds, where a checkpoint does not say what it was trained on
-_GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip
+_GLANCES = 10  # frames of a whole film, in units of the plan's most for one clip; but one a window at least
 _REST = 0.1  # of a window; a last one that is shorter belongs to the one before it
 _OVER = 0.1  # of a window; so much longer than the header says may the last one be,
 _LEAST_OVER = 1.0  # but not less, in seconds: what a file lacks at its end is judged by half a second
@@ -43,7 +43,10 @@ class Film:
         if self.plan.video and info.of_kind("video"):
             full = frames_of(self.plan, end - start)
             every = (end - start) / (self.glance or full)
-            taken.append(f"1 frame every {f'{every:.3g} s' if every < 60 else clock(every)}")
+            spaced = f"1 frame every {f'{every:.3g} s' if every < 60 else clock(every)}"
+            if self.glance == 1 and len(self.spans) > _GLANCES * self.plan.max_frames:
+                spaced += f" (1 a window, though {len(self.spans)} are more than {_GLANCES} times --max-frames)"
+            taken.append(spaced)
             if self.glance is not None and look:
                 again = "all" if look >= len(self.spans) else f"{look} of them"
                 taken.append(f"then {again} at {full / (end - start):.3g} frames a second")

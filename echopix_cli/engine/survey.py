@@ -243,6 +243,7 @@ class Survey:
             frames=sum(one.sampling.frames for one in seen),
             survivors=len(pool.scores),
             share=1.0,
+            glance=self.film.glance,
         )
         status, notices = self._told(seen)
         return Encoded(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from batch_files import asked, records_of
 from clips import write_clip
+from places import ROOT
 from waiting import wait_until
 
 from echopix_cli.decoding.worker import Worker
@@ -35,6 +36,19 @@ def test_a_film_is_one_whatever_its_header_says(ask, folder: Path, tmp_path: Pat
     assert honest["film"] == short["film"]
     assert honest["tokens"] == short["tokens"]
     assert (honest["film"]["windows"], honest["film"]["unread"]) == (4, 0)
+
+
+def test_the_record_says_what_was_glanced_at_and_the_manual_names_all_of_it(ask, tmp_path: Path) -> None:
+    out, path = tmp_path / "out.jsonl", write_clip(tmp_path / "a.mkv", seconds=12.0)
+    assert ask(path, "What?", "--window", "1", "--max-frames", "2", "--look", "3", "-o", out).code == 0
+    film = records_of(out)[0]["film"]
+    fields = ["windows", "window_seconds", "unread", "looked", "frames", "survivors", "share", "glance"]
+    assert list(film) == fields
+    assert (film["windows"], film["glance"], len(film["looked"])) == (12, 1, 3)
+    assert film["frames"] == 9 * 1 + 3 * 2
+    for page in ("media", "batches"):
+        text = (ROOT / "echopix_cli" / "manual" / f"{page}.md").read_text()
+        assert [field for field in fields if f"`{field}`" not in text] == []
 
 
 def test_a_film_that_goes_away_is_one_failed_record(

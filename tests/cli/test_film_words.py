@@ -20,5 +20,5 @@ from echopix_cli.results import FilmFacts
 def test_one_line_says_how_a_film_was_read(
     unread: int, looked: tuple[tuple[float, float], ...], share: float, said: str
 ) -> None:
-    film = FilmFacts(120, 60.0, unread, looked, frames=1200, survivors=4000, share=share)
+    film = FilmFacts(120, 60.0, unread, looked, frames=1200, survivors=4000, share=share, glance=10)
     assert film_words(film, 0.1) == said

@@ -202,7 +202,7 @@ def test_counts_are_those_of_all_windows(engine: Engine, clips: dict[str, Path])
         assert answer.tokens.kept == (kept or -(-answer.tokens.total // 10))
         assert answer.budget == budget
         assert answer.film.share == pytest.approx(min(budget, most / answer.tokens.total))
-        assert (answer.film.windows, answer.film.survivors) == (len(windows), most)
+        assert (answer.film.windows, answer.film.survivors, answer.film.glance) == (len(windows), most, None)
         assert answer.film.frames == answer.sampling.frames == sum(one.sampling.frames for one in windows)
         assert answer.sampling.audio_seconds == pytest.approx(sum(one.sampling.audio_seconds for one in windows))
         assert answer.audio is AudioStatus.USED
@@ -308,7 +308,7 @@ def test_windows_worth_a_look_are_read_again_at_the_full_rate(engine: Engine, cl
     assert len(again) == 2 and all(full for _, full in again)
     facts = engine.ask(handed, "What?", AskOptions(0.1, SHORT)).film
     assert facts is not None
-    assert facts.looked == tuple(film.spans[number] for number, _ in again)
+    assert (facts.looked, facts.glance) == (tuple(film.spans[number] for number, _ in again), 2)
     few, many = 2, len(load_clip(clips["both"], film.window(0, True)).frame_times)  # type: ignore[arg-type]
     assert facts.frames == many * 2 + few * (len(film.spans) - 2)
     (glance,) = survey(engine, "film", film, ["What?"], Source(clips["both"], film), AskOptions(), look=0)

@@ -119,7 +119,14 @@ def test_the_line_says_what_will_be_taken() -> None:
     slow = film_of(DecodePlan(fps=0.1, min_frames=4), 32.0, 8.0)
     assert slow is not None and "1 frame every 2 s" in slow.words(info, 4)
     few = film_of(DecodePlan(fps=2.0, max_frames=2, min_frames=1), 1000.0, 8.0)
-    assert few is not None and few.words(info, 4).endswith("then 4 of them at 0.25 frames a second, all of the sound")
+    assert few is not None and few.words(info, 4) == (
+        "125 windows of 0:08, 1 frame every 8 s (1 a window, though 125 are more than 10 times --max-frames), "
+        "then 4 of them at 0.25 frames a second, all of the sound"
+    )
+    # Two hours and forty minutes at the defaults are the most that ten times as many frames hold.
+    for hours, more in ((9600.0, False), (9608.0, True)):
+        long = film_of(DecodePlan(fps=2.0, max_frames=120), hours, 8.0)
+        assert long is not None and (long.glance, "more than" in long.words(info, 4)) == (1, more)
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
