@@ -11,7 +11,8 @@ from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
 from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.choices import posed
-from echopix_cli.engine.opening import open_media, require_same
+from echopix_cli.engine.opening import open_media, require_same, unwatched
+from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import EchopixError, bare
 from echopix_cli.results import Answer
 
@@ -25,6 +26,7 @@ class Asker:
         timeout: seconds that reading one window of a film may take.
         stop: asked often; once true, what is under way is dropped.
         turn: what the model is used within, where others use it too; for one file or answer at a time.
+        reading: what follows the reading of a film, by its path.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class Asker:
         timeout: float,
         stop: Callable[[], bool] = lambda: False,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        reading: Callable[[str], Watch] = lambda path: unwatched,
     ) -> None:
         self.engine, self.settings, self.timeout, self.stop, self.turn = engine, settings, timeout, stop, turn
+        self.reading = reading
 
     def ask(self, group: Group, prepared: Prepared) -> Iterator[Outcome]:
         """The outcomes of a group's open tasks, as they come; fewer where it was told to stop."""
@@ -70,7 +74,7 @@ class Asker:
                 questions,
                 own.asking,
                 own.films,
-                self._watch,
+                self._watching(group.media),
                 prepared.film,
                 timeout=self.timeout,
             )
@@ -78,9 +82,15 @@ class Asker:
             require_same(group.media, prepared.look, prepared.identity)
             return found
 
-    def _watch(self, done: float, total: float, stage: str) -> None:
-        if self.stop():
-            raise Stopped
+    def _watching(self, path: str) -> Watch:
+        told = self.reading(path)
+
+        def watch(done: float, total: float, stage: str) -> None:
+            if self.stop():
+                raise Stopped
+            told(done, total, stage)
+
+        return watch
 
     def _answer(self, encoded: Encoded, task: Task) -> Answer:
         own = self.settings.asking

@@ -23,7 +23,8 @@ from echopix_cli.batch.workers import Workers
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
 from echopix_cli.engine.features import Fetched
-from echopix_cli.engine.opening import Changed, require_same, window_of
+from echopix_cli.engine.opening import Changed, require_same, unwatched, window_of
+from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import EchopixError, bare
 from echopix_cli.files import WHOLE, Look, whole_identity
 from echopix_cli.media import DecodePlan
@@ -45,6 +46,7 @@ class Batch:
         fail_fast: end at the first failure.
         passed: told of tasks that were answered before.
         turn: what the model is used within, where others use it too; for one file or answer at a time.
+        reading: what follows the reading of a film, by its path.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class Batch:
         fail_fast: bool = False,
         passed: Callable[[int], None] = lambda count: None,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        reading: Callable[[str], Watch] = lambda path: unwatched,
     ) -> None:
         self.engine, self.settings, self.stop, self.timeout = engine, settings, stop, timeout
         self.workers = workers or decoders_for(os.cpu_count() or 1)
         self._progress = Progress(Keys(model_facts(engine), settings), sink, journal, stop, fail_fast, passed)
         self._window = window_of(engine, settings.films)
-        self._asker = Asker(engine, settings, timeout, stop, turn)
+        self._asker = Asker(engine, settings, timeout, stop, turn, reading)
         self._files: dict[tuple[str, Look], FileFacts] = {}  # a file may be asked about in many spans
 
     def run(self, tasks: Sequence[Task]) -> Summary:

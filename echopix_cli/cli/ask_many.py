@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,9 +183,13 @@ def ask_many(run: opt.Run, many: Many) -> None:
                     summary = fleets.run(tasks)
                 else:
                     assert engine is not None
+                    from echopix_cli.cli.ask_one import films_progress
                     from echopix_cli.serving.batches import batch_of
 
-                    batch = batch_of(engine, request, report.take, journal=journal, passed=tally.skip, stop=stop)
+                    batch = batch_of(
+                        engine, request, report.take, journal=journal, passed=tally.skip, stop=stop,
+                        reading=partial(films_progress, tally.tell),
+                    )  # fmt: skip
                     began(batch.settings.plan)
                     summary = batch.run(tasks)
                 return summary, report, received

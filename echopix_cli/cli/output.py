@@ -265,6 +265,16 @@ class Output:
             yield Tally(None, total)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.text import Text
+
+        class Bar(Progress):
+            """With a line below it about the item at hand, which may take long."""
+
+            def get_renderables(self) -> Iterator[RenderableType]:
+                yield from super().get_renderables()
+                for task in self.tasks:
+                    if task.fields["at"]:
+                        yield Text(task.fields["at"], no_wrap=True, overflow="ellipsis")
 
         columns = (
             BarColumn(),
@@ -272,7 +282,7 @@ class Output:
             TimeElapsedColumn(),
             TextColumn("{task.fields[rate]}"),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Bar(*columns, console=self.console, transient=True) as progress:
             yield Tally(progress, total)
 
     @contextmanager
@@ -294,7 +304,7 @@ class Tally:
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
-        self._task = None if progress is None else progress.add_task("", total=total, rate="")
+        self._task = None if progress is None else progress.add_task("", total=total, rate="", at="")
         self._began = time.monotonic()
         self._count = self._failed = 0
         self._left = total
@@ -313,9 +323,14 @@ class Tally:
         self._left -= count
         self._draw(count, None)
 
+    def tell(self, text: str) -> None:
+        """Show how far the next item has come, until it is counted."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, at=one_line(text))
+
     def _draw(self, count: int, rate: str | None) -> None:
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=count)
+            self._progress.update(self._task, advance=count, at="")
             if rate is not None:
                 self._progress.update(self._task, rate=rate)
 

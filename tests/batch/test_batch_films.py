@@ -39,7 +39,7 @@ def test_a_film_is_one_whatever_its_header_says(ask, folder: Path, tmp_path: Pat
 
 
 def test_the_record_says_what_was_glanced_at_and_the_manual_names_all_of_it(ask, tmp_path: Path) -> None:
-    out, path = tmp_path / "out.jsonl", write_clip(tmp_path / "a.mkv", seconds=12.0)
+    out, path = tmp_path / "out.jsonl", write_clip(tmp_path / "a.mkv", seconds=11.5)
     assert ask(path, "What?", "--window", "1", "--max-frames", "2", "--look", "3", "-o", out).code == 0
     film = records_of(out)[0]["film"]
     fields = ["windows", "window_seconds", "unread", "looked", "frames", "survivors", "share", "glance"]
