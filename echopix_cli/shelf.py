@@ -1,8 +1,9 @@
 """A folder of files that may go at any time, kept below a size: whatever was not used for longest goes first.
 
 Several processes share it without locks. A file appears whole, by rename. Whoever puts one there lists what lies there
-afterwards and removes the oldest until the rest fits: processes that do so at once remove the same files, and the
-last of them has seen all. A reader whose file has just gone finds nothing, and makes it again.
+afterwards and removes the oldest until the rest fits, but for what is to stay beside its own: processes that do so at
+once remove the same files otherwise, and the last of them has seen all. A reader whose file has just gone finds
+nothing, and makes it again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ _ABANDONED = 3600.0  # seconds after which whoever wrote a partial file has sure
 
 class TooLarge(EchopixError):
     """One file alone is larger than the cap."""
+
+
+class Full(EchopixError):
+    """A file does not fit beside those that are not to go for it."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +78,34 @@ class Shelf:
             os.utime(path, follow_symlinks=False)
         return content
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, beside: Collection[str] = ()) -> None:
         """Write a file, or write it anew, and make room for it.
+
+        Args:
+            name: of the file.
+            content: of it.
+            beside: names of files that are not to go for it.
 
         Raises:
             TooLarge: it alone is larger than the cap.
+            Full: with those beside it, it is; nothing has gone.
             EchopixError: the disk refuses; nothing of it remains.
         """
         path = self._path(name)
         if len(content) > self.cap:
             raise TooLarge(f"{len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold")
+        if beside:
+            staying = sum(item.size for item in self.items() if item.path.name in beside and item.path.name != name)
+            if staying + len(content) > self.cap:
+                raise Full(
+                    f"{staying + len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold"
+                )
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise EchopixError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         write_whole(path, content, mode=0o600, durable=False)
-        self._trim()
+        self._trim(beside)
 
     def drop(self, name: str) -> None:
         """Remove a file, if it is there and can be removed."""
@@ -113,7 +130,7 @@ class Shelf:
                 raise EchopixError(f"cannot remove {item.path}: {error.strerror or error}") from error
         return gone
 
-    def _trim(self) -> None:
+    def _trim(self, beside: Collection[str]) -> None:
         items = self.items()
         total = sum(item.size for item in items)
         old = time.time() - _ABANDONED
@@ -121,8 +138,9 @@ class Shelf:
         for item in items:
             if total <= self.cap:
                 break
-            going.append(item)
-            total -= item.size
+            if item.path.name not in beside:
+                going.append(item)
+                total -= item.size
         for item in going:
             with suppress(OSError):  # another process was quicker
                 item.path.unlink()

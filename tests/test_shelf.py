@@ -19,7 +19,7 @@ from places import ROOT
 
 from echopix_cli.errors import EchopixError
 from echopix_cli.files import WHOLE, identity_of, sha256_of, whole_identity
-from echopix_cli.shelf import Shelf, TooLarge, feature_shelf
+from echopix_cli.shelf import Full, Shelf, TooLarge, feature_shelf
 
 
 def name(number: int) -> str:
@@ -55,6 +55,19 @@ def test_what_is_put_there_is_found_there(shelf: Shelf) -> None:
     for odd in ("a.safetensors", "../" + name(1), "f" * 64, ""):
         with pytest.raises(ValueError, match="no name"):
             shelf.get(odd)
+
+
+def test_what_is_not_to_go_stays_and_what_does_not_fit_beside_it_is_refused(shelf: Shelf) -> None:
+    for number in range(3):
+        shelf.put(name(number), bytes(300))
+        used(shelf, number, 10.0 + number)
+    shelf.put(name(3), bytes(300), {name(0), name(3)})
+    assert set(lying(shelf)) == {0, 2, 3}, "the one unused for longest of the others went"
+    with pytest.raises(Full, match="1,001 bytes are more than the 1,000"):
+        shelf.put(name(4), bytes(401), {name(0), name(3)})
+    assert set(lying(shelf)) == {0, 2, 3}, "and none for what cannot be kept"
+    shelf.put(name(3), bytes(700), {name(0), name(3)})
+    assert set(lying(shelf)) == {0, 3}, "a file is not beside itself"
 
 
 def test_what_is_no_file_is_neither_opened_nor_kept(shelf: Shelf, tmp_path: Path) -> None:

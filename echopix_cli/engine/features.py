@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,7 +31,7 @@ from echopix_cli.media import Clip, DecodePlan, MediaInfo, TrackInfo
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import ClipInputs, PixelRules
 from echopix_cli.results import AudioStatus, PeakMemory, Sampling
-from echopix_cli.shelf import FEATURES, Shelf, TooLarge
+from echopix_cli.shelf import FEATURES, Full, Shelf, TooLarge
 from echopix_cli.weights.checkpoint import Checkpoint, read_tensors
 from echopix_cli.weights.opening import folder_revision
 from echopix_cli.weights.store import library_versions
@@ -45,12 +45,16 @@ _LIBRARIES = ("torch", "av", "soundfile")  # whose versions may change features
 
 @dataclass(frozen=True)
 class Entry:
-    """The place in a cache for the features of one file and plan, and the file as it was looked at."""
+    """The place in a cache for the features of one file and plan, and the file as it was looked at.
+
+    ``beside`` are names of entries that do not go to make room for it: those of a film's other windows.
+    """
 
     cache: FeatureCache
     name: str
     path: str
     look: Look
+    beside: Collection[str] = ()
 
     def find(self) -> Encoded | None:
         """Features kept earlier, on the CPU, and the seconds that reading them took as ``decode``; or None."""
@@ -73,7 +77,7 @@ class Entry:
         """Keep what the towers made, unless the file has changed since it was looked at."""
         with suppress(OSError):
             if look_at(self.path) == self.look:
-                self.cache.put(self.name, lambda: _packed(encoded, self.name))
+                self.cache.put(self, lambda: _packed(encoded, self.name))
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class FeatureCache:
     def __init__(self, shelf: Shelf, model: str, notice: Callable[[str], None] = lambda text: None) -> None:
         self.shelf, self.model, self.notice = shelf, model, notice
         self._keeps = True
+        self._outgrown: set[str] = set()  # films that the shelf cannot hold
 
     def entry(self, path: str, plan: DecodePlan, identity: str | None = None) -> Entry | None:
         """The place of a file's features; None where the file cannot be read, which decoding it explains.
@@ -126,12 +131,19 @@ class FeatureCache:
         name = hashlib.sha256(key.encode()).hexdigest() + FEATURES
         return Entry(self, name, os.fsdecode(path), look)
 
-    def put(self, name: str, pack: Callable[[], bytes]) -> None:
-        """Put an entry on the shelf, or say once why that is not possible."""
+    def put(self, entry: Entry, pack: Callable[[], bytes]) -> None:
+        """Put an entry on the shelf, or say why that is not possible: once, where it is of no file in particular."""
         if not self._keeps:
             return
         try:
-            self.shelf.put(name, pack())
+            self.shelf.put(entry.name, pack(), entry.beside)
+        except Full:  # or a film would push out what the next question about it begins with
+            if entry.path not in self._outgrown:
+                self._outgrown.add(entry.path)
+                self.notice(
+                    f"features of only a part of {entry.path} are kept: cache_size, {self.shelf.cap:,} bytes, is too "
+                    "small for all of its windows"
+                )
         except EchopixError as error:
             self._keeps = isinstance(error, TooLarge)
             self.notice(f"features are not kept: {error.message}")

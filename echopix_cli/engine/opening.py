@@ -220,6 +220,7 @@ class _Windows:
         except MediaError:  # a place that cannot be read need not concern any window
             self._identity = ""
         self._last: Fetched | None = None
+        self._entries: set[str] = set()  # names in the cache, of what was read
         self._hollow = 0  # windows without anything before the next one, one after another
         self._gap: tuple[float, float, Hollow] | None = None  # from when to when nothing is there, and what said so
 
@@ -314,10 +315,14 @@ class _Windows:
     def _read(self, plan: DecodePlan) -> Fetched:
         try:
             known = (lambda: self._identity) if self._identity else None
-            return self._engine.fetch(self._path, plan, self._worker.decode, known)
+            found = self._engine.fetch(self._path, plan, self._worker.decode, known)
         except MediaError:
             self.require_same()
             raise
+        if found.entry is None:
+            return found
+        self._entries.add(found.entry.name)
+        return replace(found, entry=replace(found.entry, beside=self._entries))
 
 
 class Changed(FileLost):
