@@ -144,7 +144,7 @@ complete -c echopix -n '__fish_seen_subcommand_from doctor' -l json -d 'print JS
 complete -c echopix -n '__fish_seen_subcommand_from doctor' -l debug -d 'show tracebacks'
 complete -c echopix -n '__fish_seen_subcommand_from doctor' -l no-color -l color -d 'no colours'
 complete -c echopix -n '__fish_seen_subcommand_from doctor' -l help -s h -d 'show this message and exit'
-complete -c echopix -n '__fish_seen_subcommand_from eval' -l data -r -d 'scenes:test, scenes:val or scenes:unseen-font; scenes:wide-test, scenes:wide-font, scenes:wide-style, scenes:wide-composer or scenes:wide-val; scenes:movie or scenes:movie-val; or a file: JSONL of media, question and answer, or that of a benchmark as it is published'
+complete -c echopix -n '__fish_seen_subcommand_from eval' -l data -r -d 'scenes:test, scenes:val or scenes:unseen-font; scenes:wide-test, scenes:wide-font, scenes:wide-style, scenes:wide-composer or scenes:wide-val; scenes:movie, or scenes:movie-SPLIT as scenes:movie-wide-test; or a file: JSONL of media, question and answer, or that of a benchmark as it is published'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l format -r -d 'what the file holds, where its content does not say: jsonl, lvomnibench, omnivideobench, daily-omni, worldsense, video-mme, avut, music-avqa'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l media-root -r -d 'the folder of the file\'s media (default its own)'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l answers -x -a 'letters text' -d 'of questions with options: letters, the likeliest one, or text, generated and read strictly (default letters of benchmarks, else text)'

@@ -44,8 +44,9 @@ def evaluate(
             "--data",
             metavar="DATA",
             help="scenes:test, scenes:val or scenes:unseen-font; scenes:wide-test, scenes:wide-font, "
-            "scenes:wide-style, scenes:wide-composer or scenes:wide-val; scenes:movie or scenes:movie-val; or a "
-            "file: JSONL of media, question and answer, or that of a benchmark as it is published",
+            "scenes:wide-style, scenes:wide-composer or scenes:wide-val; scenes:movie, or scenes:movie-SPLIT as "
+            "scenes:movie-wide-test; or a file: JSONL of media, question and answer, or that of a benchmark as it is "
+            "published",
         ),
     ] = "scenes:test",
     format: Annotated[

@@ -31,7 +31,7 @@ from echopix_cli.scenes import (
 
 SCENES = "scenes:"
 SCENE_COUNT = 200
-MOVIES = {"scenes:movie": "test", "scenes:movie-val": "val"}  # and the split of their scenes
+MOVIES = {"scenes:movie": "test"} | {f"scenes:movie-{split}": split for split in SPLITS}  # and their scenes' split
 MOVIE_LENGTH = 60.0  # seconds
 _A_HAYSTACK = 12  # questions: each family's twice
 NO_FAMILY = "all"  # of questions in files that name none
@@ -158,7 +158,7 @@ def _of_benchmark(checked: Checked, index: int, benchmark: Benchmark) -> Questio
 def _scenes(split: str, count: int, seed: int, families: Sequence[str]) -> Iterator[Question]:
     """A scene a question, families in turn, each scene's first item: the one it was made for."""
     if split not in SPLITS:
-        choices = ", ".join((*(SCENES + name for name in SPLITS), *MOVIES))
+        choices = ", ".join(SCENES + name for name in (*SPLITS, "movie", "movie-SPLIT"))
         raise UsageError(f"unknown data {SCENES + split!r}", f"choose one of: {choices}; or give a JSONL file")
     asked = tuple(families) or families_of(split)
     for index in range(count):

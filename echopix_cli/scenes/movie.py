@@ -81,7 +81,7 @@ def make_movie(split: str, seed: int, duration: float, family: str | None = None
 
     Raises:
         UsageError: an unknown split or family, a negative number, or a length that no movie has.
-        EchopixError: the split is "unseen-font" and its note bank has not been built.
+        EchopixError: the split plays the unseen font, and its note bank has not been built.
     """
     if family is not None and family not in MOVIE_FAMILIES:
         raise UsageError(f"movies have no question family {family!r}", f"choose one of: {', '.join(MOVIE_FAMILIES)}")
@@ -95,7 +95,7 @@ def make_movie(split: str, seed: int, duration: float, family: str | None = None
     rng = np.random.default_rng((seed, _NEEDLES, take, 0 if family is None else 1 + MOVIE_FAMILIES.index(family)))
     wanted = _wanted(rng, family, windows, duration)
     needles = _plant(rng, split, wanted, windows, duration if family == "when" else None, reserved)
-    items = ask_movie(rng, needles, reserved, duration)
+    items = ask_movie(rng, split, needles, reserved, duration)
     if family is not None:
         items = tuple(sorted(items, key=lambda item: item.family != family))
     haystack = _haystack(split, seed, -int(-duration // DURATION))

@@ -12,14 +12,14 @@ from echopix_cli.scenes.draws import pick
 from echopix_cli.scenes.geometry import filmed
 from echopix_cli.scenes.questions import sight, sounding, sounds, word
 from echopix_cli.scenes.script import DURATION, NUMBERS, OBJECTS, Evidence, Item, Script
-from echopix_cli.scenes.wordings import WORDINGS
+from echopix_cli.scenes.wordings import Wordings, words_of
 
 MOVIE_FAMILIES: tuple[str, ...] = ("instrument", "object", "when", "heard", "order", "exists")
 PARTS = len(NUMBERS)
 
 Rng = np.random.Generator
 Modality = Literal["audio", "video"]
-_VERBS: dict[Modality, str] = {"audio": "plays", "video": "is shown"}
+_SENSES: dict[Modality, str] = {"audio": "heard", "video": "seen"}  # as kinds of wordings end
 _CLEARLY = 0.5  # seconds by which one thing comes before another in one scene
 
 
@@ -77,13 +77,16 @@ class Needle:
         return ends.pop() if len(ends) == 1 else None
 
 
-def ask_movie(rng: Rng, needles: tuple[Needle, ...], reserved: Reserved, duration: float) -> tuple[Item, ...]:
+def ask_movie(
+    rng: Rng, split: str, needles: tuple[Needle, ...], reserved: Reserved, duration: float
+) -> tuple[Item, ...]:
     """Every question that needles answer, and what is never heard or seen, families in their order."""
-    items = [item for needle in needles for item in _ask_needle(rng, needle, duration)]
-    for modality in _VERBS:
+    words = words_of(split)
+    items = [item for needle in needles for item in _ask_needle(rng, words, needle, duration)]
+    for modality in _SENSES:
         items += ask_order(rng, [needle for needle in needles if needle.modality == modality])
         absent = [name for name in reserved.of(modality) if name not in {needle.name for needle in needles}]
-        items.append(_yes_or_no(rng, pick(rng, absent), "no", (Evidence(modality, 0.0, duration),)))
+        items.append(_yes_or_no(rng, words, pick(rng, absent), "no", (Evidence(modality, 0.0, duration),)))
     return tuple(sorted(items, key=lambda item: MOVIE_FAMILIES.index(item.family)))
 
 
@@ -94,9 +97,9 @@ def ask_as_movie(rng: Rng, script: Script) -> tuple[Item, ...]:
         "audio": sounding(script),
         "video": list(dict.fromkeys(sprite.name for sprite in script.sprites)),
     }
-    for modality in _VERBS:
+    for modality in _SENSES:
         needles = [Needle(0, name, modality, script) for name in names[modality]]
-        items += [item for needle in needles for item in ask_part(needle, script.duration)]
+        items += [item for needle in needles for item in ask_part(rng, needle, script.duration)]
         pair = sorted((needles[i] for i in rng.permutation(len(needles))[:2]), key=_begin)
         if len(pair) == 2 and _begin(pair[1]) - _begin(pair[0]) >= _CLEARLY:
             items += ask_order(rng, pair)
@@ -107,19 +110,18 @@ def _begin(needle: Needle) -> float:
     return min(piece.start for piece in needle.evidence)
 
 
-def _ask_needle(rng: Rng, needle: Needle, duration: float) -> list[Item]:
-    items = [_yes_or_no(rng, needle.name, "yes", needle.evidence)]
+def _ask_needle(rng: Rng, words: Wordings, needle: Needle, duration: float) -> list[Item]:
+    items = [_yes_or_no(rng, words, needle.name, "yes", needle.evidence)]
     if (item := needle.within) is not None:
         items.append(replace(item, family="object" if needle.modality == "audio" else "instrument"))
-    return items + ask_part(needle, duration)
+    return items + ask_part(rng, needle, duration)
 
 
-def ask_part(needle: Needle, duration: float) -> list[Item]:
+def ask_part(rng: Rng, needle: Needle, duration: float) -> list[Item]:
     """In which fifth of a movie a needle lies; nothing where that is in two."""
     if (part := needle.part(duration)) is None:
         return []
-    verb = "does the {name} play" if needle.modality == "audio" else "is the {name} shown"
-    question = f"In which fifth of the movie {verb.format(name=needle.name)}?"
+    question = word(rng, words_of(needle.script.split), f"part-{_SENSES[needle.modality]}", name=needle.name)
     return [Item("when", question, NUMBERS[part], needle.evidence)]
 
 
@@ -128,15 +130,17 @@ def ask_order(rng: Rng, needles: Sequence[Needle]) -> list[Item]:
     if len(needles) != 2:
         return []
     one, other = (needles[i].name for i in rng.permutation(2))
-    question = f"Which {_VERBS[needles[0].modality]} first, the {one} or the {other}?"
-    return [Item("order", question, needles[0].name, needles[0].evidence + needles[1].evidence)]
+    first, second = needles
+    words = words_of(first.script.split)
+    question = word(rng, words, f"earlier-{_SENSES[first.modality]}", name=one, other=other)
+    return [Item("order", question, first.name, first.evidence + second.evidence)]
 
 
-def _yes_or_no(rng: Rng, name: str, answer: str, evidence: tuple[Evidence, ...]) -> Item:
+def _yes_or_no(rng: Rng, words: Wordings, name: str, answer: str, evidence: tuple[Evidence, ...]) -> Item:
     if evidence[0].modality == "audio":
-        return Item("heard", word(rng, WORDINGS, "exists-heard", name=name), answer, evidence)
+        return Item("heard", word(rng, words, "exists-heard", name=name), answer, evidence)
     kind = "exists-object" if name in OBJECTS and rng.random() < 0.3 else "exists-seen"
-    return Item("exists", word(rng, WORDINGS, kind, name=name), answer, evidence)
+    return Item("exists", word(rng, words, kind, name=name), answer, evidence)
 
 
 def moved(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:

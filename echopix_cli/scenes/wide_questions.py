@@ -25,8 +25,7 @@ from echopix_cli.scenes.questions import (
     word,
 )
 from echopix_cli.scenes.script import COUNTED, INSTRUMENTS, Item, PlayedNote, Script, Sprite
-from echopix_cli.scenes.wordings import WIDE, Wordings
-from echopix_cli.scenes.worlds import WORLDS
+from echopix_cli.scenes.wordings import Wordings, words_of
 
 CORNERS: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")
 MOST_LISTED = 5
@@ -38,16 +37,12 @@ Rng = np.random.Generator
 
 def ask_wide(script: Script, rng: Rng) -> tuple[Item, ...]:
     """The items of a script: up to three of its own family first, then one of every other that it answers."""
-    return _filmed(script, ask_by(WIDE_ASKERS, _words(script), script, rng))
+    return _filmed(script, ask_by(WIDE_ASKERS, words_of(script.split), script, rng))
 
 
 def ask_everything_wide(script: Script, rng: Rng) -> tuple[Item, ...]:
     """Every question that a script answers, each once, in random order; of yes and no a few."""
-    return _filmed(script, ask_everything_by(WIDE_ASKERS, _words(script), script, rng))
-
-
-def _words(script: Script) -> Wordings:
-    return WIDE[WORLDS[script.split].words]
+    return _filmed(script, ask_everything_by(WIDE_ASKERS, words_of(script.split), script, rng))
 
 
 def _filmed(script: Script, items: tuple[Item, ...]) -> tuple[Item, ...]:

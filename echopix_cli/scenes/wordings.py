@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from echopix_cli.scenes.worlds import WORLDS
+
 Wordings = dict[str, tuple[str, ...]]
 
 WORDINGS: Wordings = {
@@ -142,3 +144,37 @@ WIDE: dict[str, Wordings] = {
         ),
     },
 }  # fmt: skip
+
+# What only movies are asked.
+MOVIE_WORDINGS: dict[str, Wordings] = {
+    "train": {
+        "part-heard": ("In which fifth of the movie does the {name} play?",),
+        "part-seen": ("In which fifth of the movie is the {name} shown?",),
+        "earlier-heard": ("Which plays first, the {name} or the {other}?",),
+        "earlier-seen": ("Which is shown first, the {name} or the {other}?",),
+    },
+    "test": {
+        "part-heard": (
+            "In which fifth of the movie do you hear the {name}?", "Which fifth of the movie does the {name} play in?",
+        ),
+        "part-seen": (
+            "In which fifth of the movie do you see the {name}?", "Which fifth of the movie is the {name} shown in?",
+        ),
+        "earlier-heard": (
+            "Which do you hear first, the {name} or the {other}?", "What plays first, the {name} or the {other}?",
+        ),
+        "earlier-seen": (
+            "Which do you see first, the {name} or the {other}?", "What is shown first, the {name} or the {other}?",
+        ),
+    },
+}  # fmt: skip
+
+
+def words_of(split: str) -> Wordings:
+    """How a split words questions about its scenes and movies: the narrow splits all as training does."""
+    world = WORLDS.get(split)
+    return (
+        {**WORDINGS, **MOVIE_WORDINGS["train"]}
+        if world is None
+        else {**WIDE[world.words], **MOVIE_WORDINGS[world.words]}
+    )

@@ -124,7 +124,7 @@ def _of_one(drawn: Sequence[Drawn], number: int, item: Item, name: str, rng: Rng
         if item.family != _PART:
             return film, replace(item, evidence=moved(item.evidence, window))
         needle = Needle(window, name, item.evidence[0].modality, drawn[number].script)
-        for asked in ask_part(needle, film.duration):
+        for asked in ask_part(rng, needle, film.duration):
             return film, replace(asked, family=_PART)
     return None
 

@@ -1,9 +1,9 @@
 """Needles in movies of growing length: ``python tests/benchmarks/movies.py OUT --length 8 --length 1:00=96``.
 
-Of every length ``echopix eval --data scenes:movie`` runs with picture and sound and the controls, without the sound,
-without the picture, and in a single pass; or only as ``--sense`` says. OUT gets each run's report and items, where an
-interrupted run goes on, and the table as ``movies.md`` and ``movies.json``. A single pass over more than ten minutes is
-left out: no context holds it.
+Of every length ``echopix eval --data scenes:movie-SPLIT`` runs with picture and sound and the controls, without the
+sound, without the picture, and in a single pass; or only as ``--sense`` says. OUT gets each run's report and items,
+where an interrupted run goes on, and the table as ``movies.md`` and ``movies.json``. A single pass over more than ten
+minutes is left out: no context holds it. Another split wants another OUT.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from echopix_cli.scenes import SPLITS
 from echopix_cli.times import clock, parse_time
 
 LENGTHS = ("8", "1:00", "10:00", "60:00")
@@ -24,13 +25,13 @@ CONTROLS = ("uniform", "random")
 SINGLE_PASS_UP_TO = 600.0  # seconds
 
 
-def measure(out: Path, length: str, sense: str, count: int, model: str) -> dict[str, Any]:
+def measure(out: Path, split: str, length: str, sense: str, count: int, model: str) -> dict[str, Any]:
     """One run's report, from OUT where it is whole already."""
     seconds = parse_time(length)
     name = f"{seconds:.0f}s-{sense.replace(' ', '-')}"
     sieves = {BOTH: ["auto", *CONTROLS], SINGLE_PASS: ["single-pass"]}.get(sense, ["auto"])
     command = [
-        sys.executable, "-m", "echopix_cli", "eval", "--data", "scenes:movie", "--length", length,
+        sys.executable, "-m", "echopix_cli", "eval", "--data", f"scenes:movie-{split}", "--length", length,
         "--count", str(count),
         "--model", model, "-b", "1.0", *(part for sieve in sieves for part in ("--sieve", sieve)), *SENSES[sense],
         "--output", str(out / f"{name}.json"), "--items", str(out / f"{name}.jsonl"), "--quiet",
@@ -91,6 +92,7 @@ def main() -> None:
         "--length", action="append", metavar="LENGTH[=COUNT]", help=f"repeat for more (default {' '.join(LENGTHS)})"
     )
     parser.add_argument("--sense", action="append", choices=SENSES, help="repeat for more (default all)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of the movies' scenes (default test)")
     parser.add_argument("--model", default="tiny")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ def main() -> None:
         for sense in chosen.sense or SENSES:
             if sense == SINGLE_PASS and not 8 < seconds <= SINGLE_PASS_UP_TO:
                 continue
-            report = measure(chosen.out, length, sense, int(count or chosen.count), chosen.model)
+            report = measure(chosen.out, chosen.split, length, sense, int(count or chosen.count), chosen.model)
             rows += rows_of(length, sense, report, alone)
             if alone is None and seconds == 8:
                 alone = rows[0]

@@ -19,7 +19,7 @@ from echopix_cli.evaluation.run import evaluate, settings_of, sieves_of
 from echopix_cli.evaluation.values import Condition, Facts, ItemResult
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.results import Moment
-from echopix_cli.scenes import MOVIE_FAMILIES, Evidence, evidence_rows, make_script, movie_clip
+from echopix_cli.scenes import MOVIE_FAMILIES, SPLITS, Evidence, evidence_rows, make_script, movie_clip
 
 CS2, RANDOM, SINGLE = Condition("cs2", 1.0), Condition("random", 1.0), Condition("single-pass", 1.0)
 SEEN, HEARD = Evidence("video", 9.0, 11.0, (0.0, 0.0, 0.5, 0.5)), Evidence("audio", 9.5, 10.0)
@@ -78,7 +78,14 @@ def test_a_haystack_serves_twelve_questions_of_families_in_turn() -> None:
     assert questions == load_questions("scenes:movie", 14, 3, length=16)
     (one,) = load_questions("scenes:movie-val", 1, 0, ["order"], 8)
     assert one.movie is not None and (one.movie.split, one.family) == ("val", "order")
-    for arguments in (("scenes:movies", 1, 0), ("scenes:movie", 1, 0, ["sync"]), ("scenes:movie", 1, 0, [], 5.0)):
+    for split in SPLITS:
+        if split != "unseen-font":  # whose notes may not have been built
+            (one,) = load_questions(f"scenes:movie-{split}", 1, 0, ["order"], 16)
+            assert one.movie is not None and (one.movie.split, one.media) == (split, f"movie:{split}:0:16s")
+    with pytest.raises(UsageError) as caught:
+        load_questions("scenes:movie-dev", 1, 0)
+    assert "scenes:movie-SPLIT" in caught.value.hint
+    for arguments in (("scenes:movie", 1, 0, ["sync"]), ("scenes:movie", 1, 0, [], 5.0)):
         with pytest.raises(UsageError):
             load_questions(*arguments)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import scene_oracle
+import wide_oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scene_oracle import answer, watch
 
 from echopix_cli.errors import UsageError
 from echopix_cli.results import AudioStatus
@@ -33,10 +34,12 @@ from echopix_cli.scenes import (
     write_movie,
 )
 from echopix_cli.scenes.script import NUMBERS
+from echopix_cli.scenes.wordings import MOVIE_WORDINGS, WIDE, Wordings, words_of
+from echopix_cli.scenes.worlds import WORLDS
 
 any_movie = st.builds(
     make_movie,
-    st.sampled_from(("train", "test")),
+    st.sampled_from(("train", "test", "wide-train", "wide-test", "wide-composer")),
     st.integers(0, 2**40),
     st.integers(8, 60),
     st.sampled_from((None, *MOVIE_FAMILIES)),
@@ -83,18 +86,20 @@ def test_what_is_asked_about_occurs_once_or_never(movie: Movie) -> None:
 @settings(max_examples=20, derandomize=True)
 @given(any_movie)
 def test_answers_are_what_a_careful_observer_would_say(movie: Movie) -> None:
+    oracle = wide_oracle if movie.split in WORLDS else scene_oracle
     for item in movie.items:
         if item.answer == "no":
             continue
         whole = {name: movie.script(held(movie, name)[0][0]) for name in asked(movie, item)}
         if item.family in ("instrument", "object", "heard", "exists"):
             (script,) = whole.values()
-            assert answer(script, item.question) == item.answer
+            assert oracle.answer(script, item.question) == item.answer
             continue
         seconds = {}
         for name, script in whole.items():
             window, modality = held(movie, name)[0]
-            rows = watch(script).sounds[name] if modality == "audio" else watch(script).shows[name]
+            seen = oracle.watch(script)
+            rows = seen.sounds[name] if modality == "audio" else seen.shows[name]
             seconds[name] = 8 * window + np.nonzero(rows)[0] / 100
         if item.family == "order":
             first, last = sorted(seconds, key=lambda name: seconds[name][0])
@@ -125,6 +130,43 @@ def test_a_longer_movie_begins_as_a_shorter_one() -> None:
     assert (short.windows, long.windows) == (3, 6)
     assert long.haystack[:3] == short.haystack
     assert make_movie("test", 4, 20, "object").haystack != short.haystack
+
+
+def _worded(words: Wordings) -> re.Pattern[str]:
+    texts = "|".join(re.escape(text) for texts in words.values() for text in texts)
+    return re.compile(re.sub(r"\\{\w+\\}", r"\\w+", texts.replace(r"\{a\}", "an?")))
+
+
+@pytest.mark.parametrize("split", [split for split in WORLDS if WORLDS[split].words == "test"])
+def test_wide_test_movies_are_asked_in_words_that_were_held_out(split: str) -> None:
+    own, trained = _worded(words_of(split)), _worded(words_of("wide-train"))
+    asked = {item.question for seed in range(12) for item in make_movie(split, seed, 40).items}
+    assert len(asked) > 60
+    assert [text for text in asked if not own.fullmatch(text)] == []
+    assert [text for text in asked if trained.fullmatch(text)] == []
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "wide-train", "wide-val"])
+def test_other_movies_are_asked_in_trainings_words(split: str) -> None:
+    trained = _worded(words_of("wide-train" if split in WORLDS else "train"))
+    assert all(trained.fullmatch(item.question) for seed in range(4) for item in make_movie(split, seed, 40).items)
+
+
+def test_wordings_of_movies_are_apart_and_made_of_words_that_training_has() -> None:
+    words = {}
+    for part, kinds in MOVIE_WORDINGS.items():
+        texts = [text for kind in (*kinds.values(), *WIDE[part].values()) for text in kind]
+        words[part] = set(re.findall(r"[a-z]+|[?.,]", re.sub(r"\{\w+\}", "", " ".join(texts).lower())))
+    assert words["test"] <= words["train"]
+    assert MOVIE_WORDINGS["train"].keys() == MOVIE_WORDINGS["test"].keys()
+
+
+@pytest.mark.parametrize("shift", ["wide-font", "wide-style"])
+def test_a_shift_repeats_the_movies_of_wide_test(shift: str) -> None:
+    for family in MOVIE_FAMILIES:
+        own, other = make_movie("wide-test", 5, 40, family), make_movie(shift, 5, 40, family)
+        assert [(item.question, item.answer) for item in own.items] == [(i.question, i.answer) for i in other.items]
+        assert own != other
 
 
 def test_takes_differ_and_yes_is_as_frequent_as_no() -> None:
@@ -179,8 +221,9 @@ def test_a_window_is_its_scene_at_its_time(movie: Movie) -> None:
     assert dark.frames is None and dark.frame_times is None and dark.waveform is not None
 
 
-def test_scenes_meet_in_silence_and_are_untouched_elsewhere() -> None:
-    movie = make_movie("test", 3, 83)
+@pytest.mark.parametrize("split", ["test", "wide-test"])
+def test_scenes_meet_in_silence_and_are_untouched_elsewhere(split: str) -> None:
+    movie = make_movie(split, 3, 83)
     waves = [movie_sound(movie, window) for window in range(movie.windows)]
     assert all(wave[0] == wave[-1] == 0.0 for wave in waves)
     steps = [np.abs(np.diff(wave)).max() for wave in waves]
@@ -238,7 +281,7 @@ def test_one_scene_is_asked_as_a_movie_would_be(split: str, seed: int) -> None:
     ):
         ends[kind, name] = max(end, ends.get((kind, name), 0.0))
     for item in ask_as_movie(np.random.default_rng(seed), script):
-        kind = "plays" if "play" in item.question else "shown"
+        kind = "plays" if item.evidence[0].modality == "audio" else "shown"
         names = [name for verb, name in begins if verb == kind and re.search(rf"\b{name}\b", item.question)]
         assert min(piece.start for piece in item.evidence) == min(begins[kind, name] for name in names)
         if item.family == "order":
