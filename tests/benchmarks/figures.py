@@ -1,12 +1,13 @@
 """Every figure about a checkpoint's accuracy, anew: ``python tests/benchmarks/figures.py OUT``.
 
 One run of ``echopix eval`` after another, with seeds of their own: the splits of scenes that nothing was trained on,
-clips of the test split as files, clips of another renderer in known and other wordings, and with ``--movies`` what
-``movies.py`` measures. OUT gets each run's report and items, ``accuracy.svg`` and ``figures.md``, the tables in
-Markdown that model card and manual quote. The same command goes on where it was interrupted; a run that is whole is
-not run again. What cannot be run here (another soundfont's notes are built first) is named in ``figures.md``, and the
-exit code is then 1. Two slow cores take about an hour, and a night with movies; ``--count 10`` shows in minutes that it
-works.
+clips of the test splits as files, clips of another renderer in known and other wordings, and with ``--movies`` what
+``movies.py`` measures. ``--full`` names the full-token model before CS2: it answers the same questions with all tokens,
+and what is recovered is measured against the better of the two. OUT gets each run's report and items, ``accuracy.svg``
+and ``figures.md``, the tables in Markdown that model card and manual quote. The same command goes on where it was
+interrupted; a run that is whole is not run again. What cannot be run here (another soundfont's notes are built first)
+is named in ``figures.md``, and the exit code is then 1. Two slow cores take some hours, and a night more for each
+split's movies; ``--count 10`` shows in minutes that it works.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from outside import make as render_outside
 
 from echopix_cli.cli.eval_markdown import report_markdown
 from echopix_cli.evaluation.values import CONTROLS, OTHER
-from echopix_cli.scenes import FAMILIES, SPLITS
+from echopix_cli.scenes import SPLITS, families_of
 
 SEED = 400_000  # of the first scene; nobody looks at these before a model is chosen
 SEED_OF_FILES = 500_000
 SEED_OUTSIDE = 2026
 _A_FAMILY = 4  # files
+UNTOUCHED = tuple(split for split in SPLITS if not split.endswith(("train", "val")))
+AS_FILES = ("test", "wide-test")
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,25 @@ def scenes(split: str) -> Callable[[Path, int], str]:
     return lambda out, count: f"scenes:{split}"
 
 
-def files(out: Path, count: int) -> str:
-    """The test split as mp4, four scenes a family or fewer, and one list of all that they answer."""
-    lines = []
-    for place, family in enumerate(FAMILIES):
-        folder = out / "files" / family
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = max(1, min(_A_FAMILY, count // len(FAMILIES)))
-        questions = folder / f"questions-{wanted}.jsonl"
-        if not questions.exists():
-            echopix("scene", "--seed", SEED_OF_FILES + 10 * place, "--count", wanted, "--family", family, "--data",
-                    questions, "--force", "--quiet", folder)  # fmt: skip
-        for line in map(json.loads, questions.read_text().splitlines()):
-            lines.append({**line, "media": f"{family}/{Path(line['media']).name}"})
-    return _listed(out / "files" / "questions.jsonl", lines)
+def files(split: str) -> Callable[[Path, int], str]:
+    """A split as mp4, four scenes a family or fewer, and one list of all that they answer."""
+
+    def written(out: Path, count: int) -> str:
+        lines, families = [], families_of(split)
+        home = out / f"files-{split}"
+        for place, family in enumerate(families):
+            folder = home / family
+            folder.mkdir(parents=True, exist_ok=True)
+            wanted = max(1, min(_A_FAMILY, count // len(families)))
+            questions = folder / f"questions-{wanted}.jsonl"
+            if not questions.exists():
+                echopix("scene", "--split", split, "--seed", SEED_OF_FILES + 10 * place, "--count", wanted, "--family",
+                        family, "--data", questions, "--force", "--quiet", folder)  # fmt: skip
+            for line in map(json.loads, questions.read_text().splitlines()):
+                lines.append({**line, "media": f"{family}/{Path(line['media']).name}"})
+        return _listed(home / "questions.jsonl", lines)
+
+    return written
 
 
 def outside(wording: int) -> Callable[[Path, int], str]:
@@ -74,12 +82,11 @@ def outside(wording: int) -> Callable[[Path, int], str]:
 
 _SIEVES = tuple(word for sieve in ("auto", *CONTROLS, OTHER) for word in ("--sieve", sieve))
 RUNS = (
+    *(Run(split, f"Scenes: {split}", 2000, scenes(split), _SIEVES) for split in UNTOUCHED),
     *(
-        Run(split, f"Scenes: {split}", 2000, scenes(split), _SIEVES)
-        for split in SPLITS
-        if not split.endswith(("train", "val"))
+        Run(f"files-{split}", f"Scenes of {split} as files", _A_FAMILY * len(families_of(split)), files(split))
+        for split in AS_FILES
     ),
-    Run("files", "Scenes of the test split as files", 40, files),
     Run("outside", "Another renderer", 400, outside(0)),
     Run("outside-other", "Another renderer, other wordings", 400, outside(1)),
 )  # fmt: skip
@@ -94,7 +101,7 @@ def echopix(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "echopix_cli", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
-def measured(run: Run, out: Path, count: int | None, model: str) -> dict[str, Any]:
+def measured(run: Run, out: Path, count: int | None, model: str, full: str | None = None) -> dict[str, Any]:
     """A run's report, from OUT where it is whole already.
 
     Args:
@@ -102,41 +109,54 @@ def measured(run: Run, out: Path, count: int | None, model: str) -> dict[str, An
         out: folder of everything.
         count: of questions, where fewer are wanted; None for the run's own.
         model: as of ``--model``.
+        full: the full-token model before CS2, as of ``--model``; it is asked the same first.
 
     Raises:
         subprocess.CalledProcessError: it cannot be run here.
     """
     wanted = run.count if count is None else min(count, run.count)
-    report, told = out / f"{run.name}.json", out / f"{run.name}.run"
     data = run.data(out, wanted)
-    words = ["--data", data, "--seed", str(SEED), "--model", model, *run.more]
-    if data.startswith("scenes:"):
-        words += ["--count", str(wanted)]
-    if report.exists() and told.exists() and told.read_text() == json.dumps(words):
-        return dict(json.loads(report.read_text()))
-    told.unlink(missing_ok=True)
-    drawn = ["--plot", out / "accuracy.svg"] if run.name == "test" else []
-    echopix("eval", *words, "--output", report, "--items", out / f"{run.name}.items.jsonl", *drawn, "--quiet")
-    told.write_text(json.dumps(words))
+    asked = ["--data", data, "--seed", str(SEED), *(["--count", str(wanted)] if data.startswith("scenes:") else [])]
+    against: list[str] = []
+    if full is not None:
+        everything = ["--model", full, "--budget", "1.0", "--sieve", "auto", "--around-sieve"]
+        against = ["--full", str(_evaluated(out / f"{run.name}.full", [*asked, *everything]))]
+    drawn = ["--plot", str(out / "accuracy.svg")] if run.name == "test" else []
+    report = _evaluated(out / run.name, [*asked, "--model", model, *run.more, *against, *drawn], full)
     return dict(json.loads(report.read_text()))
 
 
-def pages(runs: list[Run], out: Path, count: int | None, model: str) -> Iterator[tuple[str, bool]]:
+def _evaluated(stem: Path, words: list[str], reading: str | None = None) -> Path:
+    """The report of one evaluation, which is run unless it is whole; ``reading`` tells what a file it reads is of."""
+    report, told, items = (stem.with_name(stem.name + end) for end in (".json", ".run", ".items.jsonl"))
+    own = json.dumps([*words, reading])
+    if not (report.exists() and told.exists() and told.read_text() == own):
+        told.unlink(missing_ok=True)
+        echopix("eval", *words, "--output", report, "--items", items, "--quiet")
+        told.write_text(own)
+    return report
+
+
+def pages(
+    runs: list[Run], out: Path, count: int | None, model: str, full: str | None = None
+) -> Iterator[tuple[str, bool]]:
     """Each run's part of ``figures.md``, and whether it could be run."""
     for run in runs:
         print(f"{run.title} …", file=sys.stderr, flush=True)
         try:
-            yield f"## {run.title}\n\n{report_markdown(measured(run, out, count, model))}", True
+            yield f"## {run.title}\n\n{report_markdown(measured(run, out, count, model, full))}", True
         except subprocess.CalledProcessError as error:
             yield f"## {run.title}\n\nNot measured: `echopix {error.cmd[3]}` ended with {error.returncode}.\n", False
 
 
-def movies(out: Path, count: int, model: str) -> tuple[str, bool]:
-    """The part of ``figures.md`` about movies."""
-    script = Path(__file__).with_name("movies.py")
-    done = subprocess.run([sys.executable, script, out / "movies", "--count", str(count), "--model", model])
-    table = (out / "movies" / "movies.md").read_text() if done.returncode == 0 else "Not measured.\n"
-    return f"## Movies\n\n{table}", done.returncode == 0
+def movies(split: str, out: Path, count: int, model: str) -> tuple[str, bool]:
+    """The part of ``figures.md`` about movies of a split's scenes."""
+    script, home = Path(__file__).with_name("movies.py"), out / f"movies-{split}"
+    done = subprocess.run(
+        [sys.executable, script, home, "--split", split, "--count", str(count), "--model", model]
+    )  # fmt: skip
+    table = (home / "movies.md").read_text() if done.returncode == 0 else "Not measured.\n"
+    return f"## Movies of {split}\n\n{table}", done.returncode == 0
 
 
 def _listed(path: Path, lines: list[dict[str, Any]]) -> str:
@@ -149,17 +169,22 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder, made where it is missing")
     parser.add_argument("--count", type=int, help="at most so many questions a run (default: as many as are quoted)")
     parser.add_argument("--only", action="append", choices=[run.name for run in RUNS], help="repeat for more")
-    parser.add_argument("--movies", action="store_true", help="also movies of up to an hour: takes a night")
+    parser.add_argument("--movies", action="store_true", help="also movies of up to an hour: takes a night a split")
+    parser.add_argument(
+        "--split", action="append", choices=UNTOUCHED,
+        help=f"of the movies' scenes; repeat for more (default {' and '.join(AS_FILES)})",
+    )  # fmt: skip
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--full", metavar="MODEL", help="the full-token model before CS2")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     runs = [run for run in RUNS if not chosen.only or run.name in chosen.only]
     parts = []
-    for part in pages(runs, chosen.out, chosen.count, chosen.model):
+    for part in pages(runs, chosen.out, chosen.count, chosen.model, chosen.full):
         parts.append(part)
         (chosen.out / "figures.md").write_text("\n".join(text for text, _ in parts))
-    if chosen.movies:
-        parts.append(movies(chosen.out, chosen.count or 300, chosen.model))
+    for split in (chosen.split or AS_FILES) if chosen.movies else ():
+        parts.append(movies(split, chosen.out, chosen.count or 300, chosen.model))
         (chosen.out / "figures.md").write_text("\n".join(text for text, _ in parts))
     print(chosen.out / "figures.md")
     sys.exit(0 if all(whole for _, whole in parts) else 1)
