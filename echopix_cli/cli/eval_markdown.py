@@ -132,13 +132,26 @@ def _recovered(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _differences(record: Mapping[str, Any]) -> Iterator[str]:
+    """Of all questions and over the families that need tokens, then of each family."""
+    comparisons = record["comparisons"]
+    needed = any(one.get("needing") for one in comparisons)
     rows = []
     for one in record["comparisons"]:
         ratio = "–" if one["ratio"] is None else f"{100 * one['ratio']:.1f} %"
         gap = one["by_clip"] if _by_clip(record) else one["difference"]
-        rows.append([one["setting"], one["reference"], _points(gap), ratio])
+        more = [_points(one["needing"])] if needed else []
+        rows.append([one["setting"], one["reference"], _points(gap), *more, ratio])
     if rows:
-        yield from _table(["right with", "less than with", "points", "ratio"], rows)
+        more = ["points where tokens are needed"] if needed else []
+        yield from _table(["right with", "less than with", "points", *more, "ratio"], rows)
+        yield ""
+    families = list(comparisons[0].get("families", ())) if comparisons else []
+    if 1 < len(families) <= _MOST_COLUMNS:
+        each = [
+            [one["setting"], one["reference"], *(_points(one["families"][family]) for family in families)]
+            for one in comparisons
+        ]
+        yield from _table(["right with", "less than with", *families], each)
         yield ""
 
 

@@ -42,6 +42,8 @@ def report_record(report: Report) -> dict[str, Any]:
                 "difference": _interval(comparison.difference),
                 "ratio": _rounded(comparison.ratio),
                 "by_clip": _interval(comparison.by_clip),
+                "needing": None if comparison.needing is None else _interval(comparison.needing),
+                "families": {name: _interval(gap) for name, gap in comparison.families.items()},
             }
             for comparison in report.comparisons
         ],

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
-from echopix_cli.evaluation.intervals import Interval, wider
+from echopix_cli.evaluation.gaps import differences
+from echopix_cli.evaluation.intervals import Interval
 from echopix_cli.evaluation.marks import Marks
-from echopix_cli.evaluation.resampling import OverFamilies, Resamples, gap_of, interval_of
+from echopix_cli.evaluation.recovered import by_clip
+from echopix_cli.evaluation.resampling import Resamples
 from echopix_cli.evaluation.values import OWN
+
+_FIRST, _SECOND = "first: ", "second: "  # begin names of settings, of both reports in one
 
 
 @dataclass(frozen=True)
@@ -54,37 +55,17 @@ def compare(ours: Marks, theirs: Marks) -> ReportPair:
         raise ValueError(
             f"they have no setting in common: {', '.join(ours.right)} in one, {', '.join(theirs.right)} in the other"
         )
+    first = {f"{_FIRST}{name}": ours.right[name] for name, _ in pairs}
+    second = {f"{_SECOND}{name}": theirs.right[name] for _, name in pairs}
+    both = Marks(ours.ids, ours.clips, ours.families, ours.asked, {**first, **second})
     resamples = Resamples(ours.clips)
-    left, right = [a for a, _ in pairs], [b for _, b in pairs]
-    values = np.column_stack([ours.values(left), theirs.values(right)])
-    values = np.column_stack([values, values[:, : len(pairs)] - values[:, len(pairs) :]])
-    over, families = OverFamilies(), [dict[str, Interval]() for _ in pairs]
-    for family, value, drawn in resamples.by_family(values, ours.families):
-        over.add(value, drawn)
-        chosen = ours.of(family)
-        for place, own in enumerate(families):
-            gap = 2 * len(pairs) + place
-            answers = values[chosen, place], values[chosen, len(pairs) + place]
-            own[family] = gap_of(float(value[gap]), drawn[:, gap], *answers)
-    assert over.mean is not None
-    mean, drawn_mean = over.mean
-    whole, drawn = values.mean(axis=0), resamples.means(values, np.ones(len(ours), bool))
-    made = []
-    for place, (setting, reference) in enumerate(pairs):
-        columns = (place, len(pairs) + place, 2 * len(pairs) + place)
-        first, second, less = (interval_of(float(mean[column]), drawn_mean[:, column]) for column in columns)
-        answers = values[:, columns[0]], values[:, columns[1]]
-        overall = gap_of(float(whole[columns[2]]), drawn[:, columns[2]], *answers)
-        less = wider(less, _mean(families[place].values()))
-        made.append(SettingPair(setting, reference, first, second, less, overall, families[place]))
+    named = [(f"{_FIRST}{a}", f"{_SECOND}{b}") for a, b in pairs]
+    right = by_clip(both, resamples, list(both.right))
+    made = [
+        SettingPair(*pair, right[a].mean, right[b].mean, gaps.mean, gaps.overall, gaps.families)
+        for pair, (a, b), gaps in zip(pairs, named, differences(both, resamples, named), strict=True)
+    ]
     return ReportPair(len(ours), resamples.clips, tuple(made))
-
-
-def _mean(gaps: Collection[Interval]) -> Interval:
-    """The mean of independent differences, by their intervals; within -1 and 1."""
-    value = sum(gap.value for gap in gaps) / len(gaps)
-    half = math.sqrt(sum(gap.half**2 for gap in gaps)) / len(gaps)
-    return Interval(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 def matched(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:

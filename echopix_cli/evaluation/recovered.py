@@ -61,19 +61,6 @@ def by_clip(marks: Marks, resamples: Resamples, names: Sequence[str]) -> dict[st
     }
 
 
-def differences(marks: Marks, resamples: Resamples, pairs: Sequence[tuple[str, str]]) -> list[Interval]:
-    """How much oftener the first setting of each pair is right than the second, with intervals by clips."""
-    names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    if not names:
-        return []
-    values = marks.values(names)
-    drawn, plain = resamples.means(values, np.ones(len(marks), bool)), values.mean(axis=0)
-    places = [(names.index(setting), names.index(reference)) for setting, reference in pairs]
-    return [
-        gap_of(float(plain[a] - plain[b]), drawn[:, a] - drawn[:, b], values[:, a], values[:, b]) for a, b in places
-    ]
-
-
 def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Collection[str] = ()) -> Recovery | None:
     """What settings recover.
 

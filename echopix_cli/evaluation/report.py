@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, median
 
-from echopix_cli.evaluation.intervals import Interval, mean_of, paired_difference, wilson
+from echopix_cli.evaluation.gaps import Gaps, differences
+from echopix_cli.evaluation.intervals import mean_of, paired_difference, wilson
 from echopix_cli.evaluation.marks import Marks, marks_of
 from echopix_cli.evaluation.questions import SCENES
-from echopix_cli.evaluation.recovered import NEED_NO_TOKEN, by_clip, differences, recovery, with_full
+from echopix_cli.evaluation.recovered import NEED_NO_TOKEN, by_clip, recovery, with_full
 from echopix_cli.evaluation.resampling import Resamples
 from echopix_cli.evaluation.values import (
     AROUND,
@@ -47,9 +48,11 @@ def make_report(
     resamples = Resamples(marks.clips)
     names = [setting.name for setting in settings]
     paired = list(pairs(settings))
-    gaps = differences(marks, resamples, [(a.name, b.name) for a, b in paired])
     accuracies = by_clip(marks, resamples, names)
     apart = NEED_NO_TOKEN if facts.data.startswith(SCENES) else ()
+    recovered = recovery(marks if before is None else with_full(marks, before), resamples, names, apart)
+    needing = () if recovered is None else recovered.needing
+    gaps = differences(marks, resamples, [(a.name, b.name) for a, b in paired], needing)
     return Report(
         facts=facts,
         seconds=seconds,
@@ -59,7 +62,7 @@ def make_report(
         items=tuple(items),
         clips=resamples.clips,
         by_clip={setting: accuracies[setting.name] for setting in settings},
-        recovery=recovery(marks if before is None else with_full(marks, before), resamples, names, apart),
+        recovery=recovered,
     )
 
 
@@ -161,11 +164,12 @@ def pairs(settings: Sequence[Condition]) -> Iterator[tuple[Condition, Condition]
             yield from ((own, control) for own in ours if control.sieve == "none" or own.budget == control.budget)
 
 
-def _compare(setting: Condition, reference: Condition, items: Sequence[ItemResult], by_clip: Interval) -> Comparison:
+def _compare(setting: Condition, reference: Condition, items: Sequence[ItemResult], gaps: Gaps) -> Comparison:
     ours = [item.outcomes[setting].right for item in items]
     theirs = [item.outcomes[reference].right for item in items]
     ratio = sum(ours) / sum(theirs) if any(theirs) else None
-    return Comparison(setting, reference, len(items), paired_difference(ours, theirs), ratio, by_clip)
+    difference = paired_difference(ours, theirs)
+    return Comparison(setting, reference, len(items), difference, ratio, gaps.overall, gaps.needing, gaps.families)
 
 
 def _failures(items: Sequence[ItemResult]) -> Iterator[Failure]:

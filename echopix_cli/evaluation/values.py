@@ -187,7 +187,8 @@ class Comparison:
     """Two settings on the same items: accuracy of ``setting`` − that of ``reference``, and the first over the second.
 
     ``ratio`` is None where the reference got nothing right. ``by_clip`` is the difference with the
-    wider of the intervals by clips and by questions.
+    wider of the intervals by clips and by questions; ``needing`` is that of the mean over the families that need
+    tokens, None where none is known to; ``families`` has each family's.
     """
 
     setting: Condition
@@ -196,6 +197,8 @@ class Comparison:
     difference: Interval
     ratio: float | None
     by_clip: Interval
+    needing: Interval | None
+    families: dict[str, Interval]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.evaluation.compare import compare, matched
+from echopix_cli.evaluation.gaps import differences
 from echopix_cli.evaluation.intervals import paired_difference
 from echopix_cli.evaluation.marks import Marks
-from echopix_cli.evaluation.recovered import BEFORE, best_full, by_clip, differences, recovery, with_full
+from echopix_cli.evaluation.recovered import BEFORE, best_full, by_clip, recovery, with_full
 from echopix_cli.evaluation.resampling import OverFamilies, Resamples, interval_of, ratio_of
 
 R = 200  # sets of clips: enough to compare two ways of drawing them
@@ -134,11 +135,30 @@ def test_one_seed_one_interval() -> None:
     own = marks("a" * 20, cs2_1="1" * 13 + "0" * 7, none="0" * 20)
     first, second = (by_clip(own, Resamples(own.clips), ["cs2@1"])["cs2@1"] for _ in range(2))
     assert first == second
-    (gap,) = differences(own, Resamples(own.clips), [("cs2@1", "none")])
+    gap = differences(own, Resamples(own.clips), [("cs2@1", "none")])[0].overall
     # By clips the normal approximation of 13 in 20, 0.65 ± 0.21; by questions 0.59 ± 0.24 (Bonett and Price).
     assert (gap.value, gap.high) == pytest.approx((0.65, 0.85), abs=0.051)
     assert gap.low == paired_difference([True] * 13 + [False] * 7, [False] * 20).low
     assert differences(own, Resamples(own.clips), []) == []
+
+
+def test_differences_over_the_families_that_need_tokens() -> None:
+    """a: 6 more of 10, b: 2 more of 5, c: none more of 20; by hand 8 of 35 in all, and (0.6 + 0.4) / 2 of a and b."""
+    own = marks(
+        "a" * 10 + "b" * 5 + "c" * 20,
+        cs2_01="1" * 8 + "00" + "11100" + "1" * 20,
+        random_01="11" + "0" * 8 + "10000" + "1" * 20,
+    )
+    pairs = [("cs2@0.1", "random@0.1"), ("random@0.1", "cs2@0.1")]
+    gaps, turned = differences(own, Resamples(own.clips), pairs, ["a", "b"])
+    assert {name: gap.value for name, gap in gaps.families.items()} == pytest.approx({"a": 0.6, "b": 0.4, "c": 0.0})
+    assert (gaps.overall.value, gaps.mean.value) == pytest.approx((8 / 35, 1 / 3))
+    assert gaps.needing is not None and turned.needing is not None
+    assert gaps.needing.value == pytest.approx(0.5) and gaps.needing.low > gaps.overall.low
+    assert (turned.needing.low, turned.needing.high) == pytest.approx((-gaps.needing.high, -gaps.needing.low))
+    assert differences(own, Resamples(own.clips), pairs)[0].needing is None
+    found = recovery(marks("aaaabbbb", cs2_1="11111111", none="00001111"), Resamples("abcdefgh"), ["cs2@1", "none"])
+    assert found is not None and list(found.needing) == ["a"]
 
 
 def test_clips_of_many_questions_widen_the_interval() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -99,6 +99,37 @@ def test_comparisons_are_paired() -> None:
     assert make_report(FACTS, never, [TENTH, RANDOM], 0.0).comparisons[0].ratio is None
 
 
+def test_what_choosing_is_worth_where_tokens_are_needed_is_said_everywhere() -> None:
+    """Of family a the sieve has 12 in 16 and chance 4, without tokens nothing; family b is right without any."""
+    items = [
+        replace(item(family, {FULL: True, TENTH: place < own, RANDOM: place < other, NONE: family == "b"}), media=name)
+        for family, own, other in (("a", 12, 4), ("b", 16, 16))
+        for place in range(16)
+        for name in (f"{family}{place}",)
+    ]
+    report = make_report(replace(FACTS, count=32), items, [FULL, TENTH, RANDOM, NONE], 1.0)
+    assert report.recovery is not None and list(report.recovery.needing) == ["a"]
+    (against,) = (one for one in report.comparisons if one.reference == RANDOM)
+    assert against.needing is not None
+    assert (against.difference.value, against.needing.value, against.families["b"].value) == (0.25, 0.5, 0.0)
+    assert tuple(vars(against.needing).values()) == pytest.approx(tuple(vars(against.families["a"]).values()))
+    record = report_record(report)
+    (written,) = (one for one in record["comparisons"] if one["reference"] == "random@0.1")
+    ends = {"value": 0.5, "low": round(against.needing.low, 6), "high": round(against.needing.high, 6)}
+    assert (written["needing"], written["families"]["a"]) == (ends, ends)
+    low, high = (f"{100 * end:+.1f}" for end in (against.needing.low, against.needing.high))
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(report_tables(report, 100))
+    rows = [line.split() for line in console.export_text().splitlines()]
+    assert ["cs2@0.1", "random@0.1", "+50.0", low, "…", high] in rows
+    markdown = report_markdown(record).replace("\\", "")
+    assert "| right with | less than with | points | points where tokens are needed | ratio |" in markdown
+    assert f"| cs2@0.1 | random@0.1 | +50.0 ({low} … {high}) | +0.0 (" in markdown
+    without = make_report(FACTS, ITEMS, [TENTH, RANDOM], 1.0)
+    assert without.comparisons[0].needing is None
+    assert "where tokens are needed" not in report_markdown(report_record(without))
+
+
 def test_which_settings_are_compared() -> None:
     fifth, uniform = Condition("cs2", 0.2), Condition("uniform", 0.2)
     found = list(pairs([FULL, fifth, TENTH, uniform, RANDOM, NONE, AROUND]))
@@ -133,6 +164,7 @@ def test_evidence_where_nothing_is_kept_or_known() -> None:
     assert without.evidence_by_family == {}
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=8).filter(any), st.data())
 def test_a_blind_choice_has_ratio_one_in_expectation(mask: list[bool], data: st.DataObject) -> None:
     """Over all equally likely choices of k rows of a mask, exactly."""
