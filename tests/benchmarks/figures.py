@@ -75,9 +75,10 @@ def files(split: str) -> Callable[[Path, int], str]:
     return written
 
 
-def outside(wording: int) -> Callable[[Path, int], str]:
-    """Clips of the renderer that shares no code with the scenes."""
-    return lambda out, count: str(render_outside(out / f"outside-{count}", count, SEED_OUTSIDE, wording))
+def outside(wording: int, narrow: bool = False) -> Callable[[Path, int], str]:
+    """Clips of the renderer that shares no code with the scenes, with the wide splits' families or with the others'."""
+    name = "outside-narrow" if narrow else "outside"
+    return lambda out, count: str(render_outside(out / f"{name}-{count}", count, SEED_OUTSIDE, wording, narrow))
 
 
 _SIEVES = tuple(word for sieve in ("auto", *CONTROLS, OTHER) for word in ("--sieve", sieve))
@@ -89,6 +90,8 @@ RUNS = (
     ),
     Run("outside", "Another renderer", 400, outside(0)),
     Run("outside-other", "Another renderer, other wordings", 400, outside(1)),
+    Run("outside-narrow", "Another renderer, ten families", 400, outside(0, True)),
+    Run("outside-narrow-other", "Another renderer, ten families, other wordings", 400, outside(1, True)),
 )  # fmt: skip
 
 

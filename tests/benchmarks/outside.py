@@ -2,9 +2,10 @@
 
 Nothing here is shared with ``echopix_cli/scenes``: pictures are drawn by Pillow, instruments made by arithmetic, clips
 composed by other rules (picture sizes, frame rates, lengths of notes and hops, notes that ring on), and answers known
-from how a clip was composed. Only the names of things and the ten families are the same, and the wordings unless
-``--wordings other`` is given. OUT gets clips and ``questions.jsonl`` for ``echopix eval --data``; the same seed gives
-the same clips. What is there already is not made again, so that the same command goes on after an interruption.
+from how a clip was composed. Only the names of things and the families are the same, and the wordings unless
+``--wordings other`` is given: the thirteen families of the wide splits, or with ``--narrow`` the ten of the others.
+OUT gets clips and ``questions.jsonl`` for ``echopix eval --data``; the same seed gives the same clips. What is there
+already is not made again, so that the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -12,236 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
 import numpy as np
-from outside_drawings import DRAWINGS, drawn
-from outside_sounds import RATE, SOUNDS, played
+from outside_drawings import drawn
+from outside_scenes import FAMILIES, NARROW, NARROW_WORDINGS, SECONDS, WORDINGS, Composed, Families, Rng, Span
+from outside_sounds import RATE, played
 from PIL import Image, ImageDraw
 
-SECONDS = 8.0
 RAISED = 0.2  # of the height, by which a hop lifts a picture
-INSTRUMENTS, PICTURES = tuple(SOUNDS), tuple(DRAWINGS)
-SEEN_ONLY = tuple(name for name in PICTURES if name not in INSTRUMENTS)
-NUMBERS = ("one", "two", "three", "four", "five", "six")
-NOTHING = "nothing"
-Rng = np.random.Generator
-Span = tuple[float, float]
-# Of each kind a wording that the bundled model was trained on, and one that it was not.
-WORDINGS = {
-    "instrument": ("What instrument is playing?", "Name the instrument in this recording."),
-    "side": ("What is {0}?", "Name the thing {0} of the picture."),
-    "shown": ("What is on the screen?", "Name what this clip shows."),
-    "notes": ("How many notes are played?", "Count the notes of this clip."),
-    "own notes": ("How many times does the {0} play?", "Count the notes that the {0} plays."),
-    "things": ("How many things are on the screen?", "Count the things in the picture."),
-    "sync": ("Which one moves with the sound?", "Which of them jumps at every note?"),
-    "first": ("Which instrument plays first?", "Name the instrument that opens the clip."),
-    "last": ("Which instrument plays last?", "Name the instrument that closes the clip."),
-    "when": ("What is on the screen when the {0} plays?", "Name what is visible during the {0}'s notes."),
-    "heard": ("What plays while the {0} is on the screen?", "Name the instrument that accompanies the {0}."),
-    "seen": ("Do you see {1} {0}?", "Does this clip show {1} {0}?"),
-    "sounding": ("Do you hear {1} {0}?", "Can {1} {0} be heard in this clip?"),
-}
-
-
-@dataclass(frozen=True)
-class Note:
-    """One note, from when to when it sounds."""
-
-    name: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture around (x, y), fractions of the frame, ``size`` of its shorter side, shown and lifted in spans."""
-
-    name: str
-    x: float
-    y: float
-    size: float
-    show: Span = (0.0, SECONDS)
-    hops: tuple[Span, ...] = ()
-
-
-@dataclass
-class Composed:
-    """What happens in a clip, and what is asked of it: (kind of wording, name in it, answer)."""
-
-    notes: list[Note] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
-    dark: bool = False
-
-
-def some(rng: Rng, names: Sequence[str], count: int) -> list[str]:
-    """As many different ones."""
-    return [names[place] for place in rng.permutation(len(names))[:count]]
-
-
-def spans(rng: Rng, count: int, begin: float, end: float, shortest: float, longest: float) -> list[Span]:
-    """Spans in order, each alone in its share of the time, at least an eighth of a second apart."""
-    share = (end - begin) / max(1, count)
-    made = []
-    for number in range(count):
-        length = min(float(rng.uniform(shortest, longest)), share - 0.15)
-        start = begin + number * share + float(rng.uniform(0, share - 0.13 - length))
-        made.append((start, start + length))
-    return made
-
-
-def notes_of(rng: Rng, names: Sequence[str], begin: float = 0.1, end: float = SECONDS - 0.1) -> list[Note]:
-    return [Note(name, *span) for name, span in zip(names, spans(rng, len(names), begin, end, 0.3, 1.4), strict=True)]
-
-
-def beside(rng: Rng, names: Sequence[str], upright: bool = True) -> list[Picture]:
-    """Pictures side by side, or one above the other."""
-    made = []
-    for number, name in enumerate(names):
-        along, across = (number + 0.5) / len(names), float(rng.uniform(0.35, 0.65))
-        size = float(rng.uniform(0.28, 0.42)) * (0.75 if len(names) > 2 else 1.0)
-        made.append(Picture(name, *((along, across) if upright else (across, along)), size))
-    return made
-
-
-def bystanders(rng: Rng) -> list[Picture]:
-    """What is seen where the question is about what is heard: often an instrument that may well be silent."""
-    count = int(rng.integers(0, 3))
-    return beside(rng, [some(rng, PICTURES if rng.random() < 0.5 else SEEN_ONLY, 1)[0] for _ in range(count)])
-
-
-def instrument(rng: Rng) -> Composed:
-    (name,) = some(rng, INSTRUMENTS, 1)
-    notes = notes_of(rng, [name] * int(rng.integers(2, 7)))
-    return Composed(notes, bystanders(rng), [("instrument", "", name)])
-
-
-def object(rng: Rng) -> Composed:
-    notes = notes_of(rng, some(rng, INSTRUMENTS, int(rng.integers(0, 3))))
-    if rng.random() < 0.3:
-        (name,) = some(rng, PICTURES, 1)
-        alone = Picture(name, *rng.uniform(0.3, 0.7, 2).tolist(), float(rng.uniform(0.3, 0.5)))
-        return Composed(notes, [alone], [("shown", "", name)])
-    upright, pair = bool(rng.random() < 0.6), some(rng, PICTURES, 2)
-    sides = ("on the left", "on the right") if upright else ("at the top", "at the bottom")
-    asked = [("side", side, name) for side, name in zip(sides, pair, strict=True)]
-    return Composed(notes, beside(rng, pair, upright), asked)
-
-
-def count(rng: Rng) -> Composed:
-    how_many, kind = int(rng.integers(1, 6)), rng.random()
-    if kind < 0.35:
-        places = rng.permutation(6)[:how_many]
-        names = [some(rng, PICTURES, 1)[0] for _ in places]
-        pictures = [
-            Picture(name, (place % 3 + 0.5) / 3, (place // 3 + 0.5) / 2, float(rng.uniform(0.2, 0.26)))
-            for name, place in zip(names, places, strict=True)
-        ]
-        return Composed(notes_of(rng, some(rng, INSTRUMENTS, 1)), pictures, [("things", "", NUMBERS[how_many - 1])])
-    if kind < 0.7 or how_many == 1:
-        notes = notes_of(rng, some(rng, INSTRUMENTS, 1) * how_many)
-        return Composed(notes, bystanders(rng), [("notes", "", NUMBERS[how_many - 1])])
-    first, second = some(rng, INSTRUMENTS, 2)
-    own = int(rng.integers(1, how_many))
-    names = [first] * own + [second] * (how_many - own)
-    notes = notes_of(rng, [names[place] for place in rng.permutation(how_many)])
-    asked = [("own notes", first, NUMBERS[own - 1]), ("own notes", second, NUMBERS[how_many - own - 1])]
-    return Composed(notes, bystanders(rng), asked)
-
-
-def sync(rng: Rng) -> Composed:
-    """One leaves its place at every note, another in between, and a third may stand by."""
-    hops = spans(rng, int(rng.integers(2, 9)), 0.2, SECONDS - 0.2, 0.3, 1.0)
-    with_note = rng.permutation([place % 2 == 0 for place in range(len(hops))])
-    pictures = beside(rng, some(rng, PICTURES, 3 if rng.random() < 0.3 else 2))
-    mover, decoy = rng.permutation(len(pictures))[:2]
-    for place, wanted in ((mover, True), (decoy, False)):
-        own = tuple(hop for hop, sounds in zip(hops, with_note, strict=True) if bool(sounds) == wanted)
-        old = pictures[place]
-        pictures[place] = Picture(old.name, old.x, 0.6, old.size, hops=own)
-    (name,) = some(rng, INSTRUMENTS, 1)
-    rings = float(rng.uniform(0, 0.25)) if rng.random() < 0.3 else 0.0  # beyond the hop
-    notes = [Note(name, a, b + rings) for (a, b), sounds in zip(hops, with_note, strict=True) if sounds]
-    return Composed(notes, pictures, [("sync", "", pictures[mover].name)])
-
-
-def order(rng: Rng) -> Composed:
-    names = some(rng, INSTRUMENTS, int(rng.integers(2, 4)))
-    notes = notes_of(rng, [name for name in names for _ in range(int(rng.integers(1, 3)))])
-    return Composed(notes, bystanders(rng), [("first", "", names[0]), ("last", "", names[-1])])
-
-
-def _scenes(rng: Rng) -> tuple[Composed, list[tuple[str, str]]]:
-    """Pictures one after another, each with an instrument of its own; and (picture, instrument) of each."""
-    parts = int(rng.integers(2, 4))
-    pairs = list(zip(some(rng, PICTURES, parts), some(rng, INSTRUMENTS, parts), strict=True))
-    made = Composed()
-    for number, (picture, name) in enumerate(pairs):
-        begin, end = SECONDS * number / parts, SECONDS * (number + 1) / parts
-        x, y, size = float(rng.uniform(0.3, 0.7)), float(rng.uniform(0.35, 0.65)), float(rng.uniform(0.32, 0.5))
-        made.pictures.append(Picture(picture, x, y, size, (begin + 0.05, end - 0.05)))
-        made.notes += notes_of(rng, [name] * int(rng.integers(1, 3)), begin + 0.25, end - 0.25)
-    return made, [pairs[place] for place in rng.permutation(parts)[:2]]
-
-
-def when(rng: Rng) -> Composed:
-    made, pairs = _scenes(rng)
-    made.asked = [("when", name, picture) for picture, name in pairs]
-    return made
-
-
-def heard(rng: Rng) -> Composed:
-    made, pairs = _scenes(rng)
-    made.asked = [("heard", picture, name) for picture, name in pairs]
-    return made
-
-
-def exists(rng: Rng) -> Composed:
-    names = some(rng, INSTRUMENTS, int(rng.integers(1, 4)))
-    shown = some(rng, PICTURES, int(rng.integers(1, 3)))
-    made = Composed(notes_of(rng, names), beside(rng, shown))
-    for kind, all_names, there, elsewhere in (
-        ("seen", PICTURES, shown, names),
-        ("sounding", INSTRUMENTS, names, shown),
-    ):
-        tempting = [name for name in all_names if name in elsewhere and name not in there]
-        absent = tempting or [name for name in all_names if name not in there]
-        yes = bool(rng.random() < 0.5)
-        made.asked.append((kind, some(rng, there if yes else absent, 1)[0], "yes" if yes else "no"))
-    return made
-
-
-def silent(rng: Rng) -> Composed:
-    made = Composed(pictures=beside(rng, some(rng, PICTURES, int(rng.integers(1, 3)))))
-    (name,) = some(rng, INSTRUMENTS, 1)
-    choices = [("instrument", "", NOTHING), ("first", "", NOTHING), ("sounding", name, "no"),
-               ("heard", made.pictures[0].name, NOTHING)]  # fmt: skip
-    made.asked = [choices[place] for place in rng.permutation(len(choices))[:2]]
-    return made
-
-
-def dark(rng: Rng) -> Composed:
-    names = some(rng, INSTRUMENTS, int(rng.integers(1, 3)))
-    (name,) = some(rng, PICTURES, 1)
-    choices = [
-        ("shown", "", NOTHING),
-        ("side", "on the left", NOTHING),
-        ("seen", name, "no"),
-        ("when", names[0], NOTHING),
-    ]
-    asked = [choices[place] for place in rng.permutation(len(choices))[:2]]
-    return Composed(notes_of(rng, names), [], asked, dark=True)
-
-
-FAMILIES: dict[str, Callable[[Rng], Composed]] = {
-    compose.__name__: compose
-    for compose in (instrument, object, count, sync, order, when, heard, exists, silent, dark)
-}  # fmt: skip
 
 
 def frames(rng: Rng, made: Composed, width: int, height: int, fps: float) -> list[np.ndarray]:
@@ -314,38 +96,41 @@ def write(path: Path, pictures: Sequence[np.ndarray], wave: np.ndarray, fps: int
         partial.unlink(missing_ok=True)
 
 
-def lines_of(made: Composed, family: str, name: str, wording: int) -> list[dict[str, str]]:
+def lines_of(made: Composed, family: str, name: str, wording: int, narrow: bool = False) -> list[dict[str, str]]:
     """A clip's questions, as ``echopix eval --data`` reads them."""
+    known = {kind: words[0] for kind, words in WORDINGS.items()} | (NARROW_WORDINGS if narrow else {})
     lines = []
     for number, (kind, slot, answer) in enumerate(made.asked):
         article = "an" if slot[:1] in tuple("aeiou") else "a"
-        question = WORDINGS[kind][wording].format(slot, article)
+        question = (WORDINGS[kind][1] if wording else known[kind]).format(slot, article)
         lines.append({"media": f"{name}.mp4", "question": question, "answer": answer, "family": family,
                       "id": f"{name}-{number}"})  # fmt: skip
     return lines
 
 
-def clip(seed: int, number: int) -> tuple[str, Composed, Rng]:
+def clip(seed: int, number: int, families: Families = FAMILIES) -> tuple[str, Composed, Rng]:
     """The family of a clip, what happens in it, and what its pixels and samples are drawn from."""
-    family = list(FAMILIES)[number % len(FAMILIES)]
-    return family, FAMILIES[family](np.random.default_rng([seed, number, 0])), np.random.default_rng([seed, number, 1])
+    family = list(families)[number % len(families)]
+    return family, families[family](np.random.default_rng([seed, number, 0])), np.random.default_rng([seed, number, 1])
 
 
-def make(out: Path, wanted: int, seed: int, wording: int = 0) -> Path:
+def make(out: Path, wanted: int, seed: int, wording: int = 0, narrow: bool = False) -> Path:
     """Clips until there are enough questions, as many of each family; returns the questions' file.
 
     Args:
         out: folder, made where it is missing.
         wanted: how many questions.
         seed: of everything.
-        wording: 0 for those of the bundled model's training, 1 for others.
+        wording: 0 for those of training, 1 for others.
+        narrow: the ten families, counts and wordings of scenes that are not wide.
     """
     out.mkdir(parents=True, exist_ok=True)
-    left = {family: (wanted + place) // len(FAMILIES) for place, family in enumerate(reversed(FAMILIES))}
+    families = NARROW if narrow else FAMILIES
+    left = {family: (wanted + place) // len(families) for place, family in enumerate(reversed(families))}
     lines: list[dict[str, str]] = []
     number = 0
     while any(left.values()):
-        family, made, rng = clip(seed, number)
+        family, made, rng = clip(seed, number, families)
         if left[family]:
             name = f"outside-{seed}-{number:04d}"
             path = out / f"{name}.mp4"
@@ -353,7 +138,7 @@ def make(out: Path, wanted: int, seed: int, wording: int = 0) -> Path:
                 width, height = ((320, 240), (240, 240), (240, 320), (384, 216))[int(rng.integers(4))]
                 fps = int((12, 15, 24, 25, 30)[int(rng.integers(5))])
                 write(path, frames(rng, made, width, height, fps), sound(rng, made), fps)
-            own = lines_of(made, family, name, wording)[: left[family]]
+            own = lines_of(made, family, name, wording, narrow)[: left[family]]
             left[family] -= len(own)
             lines += own
         number += 1
@@ -370,8 +155,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="questions (default 400)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--wordings", choices=("known", "other"), default="known")
+    parser.add_argument("--narrow", action="store_true", help="the ten families of scenes that are not wide")
     chosen = parser.parse_args()
-    print(make(chosen.out, chosen.count, chosen.seed, ("known", "other").index(chosen.wordings)))
+    wording = ("known", "other").index(chosen.wordings)
+    print(make(chosen.out, chosen.count, chosen.seed, wording, chosen.narrow))
 
 
 if __name__ == "__main__":
