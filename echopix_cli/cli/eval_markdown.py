@@ -46,7 +46,7 @@ def pair_markdown(record: Mapping[str, Any]) -> str:
     )
     said = (
         f"Points right, first less second, on the same {record['count']:,} questions. {who}. Intervals of 95 %: "
-        f"the wider of counting questions and of drawing the {record['clips']:,} clips anew."
+        f"the wider of counting questions and of drawing the {drawn_anew(record)} anew."
     )
     return "\n".join([*_table(heads, rows), "", said, ""])
 
@@ -88,7 +88,7 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _interval(record: Mapping[str, Any], setting: Mapping[str, Any], name: str) -> Interval:
-    """``overall`` or ``mean_over_families``: where clips have several questions, with the wider of two intervals."""
+    """``overall`` or ``mean_over_families``, with the wider of two intervals where these differ."""
     counted = _read(setting[name])
     return wider(counted, _read(setting["by_clip"][name])) if _by_clip(record) else counted
 
@@ -156,17 +156,17 @@ def _differences(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _caption(record: Mapping[str, Any]) -> Iterator[str]:
-    model, clips = record["model"], record.get("clips")
+    model = record["model"]
+    anew = f", the wider of counting questions and of drawing the {drawn_anew(record)} anew" if _by_clip(record) else ""
     yield (
         f"Per cent right of {record['count']:,} questions, {_cell(record['data'])}, seed {record['seed']}; model "
-        f"{_cell(model['name'])}, {model['parameters'] / 1e6:.1f} M parameters. Intervals of 95 %"
-        f"{f', the wider of counting questions and of drawing the {clips:,} clips anew' if _by_clip(record) else ''}."
+        f"{_cell(model['name'])}, {model['parameters'] / 1e6:.1f} M parameters. Intervals of 95 %{anew}."
     )
     if (recovered := record.get("recovered")) and recovered["needing"]:
         apart = ", ".join(map(_cell, recovered["apart"]))
         without = f" without {apart}, where none is as right as far as can be told" if apart else ""
         full = _cell(recovered["full"])
-        yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing clips anew."
+        yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing anew alone."
     if said := "; ".join(f"{name}: {_cell(value)}" for name, value in data_rows(record["options"])):
         yield f"{said[0].upper()}{said[1:]}."
     command = one_line(record["command"]).replace("`", "'")
@@ -174,8 +174,16 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _by_clip(record: Mapping[str, Any]) -> bool:
-    """Whether clips have several questions, so that intervals are those of drawing clips anew."""
-    return bool(record.get("clips", record["count"]) < record["count"])
+    """Whether clips have several questions, or share recordings, so that intervals are those of drawing anew."""
+    return bool(record.get("clips", record["count"]) < record["count"] or record.get("recordings"))
+
+
+def drawn_anew(record: Mapping[str, Any]) -> str:
+    """What a report's intervals are from drawing anew, with numbers."""
+    recordings = record.get("recordings")
+    return f"{record['clips']:,} clips" + (
+        f" or the {recordings:,} recorded samples that they play" if recordings else ""
+    )
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

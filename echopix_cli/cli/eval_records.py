@@ -49,6 +49,7 @@ def report_record(report: Report) -> dict[str, Any]:
         ],
         "failures": [asdict(failure) for failure in report.failures],
         "clips": report.clips,
+        "recordings": report.recordings,
         "resampling": {"resamples": RESAMPLES, "seed": SEED},
         "recovered": None if report.recovery is None else _recovery(report.recovery),
         "items": item_rows(report.items),
@@ -72,6 +73,7 @@ def pair_record(pair: ReportPair, files: Sequence[tuple[str, Mapping[str, Any]]]
         "compared": facts,
         "count": pair.questions,
         "clips": pair.clips,
+        "recordings": pair.recordings,
         "resampling": {"resamples": RESAMPLES, "seed": SEED},
         "settings": [
             {

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.eval_data import data_rows
+from echopix_cli.cli.eval_markdown import drawn_anew
 from echopix_cli.cli.output import one_line
 from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
@@ -124,7 +125,7 @@ def _differences(report: Report) -> Table:
         if comparison.reference.sieve != before:
             table.add_section()
             before = comparison.reference.sieve
-        gap = comparison.by_clip if report.several_a_clip else comparison.difference
+        gap = comparison.by_clip if report.drawn_anew else comparison.difference
         table.add_row(
             comparison.setting.name,
             comparison.reference.name,
@@ -209,8 +210,8 @@ def _facts(report: Report) -> Table:
         ("±", "half a 95 % interval: Wilson's; of the mean, which weighs families alike, Price and Bonett's"),
         ("points", "on the same questions; bold where the interval leaves 0 out" if report.comparisons else ""),
         *data_rows(facts.options),
-        ("by clip", f"the questions are about {report.clips} clips; intervals are the wider of that and of drawing "
-         f"the clips anew{_only_counted(report)}" if report.several_a_clip else ""),
+        ("by clip", f"the questions are about {report.clips} clips{_playing(report)}; intervals are the wider of that "
+         f"and of drawing these anew{_only_counted(report)}" if report.drawn_anew else ""),
         ("recovered", _recovered_note(report.recovery)),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
@@ -219,6 +220,10 @@ def _facts(report: Report) -> Table:
         ("took", f"{report.seconds:.0f} s"),
     ]  # fmt: skip
     return facts_grid((name, value) for name, value in rows if value)
+
+
+def _playing(report: Report) -> str:
+    return f" that play {report.recordings} recorded samples" if report.recordings else ""
 
 
 def _only_counted(report: Report) -> str:
@@ -262,7 +267,7 @@ def pair_tables(pair: Mapping[str, Any]) -> RenderableType:
             ("first", first),
             ("second", second),
             ("points", f"first less second, on the same {pair['count']} questions; intervals of 95 % also by drawing "
-             f"the {pair['clips']} clips anew; bold where they leave 0 out"),
+             f"the {drawn_anew(pair)} anew; bold where they leave 0 out"),
         ]
     )  # fmt: skip
     return Group(*([means, each] if each.row_count else [means]), facts)

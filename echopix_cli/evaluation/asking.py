@@ -68,5 +68,5 @@ def result_of(
     """A question with what came of it."""
     return ItemResult(
         question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes,
-        pool_audio, question.groups,
+        pool_audio, question.groups, question.recordings,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from echopix_cli.evaluation.gaps import differences
 from echopix_cli.evaluation.intervals import Interval
@@ -38,6 +38,7 @@ class ReportPair:
 
     questions: int
     clips: int
+    recordings: int
     pairs: tuple[SettingPair, ...]
 
 
@@ -57,15 +58,15 @@ def compare(ours: Marks, theirs: Marks) -> ReportPair:
         )
     first = {f"{_FIRST}{name}": ours.right[name] for name, _ in pairs}
     second = {f"{_SECOND}{name}": theirs.right[name] for _, name in pairs}
-    both = Marks(ours.ids, ours.clips, ours.families, ours.asked, {**first, **second})
-    resamples = Resamples(ours.clips)
+    both = replace(ours, right={**first, **second})
+    resamples = Resamples(ours.clips, recordings=ours.recordings)
     named = [(f"{_FIRST}{a}", f"{_SECOND}{b}") for a, b in pairs]
     right = by_clip(both, resamples, list(both.right))
     made = [
         SettingPair(*pair, right[a].mean, right[b].mean, gaps.mean, gaps.overall, gaps.families)
         for pair, (a, b), gaps in zip(pairs, named, differences(both, resamples, named), strict=True)
     ]
-    return ReportPair(len(ours), resamples.clips, tuple(made))
+    return ReportPair(len(ours), resamples.clips, resamples.recordings, tuple(made))
 
 
 def matched(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:

@@ -46,20 +46,20 @@ def differences(
     every, some = OverFamilies(), OverFamilies()
     families: list[dict[str, Interval]] = [{} for _ in pairs]
     for family, value, drawn in resamples.by_family(values, marks.families):
-        gap, drawn_gap = value[ours] - value[theirs], drawn[:, ours] - drawn[:, theirs]
+        gap, drawn_gap = value[ours] - value[theirs], drawn[..., ours] - drawn[..., theirs]
         every.add(gap, drawn_gap)
         if family in needing:
             some.add(gap, drawn_gap)
         own = values[marks.of(family)]
         for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            families[place][family] = gap_of(float(gap[place]), drawn_gap[:, place], own[:, a], own[:, b])
+            families[place][family] = gap_of(float(gap[place]), drawn_gap[..., place], own[:, a], own[:, b])
     plain, drawn = values.mean(axis=0), resamples.means(values, np.ones(len(marks), bool))
     found = []
     for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         each = families[place]
         mean = _over(every, place, list(each.values()))
         assert mean is not None
-        overall = gap_of(float(plain[a] - plain[b]), drawn[:, a] - drawn[:, b], values[:, a], values[:, b])
+        overall = gap_of(float(plain[a] - plain[b]), drawn[..., a] - drawn[..., b], values[:, a], values[:, b])
         needed = _over(some, place, [gap for family, gap in each.items() if family in needing])
         found.append(Gaps(overall, mean, needed, each))
     return found
@@ -70,7 +70,7 @@ def _over(families: OverFamilies, place: int, gaps: Sequence[Interval]) -> Inter
     if families.mean is None:
         return None
     value, drawn = families.mean
-    return wider(interval_of(float(value[place]), drawn[:, place]), _mean(gaps))
+    return wider(interval_of(float(value[place]), drawn[..., place]), _mean(gaps))
 
 
 def _mean(gaps: Collection[Interval]) -> Interval:

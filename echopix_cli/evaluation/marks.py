@@ -20,6 +20,7 @@ class Marks:
     """Questions in their order, and by setting's name whether each was answered rightly.
 
     ``asked`` tells a question and its gold answer from any other. ``right`` holds bool arrays (questions,).
+    ``recordings`` are those that each question's clip plays, empty where nobody knows.
     """
 
     ids: tuple[str, ...]
@@ -27,6 +28,7 @@ class Marks:
     families: tuple[str, ...]
     asked: tuple[str, ...]
     right: dict[str, np.ndarray]
+    recordings: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,6 +66,7 @@ def marks_of(items: Sequence[ItemResult], settings: Sequence[Condition]) -> Mark
         families=tuple(item.family for item in items),
         asked=tuple(asked_of(item) for item in items),
         right={setting.name: np.array([item.outcomes[setting].right for item in items]) for setting in settings},
+        recordings=tuple(item.recordings for item in items),
     )
 
 
@@ -90,10 +93,15 @@ def asked_of(item: _Asked) -> str:
 
 
 def item_rows(items: Sequence[ItemResult]) -> list[dict[str, Any]]:
-    """What a report says of each question; its clip by number, in the order in which clips first appear."""
+    """What a report says of each question; its clip by number, in the order in which clips first appear, and the
+    recordings that this plays likewise, where they are known."""
     clips = {media: number for number, media in enumerate(dict.fromkeys(item.media for item in items))}
+    names = dict.fromkeys(name for item in items for name in item.recordings)
+    recordings = {name: number for number, name in enumerate(names)}
     return [
-        {"id": item.id, "family": item.family, "clip": clips[item.media], "asked": asked_of(item)} for item in items
+        {"id": item.id, "family": item.family, "clip": clips[item.media], "asked": asked_of(item)}
+        | ({"recordings": [recordings[name] for name in item.recordings]} if recordings else {})
+        for item in items
     ]
 
 
@@ -114,16 +122,18 @@ def marks_in(record: Mapping[str, Any]) -> Marks:
     """
     try:
         rows = [(row["id"], row["family"], row["clip"], row["asked"]) for row in record["items"]]
+        recordings = [row.get("recordings", []) for row in record["items"]]
         texts = {setting["setting"]: setting["marks"] for setting in record["settings"]}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("it does not say which questions were answered rightly") from error
     whole = all(
         isinstance(name, str) and isinstance(text, str) and len(text) == len(rows) and set(text) <= {*"10-"}
         for name, text in texts.items()
     )
     known = all(isinstance(part, str) for row in rows for part in (row[0], row[1], row[3]))
+    known = known and all(isinstance(own, list) and all(type(one) is int for one in own) for own in recordings)
     if not rows or not texts or not whole or not known or not all(type(row[2]) is int for row in rows):
         raise ValueError("its items and marks do not fit one another")
     ids, families, clips, asked = zip(*rows, strict=True)
     right = {name: np.array([mark == RIGHT for mark in text]) for name, text in texts.items()}
-    return Marks(ids, tuple(map(str, clips)), families, asked, right)
+    return Marks(ids, tuple(map(str, clips)), families, asked, right, tuple(tuple(map(str, own)) for own in recordings))

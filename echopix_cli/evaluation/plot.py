@@ -121,7 +121,7 @@ def _frame(axes: Axes, report: Report) -> None:
     axes.set_ylabel("accuracy, %" if families == 1 else f"accuracy, mean over {families} families, %")
     # Paths may be long, and their ends say most; matplotlib would read $…$ as mathematics.
     model, data = (_tail(text).replace("$", r"\$") for text in (facts.model.name, facts.data))
-    asked = f"{facts.count} questions" + (f" about {report.clips} clips" if report.several_a_clip else "")
+    asked = f"{facts.count} questions" + (f" about {report.clips} clips" if report.clips < facts.count else "")
     axes.set_title(f"{model} on {data}\n{asked}, 95 % intervals", fontsize=10)
     axes.grid(axis="y", alpha=0.3, linewidth=0.6)
     for side in ("top", "right"):

@@ -27,6 +27,7 @@ from echopix_cli.scenes import (
     families_of,
     make_movie,
     make_script,
+    recording_of,
 )
 
 SCENES = "scenes:"
@@ -72,6 +73,13 @@ class Question:
     wording: str = ""
     gold: int | None = None
     fault: str = ""
+
+    @property
+    def recordings(self) -> tuple[str, ...]:
+        """Recorded samples that its scene plays, or the scenes of its needles; none where nobody knows them."""
+        needles = () if self.movie is None else (needle.script for needle in self.movie.needles)
+        scripts = needles if self.script is None else (self.script,)
+        return tuple(sorted({recording_of(note) for script in scripts for note in script.notes}))
 
     @property
     def prompt(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def fulls(names: Collection[str]) -> list[str]:
 def with_full(marks: Marks, before: Marks) -> Marks:
     """Marks with those of the full-token model before CS2, where it keeps everything, on the same questions."""
     added = {f"{BEFORE}{name}": before.right[name] for name in fulls(before.right)}
-    return Marks(marks.ids, marks.clips, marks.families, marks.asked, {**marks.right, **added})
+    return replace(marks, right={**marks.right, **added})
 
 
 def best_full(marks: Marks) -> str | None:
@@ -47,14 +48,14 @@ def by_clip(marks: Marks, resamples: Resamples, names: Sequence[str]) -> dict[st
     for family, value, drawn in resamples.by_family(values, marks.families):
         over.add(value, drawn)
         for place, name in enumerate(names):
-            each[name][family] = interval_of(float(value[place]), drawn[:, place])
+            each[name][family] = interval_of(float(value[place]), drawn[..., place])
     assert over.mean is not None
     mean, drawn_mean = over.mean
     whole, drawn = values.mean(axis=0), resamples.means(values, np.ones(len(marks), bool))
     return {
         name: ByClip(
-            interval_of(float(whole[place]), drawn[:, place]),
-            interval_of(float(mean[place]), drawn_mean[:, place]),
+            interval_of(float(whole[place]), drawn[..., place]),
+            interval_of(float(mean[place]), drawn_mean[..., place]),
             each[name],
         )
         for place, name in enumerate(names)
@@ -89,7 +90,7 @@ def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Co
     for family, value, drawn in resamples.by_family(values, marks.families):
         own = marks.of(family)
         gap = gap_of(
-            float(value[0] - value[1]), drawn[:, 0] - drawn[:, 1], marks.right[full][own], marks.right[NONE][own]
+            float(value[0] - value[1]), drawn[..., 0] - drawn[..., 1], marks.right[full][own], marks.right[NONE][own]
         )
         if family in apart or gap.low <= 0.0:
             left_out[family] = gap
@@ -104,7 +105,7 @@ def recovery(marks: Marks, resamples: Resamples, names: Sequence[str], apart: Co
             settings.append(Recovered(name, None, None, {}))
             continue
         mean, drawn = over.mean
-        accuracy = interval_of(float(mean[place]), drawn[:, place])
+        accuracy = interval_of(float(mean[place]), drawn[..., place])
         settings.append(Recovered(name, accuracy, _share(mean, drawn, place), each[name]))
     return Recovery(full, needing, left_out, tuple(settings))
 
@@ -114,6 +115,6 @@ def _share(value: np.ndarray, drawn: np.ndarray, place: int) -> Interval | None:
     return ratio_of(
         float(value[place] - value[1]),
         float(value[0] - value[1]),
-        drawn[:, place] - drawn[:, 1],
-        drawn[:, 0] - drawn[:, 1],
+        drawn[..., place] - drawn[..., 1],
+        drawn[..., 0] - drawn[..., 1],
     )

@@ -45,7 +45,7 @@ def make_report(
             against.
     """
     marks = marks_of(items, settings)
-    resamples = Resamples(marks.clips)
+    resamples = Resamples(marks.clips, recordings=marks.recordings)
     names = [setting.name for setting in settings]
     paired = list(pairs(settings))
     accuracies = by_clip(marks, resamples, names)
@@ -61,6 +61,7 @@ def make_report(
         failures=tuple(_failures(items)),
         items=tuple(items),
         clips=resamples.clips,
+        recordings=resamples.recordings,
         by_clip={setting: accuracies[setting.name] for setting in settings},
         recovery=recovered,
     )

@@ -70,7 +70,7 @@ class ItemResult:
     """One question answered with every setting; ``pool`` audio-visual rows, ``evidence`` of them on the evidence.
 
     ``pool_audio`` of the pool's rows are sound. All are 0 where the item failed before it had rows, and ``evidence``
-    is 0 where none is known. ``groups`` are as of :class:`~.questions.Question`.
+    is 0 where none is known. ``groups`` and ``recordings`` are as of :class:`~.questions.Question`.
     """
 
     id: str
@@ -83,6 +83,7 @@ class ItemResult:
     outcomes: dict[Condition, Graded]
     pool_audio: int = 0
     groups: tuple[tuple[str, str], ...] = ()
+    recordings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -92,7 +93,7 @@ class ItemResult:
 
 @dataclass(frozen=True)
 class ByClip:
-    """Accuracy with intervals from drawing clips anew: overall, of the mean over families, and of each family."""
+    """Accuracy with intervals from drawing anew: overall, of the mean over families, and of each family."""
 
     overall: Interval
     mean: Interval
@@ -229,8 +230,8 @@ class Facts:
 class Report:
     """An evaluation's outcome. ``seconds`` is wall time from the first item to the last.
 
-    ``by_clip`` has accuracy by setting with intervals from drawing the ``clips`` anew; ``recovery`` is None where there
-    is nothing to compare with.
+    ``by_clip`` has accuracy by setting with intervals from drawing anew the ``clips`` and, where there are any, the
+    ``recordings`` that they play; ``recovery`` is None where there is nothing to compare with.
     """
 
     facts: Facts
@@ -240,19 +241,20 @@ class Report:
     failures: tuple[Failure, ...]
     items: tuple[ItemResult, ...]
     clips: int
+    recordings: int
     by_clip: dict[Condition, ByClip]
     recovery: Recovery | None
 
     @property
-    def several_a_clip(self) -> bool:
-        """Whether questions share clips, and are right and wrong together."""
-        return self.clips < self.facts.count
+    def drawn_anew(self) -> bool:
+        """Whether questions share clips, or clips recordings, and are right and wrong together."""
+        return self.clips < self.facts.count or self.recordings > 0
 
     @property
     def shown(self) -> tuple[SettingResult, ...]:
-        """Results with the intervals that are shown: where questions share clips, the wider of counting questions and
-        of drawing clips anew; for the data's own fields, the first."""
-        return tuple(map(self._shown, self.results)) if self.several_a_clip else self.results
+        """Results with the intervals that are shown: where questions share clips or recordings, the wider of counting
+        questions and of drawing these anew; for the data's own fields, the first."""
+        return tuple(map(self._shown, self.results)) if self.drawn_anew else self.results
 
     def _shown(self, result: SettingResult) -> SettingResult:
         drawn = self.by_clip[result.setting]

@@ -31,6 +31,7 @@ from echopix_cli.scenes.movie_questions import (
     ask_part,
     moved,
 )
+from echopix_cli.scenes.notes import recording_of
 from echopix_cli.scenes.script import (
     DURATION,
     FAMILIES,
@@ -60,6 +61,6 @@ __all__ = [
     "Background", "Evidence", "Item", "Modality", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script",
     "Sound", "Sprite", "ask_as_movie", "ask_everything", "ask_order", "ask_part", "evidence_rows",
     "families_of", "frame_side", "heard", "make_gallery", "make_movie", "make_script", "moved", "movie_clip",
-    "movie_sound", "movie_span", "present", "render_audio", "render_frames", "sample_times", "scene_clip",
-    "seen", "surroundings", "write_movie", "write_mp4",
+    "movie_sound", "movie_span", "present", "recording_of", "render_audio", "render_frames", "sample_times",
+    "scene_clip", "seen", "surroundings", "write_movie", "write_mp4",
 ]  # fmt: skip

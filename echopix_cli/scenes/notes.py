@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from echopix_cli.errors import EchopixError
+from echopix_cli.scenes.script import PlayedNote
 from echopix_cli.settings import cache_dir
 
 ASSETS = Path(__file__).parent / "assets"
@@ -99,6 +100,13 @@ def recordings() -> dict[tuple[str, str, int, int], tuple[str, str]]:
         (font, instrument, int(pitch), int(velocity)): (recording, held["parts"][recording])
         for (font, instrument, pitch, velocity), recording in notes
     }
+
+
+def recording_of(note: PlayedNote) -> str:
+    """The recorded sample that a note plays; of a font whose samples nobody listed, the note of its bank."""
+    key = (note.font, note.instrument, note.source, note.velocity)
+    sample, _ = recordings().get(key, (f"{note.instrument} {note.source} {note.velocity}", ""))
+    return f"{note.font} {sample}"
 
 
 @cache

@@ -9,7 +9,8 @@ import pytest
 
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.evaluation.questions import load_questions
-from echopix_cli.scenes import FAMILIES, make_script
+from echopix_cli.scenes import FAMILIES, make_script, recording_of
+from echopix_cli.scenes.notes import recordings
 
 
 def test_scenes_take_families_in_turn_and_seeds_in_order() -> None:
@@ -23,6 +24,24 @@ def test_scenes_take_families_in_turn_and_seeds_in_order() -> None:
         assert (question.answer, question.evidence) == (script.items[0].answer, script.items[0].evidence)
         assert question.evidence
     assert questions == load_questions("scenes:test", 23, 5)
+
+
+def test_a_question_knows_the_recordings_that_its_clip_plays() -> None:
+    """Two pitches may play one recording; of a movie those count that its needles play."""
+    listed = recordings()
+    by_split = {}
+    for split in ("wide-train", "wide-test", "wide-font"):
+        questions = load_questions(f"scenes:{split}", 39, 0)
+        by_split[split] = {name for question in questions for name in question.recordings}
+        for question in questions:
+            assert question.script is not None
+            keys = [(n.font, n.instrument, n.source, n.velocity) for n in question.script.notes]
+            assert set(question.recordings) == {f"{key[0]} {listed[key][0]}" for key in keys}
+    assert not by_split["wide-train"] & by_split["wide-test"] and not by_split["wide-test"] & by_split["wide-font"]
+    for question in load_questions("scenes:movie-wide-test", 6, 0, length=40):
+        assert question.movie is not None
+        notes = [note for needle in question.movie.needles for note in needle.script.notes]
+        assert set(question.recordings) == set(map(recording_of, notes))
 
 
 def test_scenes_of_some_families() -> None:

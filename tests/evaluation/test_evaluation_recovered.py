@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from echopix_cli.evaluation.marks import Marks
 from echopix_cli.evaluation.recovered import BEFORE, best_full, by_clip, recovery, with_full
 from echopix_cli.evaluation.resampling import OverFamilies, Resamples, interval_of, ratio_of
 
+ALL = np.ones(4, bool)
 R = 200  # sets of clips: enough to compare two ways of drawing them
 
 
@@ -110,7 +112,7 @@ answers = st.lists(st.booleans(), min_size=1, max_size=30)
 @given(answers, st.integers(0, 5))
 def test_with_one_question_a_clip_it_is_the_plain_bootstrap(right: list[bool], seed: int) -> None:
     found = Resamples([str(place) for place in range(len(right))], R, seed)
-    drawn = found.means(np.array(right, float)[:, None], np.ones(len(right), bool))[:, 0]
+    drawn = found.means(np.array(right, float)[:, None], np.ones(len(right), bool))[0, :, 0]
     rng = np.random.default_rng(seed)
     plain = [np.mean([right[place] for place in rng.integers(0, len(right), len(right))]) for _ in range(R)]
     assert drawn == pytest.approx(np.array(plain))
@@ -183,10 +185,61 @@ def test_sets_without_a_family_leave_it_out_of_their_mean() -> None:
     plain, drawn = over.mean
     assert plain == [0.5]
     # Both clips, or one of them twice: the mean is then that family's own.
-    assert {0.0, 0.5, 1.0} == set(drawn[:, 0].tolist())
+    assert {0.0, 0.5, 1.0} == set(drawn[0, :, 0].tolist())
     assert interval_of(0.5, np.array([0.5, math.nan])).low == 0.5
     with pytest.raises(ValueError, match="nothing"):
         Resamples([])
+
+
+def test_recordings_are_drawn_as_clusters() -> None:
+    """Two recordings of two clips each, one always right: none, half or all, as chance has it."""
+    drawn = Resamples("abcd", R, recordings=["x", "x", "y", "y"]).means(np.array([[1.0], [1.0], [0.0], [0.0]]), ALL)
+    assert drawn.shape == (2, R, 1)
+    values, counts = np.unique(drawn[1, :, 0], return_counts=True)
+    assert values.tolist() == [0.0, 0.5, 1.0]
+    assert counts / R == pytest.approx(np.array([0.25, 0.5, 0.25]), abs=0.1)
+
+
+def test_a_clip_of_several_recordings_by_hand() -> None:
+    """The first, right, plays x and y, the second, wrong, plays z, and z is drawn k times of three.
+
+    Weights are 1 + ((3 - k) - 2) / √2 and k: the mean is 0.5 + 0.5 · (1 - k) (1 / √2 + 1) / 2, but never below 0.
+    """
+    drawn = Resamples("ab", 4000, recordings=["xy", "z"]).means(np.array([[1.0], [0.0]]), np.ones(2, bool))[1, :, 0]
+    values, counts = np.unique(drawn.round(9), return_counts=True)
+    expected = [0.0, *(0.5 + 0.25 * (1 - k) * (1 + 2**-0.5) for k in (2, 1, 0))]
+    assert values == pytest.approx(expected)
+    assert counts / 4000 == pytest.approx(np.array([1, 6, 12, 8]) / 27, abs=0.03)
+
+
+def test_few_recordings_widen_the_interval() -> None:
+    """A hundred clips of ten recordings, all right or all wrong: as ten clips, and not as a hundred."""
+    text = "1" * 60 + "0" * 40
+    own = marks("x" * 100, cs2_1=text, none="0" * 100)
+    played = replace(own, recordings=tuple((str(place // 10),) for place in range(100)))
+    apart = replace(own, recordings=tuple((str(place),) for place in range(100)))
+
+    def drawn(one: Marks) -> Resamples:
+        return Resamples(one.clips, recordings=one.recordings)
+
+    plain, narrow, wide = (by_clip(one, drawn(one), ["cs2@1"])["cs2@1"].overall for one in (own, apart, played))
+    assert (drawn(own).recordings, drawn(played).recordings) == (0, 10)
+    assert wide.half == pytest.approx(0.3, abs=0.051)
+    assert plain.half <= narrow.half == pytest.approx(plain.half, abs=0.02)
+    (gap,) = differences(played, drawn(played), [("cs2@1", "none")])
+    assert gap.overall.half == pytest.approx(0.3, abs=0.051)
+    found = recovery(played, drawn(played), ["cs2@1", "none"])
+    assert found is not None and found.needing["x"].half == pytest.approx(0.3, abs=0.051)
+    assert compare(played, own).recordings == 10
+
+
+def test_who_plays_nothing_counts_with_its_clip() -> None:
+    """Two questions about one silent clip, and one about a clip of one recording: two to draw from."""
+    drawn = Resamples("aab", R, recordings=["", "", "x"]).means(np.array([[1.0], [1.0], [0.0]]), np.ones(3, bool))
+    # By clips 0, 2 in 3, or 1; a recording twice moves the mean by 4 in 9 towards its clips, up to 1.
+    assert set(drawn[0, :, 0].round(9)) == {0.0, round(2 / 3, 9), 1.0}
+    assert set(drawn[1, :, 0].round(9)) == {round(2 / 9, 9), round(2 / 3, 9), 1.0}
+    assert Resamples("ab", R, recordings=["", ""]).recordings == 0
 
 
 # --- two reports

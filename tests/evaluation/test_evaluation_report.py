@@ -21,7 +21,8 @@ from echopix_cli.cli.eval_records import report_record
 from echopix_cli.cli.eval_tables import report_tables
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.evaluation import plot
-from echopix_cli.evaluation.intervals import Interval, mean_of, wilson
+from echopix_cli.evaluation.intervals import Interval, mean_of, wider, wilson
+from echopix_cli.evaluation.marks import marks_in
 from echopix_cli.evaluation.report import make_report, pairs
 from echopix_cli.evaluation.values import Condition, Facts, Graded, ItemResult, Report, Rows
 from echopix_cli.files import check_target, write_whole
@@ -128,6 +129,33 @@ def test_what_choosing_is_worth_where_tokens_are_needed_is_said_everywhere() -> 
     without = make_report(FACTS, ITEMS, [TENTH, RANDOM], 1.0)
     assert without.comparisons[0].needing is None
     assert "where tokens are needed" not in report_markdown(report_record(without))
+
+
+def test_recordings_are_in_the_report_and_widen_what_is_shown() -> None:
+    """Eight clips of two recordings, all right or all wrong: nothing is sure of either."""
+    items = [
+        replace(
+            item("a", {TENTH: place < 4}), media=str(place), id=str(place), recordings=(("x", "y")[place // 4], "z")
+        )
+        for place in range(8)
+    ]
+    report = make_report(replace(FACTS, count=8), items, [TENTH], 1.0)
+    record = report_record(report)
+    assert (report.recordings, record["recordings"], record["clips"]) == (3, 3, 8)
+    assert [row["recordings"] for row in record["items"]] == [[0, 1]] * 4 + [[2, 1]] * 4
+    assert marks_in(record).recordings == (("0", "1"),) * 4 + (("2", "1"),) * 4
+    assert (report.by_clip[TENTH].overall.low, report.by_clip[TENTH].overall.high) == (0.0, 1.0)
+    assert report.shown[0].overall.accuracy == wider(wilson(4, 8), report.by_clip[TENTH].overall)
+    assert "of drawing the 8 clips or the 3 recorded samples that they play anew" in report_markdown(record)
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(report_tables(report, 160))
+    assert "about 8 clips that play 3 recorded samples" in console.export_text()
+    plain = report_record(make_report(FACTS, ITEMS, [FULL], 1.0))
+    assert plain["recordings"] == 0 and "recordings" not in plain["items"][0]
+    assert marks_in(plain).recordings == ((),) * 4
+    for wrong in (7, ["x"], [True]):
+        with pytest.raises(ValueError, match="fit"):
+            marks_in({**plain, "items": [{**row, "recordings": wrong} for row in plain["items"]]})
 
 
 def test_which_settings_are_compared() -> None:
