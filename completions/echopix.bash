@@ -41,7 +41,7 @@ _echopix() {
         "config") words="--json --no-color --color --debug --help -h";;
         "doctor") words="--online --json --debug --no-color --color --help -h";;
         "eval") words="--data --format --media-root --answers --count -n --length --budget -b --sieve --around-sieve --family --seed --output -o --items --shard --full --compare --plot --force --json --markdown --prefilter --no-prefilter --question-layer --model -m --device --dtype --quantize --keep-source --drop-source --system --max-new-tokens --fps --max-frames --max-pixels --window --look --no-audio --audio --no-video --video --quiet -q --debug --no-color --color --help -h";;
-        "help") words="--help -h"; commands="ask bench cache chat config doctor eval help models profile records scene serve train architecture batches benchmarks conversations evaluation experiments fleet media moments performance python serving settings training trust weights";;
+        "help") words="--help -h"; commands="ask bench cache chat config doctor eval help models profile records scene serve train architecture batches benchmarks conversations evaluation experiments fleet media moments numbers performance python serving settings training trust weights";;
         "models") words="--help -h"; commands="info list path prune pull rm verify";;
         "models info") words="--json --quiet -q --debug --no-color --color --help -h"; commands="tiny qwen2.5-omni-3b qwen2.5-omni-7b";;
         "models list") words="--json --quiet -q --debug --no-color --color --help -h";;

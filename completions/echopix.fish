@@ -184,7 +184,7 @@ complete -c echopix -n '__fish_seen_subcommand_from eval' -l quiet -s q -d 'prin
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l debug -d 'show tracebacks'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l no-color -l color -d 'no colours'
 complete -c echopix -n '__fish_seen_subcommand_from eval' -l help -s h -d 'show this message and exit'
-complete -c echopix -n '__fish_seen_subcommand_from help' -f -a 'ask bench cache chat config doctor eval help models profile records scene serve train architecture batches benchmarks conversations evaluation experiments fleet media moments performance python serving settings training trust weights'
+complete -c echopix -n '__fish_seen_subcommand_from help' -f -a 'ask bench cache chat config doctor eval help models profile records scene serve train architecture batches benchmarks conversations evaluation experiments fleet media moments numbers performance python serving settings training trust weights'
 complete -c echopix -n '__fish_seen_subcommand_from help' -l help -s h -d 'show this message and exit'
 complete -c echopix -n '__fish_seen_subcommand_from models' -l help -s h -d 'show this message and exit'
 complete -c echopix -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from info' -f -a 'tiny qwen2.5-omni-3b qwen2.5-omni-7b'

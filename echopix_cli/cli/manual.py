@@ -13,7 +13,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "serve": ("serving",),
     "profile": ("performance",),
     "bench": ("performance",),
-    "eval": ("evaluation", "benchmarks", "experiments"),
+    "eval": ("evaluation", "numbers", "benchmarks", "experiments"),
     "scene": ("evaluation",),
     "train": ("training", "experiments"),
     "models": ("weights", "trust"),
