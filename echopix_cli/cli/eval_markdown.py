@@ -10,6 +10,7 @@ from typing import Any
 from echopix_cli.cli.eval_data import data_rows
 from echopix_cli.cli.output import one_line
 from echopix_cli.evaluation.intervals import Interval, wider
+from echopix_cli.evaluation.values import OWN
 
 _MOST_COLUMNS = 13  # families; more of them are rows of a table of their own
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -23,6 +24,29 @@ def report_markdown(record: Mapping[str, Any]) -> str:
     """
     tables = [*_accuracy(record), "", *_grouped(record), *_recovered(record), *_differences(record)]
     return "\n".join([*tables, *_caption(record), ""])
+
+
+def recovered_markdown(record: Mapping[str, Any]) -> str:
+    """What the model's own sieve recovers, a row a family and a column a budget; families that need no token apart.
+
+    Args:
+        record: a report as it is written; empty where nothing can be recovered.
+    """
+    found = record.get("recovered")
+    if not found or not found["settings"]:
+        return ""
+    own = {setting["setting"] for setting in record["settings"] if setting["sieve"] in OWN}
+    shown = [one for one in found["settings"] if one["setting"] in own]
+    rows = [
+        [family, _points(gap), *(_share(one["families"][family]) for one in shown)]
+        for family, gap in found["needing"].items()
+    ]
+    if rows:
+        rows.append(["mean", "", *(_share(one["share"]) for one in shown)])
+    rows += [[f"{family} (apart)", _points(gap), *["" for _ in shown]] for family, gap in found["apart"].items()]
+    heads = ["recovered, %", f"{found['full']} less none, points", *(one["setting"] for one in shown)]
+    said = "Apart: families in which none is as right, as far as can be told; the mean is without them."
+    return "\n".join(["", *_table(heads, rows), "", *([said, ""] if found["apart"] else [])])
 
 
 def pair_markdown(record: Mapping[str, Any]) -> str:

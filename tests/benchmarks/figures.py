@@ -23,7 +23,7 @@ from typing import Any
 
 from outside import make as render_outside
 
-from echopix_cli.cli.eval_markdown import report_markdown
+from echopix_cli.cli.eval_markdown import recovered_markdown, report_markdown
 from echopix_cli.evaluation.values import CONTROLS, OTHER
 from echopix_cli.scenes import SPLITS, families_of
 
@@ -147,7 +147,8 @@ def pages(
     for run in runs:
         print(f"{run.title} …", file=sys.stderr, flush=True)
         try:
-            yield f"## {run.title}\n\n{report_markdown(measured(run, out, count, model, full))}", True
+            record = measured(run, out, count, model, full)
+            yield f"## {run.title}\n\n{report_markdown(record)}{recovered_markdown(record)}", True
         except subprocess.CalledProcessError as error:
             yield f"## {run.title}\n\nNot measured: `echopix {error.cmd[3]}` ended with {error.returncode}.\n", False
 

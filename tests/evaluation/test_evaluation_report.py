@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from echopix_cli import files
-from echopix_cli.cli.eval_markdown import report_markdown
+from echopix_cli.cli.eval_markdown import recovered_markdown, report_markdown
 from echopix_cli.cli.eval_records import report_record
 from echopix_cli.cli.eval_tables import report_tables
 from echopix_cli.errors import EchopixError, UsageError
@@ -126,7 +126,16 @@ def test_what_choosing_is_worth_where_tokens_are_needed_is_said_everywhere() -> 
     markdown = report_markdown(record).replace("\\", "")
     assert "| right with | less than with | points | points where tokens are needed | ratio |" in markdown
     assert f"| cs2@0.1 | random@0.1 | +50.0 ({low} … {high}) | +0.0 (" in markdown
+    table = [line.split(" | ") for line in recovered_markdown(record).replace("\\", "").splitlines()]
+    assert table[1] == ["| recovered, %", "cs2@1 less none, points", "cs2@0.1 |"], "not chance"
+    share = report.recovery.settings[0].families["a"]
+    assert share is not None and share.value == 0.75
+    cell = f"75 ({100 * share.low:.0f} … {100 * share.high:.0f}) |"
+    assert [row[0] for row in table[3:6]] == ["| a", "| mean", "| b (apart)"]
+    assert table[3][2] == table[4][2] == cell and table[3][1].startswith("+100.0 (")
+    assert table[5][1].startswith("+0.0 (") and "75" not in "".join(table[5])
     without = make_report(FACTS, ITEMS, [TENTH, RANDOM], 1.0)
+    assert recovered_markdown(report_record(without)) == ""
     assert without.comparisons[0].needing is None
     assert "where tokens are needed" not in report_markdown(report_record(without))
 

@@ -43,6 +43,7 @@ def test_a_whole_run_is_not_run_again(figures: ModuleType, tmp_path: Path, monke
 
     monkeypatch.setattr(figures, "echopix", evaluates)
     monkeypatch.setattr(figures, "report_markdown", lambda record: f"run {record['made']}\n")
+    monkeypatch.setattr(figures, "recovered_markdown", lambda record: "")
     runs = [run for run in figures.RUNS if run.name in ("test", "unseen-font")]
 
     def made(count: int | None) -> list[tuple[str, bool]]:
