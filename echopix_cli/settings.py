@@ -38,7 +38,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("auto", "none", "int8", "nf4")
 # A model has cs2 or question-attention, and all the controls.
 SIEVES = ("auto", "cs2", "question-attention", "per-modality", "uniform", "random", "none")
-_OTHER_VARIABLES = ("CONFIG", "UNSEEN_FONT", "REQUIRE_GPU")  # another config file; a note bank; the tests' own
+_OTHER_VARIABLES = ("CONFIG", "UNSEEN_FONT", "REQUIRE_BROWSER", "REQUIRE_GPU")  # config file; note bank; the tests' own
 _MODELS = "models"  # the table of the config file that holds names, not settings
 
 

@@ -84,7 +84,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The person's own config file, models and ECHOPIX_* variables reach neither tests nor what they share."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith("ECHOPIX_") and name != "ECHOPIX_REQUIRE_GPU":
+            if name.startswith("ECHOPIX_") and not name.startswith("ECHOPIX_REQUIRE_"):
                 patch.delenv(name)
         patch.setenv("ECHOPIX_CONFIG", os.devnull)
         patch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "no-cache"))

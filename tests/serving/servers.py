@@ -20,6 +20,8 @@ from echopix_cli.serving.client import find_server, greet_all, wish_of
 from echopix_cli.serving.place import connected, opened_folder, sockets
 from echopix_cli.serving.wire import packed, received
 
+DTYPE = "float32"  # of servers and of who asks them: not what this machine's CPU is fast in
+
 
 @dataclass(frozen=True)
 class Running:
@@ -37,7 +39,7 @@ class Running:
 
     @property
     def wish(self) -> m.Wish:
-        return wish_of(self.model, "cpu", "auto", "auto")
+        return wish_of(self.model, "cpu", DTYPE, "auto")
 
     def welcome(self) -> m.Welcome:
         """What it says of itself now."""
@@ -53,7 +55,7 @@ class Running:
 def environment(runtime: Path, **more: str) -> dict[str, str]:
     """Of a process that looks for servers in a folder of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ECHOPIX_")}
-    own = {"ECHOPIX_CONFIG": os.devnull, "ECHOPIX_CACHE": "false", "PYTHONPATH": str(ROOT)}
+    own = {"ECHOPIX_CONFIG": os.devnull, "ECHOPIX_CACHE": "false", "ECHOPIX_DTYPE": DTYPE, "PYTHONPATH": str(ROOT)}
     return {**inherited, **own, "XDG_RUNTIME_DIR": str(runtime), "HF_HUB_OFFLINE": "1", **more}
 
 
