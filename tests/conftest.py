@@ -95,10 +95,12 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def slow_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test's precision depends on what this machine's CPU is fast in."""
-    monkeypatch.setattr("echopix_cli.engine.precision.bfloat16_gain", lambda: 0.5)
+@pytest.fixture(scope="session", autouse=True)
+def slow_bfloat16() -> Iterator[None]:
+    """No precision, of what tests share neither, depends on what this machine's CPU is fast in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("echopix_cli.engine.precision.bfloat16_gain", lambda: 0.5)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -173,10 +175,10 @@ def stock_engine(stock_checkpoint: Path) -> Engine:
 
 
 def loaded(checkpoint: Path) -> Engine:
-    """On the CPU, and in single precision whatever this machine's CPU is fast in."""
+    """On the CPU."""
     from echopix_cli.engine import Engine
 
-    return Engine.load(str(checkpoint), "cpu", "float32")
+    return Engine.load(str(checkpoint), "cpu")
 
 
 @pytest.fixture(scope="session")

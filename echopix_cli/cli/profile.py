@@ -8,7 +8,6 @@ import typer
 from echopix_cli.cli import demo
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.ask import require_question
-from echopix_cli.cli.ask_one import films_progress
 from echopix_cli.cli.bench import interval
 from echopix_cli.cli.measuring import warn_of_doubt
 from echopix_cli.cli.output import SCHEMA_VERSION, answer_record
@@ -67,6 +66,7 @@ def profile(
     asking = run.asking(engine)
     greedy = replace(asking.generation, temperature=0.0)  # or answers would differ by chance
     with run.output.progress(f"measuring, {warmup + repeat} rounds") as say:
+        from echopix_cli.cli.ask_one import films_progress
         from echopix_cli.measure.profiling import profile as measure
 
         counted = f"0 of {warmup + repeat} rounds done"
