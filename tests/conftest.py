@@ -92,6 +92,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         runtime.mkdir(mode=0o700, exist_ok=True)
         patch.setenv("XDG_RUNTIME_DIR", str(runtime))
         patch.setenv("ECHOPIX_CACHE", "false")  # or features that one test made would be found by another
+        patch.setenv("ECHOPIX_DTYPE", "float32")  # as here, by `slow_bfloat16`, so in processes that tests begin
         yield
 
 
