@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 SCENES = "scenes"
 # Rendered on the fly, and the splits that are trained and validated on.
-RENDERED = {SCENES: ("train", "val"), "wide": ("wide-train", "wide-val")}
+WIDE = "wide"
+RENDERED = {SCENES: ("train", "val"), WIDE: ("wide-train", "wide-val")}
 STAGES = ("towers", "full", "sieve")
 VIEWS = ("whole", "causal", "no-question")
 OUTPUTS = ("all", "media")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from places import ROOT
 
 from echopix_cli import scenes
 from echopix_cli.model.processing import Processor
@@ -16,7 +19,7 @@ from echopix_cli.model.values import IGNORE
 from echopix_cli.training import tiny
 from echopix_cli.training.data import SceneBatches
 from echopix_cli.training.loop import Trainer
-from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.recipe import Recipe, read_values
 from echopix_cli.training.start import Start, begin, build_processor
 
 WIDE = Recipe(data="wide", steps=1, batch_size=2, warmup=1, validate_batches=1, budget_low=0.02)
@@ -85,3 +88,28 @@ def test_towers_see_galleries(wide_processor: Processor) -> None:
     )
     assert plain.seen is not None and full.seen is not None and plain.seen.shape == full.seen.shape
     assert float((full.seen >= 0).float().mean()) > 1.5 * float((plain.seen >= 0).float().mean())
+
+
+def test_the_next_models_recipes_follow_one_another_and_what_they_left_is_a_base() -> None:
+    folder = ROOT / ".training"
+    stages = {path.stem: Recipe(**read_values(path)) for path in folder.glob("*.toml")}
+    bases = {name: Path(recipe.base or "").name for name, recipe in stages.items()}
+    assert bases == {"towers": "", "towers-more": "towers", "full": "towers-more", "sieve": "full"}
+    assert {recipe.splits for recipe in stages.values()} == {("wide-train", "wide-val")}
+    start = begin(replace(stages["sieve"], base=str(folder / "full")), torch.device("cpu"))
+    sizes = [parameter.numel() for parameter in start.model.parameters()]
+    assert 2 * sum(sizes) < 24_000_000, "bytes in half precision, as the model is to be bundled"
+    text = start.model.thinker.model
+    assert (text.config.sieve_output, text.config.film_time) == ("media", "whole")
+    for copied, own in zip(text.bidir_encoder.layers, text.layers, strict=False):
+        assert all(map(torch.equal, copied.parameters(), own.parameters())), "CS2 begins as the decoder's first layers"
+
+
+def test_wide_scenes_from_nothing_take_the_wider_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echopix_cli.training.start.build_processor", partial(build_processor, 20))
+    models = {data: begin(Recipe(data=data), torch.device("cpu")).model for data in ("scenes", "wide")}
+    seen = {data: model.config.thinker_config.vision_config for data, model in models.items()}
+    assert {data: (vision.depth, vision.hidden_size) for data, vision in seen.items()} == {
+        "scenes": (3, 128),
+        "wide": (4, 192),
+    }
