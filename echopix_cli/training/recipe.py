@@ -72,8 +72,8 @@ class Recipe:
     base: str = setting(
         "",
         str,
-        "checkpoint to start from; without it, the bundled shape from nothing. A stock base gets a CS2 copied from its "
-        "first decoder layers",
+        "checkpoint to start from; without it, the bundled model's shape, or for wide a larger one, from nothing. A "
+        "stock base gets a CS2 copied from its first decoder layers",
         metavar="NAME|DIR",
         panel=WHAT,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from places import ROOT
 
 from echopix_cli import scenes
