@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from echopix_cli.model.values import Selection
 
 SCENES = "scenes"
-# Rendered on the fly, and the splits that are trained and validated on.
 WIDE = "wide"
+# Rendered on the fly, and the splits that are trained and validated on.
 RENDERED = {SCENES: ("train", "val"), WIDE: ("wide-train", "wide-val")}
 STAGES = ("towers", "full", "sieve")
 VIEWS = ("whole", "causal", "no-question")

@@ -6,13 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import DTYPE, Running, serving
-
-
-@pytest.fixture(autouse=True)
-def one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked here is answered alike by a server, which is another process, and by this one."""
-    monkeypatch.setenv("ECHOPIX_DTYPE", DTYPE)
+from servers import Running, serving
 
 
 @pytest.fixture(scope="session")

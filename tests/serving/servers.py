@@ -20,7 +20,7 @@ from echopix_cli.serving.client import find_server, greet_all, wish_of
 from echopix_cli.serving.place import connected, opened_folder, sockets
 from echopix_cli.serving.wire import packed, received
 
-DTYPE = "float32"  # of servers and of who asks them: not what this machine's CPU is fast in
+DTYPE = "float32"  # of servers, as ECHOPIX_DTYPE has it in the tests' own process
 
 
 @dataclass(frozen=True)
