@@ -47,7 +47,7 @@ def describe(model: Model, store: Any, files: bool = False) -> dict[str, Any]:
         state = model.origin if model.origin == "bundled" else "folder" if os.path.isdir(model.folder) else "missing"
         folder = model.folder if os.path.isdir(model.folder) else None
     elif entry is None:
-        begun = sum(path.stat().st_size for path in parts(hub_cache(), model.repository))
+        begun = sum(parts(hub_cache(), model.repository).values())
         state = f"unfinished ({decimal(begun)})" if begun else "not here"
     else:
         state = "damaged" if entry.faults else "ready"

@@ -116,10 +116,17 @@ def _planned(store: Store, model: Model, watcher: Progress) -> tuple[_Fetch, Pla
     return fetch, fetch.plan()
 
 
-def parts(cache: Path, repository: str | None = None) -> list[Path]:
-    """Unfinished downloads in the hub's cache folder, of one repository or of all."""
+def parts(cache: Path, repository: str | None = None) -> dict[Path, int]:
+    """Bytes of the unfinished downloads in the hub's cache folder, of one repository or of all.
+
+    One that another process ends meanwhile is left out.
+    """
     folder = "models--*" if repository is None else folder_name(repository)
-    return sorted(cache.glob(f"{folder}/blobs/*{PART}"))
+    found = {}
+    for path in sorted(cache.glob(f"{folder}/blobs/*{PART}")):
+        with suppress(FileNotFoundError):
+            found[path] = path.stat().st_size
+    return found
 
 
 def hub_cache() -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -49,8 +50,7 @@ def of_model(model: Model, store: Store | None = None) -> list[Removal]:
         if not found:
             raise UsageError(f"{model.name} {what}", "echopix removes only what it has fetched or made")
         return found
-    lock = repository_key(model.repository)
-    return [*of_download(model, store), *found, *(_part(path, lock) for path in parts(hub_cache(), model.repository))]
+    return [*of_download(model, store), *found, *_unfinished(model.repository)]
 
 
 def of_download(model: Model, store: Store) -> list[Removal]:
@@ -95,9 +95,7 @@ def of_nobody(store: Store | None = None) -> list[Removal]:
         Removal("half-written entry", left.path, _bytes(left.path), left.key, partial(shutil.rmtree, left.path))
         for left in store.leftovers()
     ]
-    for path in parts(hub_cache()):
-        repository = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-        found.append(_part(path, repository_key(repository)))
+    found += _unfinished()
     for entry in store.all():
         manifest = entry.manifest
         mendable = manifest.folder is not None and any(os.path.lexists(entry.folder / name) for name in manifest.files)
@@ -189,8 +187,7 @@ class _Fetched:
     @property
     def size(self) -> int:
         """Bytes that go with it."""
-        files = (*self.blobs, *(link for link in self.links if not link.is_symlink()))
-        return sum(file.stat().st_size for file in files if file.is_file())
+        return _held([*self.blobs, *(link for link in self.links if not link.is_symlink())])
 
     def remove(self) -> None:
         """Remove it, and folders and names of the revision that hold nothing then.
@@ -215,10 +212,25 @@ class _Fetched:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _part(path: Path, lock: str) -> Removal:
-    name = path.name.removesuffix(PART)[:12]
-    return Removal(f"unfinished file {name}…", path, path.stat().st_size, lock, partial(unfinished.remove, path))
+def _unfinished(repository: str | None = None) -> list[Removal]:
+    """Unfinished downloads of a repository, or of all."""
+    found = []
+    for path, size in parts(hub_cache(), repository).items():
+        owner = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+        what = f"unfinished file {path.name.removesuffix(PART)[:12]}…"
+        found.append(Removal(what, path, size, repository_key(owner), partial(unfinished.remove, path)))
+    return found
 
 
-def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+def _bytes(folder: Path) -> int:
+    return _held(folder.rglob("*"))
+
+
+def _held(paths: Iterable[Path]) -> int:
+    """Bytes of the files among paths, without links; what another process takes away meanwhile counts nothing."""
+    size = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found = path.lstat()
+            size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return size

@@ -13,7 +13,7 @@ from weights.hub_server import COMMIT, HubServer, Repository, environment
 from weights.pulls import BIG, NAME, SECOND, pulled
 
 from echopix_cli.errors import ModelError
-from echopix_cli.weights import unfinished, upkeep
+from echopix_cli.weights import hub, unfinished, upkeep
 from echopix_cli.weights.registry import find_model
 from echopix_cli.weights.store import Busy, FileFact, Store
 
@@ -135,3 +135,13 @@ def test_a_judgement_holds_for_what_was_read(cache: Path, tmp_path: Path) -> Non
     upkeep.judge(now, ["w differs"], store)
     assert store.peek("copy") is None
     assert os.path.isdir(store.entries)
+
+
+def test_what_goes_while_it_is_counted(cache: Path, tmp_path: Path) -> None:
+    """Another process ends its download, or its conversion, between a look into a folder and one at a file."""
+    gone, there = (cache / HOME / "blobs" / (letter * 64 + unfinished.PART) for letter in "ab")
+    gone.parent.mkdir(parents=True)
+    gone.symlink_to(tmp_path / "ended")  # listed, and no file
+    there.write_bytes(b"123")
+    assert hub.parts(cache) == {there: 3}
+    assert [(found.path, found.size) for found in upkeep.of_nobody()] == [(there, 3)]
