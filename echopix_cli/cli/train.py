@@ -232,16 +232,12 @@ def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -
     import torch
 
     from echopix_cli.training import tiny
-    from echopix_cli.weights.stock import save_as_stock
 
     tiny.save_processor(trainer.processor, folder)
     kinds: dict[str, torch.dtype] = {
         "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
     }  # fmt: skip
-    if without_sieve:
-        save_as_stock(trainer.model, folder, kinds.get(dtype))
-    else:
-        trainer.export(folder, kinds.get(dtype))
+    trainer.export(folder, kinds.get(dtype), stock=without_sieve)
 
 
 def _line(progress: "Progress") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -40,15 +40,15 @@ def add_adapters(model: EchoingPixelsForConditionalGeneration, rank: int) -> Non
     text.norm.requires_grad_(False)
 
 
-def plain_tensors(model: EchoingPixelsForConditionalGeneration, base: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain_tensors(model: EchoingPixelsForConditionalGeneration, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's tensors under their plain names, adapters added in.
 
     Args:
         model: with or without adapters.
-        base: full-precision tensors of what adapters lie on, where the model holds them in four bits.
+        base: of what is frozen, in the precision that it is stored in.
     """
     tensors = {
-        name: value
+        name: base.get(name, value)
         for name, value in model.state_dict().items()
         if "lora_" not in name and ".base_layer.weight." not in name  # the latter: a quantized layer's statistics
     }

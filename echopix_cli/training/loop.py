@@ -31,6 +31,7 @@ from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
 from echopix_cli.training.workers import prepared
 from echopix_cli.weights.checkpoint import refusals, save_model, save_tensors
+from echopix_cli.weights.stock import save_as_stock
 
 METRICS = "metrics.jsonl"
 _STATE = "training_state.safetensors"
@@ -135,9 +136,16 @@ class Trainer:
         """End the run after the step that is being taken; safe to call from a signal handler."""
         self._stopping = True
 
-    def export(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write the model as it stands, in the authors' layout."""
-        save_model(self.model, folder, dtype, plain_tensors(self.model, self.originals))
+    def export(self, folder: Path, dtype: torch.dtype | None = None, *, stock: bool = False) -> None:
+        """Write the model as it stands, in the authors' layout, or without its sieve as a ``stock`` checkpoint.
+
+        What is frozen is written as the base has it, whatever precision the run computes in.
+
+        Raises:
+            ModelError: no stock checkpoint can hold it.
+        """
+        save = save_as_stock if stock else save_model
+        save(self.model, folder, dtype, plain_tensors(self.model, self.originals))
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Accuracy on the validation split at several budgets, with controls beside the sieve; {} for other data."""

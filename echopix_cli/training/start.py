@@ -23,7 +23,10 @@ VOCABULARY_SCENES = 3000  # scenes whose questions and answers the tokenizer is 
 
 @dataclass(frozen=True)
 class Start:
-    """A model ready to be trained, its processor, and full-precision tensors of what it holds in four bits."""
+    """A model ready to be trained, its processor, and the base's tensors of what is frozen, by their plain names.
+
+    The model may hold those in fewer bits.
+    """
 
     model: EchoingPixelsForConditionalGeneration
     processor: Processor
@@ -82,12 +85,14 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
         model.thinker.audio_tower.requires_grad_(False)
     if recipe.adapters:
         if recipe.quantize == "nf4":
-            originals = {name: value for name, value in read_tensors(base).items() if ".layers." in name}
             quantize_linears(model.thinker.model.layers, _precision(recipe))
         add_adapters(model, recipe.adapters)
     for parameter in model.parameters():
         if not parameter.requires_grad and parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(_precision(recipe))
+    if recipe.base:
+        trained = {name for name, value in model.state_dict(keep_vars=True).items() if value.requires_grad}
+        originals = {name: value for name, value in read_tensors(base).items() if name not in trained}
     return Start(model.to(device), processor, originals)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,15 @@ def adopt_config(source: Path | Checkpoint, sieve_layers: int) -> EchoingPixelsC
         raise ModelError(f"{path} is not a usable Qwen2.5-Omni configuration: {what}") from None
 
 
-def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_as_stock(
+    model: EchoingPixelsForConditionalGeneration,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write a model that answers without its sieve as a stock checkpoint: ``config.json``, ``model.safetensors``.
+
+    Arguments are those of :func:`~echopix_cli.weights.checkpoint.save_model`.
 
     Raises:
         ModelError: its decoder was trained with Sync-RoPE, which no stock checkpoint has.
@@ -68,7 +76,8 @@ def save_as_stock(model: EchoingPixelsForConditionalGeneration, folder: Path, dt
             "train it with --stage full --set rope_axes=3",
         )
     own = ("thinker.model.bidir_encoder.", "thinker.model.compressor.")
-    save_model(model, folder, dtype, {n: t for n, t in model.state_dict().items() if not n.startswith(own)})
+    whole = model.state_dict() if tensors is None else tensors
+    save_model(model, folder, dtype, {name: value for name, value in whole.items() if not name.startswith(own)})
     path = folder / "config.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
     thinker = dict(raw["thinker_config"], model_type=STOCK_THINKER_TYPE)
