@@ -144,6 +144,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
         if server is not None:
             held.callback(server.close)
 
+        from echopix_cli.cli.ask_one import films_progress
+
         def attempt(server: Server | None) -> tuple[Summary, _Report, list[int]] | None:
             """What came of all tasks, and the signal that ended it; None where a server did not begin with them."""
             engine = run.engine(keeps=True) if server is None and fleet is None else None
@@ -165,12 +167,13 @@ def ask_many(run: opt.Run, many: Many) -> None:
                 def stop() -> bool:
                     return bool(received)
 
+                reading = partial(films_progress, tally.tell)
                 if server is not None:
                     from echopix_cli.serving.client import Ending
                     from echopix_cli.serving.client_many import ask_many as ask_there
 
                     try:
-                        summary = ask_there(server, request, journal, began, report.take, tally.skip, stop)
+                        summary = ask_there(server, request, journal, began, report.take, tally.skip, stop, reading)
                     except Ending:
                         if report.begun or received:
                             raise
@@ -183,13 +186,11 @@ def ask_many(run: opt.Run, many: Many) -> None:
                     summary = fleets.run(tasks)
                 else:
                     assert engine is not None
-                    from echopix_cli.cli.ask_one import films_progress
                     from echopix_cli.serving.batches import batch_of
 
                     batch = batch_of(
-                        engine, request, report.take, journal=journal, passed=tally.skip, stop=stop,
-                        reading=partial(films_progress, tally.tell),
-                    )  # fmt: skip
+                        engine, request, report.take, journal=journal, passed=tally.skip, stop=stop, reading=reading
+                    )
                     began(batch.settings.plan)
                     summary = batch.run(tasks)
                 return summary, report, received

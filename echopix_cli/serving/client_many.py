@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from echopix_cli.batch.journal import Journal
 from echopix_cli.batch.outcomes import Outcome, Summary
@@ -12,6 +13,9 @@ from echopix_cli.errors import EchopixError
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.serving import many_messages as mm
 from echopix_cli.serving.client import Naming, Server, absolute, error_of
+
+if TYPE_CHECKING:
+    from echopix_cli.engine.survey import Watch
 
 
 def ask_many(
@@ -22,6 +26,7 @@ def ask_many(
     sink: Callable[[Outcome], None],
     passed: Callable[[int], None],
     stop: Callable[[], bool],
+    reading: Callable[[str], Watch],
 ) -> Summary:
     """Have a server answer many tasks.
 
@@ -30,7 +35,7 @@ def ask_many(
         request: as typed.
         journal: what was done before.
         began: is told, first, how files are read.
-        sink, passed, stop: as of :class:`~echopix_cli.batch.run.Batch`.
+        sink, passed, stop, reading: as of :class:`~echopix_cli.batch.run.Batch`.
 
     Raises:
         Ending: before ``began`` was told, the server did not begin; later, it ended and did not do all.
@@ -40,6 +45,7 @@ def ask_many(
     there = replace(request, tasks=tuple(replace(task, media=absolute(task.media)) for task in tasks))
     named = Naming({asked.media: task.media for asked, task in zip(there.tasks, tasks, strict=True)})
     errors: dict[int, EchopixError] = {}
+    watches: dict[str, Watch] = {}
     for event in server.events(there, named, stop):
         match event:
             case mm.Began(plan):
@@ -53,6 +59,10 @@ def ask_many(
                 server.send(mm.Known(number, facts=facts))
             case mm.Passed(count):
                 passed(count)
+            case mm.WatchedOf(media, done, total, stage):
+                if media not in watches:
+                    watches[media] = reading(named.files.get(media, media))
+                watches[media](done, total, stage)
             case mm.Ended():
                 sink(_outcome(event, tasks[event.place], there.tasks[event.place].media, errors))
             case mm.Summed(summary):

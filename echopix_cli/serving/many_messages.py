@@ -65,6 +65,16 @@ class Passed:
 
 
 @dataclass(frozen=True)
+class WatchedOf:
+    """As :class:`~echopix_cli.serving.messages.Watched`, of the film ``media``."""
+
+    media: str
+    done: float
+    total: float
+    stage: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """One task's end, by its place in the list; as :class:`~echopix_cli.batch.outcomes.Outcome`."""
 

@@ -69,13 +69,13 @@ def test_a_connection_that_takes_nothing_is_a_server_that_did_not_begin() -> Non
     pair = Pair()
     pair.far.close()
     with pytest.raises(Ending):
-        ask_many(pair.server, REQUEST, None, nothing, nothing, nothing, lambda: False)
+        ask_many(pair.server, REQUEST, None, nothing, nothing, nothing, lambda: False, nothing)
 
 
 def test_a_list_that_no_message_holds_is_asked_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("echopix_cli.serving.wire.MOST", 100)
     with pytest.raises(Ending, match=r"a message of [0-9,]+ bytes is too long"):
-        ask_many(Pair().server, REQUEST, None, nothing, nothing, nothing, lambda: False)
+        ask_many(Pair().server, REQUEST, None, nothing, nothing, nothing, lambda: False, nothing)
 
 
 def test_a_batch_goes_on_without_a_server_that_ended(
@@ -110,7 +110,7 @@ def test_a_batch_whose_folder_goes_away_hears_of_failures(tmp_path: Path, monkey
     failure = m.Failure("MediaError", f"{gone}/a.mp4: no film", "", 3)
     pair.say(mm.Began(DecodePlan()), mm.Ended(0, None, None, None, failure), mm.Summed(Summary(1, 0, 1, 0, 0.0, 0.0)))
     request = mm.AskMany((Task("a.mp4", "What?"),), manner(1), False, False)
-    ask_many(pair.server, request, None, lambda plan: gone.rmdir(), outcomes.append, nothing, lambda: False)
+    ask_many(pair.server, request, None, lambda plan: gone.rmdir(), outcomes.append, nothing, lambda: False, nothing)
     os.chdir(tmp_path)
     assert str(outcomes[0].error) == "a.mp4: no film"
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clips import write_clip
 from servers import Running, environment
+from terminals import Terminal
 
 _TIMES = re.compile(r"[0-9.]+ (?:ms|s|[MG]iB|tokens/s)")
 
@@ -77,6 +79,19 @@ def test_a_batch_resumes_what_was_answered_with_and_without_a_server(
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert [record["media"] for record in records] == ["both.mp4", "silent.mp4"] * 2
     assert all(record["server"] for record in records)
+
+
+def test_a_batch_shows_below_its_bar_how_far_a_film_is(near: Running, tmp_path: Path) -> None:
+    path, out = write_clip(tmp_path / "long.mkv", seconds=19.5), tmp_path / "out.jsonl"
+    write_clip(tmp_path / "short.mkv", seconds=0.5)
+    command = ["ask", str(tmp_path), "What?", "--window", "1", "--device", "cpu", "-o", str(out)]
+    variables = environment(near.runtime, ECHOPIX_MODEL=near.model, ECHOPIX_MAX_NEW_TOKENS="2")
+    with Terminal(*command, columns=200, environment=variables) as terminal:
+        terminal.wait_for("0/2")
+        terminal.wait_for(f"reading {path}: 0:00 of 0:20")
+        terminal.wait_for("2 answered")
+        assert terminal.ended() == 0
+    assert all(json.loads(line)["server"] for line in out.read_text().splitlines())
 
 
 def test_files_about_answers_are_written_by_the_client(
