@@ -8,7 +8,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from echopix_cli.errors import EchopixError, bare
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,9 +27,12 @@ def prepared(data: Any, order: range, workers: int, pinned: bool) -> Iterator[An
         order: of its indices.
         workers: how many processes.
         pinned: hand out memory that a GPU reads by itself.
+
+    Raises:
+        EchopixError: while iterating: what an item raised, or a process was killed.
     """
     loader = DataLoader(
-        data,
+        _Guarded(data),
         batch_size=None,
         sampler=order,
         num_workers=min(workers, max(1, len(order))),
@@ -37,9 +42,40 @@ def prepared(data: Any, order: range, workers: int, pinned: bool) -> Iterator[An
     )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
-        return iter(loader)
+        return _taken(iter(loader))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Guarded(Dataset[Any]):
+    """A data set whose own errors are items: across processes torch would make their tracebacks part of their words."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._data[index]
+        except EchopixError as error:
+            return bare(error)
+
+
+def _taken(items: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise EchopixError(
+                "a process that prepares batches was ended from outside, perhaps for its memory",
+                "run again to go on from the last checkpoint, with fewer --workers",
+            ) from error
+        if isinstance(item, EchopixError):
+            raise item
+        yield item
 
 
 def _heed_parent(number: int) -> None:

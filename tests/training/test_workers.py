@@ -12,6 +12,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from echopix_cli.decoding import worker
+from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.media import DecodePlan
 from echopix_cli.training.workers import prepared
 
@@ -46,6 +47,31 @@ def test_signals_to_all_processes_reach_neither_workers_nor_their_decoders(clips
     for number in ENDING:  # sent by another process: a worker heeds this one
         subprocess.run(["kill", f"-{number.name[3:]}", *map(str, first)], check=True)
     assert [decoder for _, decoder in items] == [first[1]] * 11
+
+
+class Failing(Dataset[int]):
+    """Items of which the second one cannot be, and the third one ends its process."""
+
+    def __getitem__(self, index: int) -> int:
+        if index == 1:
+            raise UsageError("there is no such soundfont", "install it")
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_what_fails_in_a_worker_is_said_as_it_would_be_here() -> None:
+    items = prepared(Failing(), range(2), 1, pinned=False)
+    assert next(items) == 0
+    with pytest.raises(UsageError) as failed:
+        next(items)
+    assert (str(failed.value), failed.value.hint) == ("there is no such soundfont", "install it")
+
+
+def test_a_worker_that_is_killed_is_one_clear_line() -> None:
+    with pytest.raises(EchopixError, match="ended from outside") as failed:
+        next(prepared(Failing(), range(2, 3), 1, pinned=False))
+    assert "run again to go on" in failed.value.hint
 
 
 def test_a_worker_that_is_long_at_an_item_ends_with_the_run() -> None:
