@@ -25,10 +25,11 @@ from echopix_cli.training.batch import Batch, Unread
 from echopix_cli.training.conversations import ConversationBatches, read_conversations
 from echopix_cli.training.data import TRAINED_SPLITS, SceneBatches
 from echopix_cli.training.forward import accuracy
-from echopix_cli.training.losses import AttentionTeacher, AuxiliaryHeads, losses, total_loss
+from echopix_cli.training.losses import AuxiliaryHeads, losses, total_loss
 from echopix_cli.training.muon import Muon
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import Start
+from echopix_cli.training.teacher import AttentionTeacher
 from echopix_cli.training.workers import prepared
 from echopix_cli.weights.checkpoint import refusals, save_model, save_tensors
 from echopix_cli.weights.stock import save_as_stock

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echopix_cli.model.attention import attention_of, attention_received
+from echopix_cli.model.attention import attention_of
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.sieve import pack_left
-from echopix_cli.model.text import causal_mask
-from echopix_cli.model.values import IGNORE, Prompt
+from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import INSTRUMENTS, PICTURES, SURROUNDINGS
 from echopix_cli.training.batch import Batch
 from echopix_cli.training.forward import AnswerPass, answer_pass, encode, families_of, joint_layer
 from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.teacher import AttentionTeacher
 
 
 class AuxiliaryHeads(nn.Module):
@@ -104,36 +103,6 @@ def balanced_by_modality(evidence: Tensor, audio: Tensor) -> Tensor:
     """
     modalities = (evidence & audio, evidence & ~audio)
     return torch.stack([rows / rows.sum(dim=1, keepdim=True).clamp(min=1) for rows in modalities]).sum(dim=0)
-
-
-class AttentionTeacher:
-    """Attention of a full-token decoder as a target of the scores.
-
-    A frozen copy of the decoder that the run starts from reads all tokens with the right answer, causally.
-    """
-
-    def __init__(self, model: EchoingPixelsForConditionalGeneration) -> None:
-        text = model.thinker.model
-        self.layers = copy.deepcopy(text.layers).requires_grad_(False).eval()
-        self.rotary = text.rotary
-
-    @torch.no_grad()
-    def target(self, prompt: Prompt, pool: Tensor) -> Tensor:
-        """(B, L) attention that each row receives from all rows after the prompt's last audio-visual one.
-
-        Averaged over heads, summed over layers.
-        """
-        length = pool.shape[1]
-        places = torch.arange(length, device=pool.device)
-        valid = torch.ones_like(pool) if prompt.attention_mask is None else prompt.attention_mask.bool()
-        asking = valid & (places > (pool * places).amax(dim=1, keepdim=True))
-        rotary = self.rotary(prompt.position_ids, prompt.embeds.dtype)
-        mask = causal_mask(valid)
-        hidden, received = prompt.embeds, torch.zeros_like(pool, dtype=torch.float32)
-        for layer in self.layers:
-            received += attention_received(layer, hidden, rotary, asking, valid)
-            hidden = layer(hidden, rotary, mask)
-        return received
 
 
 def balanced(found: Tensor, yes: Tensor) -> Tensor:
