@@ -333,7 +333,9 @@ def _optimizers(trained: dict[str, nn.Parameter], recipe: Recipe) -> list[torch.
     ]
     if by_muon:
         # Updates as large as AdamW's, so that one learning rate serves both.
-        optimizers.append(Muon(matrices, recipe.learning_rate, recipe.weight_decay))
+        half = recipe.precision == "bfloat16" or others[0].is_cuda
+        precision = torch.bfloat16 if half else torch.float32
+        optimizers.append(Muon(matrices, recipe.learning_rate, recipe.weight_decay, precision=precision))
     return optimizers
 
 

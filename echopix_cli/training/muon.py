@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024): momentum whose matrices are orthogonalised, all of one shape at once.
 
 ``torch.optim.Muon`` takes its iterations in bfloat16, one matrix after another. Processors without instructions for
-bfloat16 spend four fifths of a training step in there; this one computes in float32 on a CPU, in batches.
+bfloat16 spend four fifths of a training step in there; this one takes them in batches, and in float32 if need be.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _ITERATIONS = 5
 _AS_ADAMW = 0.2  # updates have about this root mean square, as AdamW's have
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalised(matrices: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
     """Newton–Schulz iterations that bring every singular value of matrices (n, rows, columns) close to 1."""
     a, b, c = _COEFFICIENTS
-    x = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16)
+    x = matrices.to(precision)
     if tall := x.shape[1] > x.shape[2]:
         x = x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -39,11 +39,18 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate.
         weight_decay: share of a matrix, times ``lr``, that a step takes away.
         momentum: how much of the mean gradient a step keeps.
+        precision: of the iterations.
     """
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        precision: torch.dtype = torch.float32,
     ) -> None:
+        self.precision = precision
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -65,5 +72,5 @@ class Muon(torch.optim.Optimizer):
             mean.lerp_(matrix.grad, 1 - group["momentum"])
             updates.append(matrix.grad.lerp(mean, group["momentum"]))
         scale = group["lr"] * _AS_ADAMW * max(matrices[0].shape) ** 0.5
-        for matrix, update in zip(matrices, orthogonalised(torch.stack(updates)), strict=True):
+        for matrix, update in zip(matrices, orthogonalised(torch.stack(updates), self.precision), strict=True):
             matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from echopix_cli.training.muon import Muon, orthogonalised
 
 
-def test_steps_are_those_of_pytorch() -> None:
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_are_those_of_pytorch(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     start = [torch.randn(shape) for shape in ((64, 32), (32, 64), (48, 48), (48, 48))]
     ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
     fits: list[torch.optim.Optimizer] = [
-        Muon(ours, 0.02, 0.05),
+        Muon(ours, 0.02, 0.05, precision=precision),
         torch.optim.Muon(theirs, lr=0.02, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
     ]
     for _ in range(3):
