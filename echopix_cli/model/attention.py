@@ -74,8 +74,8 @@ def mix(
             logits = query * query.shape[-1] ** -0.5 @ key.mT
             if causal:
                 mask = torch.ones(logits.shape[-2:], dtype=torch.bool).tril()
-            if mask is not None:
-                logits = logits.masked_fill(~mask, -torch.inf)
+            if mask is not None:  # added, for that has no gradient to be filled in turn
+                logits += torch.zeros_like(mask, dtype=logits.dtype).masked_fill_(~mask, -torch.inf)
             return logits.softmax(dim=-1) @ value
     with chosen_kernels(query.device):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
