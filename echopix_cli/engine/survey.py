@@ -73,7 +73,8 @@ class Survey:
         self.options, self.look, self.fetch, self.encode, self.watch = options, look, fetch, encode, watch
         self._pools: list[Pool | None] = [None] * len(questions)
         self._best: list[dict[int, float]] = [{} for _ in questions]  # of each window, its best row's score
-        self._capacity = 0  # rows of a last prompt
+        self._capacity = 0  # rows of a last prompt, as far as windows have shown
+        self._room = self._rows_at_most()  # and at most: windows may come before there is any picture
         self._most = 0  # rows that a window had
         self._spare = 0  # windows whose rows a pool holds beyond its capacity
         self._apart = [chosen(thinker, own)[1].selection == "per-modality" for own in options]
@@ -126,7 +127,7 @@ class Survey:
 
         As many more as the windows have that will be set aside: the highest of all others are then still there.
         """
-        before, count = self._pools[question], self._capacity + self._spare * self._most
+        before, count = self._pools[question], max(self._capacity, self._room) + self._spare * self._most
         joined = pool if before is None else before.joined(pool)
         self._pools[question] = joined.best(count, count) if self._apart[question] else joined.best(count)
 
@@ -206,6 +207,13 @@ class Survey:
         self._peaks = larger(self._peaks, encoded.peaks)
         self._unread.pop(number, None)
         self._seen[number] = replace(encoded, video=None, audio=None)
+
+    def _rows_at_most(self) -> int:
+        """What a whole window may have at the most, as far as the plan tells."""
+        (start, end), plan = self.film.spans[0], self.film.plan
+        frames = frames_of(plan, end - start) if plan.video else 0
+        sound = round((end - start) * self.thinker.timeline.per_second) if plan.audio else 0
+        return -(-frames // 2) * (plan.max_pixels // plan.size_factor**2) + sound
 
     def _rows_at_full_rate(self, encoded: Encoded) -> int:
         """What a whole window of this picture and sound has."""

@@ -89,6 +89,26 @@ def test_a_budget_each_chooses_among_windows_too(engine: Engine, film: Film, win
     assert (tokens.video.kept, tokens.audio.kept) == (15, 16), "a fifth of each"
 
 
+def test_what_is_heard_before_there_is_any_picture_competes_like_all_else(
+    engine: Engine, film: Film, windows: list[Encoded], clips: dict[str, Path]
+) -> None:
+    """Two windows without picture come first; a window with picture has more rows than they have."""
+    dark = engine.encode(load_clip(clips["dark"], film.window(0, True)))
+    mixed, options = [dark, dark, windows[2]], AskOptions(0.2, SHORT)
+    (handed,) = survey(engine, "film", film, ["What?"], lambda number, full: Fetched(mixed[number]), options)
+    assert handed.survivors is not None
+    most = len(handed.survivors.is_audio)
+    assert most > dark.inputs.audio_rows
+    found = []
+    for number, encoded in enumerate(mixed):
+        ranking = engine.pose(encoded, "What?").ranking(options, number)
+        found += [(-float(ranking[row]), number) for row in ranking.isfinite().nonzero()[:, 0].tolist()]
+    expected = [number for _, number in sorted(found)[:most]]
+    starts = handed.survivors.spans[:, 0]
+    kept = [int(((starts >= start) & (starts < end)).sum()) for start, end in film.spans]
+    assert kept[2] == expected.count(2)
+
+
 @st.composite
 def films_rows(draw: Any) -> tuple[Any, ...]:
     """Scores of the rows of some windows, glanced at and looked at, of two modalities, with ties; and what fails."""
