@@ -307,6 +307,16 @@ def borrowed() -> Iterator[Worker]:
         _idle.append(worker)
 
 
+def identity(path: str) -> str:
+    """As :func:`echopix_cli.files.identity_of`, elsewhere: where a drive does not answer, that can be given up.
+
+    Raises:
+        MediaError: it cannot be read, or reading it came no further.
+    """
+    with borrowed() as worker:
+        return worker.identity(path)
+
+
 def probe(path: str, limits: Limits) -> MediaInfo:
     """As :func:`echopix_cli.media.probe`, elsewhere.
 

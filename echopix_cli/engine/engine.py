@@ -155,8 +155,13 @@ class Engine:
         """
         return self.processor.plan(plan, max_pixels)
 
-    def read(self, path: str, plan: DecodePlan) -> Encoded:
-        """Decode a file and encode it, or take its features from the cache; ``plan`` comes from :meth:`plan`.
+    def read(self, path: str, plan: DecodePlan, identity: Callable[[], str] | None = None) -> Encoded:
+        """Decode a file and encode it, or take its features from the cache.
+
+        Args:
+            path: of the file.
+            plan: from :meth:`plan`.
+            identity: as of :meth:`fetch`.
 
         Raises:
             MediaError: the file cannot be opened or holds nothing that can be decoded.
@@ -166,7 +171,7 @@ class Engine:
         clock = Clock(self.device)
         with memory_errors(self.device, self.advice):
             with clock.stage("decode"):
-                entry = self.features.entry(path, plan) if self.features else None
+                entry = self.features.entry(path, plan, identity) if self.features else None
                 kept = entry.find() if entry else None
             if kept is not None:
                 return on_device(self.model.thinker, kept, clock)
@@ -186,12 +191,13 @@ class Engine:
             path: of the file.
             plan: from :meth:`plan`.
             decode: reads the file where nothing is kept of it.
-            identity: as :func:`~echopix_cli.files.identity_of`; asked only where features are kept.
+            identity: as :func:`~echopix_cli.files.identity_of`; asked only where features are kept. By default the
+                file is read for it.
 
         Raises:
             MediaError: as ``decode`` and ``identity`` do.
         """
-        entry = self.features.entry(path, plan, identity() if identity else None) if self.features else None
+        entry = self.features.entry(path, plan, identity) if self.features else None
         if entry and (kept := entry.find()):
             return Fetched(kept, entry, kept.seconds["decode"])
         decoded = decode(path, plan)

@@ -23,10 +23,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from echopix_cli import __version__
+from echopix_cli.decoding import worker
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.loading import is_out_of_memory
-from echopix_cli.errors import EchopixError, described
-from echopix_cli.files import Look, identity_of, look_at
+from echopix_cli.errors import EchopixError, FileLost, MediaError, described
+from echopix_cli.files import Look, look_at
 from echopix_cli.media import Clip, DecodePlan, MediaInfo, TrackInfo
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import ClipInputs, PixelRules
@@ -111,23 +112,28 @@ class FeatureCache:
         self._keeps = True
         self._outgrown: set[str] = set()  # films that the shelf cannot hold
 
-    def entry(self, path: str, plan: DecodePlan, identity: str | None = None) -> Entry | None:
+    def entry(self, path: str, plan: DecodePlan, identity: Callable[[], str] | None = None) -> Entry | None:
         """The place of a file's features; None where the file cannot be read, which decoding it explains.
 
         Args:
             path: of the file; pipes and devices have no place.
             plan: from :meth:`Engine.plan`. Its limits are left out: they bound the work, not what comes of it.
-            identity: as :func:`~echopix_cli.files.identity_of` gives it, where it is known already.
+            identity: as :func:`~echopix_cli.files.identity_of` gives it; by default another process reads for it.
+
+        Raises:
+            FileLost: reading the file comes no further.
         """
         try:
             look = look_at(path)
             if not os.path.isfile(path):
                 return None
-            identity = identity or identity_of(path)
-        except (OSError, ValueError):
+            known = identity() if identity else worker.identity(path)
+        except FileLost:
+            raise
+        except (OSError, ValueError, MediaError):
             return None
         taken = {name: value for name, value in asdict(plan).items() if name != "limits"}
-        key = json.dumps([self.model, identity, taken], sort_keys=True)
+        key = json.dumps([self.model, known, taken], sort_keys=True)
         name = hashlib.sha256(key.encode()).hexdigest() + FEATURES
         return Entry(self, name, os.fsdecode(path), look)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from echopix_cli.decoding.worker import Worker, probe
+from echopix_cli.decoding.worker import Worker, identity, probe
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.engine import Engine
 from echopix_cli.engine.features import Fetched
@@ -88,15 +89,35 @@ def read_unless_film(
         info: what the file's header says, where that is known already.
 
     Raises:
-        MediaError: it cannot be opened or holds nothing that can be decoded.
+        MediaError: it cannot be opened, holds nothing that can be decoded, or changed while it was read.
         DeviceError: out of memory.
     """
     info = info or probe(path, plan.limits)
     if film_in(window, info, plan) is not None:
         return info
-    encoded = engine.read(path, plan)
+    encoded = _read_whole(engine, path, plan)
     longer = grown(window, info, plan, encoded)
     return encoded if longer is None or film_in(window, longer, plan) is None else longer
+
+
+def _read_whole(engine: Engine, path: str, plan: DecodePlan) -> Encoded:
+    """A clip after the towers, of a file that stayed what it was meanwhile; what pipes hold cannot change.
+
+    Raises:
+        MediaError, DeviceError: as :func:`read_unless_film`.
+    """
+    if not os.path.isfile(path):
+        return engine.read(path, plan)
+    look, known = look_again(path), ""
+    try:
+        known = identity(path)
+    except FileLost:
+        raise
+    except MediaError:  # a place that cannot be read need not concern what is taken
+        pass
+    encoded = engine.read(path, plan, (lambda: known) if known else None)
+    require_same(path, look, known)
+    return encoded
 
 
 def _end(content: Clip | Encoded) -> float | None:
@@ -192,7 +213,7 @@ def open_media(
     with closing(_Windows(engine, path, film, window, timeout)) as windows:
         windows.settle(watch)
         if windows.film is None:
-            return (engine.read(path, plan),) * len(questions)
+            return (_read_whole(engine, path, plan),) * len(questions)
         settled(windows.film)
         found = survey(engine, path, windows.film, questions, windows.fetch, options, films.look, watch)
         windows.require_same()
