@@ -66,6 +66,16 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
             partial.unlink()
 
 
+def hidden_name(name: str) -> str:
+    """What a file is called that is to take the place of one of this name: always the same, and never too long."""
+    whole = os.fsencode(name)
+    if len(whole) + len(f".{PART}") > _LONGEST:
+        from hashlib import sha256
+
+        name = f"{os.fsdecode(whole[:_NAMED])}.{sha256(whole).hexdigest()[:8]}"
+    return f".{name}{PART}"
+
+
 def nearest_folder(path: Path) -> Path:
     """What there is of a path that is to be made: itself, or the nearest folder above it."""
     # Unlike Path.exists, this takes folders that may not be entered.

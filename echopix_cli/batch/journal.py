@@ -19,7 +19,7 @@ from typing import Any
 
 from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import check_target, name_in, sync
+from echopix_cli.files import check_target, hidden_name, name_in, sync
 
 _BEGINNING = b'{"schema_version": '  # of every line
 Label = tuple[str, str, str | int | None]  # media, question and id of a task
@@ -82,6 +82,7 @@ class Journal:
             raise UsageError(f"{path} is {what}", f"name a file with {spelling.option}")
         self.path = path
         self.kept: dict[str, dict[str, Any]] = {}
+        self.other_errors = 0  # lines of failures of other tasks, which stay
         self._spelling, self._keeps = spelling, keep
         self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
         check_target(self._target)
@@ -100,7 +101,9 @@ class Journal:
             self._recover()
             if overwrite:
                 self._done.clear()
+                self._facts.clear()
                 self.kept.clear()
+                self.other_errors = 0
                 self._length, self._last, self._shorter, self._unended = 0, b"", None, False
         except BaseException:
             self.close()
@@ -272,6 +275,7 @@ class Journal:
             if "error" not in record or label_in(record) not in self._labels:
                 kept.append(line)
                 self._remember(record)
+                self.other_errors += "error" in record
         if not may_be_torn(torn):
             raise self._foreign(len(lines) + 1)
         self._length, self._last = sum(map(len, kept)), kept[-1] if kept else b""
@@ -301,7 +305,7 @@ class Journal:
         """Put a shorter file in the place of this one; it carries the lock before it carries the name."""
         # One name, and whoever writes it holds the lock: what a killed process left goes. Whatever else may lie there,
         # a link above all, is not written to.
-        partial = self._target.with_name(f".{self._target.name}.part")
+        partial = self._target.with_name(hidden_name(self._target.name))
         try:
             partial.unlink(missing_ok=True)
             file = os.open(partial, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

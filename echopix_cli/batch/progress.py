@@ -8,6 +8,7 @@ from echopix_cli.batch.journal import FileFacts
 from echopix_cli.batch.keys import Keys
 from echopix_cli.batch.outcomes import Before, Outcome, Summary
 from echopix_cli.batch.tasks import Task
+from echopix_cli.files import WHOLE
 
 
 class Progress:
@@ -41,8 +42,14 @@ class Progress:
         return self._stop() or (self._fail_fast and self.failed > 0)
 
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
-        """As :meth:`.Journal.facts_of`; called from several threads."""
-        return None if self._journal is None else self._journal.facts_of(media, size, mtime_ns)
+        """As :meth:`.Journal.facts_of`; called from several threads.
+
+        Of small files nothing is known from before: size and time may be another one's, and reading
+        them is quick.
+        """
+        if self._journal is None or size <= WHOLE:
+            return None
+        return self._journal.facts_of(media, size, mtime_ns)
 
     def left(self, tasks: Sequence[Task], sha256: str) -> tuple[tuple[Task, str], ...]:
         """Those that were not answered before, each with its answer's key; called from several threads.

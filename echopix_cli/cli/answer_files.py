@@ -56,6 +56,9 @@ class AnswerFiles:
         """
         from echopix_cli.cli.own_files import require_own
 
+        for option, file in (("--vtt", self.vtt), ("--report", self.report)):
+            if str(file) == "-":
+                raise UsageError(f"{option} - names no file, and stdout has the answers", f"{option} FILE")
         if self.vtt is not None:
             from echopix_cli.cli.webvtt import is_webvtt
 
@@ -78,12 +81,12 @@ class AnswerFiles:
         Raises:
             EchopixError: the disk refuses.
         """
-        from echopix_cli.files import write_whole
+        from echopix_cli.cli.own_files import write_own
 
         if self.vtt is not None:
             from echopix_cli.cli.webvtt import webvtt
 
-            write_whole(self.vtt, webvtt(answers).encode())
+            write_own(self.vtt, webvtt(answers).encode())
         if self.report is not None:
             from echopix_cli.cli.report import page, player_of, url_of
             from echopix_cli.cli.report_exhibits import Exhibitor
@@ -92,4 +95,4 @@ class AnswerFiles:
             exhibitor = Exhibitor(path, plan)
             sections = [section_of(answer, exhibitor.exhibits(answer)) for answer in answers]
             source = url_of(path, self.report.parent)
-            write_whole(self.report, page(os.path.basename(path), sections, player_of(answers), source).encode())
+            write_own(self.report, page(os.path.basename(path), sections, player_of(answers), source).encode())

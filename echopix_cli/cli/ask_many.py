@@ -115,8 +115,9 @@ def ask_many(run: opt.Run, many: Many) -> None:
             f"{len(stills)} still picture{'' if one else 's'} passed over; --glob '*{extension}' takes "
             + ("it" if one else "them" if all(name.endswith(extension) for name in stills) else "such")
         )
+    tasks = _without_output(run, many, tasks)
     if many.overwrite:
-        _keep_from_destroying(many, tasks)
+        _keep_from_destroying(many)
     with ExitStack() as held:
         from echopix_cli.batch.journal import Journal
 
@@ -125,6 +126,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
             with run.output.progress(f"reading {many.output}"):
                 journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
+        if not tasks:
+            raise UsageError(f"there is nothing to ask about but {many.output}, the --output", "name another --output")
         if many.report is not None:  # before the model is loaded for nothing
             from echopix_cli.cli.report_folder import check_folder
 
@@ -209,30 +212,51 @@ def ask_many(run: opt.Run, many: Many) -> None:
         raise Interrupted(f"Interrupted; {done}, {again}", received[0])
     before = f", {summary.before} before" if summary.before else ""
     left = summary.tasks - summary.done
+    other = 0 if journal is None else journal.other_errors
     say = run.output.warn if report.unkept else run.output.notice  # what nobody may miss, under --quiet too
     say(
         f"{summary.answered} answered, {summary.failed} failed{before}"
         + (f", {left} not tried" if left else "")
         + (f"; notes on {len(report.said)} of the files" if report.said else "")
         + "".join(f"; nothing of the {name} kept in {count}" for name, count in report.unkept.items())
+        + (
+            f"; {other} failure{'' if other == 1 else 's'} of other tasks stay{'s' if other == 1 else ''} in it"
+            if other
+            else ""
+        )
         + "".join(f"; {event}" for event in summary.events)
     )
+    if report.pages is not None and (bare := report.pages.without({task.media for task in tasks} - report.ended)):
+        run.output.warn(
+            f"{bare} file{'' if bare == 1 else 's'} answered about by earlier runs without --report "
+            f"{'has' if bare == 1 else 'have'} no page; --overwrite answers anew"
+        )
     if summary.failed:
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _keep_from_destroying(many: Many, tasks: Sequence[Task]) -> None:
+def _without_output(run: opt.Run, many: Many, tasks: list[Task]) -> list[Task]:
+    """All tasks but those about the output file, which lies among what was named once it is there."""
+    output = many.output
+    if output is None or not output.exists():
+        return tasks
+    own = {name for name in {task.media for task in tasks} if os.path.exists(name) and os.path.samefile(name, output)}
+    if own:
+        run.output.notice(f"{min(own)} is the --output, and is not asked about")
+    return [task for task in tasks if task.media not in own]
+
+
+def _keep_from_destroying(many: Many) -> None:
     """Refuse to overwrite what is to be read.
 
     Raises:
-        UsageError: the output file is one of the inputs.
+        UsageError: the output file is one of the lists.
     """
     output = many.output
     if output is None or not output.exists():
         return
-    lists: list[str | Path] = [file for file in (many.tasks_file, many.questions_file) if file is not None]
-    for name in (*lists, *dict.fromkeys(task.media for task in tasks)):
-        if os.path.exists(name) and os.path.samefile(name, output):
+    for name in (many.tasks_file, many.questions_file):
+        if name is not None and name.exists() and os.path.samefile(name, output):
             raise UsageError(f"{output} is to be read and overwritten", "name another --output")
 
 
@@ -258,10 +282,12 @@ class _Report:
         self.shown: EchopixError | None = None
         self.said: dict[str, set[str]] = {}  # notices by file
         self.unkept: Counter[str] = Counter()  # answers by the modality of which nothing was kept
+        self.ended: set[str] = set()  # files of which something was answered, or failed
 
     def take(self, outcome: Outcome) -> None:
         """One outcome: kept first, then shown."""
         record = outcome_record(outcome, self.served)
+        self.ended.add(outcome.task.media)
         if self.journal is not None:
             self.journal.append(record)
         with self.tally.aside():

@@ -62,7 +62,7 @@ def install(shell: str) -> str:
         UsageError: there is none for this shell, or something else lies in its place.
         EchopixError: the disk refuses.
     """
-    from echopix_cli.files import write_whole
+    from echopix_cli.cli.own_files import write_own
 
     text, path = script(shell), target(shell)
     if path.is_dir():
@@ -73,6 +73,6 @@ def install(shell: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EchopixError(f"cannot write to {path.parent}: {error.strerror}") from error
-    write_whole(path, text.encode())
+    write_own(path, text.encode())
     zsh = "; where ~/.zshrc has no such line yet, add: fpath+=~/.zfunc; autoload -U compinit; compinit"
     return f"{path} is written; it works in the next {shell}{zsh if shell == 'zsh' else ''}"

@@ -68,9 +68,13 @@ def doctor(
 
 
 def _begun(flags: dict[str, bool | None]) -> tuple[Output, list[Finding]]:
-    """Where to write; and of settings that do not fit, a finding: all else is tried as if there were no config file."""
+    """Where to write, and where settings come from; where they do not fit, all else is tried without a config file."""
+    from echopix_cli.settings import config_path
+
+    path = config_path()
     try:
-        return opt.Run.begin(flags).output, []
+        there = "" if path.exists() else " (not there)"
+        return opt.Run.begin(flags).output, [Finding("config", "ok", f"{path}{there}")]
     except UsageError as error:
         os.environ[f"{ENVIRONMENT_PREFIX}CONFIG"] = os.devnull
         color = False if flags["no_color"] else None
@@ -204,7 +208,7 @@ def _disk() -> Iterator[Finding]:
     import shutil
 
     from echopix_cli.files import nearest_folder
-    from echopix_cli.settings import cache_dir, config_path
+    from echopix_cli.settings import cache_dir
     from echopix_cli.weights.hub import hub_cache
 
     for name, path in (("cache", cache_dir()), ("hub cache", hub_cache())):
@@ -216,7 +220,6 @@ def _disk() -> Iterator[Finding]:
             f"{path}, {decimal(shutil.disk_usage(there).free)} free" + ("" if writable else ", not writable"),
             "" if writable else "set ECHOPIX_CACHE_DIR or HF_HOME to a folder of yours",
         )
-    yield Finding("config", "ok", f"{config_path()}" + ("" if config_path().exists() else " (not there)"))
 
 
 def _fitting() -> Iterator[Finding]:

@@ -315,7 +315,7 @@ class Tally:
         self._failed += count * failed
         self._left -= count
         rate = self._count / max(time.monotonic() - self._began, 1e-9)
-        left = f", {clock(self._left / rate)} left" if self._left else ""
+        left = f", {clock(round(self._left / rate))} left" if self._left else ""
         self._draw(count, f"{60 * rate:.0f}/min" + left + (f", {self._failed} failed" if self._failed else ""))
 
     def skip(self, count: int) -> None:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from echopix_cli.errors import UsageError
-from echopix_cli.files import check_target
+from echopix_cli.files import check_target, write_whole
 
 _MOST = 2**26  # bytes of a file that are looked at
 
 
-def content_of(path: Path) -> bytes | None:
+def content_of(path: Path, most: int = _MOST) -> bytes | None:
     """The beginning of a regular file, enough to recognise it; None where it cannot be read or is no regular file."""
     if not path.is_file():
         return None
     try:
         with open(path, "rb") as file:
-            return file.read(_MOST)
+            return file.read(most)
     except OSError:
         return None
+
+
+def write_own(path: Path, content: bytes) -> None:
+    """As :func:`~echopix_cli.files.write_whole`, at a name that the user gave: of a link, what it leads to is written,
+    and who may read a file may do so afterwards.
+
+    Raises:
+        EchopixError: the disk or the folder refuses.
+    """
+    target = Path(os.path.realpath(path))
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
+    write_whole(target, content, mode=mode)
 
 
 def require_own(path: Path, what: str, is_own: Callable[[bytes], bool], hint: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,10 @@ class ReportFolder:
             written = time.monotonic()
             self._due = written + max(_PAUSE, 10 * (written - began))  # a long page takes long
 
+    def without(self, media: Iterable[str]) -> int:
+        """How many of some files have no page."""
+        return sum(not (self._folder / page_name(name)).is_file() for name in media)
+
     def close(self) -> None:
         """Write what is left, and the index of all pages that are there.
 
@@ -92,8 +97,7 @@ class ReportFolder:
             return
         rows = []
         for file in sorted(self._folder.glob("*.html")):
-            with file.open("rb") as opened:
-                head = opened.read(_HEAD)
+            head = content_of(file, _HEAD) or b""  # nothing of what is no file
             if found := summary_of(head.decode(errors="replace")):
                 rows.append((file.name, found))
         write_whole(self._folder / _INDEX, index(sorted(rows, key=lambda row: (row[1].media, row[0]))).encode())

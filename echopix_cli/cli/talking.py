@@ -119,7 +119,8 @@ class Talk:
     def _save(self, path: Path) -> None:
         if not self.answers:
             raise UsageError("nothing was answered yet", "type a question")
-        from echopix_cli.files import check_target, look_at, write_whole
+        from echopix_cli.cli.own_files import write_own
+        from echopix_cli.files import check_target, look_at
 
         own = self._saved.get(str(path))
         if os.path.lexists(path) and (own is None or look_at(path) != own):
@@ -128,7 +129,7 @@ class Talk:
         check_target(path)
         records = map(answer_record, self.answers, self._served)
         lines = [json.dumps(record) for record in records]
-        write_whole(path, ("\n".join(lines) + "\n").encode())
+        write_own(path, ("\n".join(lines) + "\n").encode())
         self._saved[str(path)] = look_at(path)
         self.run.output.notice(f"{len(lines)} answer{'' if len(lines) == 1 else 's'} in {path}")
 

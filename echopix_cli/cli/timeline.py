@@ -133,8 +133,16 @@ def _one(timeline: Timeline, options: ConsoleOptions) -> Iterator[Text]:
         yield _labelled("", _LABEL).append(first.ljust(room - len(last)) + last, style="dim")
     highest = timeline.moments[:_HIGHEST]
     spans = [timeline.words(moment) for moment in highest]
-    for place, (moment, span) in enumerate(zip(highest, spans, strict=True)):
-        words = f"{span:{max(map(len, spans))}}  {WORDS[moment.modality]:7}  {share_words(moment):>5}"
+    rows = [
+        f"{span:{max(map(len, spans))}}  {WORDS[moment.modality]:7}  {share_words(moment):>5}"
+        for moment, span in zip(highest, spans, strict=True)
+    ]
+    if _LABEL + max(map(len, rows)) > options.max_width:  # below, in as few columns as they take
+        yield _labelled("moments", 0)
+        for moment, span in zip(highest, spans, strict=True):
+            yield Text(f" {span} {WORDS[moment.modality]} {share_words(moment)}")
+        return
+    for place, words in enumerate(rows):
         yield _labelled("" if place else "moments", _LABEL).append(words)
 
 

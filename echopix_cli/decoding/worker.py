@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120.0  # seconds without a packet, a frame or a byte: a decoder that hangs, or a drive that is gone
 _SLICE = 1.0  # seconds of a wait: while the command is stopped, as by Ctrl-Z, no more of them pass
+_UNHURRIED = ("fingerprint", "identity")  # requests that take as long as a file has bytes, and tell that they go on
 _LIFETIME = 500  # files after which a worker is replaced, whatever FFmpeg may have leaked
 
 
@@ -65,7 +66,8 @@ class Worker:
     """One process that reads files, started when it is first needed and again when it has died. For one thread a time.
 
     Args:
-        timeout: seconds that one request may take, from asking to the last byte of the reply.
+        timeout: seconds that one request may take, from asking to the last byte of the reply; reading all bytes of a
+            file to tell it from others may take as long as its length asks for.
         patience: seconds for which reading a file may stand still while it is waited for.
     """
 
@@ -82,7 +84,7 @@ class Worker:
         """SHA-256 of a file.
 
         Raises:
-            MediaError: it cannot be read, or not in time.
+            MediaError: it cannot be read, or reading it comes no further.
         """
         return str(self._ask("fingerprint", path))
 
@@ -90,7 +92,7 @@ class Worker:
         """As :func:`echopix_cli.files.identity_of`, elsewhere.
 
         Raises:
-            MediaError: it cannot be read, or not in time.
+            MediaError: it cannot be read, or reading it comes no further.
         """
         return str(self._ask("identity", path))
 
@@ -186,7 +188,7 @@ class Worker:
         """A worker that has taken a request, and until when it has to be done."""
         for again in (True, False):
             channel = self._started()
-            deadline = _Deadline(time.monotonic() + self.timeout)
+            deadline = _Deadline(time.monotonic() + (math.inf if request[0] in _UNHURRIED else self.timeout))
             here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
             try:
                 channel.send(request, here)  # paths start where this process is now, not where that one was forked

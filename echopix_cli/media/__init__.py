@@ -34,6 +34,7 @@ __all__ = [
     "smart_resize",
 ]
 
+_OWN = ("/dev/stdin", "/dev/fd/", "/proc/self/", "/proc/thread-self/")  # what lies there is each process's own
 _HOMES = {
     **dict.fromkeys(("Clip", "MediaInfo", "TrackInfo"), "echopix_cli.media.values"),
     **dict.fromkeys(("frame_indices", "resize_frames", "smart_nframes", "smart_resize"), "echopix_cli.media.sampling"),
@@ -74,11 +75,14 @@ def require_file(path: str | os.PathLike[str]) -> None:
     """Check that there is a regular, readable, non-empty file, without looking into it.
 
     Raises:
-        MediaError: there is not.
+        MediaError: there is not, or it has no name of its own.
     """
+    from echopix_cli.errors import MediaError
     from echopix_cli.media.source import open_regular
 
     open_regular(path).close()
+    if (name := os.fsdecode(path)).startswith(_OWN):  # others read the file, for whom that is another one, or none
+        raise MediaError(f"{name} is an open file of this process", "give the file's own name")
 
 
 def probe(path: str | os.PathLike[str], limits: Limits = Limits()) -> MediaInfo:  # noqa: B008 - frozen

@@ -76,6 +76,7 @@ def chat_request(raw: Any, root: Path, model: str, manner: Manner, reads_turns: 
         raise Refused(404, f"there is no model {raw['model']!r} here, only {model!r}", "model_not_found")
     if raw.get("n", 1) not in (1, None):
         raise Refused(400, "n: there is one answer to a question")
+    _refuse_unheeded(raw)
     system, named, earlier, question = _messages(raw.get("messages"))
     if earlier and not reads_turns:
         raise Refused(400, f"messages: {model} reads single questions, and no turns before them", "single_questions")
@@ -88,6 +89,16 @@ def chat_request(raw: Any, root: Path, model: str, manner: Manner, reads_turns: 
         _flag(raw, "stream"),
         isinstance(options, dict) and _flag(options, "include_usage"),
     )
+
+
+def _refuse_unheeded(raw: Mapping[str, Any]) -> None:
+    """Refuse what would change the answer and is not done here; what leaves a greedy answer as it is passes."""
+    wanted = raw.get("response_format")
+    if wanted is not None and not (isinstance(wanted, dict) and wanted.get("type") == "text"):
+        raise Refused(400, "response_format: answers are text")
+    for name in ("stop", "logprobs", "top_logprobs", "logit_bias", "tools", "functions"):
+        if raw.get(name):
+            raise Refused(400, f"{name}: this server does not know it; leave it out")
 
 
 def _flag(raw: Mapping[str, Any], name: str) -> bool:

@@ -75,6 +75,7 @@ class HttpServer:
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/models", self._models),
+            Route("/v1/models/{name:path}", self._model),
             Route("/health", self._health),
             Route("/metrics", self._metrics),
         ]
@@ -249,10 +250,18 @@ class HttpServer:
         self._codes[refused.status] += 1
         return refusal(refused)
 
-    async def _models(self, request: Request) -> Response:
+    def _described(self) -> dict[str, Any]:
         facts = self._desk.engine.facts
-        own = {"id": facts.name, "object": "model", "created": int(self._desk.since), "owned_by": "echopix"}
-        return JSONResponse({"object": "list", "data": [own]})
+        return {"id": facts.name, "object": "model", "created": int(self._desk.since), "owned_by": "echopix"}
+
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._described()]})
+
+    async def _model(self, request: Request) -> Response:
+        own, name = self._described(), request.path_params["name"]
+        if name == own["id"]:
+            return JSONResponse(own)
+        return refusal(Refused(404, f"there is no model {name!r} here, only {own['id']!r}", "model_not_found"))
 
     async def _health(self, request: Request) -> Response:
         ending = self._desk.ending.is_set()

@@ -35,7 +35,7 @@ def test_running_again_asks_what_is_left(ask, sounds: Path, tmp_path: Path, coun
     assert again.code == 1
     assert again.err.splitlines()[-1] == "note: 0 answered, 1 failed, 5 before"
     assert counted["encode"] == 0
-    assert counted["fingerprint"] == 1  # the one that failed; sizes and times say enough of the others
+    assert counted["fingerprint"] == 6  # small files are read anew, whatever size and time say
     assert len(records_of(out)) == 6
 
     os.replace(sounds / "0.m4a", sounds / "renamed.m4a")
@@ -115,6 +115,73 @@ def test_another_bundled_model_of_the_same_version_asks_again(tmp_path: Path) ->
     name = min(tensors)
     save_file({**tensors, name: tensors[name] + 1}, weights)
     assert key() != first
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_files_that_change_places_and_keep_size_and_time(
+    ask, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Any, small: bool
+) -> None:
+    """As copying tools leave them. A small file is read again; of a large one size and time are believed, but to
+    overwrite; and whatever is believed, no features of one are kept as the other's."""
+    monkeypatch.setenv("ECHOPIX_CACHE", "true")
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "cache"))
+    if not small:
+        for place in ("echopix_cli.files", "echopix_cli.batch.progress", "echopix_cli.batch.run"):
+            monkeypatch.setattr(f"{place}.WHOLE", 100)
+    out, first, second = tmp_path / "out.jsonl", sounds / "0.m4a", sounds / "1.m4a"
+    size = max(first.stat().st_size, second.stat().st_size)
+    for file in (first, second):
+        with file.open("ab") as opened:
+            opened.write(b"\0" * (size - file.stat().st_size))
+        os.utime(file, (1, 1))
+    assert ask(first, second, "-Q", "What?", "-o", out).code == 0
+    before = {record["media"]: record["file"]["sha256"] for record in records_of(out)}
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    counted.update(dict.fromkeys(counted, 0))
+    again = ask(first, second, "-Q", "What?", "-o", out)
+    assert counted["fingerprint"] == (2 if small else 0)
+    said = "note: 2 answered, 0 failed" if small else "note: 0 answered, 0 failed, 2 before"
+    assert again.err.splitlines()[-1] == said
+    assert ask(first, second, "-Q", "What?", "-o", out, "--overwrite").code == 0
+    after = {record["media"]: record["file"]["sha256"] for record in records_of(out)}
+    assert [after[str(first)], after[str(second)]] == [before[str(second)], before[str(first)]]
+    answers = {record["media"]: record for record in records_of(out)}
+    for file in (first, second):
+        alone = ask(file, "-Q", "What?", "--json", "--no-cache").records[0]
+        assert (answers[str(file)]["answer"], answers[str(file)]["moments"]) == (alone["answer"], alone["moments"])
+
+
+def test_the_output_among_what_is_named_is_not_asked_about(ask, sounds: Path, tmp_path: Path) -> None:
+    """As where a shell's clips/* or --glob names it from the second run on."""
+    out = sounds / "answers.jsonl"
+    assert ask(sounds, "--glob", "*", "What?", "-o", out).code == 0
+    again = ask(sounds, "--glob", "*", "What?", "-o", out)
+    assert (again.code, f"note: {out} is the --output, and is not asked about" in again.err) == (0, True)
+    named = ask(sounds / "0.m4a", out, "-Q", "What?", "-o", out)
+    assert (named.code, named.err.splitlines()[-1]) == (0, "note: 0 answered, 0 failed, 1 before")
+    assert ask(out, "-Q", "What?", "-o", out).code == 2
+
+
+def test_failures_of_files_that_are_gone_are_counted(ask, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    (sounds / "half.m4a").write_text("no media\n" * 9)
+    assert ask(sounds, "What?", "-o", out).code == 1
+    (sounds / "half.m4a").unlink()
+    again = ask(sounds, "What?", "-o", out)
+    assert again.code == 0
+    assert again.err.splitlines()[-1].endswith("before; 1 failure of other tasks stays in it")
+
+
+@pytest.mark.parametrize("length", [249, 250, 255])
+def test_an_output_whose_name_is_as_long_as_names_may_be(ask, sounds: Path, tmp_path: Path, length: int) -> None:
+    out = tmp_path / ("n" * (length - 6) + ".jsonl")
+    missing = tmp_path / "none.m4a"
+    for _ in range(2):  # the second run takes the failure's line out
+        assert ask(sounds / "0.m4a", missing, "-Q", "What?", "-o", out).code == 1
+    assert len(records_of(out)) == 2
+    assert [file.name for file in tmp_path.glob(".*")] == []
 
 
 def test_beginning_anew(ask, sounds: Path, tmp_path: Path) -> None:

@@ -203,7 +203,10 @@ def test_a_folder_that_cannot_be_read_is_one_error(
     assert ran.err.splitlines()[-1] == "note: 12 answered, 2 failed"
     lost.rmdir()
     (lost).with_suffix(".m4a").write_bytes((sounds / "0.m4a").read_bytes() + b"\0\0\0\x08free")
-    assert ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out).err == "note: 2 answered, 0 failed, 12 before\n"
+    assert (
+        ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out).err
+        == "note: 2 answered, 0 failed, 12 before; 2 failures of other tasks stay in it\n"
+    )
 
 
 ODD_NAMES = (b"\xff\xfe.m4a", b"a\xffb.m4a", b"a\xfeb.m4a", "ä\u2028.m4a".encode(), b"plain.m4a")
@@ -290,7 +293,7 @@ def test_the_first_failure_may_end_it(ask, sounds: Path, tmp_path: Path) -> None
     assert set(failed) == {"schema_version", "id", "key", "file", "media", "question", "error"}
     os.remove(sounds / "2.m4a")
     ran = ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", out, "--fail-fast")
-    assert (ran.code, ran.err) == (0, "note: 6 answered, 0 failed, 4 before\n")
+    assert (ran.code, ran.err) == (0, "note: 6 answered, 0 failed, 4 before; 1 failure of other tasks stays in it\n")
 
 
 def test_what_nobody_thought_of_fails_alone(ask, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:

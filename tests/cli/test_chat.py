@@ -96,7 +96,7 @@ def test_a_script_gives_a_record_a_line_and_reads_the_file_once(
 
     reads = []
     read = Engine.read
-    monkeypatch.setattr(Engine, "read", lambda self, path, plan: reads.append(path) or read(self, path, plan))
+    monkeypatch.setattr(Engine, "read", lambda self, path, *more: reads.append(path) or read(self, path, *more))
     lines = "What?\n\n/budget 50%\nWhere?\n/start 0.2\nWhen?\n/start\nWhere?\n"
     ran = script(lines + f"/save {tmp_path / 'answers.jsonl'}\n", clips["both"])
     records = ran.records

@@ -76,6 +76,7 @@ def test_a_broken_config_file_is_a_finding_among_others(
     found = findings(ran)
     assert ran.code == 1
     assert {name for name, finding in found.items() if finding["state"] == "broken"} == {"settings"}
+    assert "config" not in found  # the one that was read is none of the user's
     assert (found["settings"]["detail"], found["settings"]["hint"]) == (
         f"{tmp_path / 'config.toml'} sets 'budgte', which is no setting",
         "budget",
@@ -100,7 +101,10 @@ def test_libraries_say_nothing_in_between(command: Any, monkeypatch: pytest.Monk
         monkeypatch.setattr(doctor, name, chatter)
     ran = command("doctor")
     assert ran.code == 0
-    assert (set(ran.out.splitlines()), ran.err) == ({"ok      chatter          fine"}, "")
+    assert (set(ran.out.splitlines()), ran.err) == (
+        {"ok      config           /dev/null", "ok      chatter          fine"},
+        "",
+    )
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

@@ -20,6 +20,7 @@ from echopix_cli.cli.layout import Trimmed, Words
 from echopix_cli.cli.output import Output
 from echopix_cli.cli.pages import laid_out
 from echopix_cli.cli.tables import facts_grid
+from echopix_cli.cli.timeline import Where
 from echopix_cli.cli.waiting import Waited
 from echopix_cli.errors import EchopixError
 from echopix_cli.results import Moment
@@ -81,6 +82,16 @@ def test_tables_leave_no_spaces_at_the_ends_of_lines_and_one_blank_line_between_
             "", "name   number", "─" * 15, "a      1", "", "name   number", "─" * 15, "a      1", "", "end",
         ]  # fmt: skip
         assert all(line == line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize("width", [28, 30, 41, 42, 60])
+def test_moments_are_named_whole_at_any_width(width: int) -> None:
+    moments = (Moment(1.0, 2.5, "audio", 0.9), Moment(3.25, 4.0, "video", 0.1))
+    shown = drawn(Where([an_answer(moments)]), width)
+    assert max(map(len, shown.splitlines())) <= width
+    words = " ".join(shown.split())
+    for part in ("moments", "sound 90 %", "picture 10 %"):
+        assert part in words
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

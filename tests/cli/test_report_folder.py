@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -46,6 +47,30 @@ def test_pages_and_index(run, folder: Path, tmp_path: Path) -> None:
         name, _, place = link.removeprefix("./").partition("#")
         assert not place or f'id="{place}"' in (pages / name).read_text()
     assert len([link for link in links if "#" in link]) == 4
+
+
+def test_answers_of_runs_without_pages_are_said(run, folder: Path, tmp_path: Path) -> None:
+    pages, out = tmp_path / "pages", tmp_path / "answers.jsonl"
+    media = [folder / "a <b>.mp4", folder / "dark.m4a"]
+    assert run("ask", *media, "-Q", "What?", "-o", out).code == 0
+    ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q")
+    assert ran.code == 0
+    assert "2 files answered about by earlier runs without --report have no page; --overwrite" in " ".join(
+        ran.err.split()
+    )
+    ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q", "--overwrite")
+    assert "no page" not in ran.err
+    assert "no page" not in run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q").err
+
+
+def test_what_is_called_like_a_page_and_is_none(run, folder: Path, tmp_path: Path) -> None:
+    """As browsers leave folders; and a pipe is not waited for."""
+    pages = tmp_path / "pages"
+    (pages / "saved.html").mkdir(parents=True)
+    os.mkfifo(pages / "pipe.html")
+    ran = run("ask", folder / "dark.m4a", "-Q", "What?", "-o", tmp_path / "o.jsonl", "--report", pages, "-q")
+    assert ran.code == 0
+    assert "dark.m4a" in (pages / "index.html").read_text()
 
 
 def test_a_page_keeps_all_of_what_it_held(run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,28 @@ def test_nothing_of_others_is_replaced(run, clips: dict[str, Path], tmp_path: Pa
     assert mine.read_text() == "WEBVTT\n\nmy own\n"
 
 
+@pytest.mark.parametrize("option", ["--vtt", "--report"])
+def test_what_a_link_leads_to_is_written_and_stays_private(
+    run, clips: dict[str, Path], tmp_path: Path, option: str
+) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.touch(0o600)
+    link.symlink_to(real)
+    assert run("ask", clips["both"], "What?", "-q", option, link).code == 0
+    assert link.is_symlink() and real.stat().st_size > 0 and real.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "real"]
+
+
+@pytest.mark.parametrize("option", ["--vtt", "--report"])
+def test_stdout_is_for_answers(
+    run, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run("ask", clips["both"], "What?", option, "-")
+    assert (ran.code, ran.out, list(tmp_path.iterdir())) == (2, "", [])
+    assert f"{option} - names no file" in ran.err
+
+
 def test_it_is_of_one_file(run, clips: dict[str, Path], tmp_path: Path) -> None:
     ran = run("ask", clips["both"], clips["dark"], "What?", "--vtt", tmp_path / "x.vtt")
     assert (ran.code, ran.out) == (2, "")

@@ -150,6 +150,10 @@ def test_what_is_asked_for_is_taken(root: Path) -> None:
         ({"echopix": {"budgets": 1}}, 400, "unknown field 'budgets'"),
         ({"echopix": {"start": 3, "end": 2}}, 400, "not after its start"),
         ({"stream": "yes"}, 400, "stream"),
+        ({"stop": ["i"]}, 400, "stop"),
+        ({"logprobs": True}, 400, "logprobs"),
+        ({"tools": [{}]}, 400, "tools"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
     ],
 )
 def test_what_is_wrong_is_said(root: Path, change: dict[str, Any], status: int, said: str) -> None:

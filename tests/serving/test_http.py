@@ -84,6 +84,14 @@ def ask(server: HttpServer, name: str = "both.mp4", **more: Any) -> Any:
     return client(server).chat.completions.create(model=desk_name, messages=messages(name), **more)
 
 
+def test_a_model_is_found_by_its_name(server: HttpServer) -> None:
+    own = client(server)
+    listed = own.models.list().data[0]
+    assert own.models.retrieve(listed.id) == listed
+    with pytest.raises(openai.NotFoundError, match="only"):
+        own.models.retrieve("gpt-9")
+
+
 def test_an_answer_is_the_one_that_ask_gives(server: HttpServer, run, clips: dict[str, Path]) -> None:
     (record,) = run("ask", clips["both"], "What?", "--json", "--budget", "0.2", "--device", "cpu").records
     found = ask(server, f"file://{clips['both']}", max_tokens=4, extra_body={"echopix": {"budget": 0.2}})
