@@ -213,17 +213,14 @@ def ask_many(run: opt.Run, many: Many) -> None:
     before = f", {summary.before} before" if summary.before else ""
     left = summary.tasks - summary.done
     other = 0 if journal is None else journal.other_errors
+    stay = f"{other} failure{'' if other == 1 else 's'} of other tasks stay{'s' if other == 1 else ''} in it"
     say = run.output.warn if report.unkept else run.output.notice  # what nobody may miss, under --quiet too
     say(
         f"{summary.answered} answered, {summary.failed} failed{before}"
         + (f", {left} not tried" if left else "")
         + (f"; notes on {len(report.said)} of the files" if report.said else "")
         + "".join(f"; nothing of the {name} kept in {count}" for name, count in report.unkept.items())
-        + (
-            f"; {other} failure{'' if other == 1 else 's'} of other tasks stay{'s' if other == 1 else ''} in it"
-            if other
-            else ""
-        )
+        + (f"; {stay}" if other else "")
         + "".join(f"; {event}" for event in summary.events)
     )
     if report.pages is not None and (bare := report.pages.without({task.media for task in tasks} - report.ended)):
