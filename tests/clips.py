@@ -31,3 +31,16 @@ def write_clip(path: Path, seconds: float = 3.0, fps: int = 10, sound: bool = Tr
             if stream:
                 container.mux(stream.encode(None))
     return path
+
+
+def garble_sound(path: Path, source: Path) -> Path:
+    """A copy of a clip, in which every packet of the sound is noise and the picture is as it was."""
+    import av
+
+    content, noise = bytearray(source.read_bytes()), np.random.default_rng(1)
+    with av.open(str(source)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(container.streams.audio[0]) if packet.size]
+    for begin, size in places:
+        content[begin : begin + size] = noise.bytes(size)
+    path.write_bytes(content)
+    return path

@@ -1,6 +1,7 @@
 """``echopix train``: fit a sieve to a base model, or the bundled model from nothing."""
 
 import shlex
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from echopix_cli.training.recipe import (
     RECIPE,
     RENDERED,
     SCENES,
+    STATE,
     WHAT,
     Recipe,
     read_assignments,
@@ -119,51 +121,57 @@ def train(
         raise UsageError("--without-sieve says how a model is exported", "add --export DIR, or leave it out")
     elif run.resolved.origins["dtype"] == "flag" and run.settings.dtype != "auto":
         wanted["precision"] = RECIPE["precision"].read(run.settings.dtype, "--dtype")
-    settled = _settled(run, out, wanted)
-    if plot is not None:
-        from echopix_cli.evaluation.plot import check_plot
+    from echopix_cli.training.owned import owned
 
-        check_plot(plot)
-        check_target(plot)
-        if plot.exists() and not force:
-            raise UsageError(f"{plot} exists", "add --force to replace it, or choose another name")
-    import torch
+    # What is exported is whole at any time; whoever trains has the folder alone, before it says what it holds.
+    with nullcontext() if export is not None else owned(out):
+        settled = _settled(run, out, wanted)
+        if plot is not None:
+            from echopix_cli.evaluation.plot import check_plot
 
-    if threads:
-        torch.set_num_threads(threads)
-    from echopix_cli.engine.loading import choose_device, memory_errors
-    from echopix_cli.training.curves import draw_curves
-    from echopix_cli.training.loop import Trainer
-    from echopix_cli.training.start import begin
+            check_plot(plot)
+            check_target(plot)
+            if plot.exists() and not force:
+                raise UsageError(f"{plot} exists", "add --force to replace it, or choose another name")
+        import torch
 
-    where = choose_device(run.settings.device)
-    with memory_errors(
-        where, "try --set adapters=16, --set checkpointing=true, or less: --set batch_size=1, --set max_frames=16"
-    ):
-        with run.output.progress("preparing the model"):
-            trainer = Trainer(begin(settled, where), settled, out, workers=workers, warn=run.output.warn)
-        first = trainer.step
-        if export is not None:
-            if not first:
-                raise UsageError(f"the run in {out} has no checkpoint of a step", f"echopix train --out {out} goes on")
-            with run.output.progress(f"writing {export}"):
-                _export(trainer, export, run.settings.dtype, without_sieve)
-            if json:
-                run.output.record({"schema_version": SCHEMA_VERSION, "out": str(export), **_facts(first, settled)})
-            run.output.notice(f"{export} holds the model after step {first} of {settled.steps}")
-            return
-        with run.output.progress(f"training {out}") as say:
-            trainer.watch = lambda progress: say(_line(progress))
-            with stopping(trainer.stop) as interrupted:
-                trainer.run(seconds=seconds)
-    if plot is not None:
-        write_whole(plot, draw_curves(out, plot.suffix.lower()))
-    if interrupted:
-        done = f"Interrupted after step {trainer.step} of {settled.steps}"
-        raise Interrupted(f"{done}; echopix train --out {shlex.quote(str(out))} goes on", interrupted[0])
-    if json:
-        run.output.record({"schema_version": SCHEMA_VERSION, "out": str(out), **_facts(trainer.step, settled)})
-    run.output.notice(_ending(out, first, trainer.step, settled.steps, seconds))
+        if threads:
+            torch.set_num_threads(threads)
+        from echopix_cli.engine.loading import choose_device, memory_errors
+        from echopix_cli.training.curves import draw_curves
+        from echopix_cli.training.loop import Trainer
+        from echopix_cli.training.start import begin
+
+        where = choose_device(run.settings.device)
+        with memory_errors(
+            where, "try --set adapters=16, --set checkpointing=true, or less: --set batch_size=1, --set max_frames=16"
+        ):
+            with run.output.progress("preparing the model"):
+                trainer = Trainer(begin(settled, where), settled, out, workers=workers, warn=run.output.warn)
+            first = trainer.step
+            if export is not None:
+                if not first:
+                    raise UsageError(
+                        f"the run in {out} has no checkpoint of a step", f"echopix train --out {out} goes on"
+                    )
+                with run.output.progress(f"writing {export}"):
+                    _export(trainer, export, run.settings.dtype, without_sieve)
+                if json:
+                    run.output.record({"schema_version": SCHEMA_VERSION, "out": str(export), **_facts(first, settled)})
+                run.output.notice(f"{export} holds the model after step {first} of {settled.steps}")
+                return
+            with run.output.progress(f"training {out}") as say:
+                trainer.watch = lambda progress: say(_line(progress))
+                with stopping(trainer.stop) as interrupted:
+                    trainer.run(seconds=seconds)
+        if plot is not None:
+            write_whole(plot, draw_curves(out, plot.suffix.lower()))
+        if interrupted:
+            done = f"Interrupted after step {trainer.step} of {settled.steps}"
+            raise Interrupted(f"{done}; echopix train --out {shlex.quote(str(out))} goes on", interrupted[0])
+        if json:
+            run.output.record({"schema_version": SCHEMA_VERSION, "out": str(out), **_facts(trainer.step, settled)})
+        run.output.notice(_ending(out, first, trainer.step, settled.steps, seconds))
 
 
 def _ending(out: Path, first: int, step: int, steps: int, seconds: float | None) -> str:
@@ -189,10 +197,12 @@ def _settled(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
         UsageError: a value that does not fit, or one that cannot change in mid-run.
     """
     from echopix_cli.training.conversations import read_conversations
+    from echopix_cli.training.owned import LOCK
+    from echopix_cli.training.sources import require_sources
     from echopix_cli.weights.registry import resolve_model
     from echopix_cli.weights.stock import is_stock
 
-    started = Recipe.load(out)
+    started = Recipe.load(out.absolute())  # so that relative paths hold from anywhere
     own_data = wanted.get("data", SCENES) not in RENDERED
     if started is None and not wanted.get("base") and (own_data or wanted.get("adapters")):
         raise UsageError("training from nothing takes scenes and the whole decoder", "give --base NAME or --base DIR")
@@ -202,10 +212,18 @@ def _settled(run: opt.Run, out: Path, wanted: dict[str, Any]) -> Recipe:
         wanted["data"] = str(Path(wanted["data"]).resolve())
         read_conversations(Path(wanted["data"]))  # before a model is loaded for nothing
     if started is not None:
-        return started.resumed_with(wanted)
+        weights = {path.name for path in out.glob("*.safetensors")}
+        if weights and STATE not in weights:
+            raise UsageError(
+                f"{out} holds a model, as --export writes it, and no checkpoint of a run",
+                f"give --out a new folder; --base {out} begins with that model",
+            )
+        settled = started.resumed_with(wanted)
+        require_sources(settled, out)
+        return settled
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file, and a run is a folder", "give --out a new folder")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no run", "give --out a new folder")
     fresh = {name: getattr(run.settings, name) for name in opt.SAMPLING if run.resolved.said(name)}
     if run.settings.dtype in PRECISIONS:
@@ -234,6 +252,8 @@ def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -
     from echopix_cli.training import tiny
 
     tiny.save_processor(trainer.processor, folder)
+    if not without_sieve:
+        trainer.recipe.save(folder)  # a run that begins from here asks it for the stage
     kinds: dict[str, torch.dtype] = {
         "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
     }  # fmt: skip

@@ -22,7 +22,8 @@ class Example:
 
     ``heard`` (audio rows, instruments), ``seen`` (video rows,), ``hopping`` (video rows,), bool, ``around`` (audio
     rows, sum of SURROUNDINGS) and ``meanwhile`` (video rows, instruments: what sounds during a row's grid step) are
-    what the auxiliary heads learn, where that is known; -1 in ``seen`` is "nothing here".
+    what the auxiliary heads learn, where that is known; -1 in ``seen`` is "nothing here". ``notices`` say what of the
+    clip's file was not used.
     """
 
     clip: ClipInputs
@@ -32,6 +33,7 @@ class Example:
     hopping: Tensor | None = None
     around: Tensor | None = None
     meanwhile: Tensor | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,14 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """A file that is used, and what was said of it as it was decoded."""
+
+    media: str
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Unread:
     """In place of a batch of whose files none can be used."""
 
@@ -73,7 +83,8 @@ class Batch:
     ``labels``, sum to 1: every family counts the same. Of the clips, in order: ``patches`` (n, 1176) uint8 with
     ``grids`` (None without picture), to be normalised by ``rules``; ``mel`` (sounds, 128, frames) with
     ``mel_frames`` (sounds,). ``video_index`` and ``audio_index`` say of each media row of the prompts, one prompt after
-    another, which of the rows that the towers make of all clips it is. ``left_out`` are files that have no part in it.
+    another, which of the rows that the towers make of all clips it is. ``left_out`` are files that have no part in it,
+    ``noticed`` those of which something was not used.
     """
 
     input_ids: Tensor
@@ -99,6 +110,7 @@ class Batch:
     meanwhile: Tensor | None = None
     rules: PixelRules = PixelRules()  # noqa: RUF009 - frozen
     left_out: tuple[LeftOut, ...] = ()
+    noticed: tuple[Noticed, ...] = ()
 
     @property
     def targets(self) -> Targets:

@@ -16,7 +16,7 @@ from echopix_cli.errors import MediaError, UsageError
 from echopix_cli.files import shown
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
-from echopix_cli.training.batch import Batch, Example, LeftOut, Unread, collate
+from echopix_cli.training.batch import Batch, Example, LeftOut, Noticed, Unread, collate
 from echopix_cli.training.rows import Opening, make_row, pack_rows
 
 _MARKS = ("<video>", "<audio>", "<image>")
@@ -69,13 +69,24 @@ def _conversation(raw: dict[str, Any], folder: Path) -> Conversation:
     said = [(role, text) for role, text in turns if role != "system"]
     if [role for role, _ in said] != ["user", "assistant"] or len(system) > 1:
         raise ValueError("messages must be one user turn and one assistant turn, after at most one system turn")
-    videos = raw.get("videos") or raw.get("audios") or []
-    if len(videos) != 1 or not isinstance(videos[0], str):
-        raise ValueError(f"videos must name one file, not {videos!r}")
+    media = _file(raw)
     (_, question), (_, answer) = said
     if not question or not answer:
         raise ValueError("the question or the answer is empty")
-    return Conversation(folder / videos[0], question, answer, *system)
+    return Conversation(folder / media, question, answer, *system)
+
+
+def _file(raw: dict[str, Any]) -> str:
+    """The one file that a line names: in ``videos``, in ``audios``, or the same in both."""
+    named = {key: raw.get(key) or [] for key in ("videos", "audios", "images")}
+    same = named["videos"] == named["audios"] and not named["images"]
+    if sum(map(bool, named.values())) > 1 and not same:
+        names = ", ".join(f"{key} {value!r}" for key, value in named.items() if value)
+        raise ValueError(f"a line is about one file, and this one names more: {names}")
+    media = named["videos"] or named["audios"]
+    if not isinstance(media, list) or len(media) != 1 or not isinstance(media[0], str):
+        raise ValueError(f"videos must name one file, not {media!r}")
+    return media[0]
 
 
 def _text(content: object) -> str:
@@ -92,7 +103,7 @@ def _text(content: object) -> str:
 class ConversationBatches(Dataset[Batch | Unread]):
     """Batch ``index`` of an endless, seeded shuffle of conversations; every epoch has its own order.
 
-    A file that cannot be used is left out of its batch, which names it.
+    A file that cannot be used is left out of its batch, which names it, as it does those that are used in part.
     """
 
     def __init__(
@@ -113,16 +124,20 @@ class ConversationBatches(Dataset[Batch | Unread]):
         return self.length
 
     def __getitem__(self, index: int) -> Batch | Unread:
-        examples, left_out = [], []
+        examples, left_out, noticed = [], [], []
         for offset in range(self.batch_size):
             item = self.conversation(index * self.batch_size + offset)
             try:
-                examples.append(self.example(item))
+                example = self.example(item)
             except MediaError as error:
                 left_out.append(LeftOut(str(item.media), error.message))
+                continue
+            examples.append(example)
+            if example.notices:
+                noticed.append(Noticed(str(item.media), example.notices))
         if not examples:
             return Unread(tuple(left_out))
-        return replace(collate(examples, self.processor), left_out=tuple(left_out))
+        return replace(collate(examples, self.processor), left_out=tuple(left_out), noticed=tuple(noticed))
 
     @property
     def cycle(self) -> int:
@@ -141,9 +156,10 @@ class ConversationBatches(Dataset[Batch | Unread]):
         Raises:
             MediaError: its file cannot be used.
         """
-        clip = prepare_clip(decode(str(item.media), self.plan), self.processor.rules)
+        decoded = decode(str(item.media), self.plan)
+        clip = prepare_clip(decoded, self.processor.rules)
         if not clip.audio_rows and clip.grid_thw is None:
             raise MediaError(f"{shown(item.media)}: too short for a single token")
         opening = Opening.of(self.processor, clip, item.system)
         row = make_row(item.question, item.answer, _FAMILY, (), opening)
-        return Example(clip, (pack_rows([row]) if self.pack else row,))
+        return Example(clip, (pack_rows([row]) if self.pack else row,), notices=decoded.notices)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from echopix_cli.errors import EchopixError, MediaError
-from echopix_cli.files import write_whole
+from echopix_cli.files import shown, write_whole
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import plain_tensors
 from echopix_cli.training.batch import Batch, Unread
@@ -27,7 +27,8 @@ from echopix_cli.training.data import TRAINED_SPLITS, SceneBatches
 from echopix_cli.training.forward import accuracy
 from echopix_cli.training.losses import AuxiliaryHeads, losses, total_loss
 from echopix_cli.training.muon import Muon
-from echopix_cli.training.recipe import Recipe
+from echopix_cli.training.recipe import STATE, Recipe
+from echopix_cli.training.sources import keep_sources
 from echopix_cli.training.start import Start
 from echopix_cli.training.teacher import AttentionTeacher
 from echopix_cli.training.workers import prepared
@@ -35,7 +36,6 @@ from echopix_cli.weights.checkpoint import refusals, save_model, save_tensors
 from echopix_cli.weights.stock import save_as_stock
 
 METRICS = "metrics.jsonl"
-_STATE = "training_state.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what the optimizers keep of a parameter
 _IN_A_LAYER = re.compile(r"\.(layers|blocks)\.\d+\.")
 _EMPTY = 100  # steps in a row without a single file that can be read: more is no accident
@@ -62,7 +62,7 @@ class Trainer:
         folder: of the run.
         watch: called after every step.
         workers: processes that prepare batches; by default one beside a CPU, and all cores but one beside a GPU.
-        warn: told once of every file that cannot be used.
+        warn: told once of every file that cannot be used, or of which only a part is.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Trainer:
         self.optimizers = _optimizers(self.trained, recipe)
         self.step = 0
         self._empty = self._diverged = 0  # steps in a row without a batch, and with a gradient that is no number
-        self._left_out: set[str] = set()
+        self._left_out, self._noticed = set[str](), set[str]()  # files that were said to be left out, or used in part
         self._stopping = False
-        if (folder / _STATE).exists():
+        if (folder / STATE).exists():
             self._restore()
-        elif recipe.base and (Path(recipe.base) / _STATE).exists():
-            self._inherit_heads(load_file(Path(recipe.base) / _STATE))
+        elif recipe.base and (Path(recipe.base) / STATE).exists():
+            self._inherit_heads(load_file(Path(recipe.base) / STATE))
 
     def run(self, until: int | None = None, seconds: float | None = None) -> None:
         """Train to step ``until`` (default: the recipe's end), until ``seconds`` have passed, or to :meth:`stop`.
@@ -111,6 +111,8 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             tiny.save_processor(self.processor, self.folder)
         recipe.save(self.folder)
+        if not self.step:
+            keep_sources(recipe, self.folder)
         self._forget_later_metrics()
         data = self._data(recipe.steps * recipe.accumulate, recipe.splits and recipe.splits[0])
         order = range(self.step * recipe.accumulate, end * recipe.accumulate)
@@ -186,12 +188,17 @@ class Trainer:
         )
 
     def _usable(self, drawn: Sequence[Batch | Unread]) -> list[Batch]:
-        """The batches among what was drawn; files that are left out are said."""
+        """The batches among what was drawn; files that are left out, or used in part, are said once."""
         for file in (file for one in drawn for file in one.left_out):
             if file.media not in self._left_out:
                 self._left_out.add(file.media)
                 self.warn(f"{file.reason}; training goes on without this file")
-        return [one for one in drawn if isinstance(one, Batch)]
+        usable = [one for one in drawn if isinstance(one, Batch)]
+        for used in (file for one in usable for file in one.noticed):
+            if used.media not in self._noticed:
+                self._noticed.add(used.media)
+                self.warn(f"{shown(used.media)}: {'; '.join(used.notices)}; training uses the rest of this file")
+        return usable
 
     def _most_empty(self, data: Any) -> int:
         """Steps in a row without a batch after which it is clear that the run comes to nothing."""
@@ -267,7 +274,7 @@ class Trainer:
                 for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"{key}.{name}"] = value
         whole = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-        save_tensors(whole, self.folder / _STATE)
+        save_tensors(whole, self.folder / STATE)
 
     def _inherit_heads(self, state: dict[str, torch.Tensor]) -> None:
         """Auxiliary heads as the run that the base came from left them, as far as it had them."""
@@ -278,7 +285,7 @@ class Trainer:
                     parameter.copy_(known)
 
     def _restore(self) -> None:
-        tensors = load_file(self.folder / _STATE)
+        tensors = load_file(self.folder / STATE)
         self.step = int(tensors["step"])
         with torch.no_grad():
             for name, parameter in self.trained.items():

@@ -34,6 +34,7 @@ PRECISIONS = ("float32", "bfloat16")
 CONTROLS: tuple[Selection, ...] = ("random", "uniform")  # what any sieve has to beat
 WHAT, DATA, HOW, LOSS = "What to train", "What to train on", "How to train", "What is learned from"
 FILE = "recipe.toml"
+STATE = "training_state.safetensors"  # what going on needs, beside it
 _EARLIER_FILE = "recipe.json"  # in folders of runs that were started before recipes were TOML
 
 
@@ -66,7 +67,8 @@ class Recipe:
     """One stage of training.
 
     Raises:
-        UsageError: the smallest budget is above the largest, or the scenes have no family that is named.
+        UsageError: the smallest budget is above the largest, the scenes have no family that is named, or the towers
+            alone have nothing to learn from.
     """
 
     base: str = setting(
@@ -194,6 +196,12 @@ class Recipe:
             raise UsageError(
                 f"budget_low {self.budget_low:g} is above budget_high {self.budget_high:g}",
                 "give budget_low, the smallest budget drawn, a value of at most budget_high",
+            )
+        if self.stage == "towers" and (self.splits is None or not (self.hearing or self.seeing)):
+            raise UsageError(
+                "stage towers learns from rendered scenes, by hearing or seeing: "
+                + (f"{self.data} has none" if self.splits is None else "both weigh 0"),
+                "take data = scenes or wide, and leave hearing or seeing above 0",
             )
         if self.splits is not None and (unknown := set(self.families) - set(_families(self.splits[0]))):
             raise UsageError(f"{self.data} have no question family {min(unknown)!r}", "add --set data=wide")

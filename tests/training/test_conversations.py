@@ -39,6 +39,14 @@ def test_any_text_is_read_as_it_was_written(
         ("[1]", ":3: no JSON object"),
         ('{"videos": ["a.mp4"]}', ":3: no 'messages'"),
         (json.dumps({**record("a", "b"), "videos": []}), ":3: videos must name one file"),
+        (json.dumps({**record("a", "b"), "videos": ["a.mp4", "b.mp4"]}), ":3: videos must name one file"),
+        (
+            json.dumps({**record("a", "b"), "videos": ["a.mp4"], "audios": ["b.wav"], "images": ["c.png"]}),
+            ":3: a line is about one file, and this one names more: "
+            "videos ['a.mp4'], audios ['b.wav'], images ['c.png']",
+        ),
+        (json.dumps({**record("a", "b"), "videos": ["a.mp4"], "images": ["a.mp4"]}), ":3: a line is about one file"),
+        (json.dumps({**record("a", "b"), "videos": [], "images": ["c.png"]}), ":3: videos must name one file"),
     ],
 )
 def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, what: str) -> None:
@@ -47,3 +55,11 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: str, what: str)
     with pytest.raises(UsageError) as caught:
         read_conversations(path)
     assert str(path) + what in caught.value.message
+
+
+@pytest.mark.parametrize("keys", [("videos",), ("audios",), ("videos", "audios")])
+def test_the_file_of_a_line_may_stand_under_either_name_or_both(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    line = {**{name: value for name, value in record("a", "b").items() if name != "videos"}, "images": []}
+    (tmp_path / "talk.jsonl").write_text(json.dumps({**line, **{key: ["a.mp4"] for key in keys}}) + "\n")
+    (found,) = read_conversations(tmp_path / "talk.jsonl")
+    assert found.media == tmp_path / "a.mp4"

@@ -118,6 +118,23 @@ def test_budgets_are_drawn_from_the_smaller_to_the_larger(values: dict[str, floa
     assert [Recipe(budget_low=0.2, budget_high=0.2).budget(draw) for draw in (0.0, 0.5)] == pytest.approx([0.2, 0.2])
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"data": "mine.jsonl"}, "mine.jsonl has none"),
+        ({"hearing": 0.0, "seeing": 0.0}, "both weigh 0"),
+        ({"data": "wide", "hearing": 0.0, "seeing": 0.0}, "both weigh 0"),
+    ],
+)
+def test_towers_have_something_to_learn_from(values: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        Recipe(stage="towers", **values)  # type: ignore[arg-type]
+    assert failed.value.message == f"stage towers learns from rendered scenes, by hearing or seeing: {said}"
+    for fine in ({"hearing": 0.0}, {"seeing": 0.0}, {"data": "wide"}):
+        assert Recipe(stage="towers", **fine).stage == "towers"  # type: ignore[arg-type]
+    assert Recipe(**values).stage == "sieve"  # type: ignore[arg-type]
+
+
 def test_assignments_are_read_as_the_file_is() -> None:
     lines = ("steps=3", "families=dark,order", "checkpointing = yes", "base=a=b")
     assert read_assignments(lines) == {
