@@ -111,13 +111,18 @@ def sha256_of(path: str | os.PathLike[str], advance: Callable[[int], None] = lam
     return digest.hexdigest()
 
 
-def identity_of(path: str | os.PathLike[str]) -> str:
+def identity_of(path: str | os.PathLike[str], *, timed: bool = True) -> str:
     """What tells a file's content from any other, quickly, whatever its size; its name is no part of it.
 
     Up to :data:`WHOLE` bytes that is the SHA-256 of all of it. Of larger files 16 blocks of 16 KiB are read, spread
     evenly from the first byte to the last, and go with the size and the time of the last change in nanoseconds. A
     copy that keeps its time is the same file then, any other copy another one. Not seen is only a change that keeps
     size and time of a large file and leaves all of those blocks as they were.
+
+    Args:
+        path: of the file.
+        timed: without the time, every copy is the same file, and so is one with a change between those blocks: enough
+            for weights, of which training changes all.
 
     Raises:
         OSError: it cannot be read.
@@ -127,7 +132,7 @@ def identity_of(path: str | os.PathLike[str]) -> str:
         return whole_identity(sha256_of(path))
     from hashlib import sha256
 
-    digest = sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    digest = sha256(f"{status.st_size} {status.st_mtime_ns if timed else '-'}".encode())
     with open(path, "rb", buffering=0) as file:
         for number in range(_SAMPLES):
             file.seek(number * (status.st_size - _SAMPLE) // (_SAMPLES - 1))

@@ -26,7 +26,7 @@ def sources_of(recipe: Recipe) -> dict[str, Any]:
     try:
         if recipe.base:
             files = open_checkpoint(Path(recipe.base)).shards
-            found["base"] = {file.name: identity_of(file) for file in sorted(files)}
+            found["base"] = {file.name: identity_of(file, timed=False) for file in sorted(files)}
         if recipe.splits is None:
             found["data"] = sha256_of(recipe.data)
     except OSError as error:

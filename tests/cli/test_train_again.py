@@ -16,6 +16,7 @@ import pytest
 import torch
 from clips import garble_sound
 
+from echopix_cli.files import identity_of
 from echopix_cli.training.owned import LOCK, owned
 from echopix_cli.training.recipe import Recipe
 from echopix_cli.training.start import begin
@@ -91,7 +92,6 @@ def test_it_goes_on_with_the_same_base_alone(command: Any, random_checkpoint: Pa
     assert command("train", "--out", out, "--base", base, *ONE, *FAMILY).code == 0
     weights = base / "model.safetensors"
     was = weights.read_bytes()
-    stated = weights.stat()
     weights.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
     before = files_in(out)
     for more in (("--steps", 2), ("--export", tmp_path / "model")):
@@ -104,9 +104,23 @@ def test_it_goes_on_with_the_same_base_alone(command: Any, random_checkpoint: Pa
     assert command("train", "--out", out, "--steps", 2).code == 0
     assert not (out / "sources.json").exists()
     weights.write_bytes(was)
-    os.utime(weights, ns=(stated.st_atime_ns, stated.st_mtime_ns))
     (tmp_path / "sources.json").rename(out / "sources.json")
     assert command("train", "--out", out, "--steps", 3).code == 0
+
+
+def test_weights_are_known_by_what_they_hold_and_not_by_their_time(tmp_path: Path) -> None:
+    """So that a base that is copied or downloaded anew is the base still."""
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    content = bytearray(os.urandom(2**21))
+    for path, time in ((first, 1), (copy, 2)):
+        path.write_bytes(content)
+        os.utime(path, ns=(time, time))
+    assert identity_of(first, timed=False) == identity_of(copy, timed=False)
+    assert identity_of(first) != identity_of(copy)
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    os.utime(copy, ns=(1, 1))
+    assert identity_of(first, timed=False) != identity_of(copy, timed=False)
 
 
 def test_it_goes_on_with_the_same_data_alone(
