@@ -29,3 +29,15 @@ def test_a_gold_letter_is_the_option_s_own(value: Any, choices: tuple[str, ...],
     assert bare == choices
     assert tuple(gold_of(letter, found) for letter in "ABCD") == gold
     assert [one[0] for one in shown] == list("ABCD"[: len(shown)])
+
+
+@pytest.mark.parametrize("letters", ["CABD", "ABCD", "BCDE", "XY"])
+def test_letters_that_nothing_follows_are_options_themselves(letters: str) -> None:
+    choices, shown = lettered(tuple(letters))
+    assert choices == tuple(letters)
+    assert shown == tuple(f"{place}. {letter}" for place, letter in zip("ABCD", letters, strict=False))
+
+
+def test_letters_that_a_text_follows_are_the_options_own() -> None:
+    assert lettered(("A. a dog", "B.", "C. a cat"))[0] == ("a dog", "", "a cat")
+    assert lettered(("a dog", "", "B"))[0] == ("a dog", "", "B")

@@ -99,14 +99,14 @@ def _places(values: Sequence[Any]) -> tuple[str, ...]:
 def _own_letters(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """The letters of options that each have their own, and their texts; an empty option has the letter of its place.
 
-    Letters that are far from the beginning of the alphabet, and not in order, are initials of names: then there are
-    none.
+    Letters that are far from the beginning of the alphabet, and not in order, are initials of names, and letters that
+    no text follows are themselves what is chosen from: then there are none.
     """
     written = [option or f"{letter}." for letter, option in zip(LETTERS, options, strict=False)]
     found = [match for each in written if (match := LETTERED.fullmatch(each)) is not None]
     letters = "".join((match[1] or match[2]).upper() for match in found)
     if (
-        not any(options)
+        not any(match[3].strip() for match in found)
         or len(letters) != len(options)
         or not ("A" in letters or max(letters) <= LETTERS[len(letters)])
     ):
