@@ -19,7 +19,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ).astype(np.float32)
 def drawings(name: str, part: str) -> tuple[str, ...]:
     """The drawings of a picture that belong to a part (train, val, test or style), as "style/slug", sorted.
 
-    Few pictures have no drawing of their own for ``val``, which then shows those of ``train``.
+    The flute has none of its own for ``val``, which then shows those of ``train``.
     """
     own = tuple(sorted(key for key, (_, held, of) in _bank().items() if of == name and held == part))
     return own if own or part != "val" else drawings(name, "train")

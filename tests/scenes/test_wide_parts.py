@@ -23,7 +23,7 @@ from echopix_cli.scenes.notes import (
     samples,
     sources,
 )
-from echopix_cli.scenes.pictures import drawings, part_of
+from echopix_cli.scenes.pictures import _bank, drawings, part_of
 from echopix_cli.scenes.script import Bed
 from echopix_cli.scenes.wordings import WIDE
 from echopix_cli.scenes.worlds import WORLDS
@@ -96,6 +96,28 @@ def test_scenes_play_and_show_their_own_part_only(split: str) -> None:
     assert (shown == {"openmoji"}) == (world.drawings == "style")
 
 
+def pictures_of(part: str) -> dict[str, np.ndarray]:
+    """The drawings of a part, as they look: what is transparent has no colour."""
+    shown = {}
+    for drawing, (rgba, held, _) in _bank().items():
+        if held == part:
+            shown[drawing] = np.where(rgba[..., 3:] > 0, rgba, 0)
+    return shown
+
+
+def test_no_drawing_that_is_measured_on_looks_like_a_trained_one() -> None:
+    """Byte by byte, mirrored or not; ``val`` shares what the manual says that it shares."""
+    trained = {drawing.tobytes() for own in pictures_of("train").values() for drawing in (own, own[:, ::-1])}
+    assert len(trained) > 400
+    for part in ("test", "style"):
+        shown = pictures_of(part)
+        assert len(shown) > 30 and not {drawing.tobytes() for drawing in shown.values()} & trained
+    known = {name for name, drawing in pictures_of("val").items() if drawing.tobytes() in trained}
+    assert known == {"fluent-emoji-flat/cat-face"}
+    shared = {name for name in PICTURES if set(drawings(name, "val")) & set(drawings(name, "train"))}
+    assert shared == {"flute"} and len(drawings("flute", "val")) == 5
+
+
 def test_drawings_are_apart_and_one_style_is_never_trained_on() -> None:
     for name in PICTURES:
         own = {part: set(drawings(name, part)) for part in ("train", "test", "style")}
@@ -162,7 +184,7 @@ def test_every_part_has_music_and_speech_of_its_own() -> None:
         )
 
 
-def test_of_part_lists_every_note_once() -> None:
+def test_heldlists_every_note_once() -> None:
     for instrument in INSTRUMENTS:
         found = [(font, *pair) for part in PARTS for font, own in of_part(instrument, part).items() for pair in own]
         assert len(found) == len(set(found)) == sum(note[1] == instrument for note in recordings())
