@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ from echopix_cli.batch.journal import Journal, Spelling
 from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
-from echopix_cli.evaluation.values import Graded, Rows
+from echopix_cli.evaluation.values import Graded, Pool, Rows
 from echopix_cli.files import identity_of, named
+from echopix_cli.results import AudioStatus
 
 if TYPE_CHECKING:
     from echopix_cli.engine import Engine
@@ -72,7 +73,7 @@ class Items:
             if self._journal.claim(key, _task(question)):
                 try:
                     before[question.index] = _result(kept[key], question, settings)
-                except (KeyError, TypeError):
+                except (KeyError, TypeError, ValueError):
                     if not self._force:
                         message = f"{self._path}: the answers to {question.id!r} are incomplete"
                         raise UsageError(message, _REPLACE) from None
@@ -122,6 +123,8 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
         "answer": item.answer,
         **({"groups": [list(group) for group in item.groups]} if item.groups else {}),
         "rows": {"pool": item.pool, "audio": item.pool_audio, "evidence": item.evidence},
+        "audio": item.audio,
+        **({"notices": list(item.notices)} if item.notices else {}),
         "settings": {
             setting.name: {
                 "answer": outcome.answer,
@@ -134,6 +137,7 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
                     if outcome.last_prompt is None
                     else {"moment_right": outcome.moment, "last_prompt": outcome.last_prompt}
                 ),
+                **({} if outcome.pool is None else {"pool": asdict(outcome.pool)}),
             }
             for setting, outcome in item.outcomes.items()
         },
@@ -142,7 +146,8 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
 
 
 def _result(record: dict[str, Any], question: Question, settings: Sequence[Condition]) -> ItemResult:
-    """What :func:`item_record` was made of, where nothing failed."""
+    """What :func:`item_record` was made of, where nothing failed; earlier versions wrote neither ``audio`` nor
+    ``notices``, and one pool for all settings."""
     from echopix_cli.evaluation.asking import result_of
 
     outcomes = {}
@@ -155,9 +160,15 @@ def _result(record: dict[str, Any], question: Question, settings: Sequence[Condi
             one["seconds"],
             moment=one.get("moment_right"),
             last_prompt=one.get("last_prompt"),
+            pool=Pool(**one["pool"]) if "pool" in one else None,
         )
     rows = record["rows"]
-    return result_of(question, rows["pool"], rows["evidence"], outcomes, rows["audio"])
+    audio, notices = record.get("audio"), record.get("notices", ())
+    return replace(
+        result_of(question, rows["pool"], rows["evidence"], outcomes, rows["audio"]),
+        audio=None if audio is None else AudioStatus(audio),
+        notices=tuple(map(str, notices)),
+    )
 
 
 def _task(question: Question) -> Task:

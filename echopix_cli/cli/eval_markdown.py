@@ -94,11 +94,11 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
         each = setting["families"]
         if several:
             row = [f"{100 * each[family]['accuracy']:.0f}" for family in families]
-            row.append(_right(_interval(record, setting, "mean_over_families")))
+            row.append(_right(interval_of(record, setting, "mean_over_families")))
         else:
-            row = [_right(_interval(record, setting, "overall"))]
+            row = [_right(interval_of(record, setting, "overall"))]
         if overall:
-            row.append(_right(_interval(record, setting, "overall")))
+            row.append(_right(interval_of(record, setting, "overall")))
         if apart:
             shares = (setting["share_kept"]["video"], setting["share_kept"]["audio"])
             row += ["–" if share is None else f"{100 * share:.1f}" for share in shares]
@@ -111,8 +111,8 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(heads, rows)
 
 
-def _interval(record: Mapping[str, Any], setting: Mapping[str, Any], name: str) -> Interval:
-    """``overall`` or ``mean_over_families``, with the wider of two intervals where these differ."""
+def interval_of(record: Mapping[str, Any], setting: Mapping[str, Any], name: str) -> Interval:
+    """A setting's ``overall`` or ``mean_over_families``, with the wider of two intervals where these differ."""
     counted = _read(setting[name])
     return wider(counted, _read(setting["by_clip"][name])) if _by_clip(record) else counted
 
@@ -193,6 +193,8 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing anew alone."
     if said := "; ".join(f"{name}: {_cell(value)}" for name, value in data_rows(record["options"])):
         yield f"{said[0].upper()}{said[1:]}."
+    if lost := sound_lost(record.get("audio", {})):
+        yield f"Sound: {lost}."
     command = one_line(record["command"]).replace("`", "'")
     yield f"`{command}`"
 
@@ -207,6 +209,20 @@ def drawn_anew(record: Mapping[str, Any]) -> str:
     recordings = record.get("recordings")
     return f"{record['clips']:,} clips" + (
         f" or the {recordings:,} recorded samples that they play" if recordings else ""
+    )
+
+
+def sound_lost(audio: Mapping[str, int]) -> str:
+    """How many questions are about media whose sound was lost, whole or in part; empty where none was.
+
+    Args:
+        audio: questions by what became of the sound.
+    """
+    words = {"undecodable": "it could not be decoded", "truncated": "only a part of it was used"}
+    return "; ".join(
+        f"{said}, {audio[status]:,} question{'' if audio[status] == 1 else 's'}"
+        for status, said in words.items()
+        if audio.get(status)
     )
 
 

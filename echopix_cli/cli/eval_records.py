@@ -11,6 +11,7 @@ from echopix_cli import __version__
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.evaluation.marks import item_rows, marks_text
 from echopix_cli.evaluation.resampling import RESAMPLES, SEED
+from echopix_cli.files import named
 
 if TYPE_CHECKING:
     from echopix_cli.evaluation.compare import ReportPair
@@ -32,7 +33,7 @@ def report_record(report: Report) -> dict[str, Any]:
         "families": list(facts.families),
         "seed": facts.seed,
         "options": facts.options,
-        "seconds": round(report.seconds, 3),
+        "seconds": _rounded(report.seconds, 3),
         "settings": [_setting(result, report) for result in report.results],
         "comparisons": [
             {
@@ -48,6 +49,8 @@ def report_record(report: Report) -> dict[str, Any]:
             for comparison in report.comparisons
         ],
         "failures": [asdict(failure) for failure in report.failures],
+        "audio": report.audio,
+        "notices": [{**named(media), "notice": notice} for media, notice in report.notices],
         "clips": report.clips,
         "recordings": report.recordings,
         "resampling": {"resamples": RESAMPLES, "seed": SEED},
@@ -163,6 +166,6 @@ def _ends(interval: Interval) -> dict[str, Any]:
     return {"low": _rounded(interval.low), "high": _rounded(interval.high)}
 
 
-def _rounded(value: float | None) -> float | None:
+def _rounded(value: float | None, digits: int = 6) -> float | None:
     """None also for an end that is not known to be anywhere."""
-    return round(value, 6) if value is not None and math.isfinite(value) else None
+    return round(value, digits) if value is not None and math.isfinite(value) else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from echopix_cli.evaluation.questions import Question
     from echopix_cli.evaluation.values import Facts, Report
 
-_SHOWN_FAILURES = 5
+_SHOWN = 5  # failures, and notices about media
 
 
 def facts_of(
@@ -95,8 +95,12 @@ def show(run: opt.Run, report: "Report", json: bool, markdown: bool) -> None:
         from echopix_cli.cli.eval_tables import report_tables
 
         output.show(report_tables(report, output.console.width))
-    for failure in report.failures[:_SHOWN_FAILURES]:
+    for failure in report.failures[:_SHOWN]:
         where = "" if failure.setting is None else f" with {failure.setting}"
         output.notice(f"{failure.id} failed{where}: {failure.reason}")
-    if (rest := len(report.failures) - _SHOWN_FAILURES) > 0:
+    if (rest := len(report.failures) - _SHOWN) > 0:
         output.notice(f"{rest} more failures are listed in the JSON report")
+    for media, notice in report.notices[:_SHOWN]:
+        output.warn(f"{media}: {notice}")
+    if (rest := len(report.notices) - _SHOWN) > 0:
+        output.warn(f"{rest} more such notices are listed in the JSON report")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.eval_data import data_rows
-from echopix_cli.cli.eval_markdown import drawn_anew
+from echopix_cli.cli.eval_markdown import drawn_anew, sound_lost
 from echopix_cli.cli.output import one_line
 from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
@@ -217,7 +217,8 @@ def _facts(report: Report) -> Table:
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
         ("failed", f"{max(r.overall.failed for r in report.results)} questions, counted as wrong"
          if report.failures else ""),
-        ("took", f"{report.seconds:.0f} s"),
+        ("sound", sound_lost(report.audio)),
+        ("took", "" if report.seconds is None else f"{report.seconds:.0f} s"),
     ]  # fmt: skip
     return facts_grid((name, value) for name, value in rows if value)
 

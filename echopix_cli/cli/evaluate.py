@@ -235,7 +235,7 @@ def evaluate(
         before = {question.index: known[question.index] for question in own if question.index in known}
         began = time.perf_counter()
         results = _measure(run, engine, own, settings, asking, kept, before)
-        seconds = time.perf_counter() - began
+        seconds = None if before else time.perf_counter() - began
         if before:
             run.output.notice(f"{len(before)} of {len(own)} questions were answered before")
         facts = facts_of(engine, data, own, asking, shard)
@@ -243,7 +243,8 @@ def evaluate(
         write(report, output, plot)
         # What a file itself makes impossible fails again; whatever else failed may have a better day.
         failed = sum(result.failed and not question.fault for question, result in zip(own, results, strict=True))
-        if unfinished is not None and failed in (0, len(own)):
+        # Answers of other shares are theirs to end.
+        if unfinished is not None and failed in (0, len(own)) and known.keys() == before.keys():
             unfinished.unlink(missing_ok=True)
     show(run, report, json, markdown)
     if failed and kept is not None:

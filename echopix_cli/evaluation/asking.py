@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
+from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.options import FilmOptions
 from echopix_cli.engine.sieves import AUTO, SieveChoice, seed_of
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, OTHER, OWN, SINGLE_PASS, Condition, Graded, ItemResult
+from echopix_cli.evaluation.values import AROUND, LOST, OTHER, OWN, SINGLE_PASS, Condition, Graded, ItemResult
 from echopix_cli.media import DecodePlan
 from echopix_cli.model.processing import DEFAULT_SYSTEM
+from echopix_cli.results import AudioStatus
 from echopix_cli.scenes import SIDE
 
 
@@ -63,10 +65,19 @@ def options_of(setting: Condition, asking: Asking, index: int) -> AskOptions:
 
 
 def result_of(
-    question: Question, pool: int, evidence: int, outcomes: dict[Condition, Graded], pool_audio: int = 0
+    question: Question,
+    pool: int,
+    evidence: int,
+    outcomes: dict[Condition, Graded],
+    pool_audio: int = 0,
+    read: Iterable[Encoded] = (),
 ) -> ItemResult:
-    """A question with what came of it."""
+    """A question with what came of it; ``read`` are what its settings were put to."""
+    read = list(read)
+    heard = {one.audio_status for one in read}
     return ItemResult(
         question.id, question.media, question.family, question.question, question.answer, pool, evidence, outcomes,
         pool_audio, question.groups, question.recordings,
+        next((status for status in (*LOST, *AudioStatus) if status in heard), None),
+        tuple(dict.fromkeys(notice for one in read for notice in one.notices)),
     )  # fmt: skip

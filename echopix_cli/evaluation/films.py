@@ -79,12 +79,14 @@ def answered(
 ) -> ItemResult:
     """One question about a film, with every setting; what fails with one of them is a failed outcome."""
     outcomes: dict[Condition, Graded] = {}
+    read: list[Encoded] = []
     pool = sound = 0
     for setting in settings:
         if setting.sieve == AROUND:
             outcomes[setting] = Graded.failed("a film does not go past CS2 whole")
             continue
         encoded = film.handed_on[question.index, *_scoring(engine, setting, asking)]
+        read.append(encoded)
         options = options_of(setting, asking, question.index)
         try:
             if asking.by_letters and question.choices:
@@ -105,7 +107,7 @@ def answered(
             seconds=latency.sieve + latency.prefill + latency.generate,
         )
         pool, sound = tokens.total, tokens.audio.total
-    return result_of(question, pool, 0, outcomes, sound)
+    return result_of(question, pool, 0, outcomes, sound, read)
 
 
 def lettered(letter: str, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from echopix_cli.evaluation.values import Condition, ItemResult
+from echopix_cli.evaluation.values import LOST, Condition, ItemResult
 
 RIGHT, WRONG, FAILED = "1", "0", "-"  # in a setting's marks
 
@@ -94,13 +94,14 @@ def asked_of(item: _Asked) -> str:
 
 def item_rows(items: Sequence[ItemResult]) -> list[dict[str, Any]]:
     """What a report says of each question; its clip by number, in the order in which clips first appear, and the
-    recordings that this plays likewise, where they are known."""
+    recordings that this plays likewise, where they are known; and that sound was lost."""
     clips = {media: number for number, media in enumerate(dict.fromkeys(item.media for item in items))}
     names = dict.fromkeys(name for item in items for name in item.recordings)
     recordings = {name: number for number, name in enumerate(names)}
     return [
         {"id": item.id, "family": item.family, "clip": clips[item.media], "asked": asked_of(item)}
         | ({"recordings": [recordings[name] for name in item.recordings]} if recordings else {})
+        | ({"audio": item.audio} if item.audio in LOST else {})
         for item in items
     ]
 

@@ -17,7 +17,7 @@ from echopix_cli.engine.options import AskOptions
 from echopix_cli.errors import EchopixError
 from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring_of
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import SINGLE_PASS, Condition, Graded, ItemResult, Rows
+from echopix_cli.evaluation.values import SINGLE_PASS, Condition, Graded, ItemResult, Pool, Rows
 from echopix_cli.media import Clip, MediaInfo
 from echopix_cli.results import Answer, Moment
 from echopix_cli.scenes import DURATION, Evidence, Movie, movie_span
@@ -42,13 +42,14 @@ class Haystack:
     def answered(self, question: Question, settings: Sequence[Condition]) -> ItemResult:
         """One question, with every setting; what fails with one of them is a failed outcome.
 
-        ``evidence`` counts rows of the windows in which needles lie, and is 0 where the answer is no.
+        What a setting chooses from is its own: which windows are read at the full rate depends on the sieve, and a
+        single pass has other frames. ``evidence`` counts rows of the windows in which needles lie, and is 0 where the
+        answer is no; that of the result, as its pool, is the first setting's.
         """
         movie, outcomes = question.movie, dict[Condition, Graded]()
         assert movie is not None
         self._own = {}
         opened: dict[object, Encoded] = {}
-        pool = evidence = sound = 0
         for setting in settings:
             options = replace(options_of(setting, self._asking, question.index), list_kept=True)
             single = self.film is None or setting.sieve == SINGLE_PASS
@@ -58,13 +59,12 @@ class Haystack:
                 if way not in opened:
                     opened[way] = self._open(movie, question.prompt, options, single)
                 answer = self._engine.ask(opened[way], question.prompt, options)
-                outcomes[setting] = _graded(question, answer)
-                if setting.sieve != SINGLE_PASS or not pool:
-                    pool, evidence = answer.tokens.total, self._rows_on_evidence(question, opened[way], answer)
-                    sound = answer.tokens.audio.total
+                evidence = self._rows_on_evidence(question, opened[way], answer)
+                outcomes[setting] = _graded(question, answer, evidence)
             except EchopixError as error:
                 outcomes[setting] = Graded.failed(error.message)
-        return result_of(question, pool, evidence, outcomes, sound)
+        first = next((outcome.pool for outcome in outcomes.values() if outcome.pool is not None), Pool(0, 0, 0))
+        return result_of(question, first.rows, first.evidence, outcomes, first.audio, opened.values())
 
     def _open(self, movie: Movie, question: str, options: AskOptions, single: bool) -> Encoded:
         """A movie as something that the question can be put to."""
@@ -130,7 +130,7 @@ def _frames(seconds: float, fps: float, most: int) -> int:
     return 2 * max(1, round(min(most, fps * seconds)) // 2)
 
 
-def _graded(question: Question, answer: Answer) -> Graded:
+def _graded(question: Question, answer: Answer, evidence: int) -> Graded:
     kept = answer.kept_tokens
     on = 0
     for modality in ("video", "audio"):
@@ -146,6 +146,7 @@ def _graded(question: Question, answer: Answer) -> Graded:
         seconds=answer.latency.sieve + answer.latency.prefill + answer.latency.generate,
         moment=None if nowhere else moment_right(answer.moments, question.evidence),
         last_prompt=tokens.total if answer.film is None else answer.film.survivors,
+        pool=Pool(tokens.total, tokens.audio.total, evidence),
     )
 
 

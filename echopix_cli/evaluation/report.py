@@ -31,7 +31,7 @@ def make_report(
     facts: Facts,
     items: Sequence[ItemResult],
     settings: Sequence[Condition],
-    seconds: float,
+    seconds: float | None,
     before: Marks | None = None,
 ) -> Report:
     """Everything that an evaluation says.
@@ -40,7 +40,7 @@ def make_report(
         facts: of the run.
         items: at least one, each with an outcome for every setting.
         settings: in the order in which they are shown.
-        seconds: of wall time.
+        seconds: of wall time, where one run answered all.
         before: marks of the full-token model before CS2 on the same questions, which may be what budgets are measured
             against.
     """
@@ -88,7 +88,7 @@ def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingR
     families = by_family(items)
     shares = {family: _share(setting, own) for family, own in families.items()}
     evidence = {family: _evidence(setting, own) for family, own in families.items()}
-    counted = [(item, kept) for item in items if (kept := item.outcomes[setting].rows) is not None]
+    counted = [(item.pool_of(setting), kept) for item in items if (kept := item.outcomes[setting].rows) is not None]
     rows = [kept for _, kept in counted]
     times = [item.outcomes[setting].seconds for item in items if item.outcomes[setting].answer is not None]
     graded = [item.outcomes[setting] for item in items]
@@ -105,8 +105,8 @@ def _setting_result(setting: Condition, items: Sequence[ItemResult]) -> SettingR
         median_seconds=median(times) if times and setting.sieve in OWN else None,
         moments=_moments(graded),
         last_prompt=fmean(prompts) if prompts else None,
-        share_video=_kept([(kept.video, item.pool - item.pool_audio) for item, kept in counted]),
-        share_audio=_kept([(kept.audio, item.pool_audio) for item, kept in counted]),
+        share_video=_kept([(kept.video, pool.rows - pool.audio) for pool, kept in counted]),
+        share_audio=_kept([(kept.audio, pool.audio) for pool, kept in counted]),
         groups={
             field: {value: _share(setting, own) for value, own in values.items()}
             for field, values in by_group(items).items()
@@ -135,10 +135,11 @@ def _moments(outcomes: Sequence[Graded]) -> Share | None:
 
 def _evidence(setting: Condition, items: Sequence[ItemResult]) -> EvidenceShare | None:
     """None where no item has evidence rows in its prompt."""
-    found = [(item, rows) for item in items if item.evidence and (rows := item.outcomes[setting].rows) is not None]
+    answered = [(item.pool_of(setting), rows) for item in items if (rows := item.outcomes[setting].rows) is not None]
+    found = [(pool, rows) for pool, rows in answered if pool.evidence]
     if not found:
         return None
-    at_random = fmean(item.evidence / item.pool for item, _ in found)
+    at_random = fmean(pool.evidence / pool.rows for pool, _ in found)
     shares = [rows.on_evidence / rows.kept for _, rows in found if rows.kept]
     on_evidence = fmean(shares) if shares else None
     return EvidenceShare(
@@ -146,7 +147,7 @@ def _evidence(setting: Condition, items: Sequence[ItemResult]) -> EvidenceShare 
         on_evidence=on_evidence,
         at_random=at_random,
         ratio=None if on_evidence is None else on_evidence / at_random,
-        recall=fmean(rows.on_evidence / item.evidence for item, rows in found),
+        recall=fmean(rows.on_evidence / pool.evidence for pool, rows in found),
     )
 
 

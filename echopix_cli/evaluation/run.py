@@ -195,7 +195,7 @@ def _answered(
     special, ids = engine.model.thinker.special, posed.prompt.input_ids
     pool, sound = int(special.in_pool(ids).sum()), int((ids == special.audio).sum())
     in_order = {setting: outcomes[setting] for setting in settings}
-    return result_of(question, pool, int(rests_on.sum()), in_order, sound)
+    return result_of(question, pool, int(rests_on.sum()), in_order, sound, [encoded])
 
 
 def _by_scoring(

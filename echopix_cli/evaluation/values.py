@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from echopix_cli.evaluation.intervals import Interval, wider
-from echopix_cli.results import ModelFacts
+from echopix_cli.results import AudioStatus, ModelFacts
 
 AROUND = "without-cs2"  # all rows, as the towers and embeddings made them, past CS2 straight into the decoder
 OTHER = "other-question"  # the model's own sieve for another question about the clip; the decoder reads this one
@@ -13,6 +14,7 @@ SINGLE_PASS = "single-pass"  # the model's own sieve once over a whole movie, as
 OWN = ("cs2", "question-attention")  # a model has one of them, and it is what the controls are compared with
 CONTROLS = ("per-modality", "uniform", "random", "none")
 SIEVES = ("cs2", *CONTROLS)  # of a model with a trained sieve
+LOST = (AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED)  # sound that is there, and was not heard or not all of it
 
 
 @dataclass(frozen=True, order=True)
@@ -43,12 +45,22 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Audio-visual rows that a setting chose from: all, those of sound, and those on the evidence."""
+
+    rows: int
+    audio: int
+    evidence: int
+
+
+@dataclass(frozen=True)
 class Graded:
     """One question answered with one setting.
 
     ``answer`` is None, and ``rows`` too, where ``failure`` says why there is none. ``seconds`` are those of
     the sieve, prefill and generation. Of a movie, ``moment`` says whether the top moment lies on the evidence (None
-    where there is nothing to find), and ``last_prompt`` how many audio-visual rows its windows handed on.
+    where there is nothing to find), and ``last_prompt`` how many audio-visual rows its windows handed on; ``pool`` is
+    what was chosen from where settings differ in that, else None.
     """
 
     answer: str | None
@@ -58,6 +70,7 @@ class Graded:
     failure: str = ""
     moment: bool | None = None
     last_prompt: int | None = None
+    pool: Pool | None = None
 
     @classmethod
     def failed(cls, reason: str) -> Graded:
@@ -70,7 +83,9 @@ class ItemResult:
     """One question answered with every setting; ``pool`` audio-visual rows, ``evidence`` of them on the evidence.
 
     ``pool_audio`` of the pool's rows are sound. All are 0 where the item failed before it had rows, and ``evidence``
-    is 0 where none is known. ``groups`` and ``recordings`` are as of :class:`~.questions.Question`.
+    is 0 where none is known; :meth:`pool_of` says the same of one setting. ``groups`` and ``recordings`` are as of
+    :class:`~.questions.Question`. ``audio`` is what became of the sound, None where that is not known, and ``notices``
+    are what was said of the media.
     """
 
     id: str
@@ -84,6 +99,12 @@ class ItemResult:
     pool_audio: int = 0
     groups: tuple[tuple[str, str], ...] = ()
     recordings: tuple[str, ...] = ()
+    audio: AudioStatus | None = None
+    notices: tuple[str, ...] = ()
+
+    def pool_of(self, setting: Condition) -> Pool:
+        """What a setting chose from."""
+        return self.outcomes[setting].pool or Pool(self.pool, self.pool_audio, self.evidence)
 
     @property
     def failed(self) -> bool:
@@ -228,14 +249,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation's outcome. ``seconds`` is wall time from the first item to the last.
+    """An evaluation's outcome.
 
+    ``seconds`` is wall time from the first item to the last, None where an earlier run answered some of them.
     ``by_clip`` has accuracy by setting with intervals from drawing anew the ``clips`` and, where there are any, the
     ``recordings`` that they play; ``recovery`` is None where there is nothing to compare with.
     """
 
     facts: Facts
-    seconds: float
+    seconds: float | None
     results: tuple[SettingResult, ...]
     comparisons: tuple[Comparison, ...]
     failures: tuple[Failure, ...]
@@ -244,6 +266,17 @@ class Report:
     recordings: int
     by_clip: dict[Condition, ByClip]
     recovery: Recovery | None
+
+    @property
+    def audio(self) -> dict[str, int]:
+        """How many questions there are by what became of their media's sound, where that is known."""
+        counts = Counter(item.audio for item in self.items)
+        return {status.value: counts[status] for status in AudioStatus if counts[status]}
+
+    @property
+    def notices(self) -> tuple[tuple[str, str], ...]:
+        """What was said of media, with their names, each once."""
+        return tuple(dict.fromkeys((item.media, notice) for item in self.items for notice in item.notices))
 
     @property
     def drawn_anew(self) -> bool:

@@ -3,9 +3,10 @@
 One run of ``echopix eval`` after another, with seeds of their own: the splits of scenes that nothing was trained on,
 clips of the test splits as files, clips of another renderer in known and other wordings, and with ``--movies`` what
 ``movies.py`` measures. ``--full`` names the full-token model before CS2: it answers the same questions with all tokens,
-and what is recovered is measured against the better of the two. OUT gets each run's report and items, ``accuracy.svg``
-and ``figures.md``, the tables in Markdown that model card and manual quote. The same command goes on where it was
-interrupted; a run that is whole is not run again. What cannot be run here (another soundfont's notes are built first)
+and what is recovered is measured against the better of the two. OUT gets each run's report and items, named by how many
+questions were asked, ``accuracy.svg`` and ``figures.md``, the tables in Markdown that model card and manual quote. The
+same command goes on where it was interrupted; a run that is whole, about the same data and of the same weights, is not
+run again. What cannot be run here (another soundfont's notes are built first)
 is named in ``figures.md``, and the exit code is then 1. Two slow cores take some hours, and a night more for each
 split's movies; ``--count 10`` shows in minutes that it works.
 """
@@ -17,15 +18,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from outside import make as render_outside
 
 from echopix_cli.cli.eval_markdown import recovered_markdown, report_markdown
+from echopix_cli.errors import ModelError
 from echopix_cli.evaluation.values import CONTROLS, OTHER
+from echopix_cli.files import identity_of, sha256_of
 from echopix_cli.scenes import SPLITS, families_of
+from echopix_cli.weights.registry import resolve_model
 
 SEED = 400_000  # of the first scene; nobody looks at these before a model is chosen
 SEED_OF_FILES = 500_000
@@ -70,7 +76,7 @@ def files(split: str) -> Callable[[Path, int], str]:
                         family, "--data", questions, "--force", "--quiet", folder)  # fmt: skip
             for line in map(json.loads, questions.read_text().splitlines()):
                 lines.append({**line, "media": f"{family}/{Path(line['media']).name}"})
-        return _listed(home / "questions.jsonl", lines)
+        return _listed(home / f"questions-{count}.jsonl", lines)
 
     return written
 
@@ -118,26 +124,39 @@ def measured(run: Run, out: Path, count: int | None, model: str, full: str | Non
         subprocess.CalledProcessError: it cannot be run here.
     """
     wanted = run.count if count is None else min(count, run.count)
-    data = run.data(out, wanted)
+    data, stem = run.data(out, wanted), out / f"{run.name}-{wanted}"
     asked = ["--data", data, "--seed", str(SEED), *(["--count", str(wanted)] if data.startswith("scenes:") else [])]
     against: list[str] = []
     if full is not None:
         everything = ["--model", full, "--budget", "1.0", "--sieve", "auto", "--around-sieve"]
-        against = ["--full", str(_evaluated(out / f"{run.name}.full", [*asked, *everything]))]
+        against = ["--full", str(_evaluated(stem.with_name(f"{stem.name}.full"), [*asked, *everything]))]
     drawn = ["--plot", str(out / "accuracy.svg")] if run.name == "test" else []
-    report = _evaluated(out / run.name, [*asked, "--model", model, *run.more, *against, *drawn], full)
+    report = _evaluated(stem, [*asked, "--model", model, *run.more, *against, *drawn], full)
     return dict(json.loads(report.read_text()))
 
 
 def _evaluated(stem: Path, words: list[str], reading: str | None = None) -> Path:
-    """The report of one evaluation, which is run unless it is whole; ``reading`` tells what a file it reads is of."""
+    """The report of one evaluation, which is run unless it is whole; ``reading`` tells what a file it reads is of.
+
+    It is whole where the same words were asked about the same questions, of the same models.
+    """
     report, told, items = (stem.with_name(stem.name + end) for end in (".json", ".run", ".items.jsonl"))
-    own = json.dumps([*words, reading])
+    own = json.dumps([*words, reading, *_content(words)])
     if not (report.exists() and told.exists() and told.read_text() == own):
         told.unlink(missing_ok=True)
         echopix("eval", *words, "--output", report, "--items", items, "--quiet")
         told.write_text(own)
     return report
+
+
+def _content(words: list[str]) -> list[str]:
+    """What tells the data file and the weights that the words of an evaluation name from any others."""
+    said = dict(pairwise(words))
+    data = Path(said["--data"])
+    weights: list[Path] = []
+    with suppress(ModelError):  # which the command itself says
+        weights = sorted(resolve_model(said["--model"]).folder.glob("*.safetensors"))
+    return [sha256_of(data) if data.is_file() else "", *(f"{path.name} {identity_of(path)}" for path in weights)]
 
 
 def pages(

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from echopix_cli.cli.eval_markdown import interval_of
 from echopix_cli.scenes import SPLITS
 from echopix_cli.times import clock, parse_time
 
@@ -45,14 +46,14 @@ def rows_of(length: str, sense: str, report: dict[str, Any], alone: dict[str, An
     """The table's rows from one run; ``alone`` is the first row at 8 s, which shares are relative to."""
     rows = []
     for setting in report["settings"]:
-        right, moment = setting["overall"], setting["top_moment_on_evidence"]
+        right, moment = interval_of(report, setting, "overall"), setting["top_moment_on_evidence"]
         rows.append(
             {
                 "length": clock(parse_time(length)),
                 "way": setting["sieve"] if sense == BOTH else sense,
-                "questions": right["total"],
-                "right": {name: right[name] for name in ("accuracy", "low", "high")},
-                "relative_to_8_s": right["accuracy"] / alone["right"]["accuracy"] if alone else None,
+                "questions": setting["overall"]["total"],
+                "right": {"accuracy": right.value, "low": right.low, "high": right.high},
+                "relative_to_8_s": right.value / alone["right"]["accuracy"] if alone else None,
                 "top_moment": None if moment is None else {name: moment[name] for name in ("accuracy", "low", "high")},
                 "rows_in_last_prompt": setting["mean_rows_in_last_prompt"],
                 "families": {name: share["accuracy"] for name, share in setting["families"].items()},
@@ -63,7 +64,8 @@ def rows_of(length: str, sense: str, report: dict[str, Any], alone: dict[str, An
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table, intervals of 95 % in brackets."""
+    """The table, intervals of 95 % in brackets: of what is right the wider of counting questions and of drawing the
+    haystacks, which questions share, anew."""
     families = list(rows[0]["families"])
     first = ("length", "way", "questions", "right, %", "relative to 8 s", "top moment on the evidence, %")
     heads = (*first, "rows in the last prompt", *families)

@@ -27,8 +27,8 @@ def test_json_files_and_plot(run, tmp_path: Path, random_checkpoint: Path) -> No
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
     assert list(record) == [
         "schema_version", "echopix_version", "date", "command", "model", "data", "count", "families", "seed",
-        "options", "seconds", "settings", "comparisons", "failures", "clips", "recordings", "resampling", "recovered",
-        "items",
+        "options", "seconds", "settings", "comparisons", "failures", "audio", "notices", "clips", "recordings",
+        "resampling", "recovered", "items",
     ]  # fmt: skip
     assert record["command"].startswith("echopix eval --count 3")
     assert record["model"]["name"] == random_checkpoint.name

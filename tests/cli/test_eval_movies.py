@@ -26,6 +26,9 @@ def test_json_and_items_tell_of_moments(run, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in items.read_text().splitlines()]
     assert [line["id"] for line in lines] == ["movie:test:0:16s:instrument:0", "movie:test:0:16s:object:1"]
     assert {type(line["settings"]["cs2@1"]["moment_right"]) for line in lines} == {bool}
+    for line in lines:
+        own = line["settings"]["single-pass@1"]
+        assert own["pool"]["rows"] == own["kept"]["video"] + own["kept"]["audio"]  # a budget of 1 keeps all of its own
     again = run(*arguments)
     assert "2 of 2 questions were answered before" in again.err
     assert again.records[0]["settings"] == record["settings"]

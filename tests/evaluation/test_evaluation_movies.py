@@ -211,6 +211,29 @@ def test_a_long_movie_is_glanced_at_and_then_looked_at(engine: Engine, asking: A
     assert found[2].pool == found[0].pool + 2 * per_step
 
 
+@pytest.mark.parametrize("settings", [(CS2, SINGLE), (SINGLE, CS2)], ids=["pass-last", "pass-first"])
+def test_what_a_setting_chose_from_is_its_own(engine: Engine, asking: Asking, settings: tuple[Condition, ...]) -> None:
+    """A single pass over 88 s has as many frames as one window has, and keeps all of its own evidence."""
+    (question,) = load_questions("scenes:movie", 1, 0, ["object"], 88)
+    assert question.movie is not None
+    few = replace(asking, plan=replace(asking.plan, max_frames=8), films=FilmOptions(look=2))
+    result = Haystack(engine, question.movie, few).answered(question, settings)
+    film, single = (result.pool_of(setting) for setting in (CS2, SINGLE))
+    assert (film.rows, single.rows) == (11 * (16 * 3 + 200) + 2 * 16, 16 * 4 + 11 * 200)
+    assert film.audio == single.audio == 11 * 200
+    assert (result.pool, result.evidence) == (result.pool_of(settings[0]).rows, result.pool_of(settings[0]).evidence)
+    facts = Facts("0", "today", "echopix eval", engine.facts, "scenes:movie", 1, (), 0, {})
+    found = {one.setting: one for one in make_report(facts, [result], settings, 1.0).results}
+    assert (found[SINGLE].share_video, found[SINGLE].share_audio) == (1.0, 1.0)
+    for setting, own in ((CS2, film), (SINGLE, single)):
+        share, rows = found[setting].evidence, result.outcomes[setting].rows
+        assert share is not None and rows is not None
+        assert share.at_random == pytest.approx(own.evidence / own.rows)
+        assert share.recall == rows.on_evidence / own.evidence <= 1
+    evidence = found[SINGLE].evidence
+    assert evidence is not None and evidence.recall == 1.0
+
+
 def test_a_no_has_no_moment(engine: Engine, asking: Asking) -> None:
     questions = load_questions("scenes:movie", 12, 0, ["heard", "exists"], 8)
     question = next(one for one in questions if one.answer == "no")

@@ -60,6 +60,37 @@ def test_a_whole_run_is_not_run_again(figures: ModuleType, tmp_path: Path, monke
     assert ran[3][ran[3].index("--count") + 1] == "2000"
 
 
+def test_a_run_is_of_its_count_its_data_and_its_weights(
+    figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where data and model lie at the path at which others lay."""
+    ran: list[list[str]] = []
+    data, model = tmp_path / "questions.jsonl", tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+
+    def evaluates(*words: Any) -> None:
+        ran.append(list(map(str, words)))
+        Path(words[words.index("--output") + 1]).write_text(json.dumps({"made": len(ran)}))
+
+    monkeypatch.setattr(figures, "echopix", evaluates)
+    run = figures.Run("mine", "Mine", 2000, lambda out, count: str(data))
+
+    def made(count: int | None) -> int:
+        return int(figures.measured(run, tmp_path, count, str(model))["made"])
+
+    data.write_text("one\n")
+    (model / "model.safetensors").write_bytes(b"first")
+    assert [made(10), made(10), made(None), made(None), made(10)] == [1, 1, 2, 2, 1]
+    assert {Path(words[words.index(name) + 1]).name for words in ran for name in ("--output", "--items")} == {
+        "mine-10.json", "mine-10.items.jsonl", "mine-2000.json", "mine-2000.items.jsonl"
+    }  # fmt: skip
+    data.write_text("two\n")
+    assert [made(10), made(10)] == [3, 3]
+    (model / "model.safetensors").write_bytes(b"other")
+    assert [made(10), made(10), made(None)] == [4, 4, 5]
+
+
 def test_the_full_token_model_is_asked_the_same_first(
     figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +113,21 @@ def test_the_full_token_model_is_asked_the_same_first(
     assert len(ran) == 2
     figures.measured(run, tmp_path, 13, "mine", "another")
     assert [words[words.index("--model") + 1] for words in ran[2:]] == ["another", "mine"], "its report is another"
+
+
+def test_intervals_of_movies_are_the_wider_ones() -> None:
+    """A dozen questions share a haystack, and are right and wrong together."""
+    script = load_script(TESTS / "benchmarks" / "movies.py")
+    share = {"accuracy": 0.5, "low": 0.4, "high": 0.6}
+    setting = {
+        "sieve": "cs2", "overall": {"right": 12, "total": 24, "failed": 0, **share}, "top_moment_on_evidence": None,
+        "by_clip": {"overall": {"value": 0.5, "low": 0.0, "high": 1.0}}, "families": {}, "mean_rows_in_last_prompt": 1,
+    }  # fmt: skip
+    report = {"settings": [setting], "count": 24, "clips": 2, "recordings": 0, "seconds": None}
+    (row,) = script.rows_of("1:00", "both", report, None)
+    assert (row["questions"], row["right"]) == (24, {"accuracy": 0.5, "low": 0.0, "high": 1.0})
+    (alone,) = script.rows_of("1:00", "both", {**report, "clips": 24}, row)
+    assert (alone["right"], alone["relative_to_8_s"]) == (share, 1.0)
 
 
 @pytest.mark.parametrize("split", ["test", "wide-test"])
