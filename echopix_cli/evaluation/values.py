@@ -275,8 +275,9 @@ class Report:
 
     @property
     def notices(self) -> tuple[tuple[str, str], ...]:
-        """What was said of media, with their names, each once."""
-        return tuple(dict.fromkeys((item.media, notice) for item in self.items for notice in item.notices))
+        """What was said of media, with their names, each once; first of those whose sound was lost."""
+        ordered = sorted(self.items, key=lambda item: item.audio not in LOST)
+        return tuple(dict.fromkeys((item.media, notice) for item in ordered for notice in item.notices))
 
     @property
     def drawn_anew(self) -> bool:

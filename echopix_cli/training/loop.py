@@ -62,7 +62,7 @@ class Trainer:
         folder: of the run.
         watch: called after every step.
         workers: processes that prepare batches; by default one beside a CPU, and all cores but one beside a GPU.
-        warn: told once of every file that cannot be used, or of which only a part is.
+        warn: told, once each, of files that cannot be used and of what was said of others as they were decoded.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Trainer:
         self.optimizers = _optimizers(self.trained, recipe)
         self.step = 0
         self._empty = self._diverged = 0  # steps in a row without a batch, and with a gradient that is no number
-        self._left_out, self._noticed = set[str](), set[str]()  # files that were said to be left out, or used in part
+        self._left_out, self._noticed = set[str](), set[str]()  # files of which something was said
         self._stopping = False
         if (folder / STATE).exists():
             self._restore()
@@ -188,7 +188,7 @@ class Trainer:
         )
 
     def _usable(self, drawn: Sequence[Batch | Unread]) -> list[Batch]:
-        """The batches among what was drawn; files that are left out, or used in part, are said once."""
+        """The batches among what was drawn; files that are left out, and what is said of others, are said once."""
         for file in (file for one in drawn for file in one.left_out):
             if file.media not in self._left_out:
                 self._left_out.add(file.media)
@@ -197,7 +197,7 @@ class Trainer:
         for used in (file for one in usable for file in one.noticed):
             if used.media not in self._noticed:
                 self._noticed.add(used.media)
-                self.warn(f"{shown(used.media)}: {'; '.join(used.notices)}; training uses the rest of this file")
+                self.warn(f"{shown(used.media)}: {'; '.join(used.notices)}")
         return usable
 
     def _most_empty(self, data: Any) -> int:

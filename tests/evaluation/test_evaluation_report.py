@@ -26,7 +26,7 @@ from echopix_cli.evaluation.marks import marks_in
 from echopix_cli.evaluation.report import make_report, pairs
 from echopix_cli.evaluation.values import Condition, Facts, Graded, ItemResult, Report, Rows
 from echopix_cli.files import check_target, write_whole
-from echopix_cli.results import ModelFacts
+from echopix_cli.results import AudioStatus, ModelFacts
 
 FULL, TENTH, RANDOM = Condition("cs2", 1.0), Condition("cs2", 0.1), Condition("random", 0.1)
 NONE, AROUND = Condition("none", 0.0), Condition("without-cs2", 1.0)
@@ -87,6 +87,31 @@ def test_groups_and_shares_kept() -> None:
     assert (tenth.share_video, tenth.share_audio) == (pytest.approx(0.06), pytest.approx((0.35 + 0.5) / 2))
     (seen,) = make_report(FACTS, [replace(items[0], pool=100, pool_audio=0)], [TENTH], 2.0).results
     assert (seen.share_video, seen.share_audio) == (pytest.approx(0.06), None)
+
+
+def test_what_is_said_of_media_is_there_once_and_lost_sound_first() -> None:
+    one = item("a", {TENTH: True})
+    items = [
+        replace(one, media="tracks", audio=AudioStatus.USED, notices=("two tracks",)),
+        replace(one, media="mute", audio=AudioStatus.UNDECODABLE, notices=("no sound", "two tracks")),
+        replace(one, media="mute", audio=AudioStatus.UNDECODABLE, notices=("no sound", "two tracks")),
+        replace(one, media="half", audio=AudioStatus.TRUNCATED, notices=("half of it",)),
+        one,
+    ]
+    report = make_report(FACTS, items, [TENTH], None)
+    assert report.notices == (
+        ("mute", "no sound"), ("mute", "two tracks"), ("half", "half of it"), ("tracks", "two tracks")
+    )  # fmt: skip
+    assert report.audio == {"used": 1, "undecodable": 2, "truncated": 1}
+    record = report_record(report)
+    assert (record["audio"], record["seconds"]) == (report.audio, None)
+    assert [row.get("audio") for row in record["items"]] == [None, "undecodable", "undecodable", "truncated", None]
+    said = "it could not be decoded, 2 questions; only a part of it was used, 1 question"
+    assert f"Sound: {said}." in report_markdown(record)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(report_tables(report, 200))
+    shown = console.export_text()
+    assert said in shown and "took" not in shown
 
 
 def test_comparisons_are_paired() -> None:
