@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import Broken, broken_between
-from echopix_cli.media.source import READ_ERRORS, open_regular, origin_of
+from echopix_cli.media.source import READ_ERRORS, late_tracks, open_regular, origin_of
 from echopix_cli.media.transport import goes_on, torn
 
 # Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
@@ -60,6 +60,7 @@ class Clock:
         runs: by stream index; tracks with a single clock have none.
         closed: seconds of the pauses that the file's clock passed over and that were closed up.
         torn: by stream index; numbers of packets before which the file is damaged, though nothing else says so.
+        late: kinds, "video" or "audio", of the tracks that FFmpeg met behind where it looks for them.
         broken: what tells that of two packets which leave a time out between them, where that is asked for each.
     """
 
@@ -67,6 +68,7 @@ class Clock:
     runs: Mapping[int, Sequence[Run]] = field(default_factory=dict)
     closed: Sequence[float] = ()
     torn: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    late: Sequence[str] = ()
     broken: Broken | None = field(default=None, compare=False)
 
     @property
@@ -127,7 +129,8 @@ def read_clock(
     if len({track.type for track in timed}) == 1:
         gap = max(gap, _PAUSE)
     record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
-    with suppress(IndexError, *READ_ERRORS):  # whoever decodes meets the same place, and says so
+    # Whoever decodes meets the same places, and says so. PyAV can raise an IndexError for tracks that turn up late.
+    with suppress(IndexError, *READ_ERRORS):
         for packet in container.demux(*timed):
             beat()
             if packet.size > 0:
@@ -141,7 +144,7 @@ def read_clock(
             record.keep_pauses(file)
             damaged = record.torn(file)
     shifts = record.shifts()
-    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged, broken)
+    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged, late_tracks(container), broken)
 
 
 @dataclass

@@ -135,7 +135,7 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seeka
                     yield packet
             return
         except IndexError:
-            return  # PyAV 18 trips over streams that turn up late, after the last packet was read
+            return  # PyAV 18 can trip over tracks that turn up late, after the last packet; see source.late_tracks
         except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
             raise
         except READ_ERRORS:

@@ -31,6 +31,7 @@ class Layout:
     audio_end: float | None
     still: Still | None = None  # of a picture that is put together from several
     others: bool = False  # whether it holds tracks that are neither picture nor sound, such as subtitles
+    late: frozenset[str] = frozenset()  # kinds of tracks that turn up so late in the file that they are not read
     promise: float | None = None  # how many times as much as there is the header promises; None: it cannot be told
 
 
@@ -100,6 +101,8 @@ def judge(
 
 
 def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple[AudioStatus, list[str]]:
+    if layout.audio is None and "audio" in layout.late:
+        return AudioStatus.UNDECODABLE, ["sound turns up late in the file, and cannot be read; only the picture was used"]
     if layout.audio is None:
         return AudioStatus.ABSENT, []
     if sound is None:
@@ -160,6 +163,9 @@ def _choices(plan: DecodePlan, layout: Layout) -> list[str]:
         tracks = layout.info.of_kind(kind)
         if track is not None and wanted and asked is None and len(tracks) > 1:
             notices.append(f"the file has {len(tracks)} {kind} tracks; track {track} was used")
+        if kind in layout.late and (track is not None or kind == "video"):
+            more = "another" if track is not None else "a"
+            notices.append(f"{more} {kind} track turns up late in the file, and was not read")
     return notices
 
 
@@ -175,12 +181,13 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
     if layout.promise is not None:
         pairs = [(read, read * layout.promise) for read, _ in pairs]
     elif len(pairs) == len(layout.info.tracks) and not layout.others and all(end is None for _, end in pairs):
-        # Matroska states one duration for all tracks; it is kept if any track lasts that long.
-        pairs = [(max((read for read, _ in pairs), default=0.0), layout.info.duration)]
+        # Matroska states one duration for all tracks; it is kept if any track lasts that long. Most writers count it
+        # from 0, some from the first picture or sound.
+        last, late = max((read for read, _ in pairs), default=0.0), max(0.0, layout.clock.origin)
+        stated = layout.info.duration
+        pairs = [(last, None if stated is None else stated - late)]
     for read, promised in pairs:
-        # Some count a duration from 0, others from the first picture or sound.
-        reached = read + max(0.0, layout.clock.origin)
-        if promised is not None and reached < min(promised, plan.end or promised) - _SHORTFALL:
+        if promised is not None and read < min(promised, plan.end or promised) - _SHORTFALL:
             return [f"read {clock(read)} of {clock(promised)}; the rest is missing or damaged"]
     return []
 

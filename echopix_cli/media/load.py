@@ -30,6 +30,7 @@ from echopix_cli.media.source import (
     open_regular,
     opened,
     pick_track,
+    search_far,
     shown,
     start_of,
     video_tracks,
@@ -171,7 +172,8 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
         info = describe(container)
         tracks = [track for track in (seen, heard) if track is not None]
         clock = read_clock(path, container, tracks, plan.limits.max_packets, joined=joined)
-        return Layout(
+        late = {kind for kind, wanted in (("video", plan.video), ("audio", plan.audio)) if wanted} & {*clock.late}
+        layout = Layout(
             info=info,
             clock=clock,
             video=video,
@@ -180,7 +182,9 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             audio_end=None if heard is None else _declared_end(heard, clock),
             promise=promise,
             others=len(container.streams) > len(info.tracks),
+            late=frozenset(late),
         )
+    return _read_layout(path, plan) if late and search_far(path) else layout
 
 
 def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | None:

@@ -12,9 +12,10 @@ import io
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NoReturn, cast
 
 import av
@@ -24,6 +25,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from echopix_cli.errors import FileLost, MediaError
+from echopix_cli.files import Look, look_at
 from echopix_cli.files import shown as shown
 from echopix_cli.media.extent import MediaFile
 from echopix_cli.media.plan import Limits
@@ -60,6 +62,11 @@ _NOT_OPENED = (b"BIKi", b"BIKf", b"BIKb", b"KB2", b"SMK2", b"SMK4", b"MLVI", b"N
 # Codecs of which FFmpeg does not know in which order frames are shown: where a container stores no times of
 # presentation, as AVI, those that it makes up on request, as PyAV does, are wrong.
 _ORDER_UNKNOWN = ("h264", "hevc", "vvc")
+# Bytes that are searched for tracks where some turn up behind the first megabytes, and the share of the memory limit.
+_FAR, _FAR_SHARE = 2**28, 8
+_LISTED = re.compile(r"^  Stream #0:(\d+)\S*: (Video|Audio):", re.MULTILINE)  # in FFmpeg's description of a file
+_PROGRAMME = re.compile(r"^  Program ", re.MULTILINE)
+_late: set[Look] = set()  # files that hold such tracks, as far as this process has read them
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 
 
@@ -112,8 +119,9 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
         head = file.read(4096) or b""
         file.seek(0)
         medium = MediaFile(file)
+        probe = _far(limits) if _look(path) in _late else {}
         try:
-            container = _open(medium, limits)
+            container = _open(medium, limits, probe)
         except MemoryError as error:  # that is how FFmpeg says that there are too many streams, too
             if not _too_many(file, limits):
                 raise
@@ -171,7 +179,28 @@ class _Left:
     file: ExitStack
 
 
-def _open(medium: MediaFile, limits: Limits) -> InputContainer:
+def search_far(path: str | os.PathLike[str]) -> bool:
+    """From now on search the first 256 MiB of a file for tracks when it is opened; False if that was done before."""
+    look = _look(path)
+    if look is None or look in _late:
+        return False
+    _late.add(look)
+    return True
+
+
+def _look(path: str | os.PathLike[str]) -> Look | None:
+    with suppress(OSError, ValueError):
+        return look_at(path)
+    return None
+
+
+def _far(limits: Limits) -> dict[str, str]:
+    """FFmpeg's options for searching far; it holds all packets up to there in memory."""
+    reach = min(_FAR, limits.max_memory // _FAR_SHARE)
+    return {"probesize": str(reach), "analyzeduration": str(10**12), "scan_all_pmts": "1"}
+
+
+def _open(medium: MediaFile, limits: Limits, probe: Mapping[str, str] = MappingProxyType({})) -> InputContainer:
     container = av.open(
         medium,
         "r",
@@ -179,6 +208,7 @@ def _open(medium: MediaFile, limits: Limits) -> InputContainer:
             "format_whitelist": _FORMATS,
             "protocol_whitelist": "file",
             "max_streams": str(_MOST_STREAMS),
+            **probe,
         },
         # Probing decodes a frame. Far too large ones are refused before that; those a little too large pass, because
         # FFmpeg forgets the size of what it refuses, and we want to name it.
@@ -243,8 +273,8 @@ def pick_track(
 ) -> int | None:
     """Choose a ``"video"`` or ``"audio"`` track: its position among those, or None if there is none.
 
-    Without an ``index`` it is FFmpeg's own choice (default flag, then decodable, then bit rate), where a transport
-    stream holds several programmes among the tracks of the one that ``related`` belongs to.
+    Without an ``index`` it is FFmpeg's own choice (default flag, then bit rate), where a transport stream holds several
+    programmes among the tracks of the one that ``related`` belongs to. One without a decoder gives way to one with it.
 
     Raises:
         MediaError: ``index`` names a track that does not exist.
@@ -260,7 +290,31 @@ def pick_track(
     if best is None and container.streams.best(kinds) is not None:
         return None  # the programme has none, others do
     places = [stream.index for stream in tracks]
-    return places.index(best.index) if best is not None and best.index in places else 0
+    chosen = places.index(best.index) if best is not None and best.index in places else 0
+    readable = [number for number, stream in enumerate(tracks) if stream.codec_context is not None]
+    if chosen in readable or not readable or len(_PROGRAMME.findall(_listing(container))) > 1:
+        return chosen  # which programme a track belongs to is not told, and another one's does not fit
+    return max(readable, key=lambda number: _worth(tracks[number]))
+
+
+def _worth(stream: VideoStream | AudioStream) -> tuple[bool, int]:
+    """What FFmpeg chooses a track by."""
+    return bool(stream.disposition & Disposition.default), stream.bit_rate or 0
+
+
+def late_tracks(container: InputContainer) -> tuple[str, ...]:
+    """The kinds, "video" or "audio", of the tracks that turned up while a file was read. PyAV knows none of them."""
+    listed = _LISTED.findall(_listing(container))
+    return tuple(kind.lower() for index, kind in listed if int(index) >= len(container.streams))
+
+
+def _listing(container: InputContainer) -> str:
+    """FFmpeg's description of a file, which it writes to its log."""
+    av.logging.set_level(av.logging.INFO)
+    try:
+        return container.dumps_format()
+    finally:
+        av.logging.set_level(None)
 
 
 def describe(container: InputContainer) -> MediaInfo:
