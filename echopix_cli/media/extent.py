@@ -1,4 +1,4 @@
-"""How far the media in a file reach: without the tags behind them, and compared with what the header promises."""
+"""How far the media in a file reach: without the tags behind them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import io
 import os
 import struct
 
+from echopix_cli.media.boxes import filled_holes, read_boxes
 from echopix_cli.media.pulse import beat
 
 _READINGS = 4  # how often all bytes of a file may be read before that is no sign any more that reading it goes on
 _FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
-# What writers that cannot seek back leave as a size, beside 0: nearly the most that 32 or 31 bits hold.
-_UNTOLD = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x1_0000_0000))
 
 
 class MediaFile:
     """A readable, seekable file that does not tell FFmpeg its name, ends before the tags and never raises on seeking.
+
+    Of a fragmented MP4 what is damaged seems to be a box that nobody need read.
 
     Given a name, FFmpeg would prefer by its extension the image2 demuxer, which expands patterns and opens files by
     itself. An exception would be printed by whoever called from C.
@@ -26,7 +27,9 @@ class MediaFile:
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
-        self.size = media_size(file)
+        boxes = read_boxes(file)
+        self._holes = boxes.holes
+        self.size = min(media_size(file), boxes.end)
         self.tell = file.tell
         self.failures = 0  # readings that failed,
         self.failure: OSError | None = None  # and why the last of them did
@@ -35,7 +38,8 @@ class MediaFile:
 
     def read(self, size: int = -1) -> bytes:
         """At most so many bytes; none at the end."""
-        left = max(0, self.size - self._file.tell())
+        at = self._file.tell()
+        left = max(0, self.size - at)
         try:
             found = self._file.read(left if size < 0 else min(size, left)) or b""
         except OSError as error:
@@ -45,7 +49,7 @@ class MediaFile:
         if self._progress > 0:
             self._progress -= len(found)
             beat()
-        return found
+        return filled_holes(found, at, self._holes) if self._holes else found
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move, and return the new place; a negative error number where there is no such place."""
@@ -60,7 +64,7 @@ class MediaFile:
 def media_size(file: io.FileIO) -> int:
     """Bytes up to the tags that stand behind bare MPEG audio, which its decoder would take for damage."""
     size = os.fstat(file.fileno()).st_size
-    head = _at(file, 0, 4)
+    head = bytes_at(file, 0, 4)
     if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
         while (length := _tag_length(file, size)) and length < size:
             size -= length
@@ -70,23 +74,24 @@ def media_size(file: io.FileIO) -> int:
 
 def _tag_length(file: io.FileIO, size: int) -> int:
     """Bytes of the tag that ends at a place in the file; 0 where none does."""
-    if _at(file, size - 128, 3) == b"TAG":  # ID3v1
+    if bytes_at(file, size - 128, 3) == b"TAG":  # ID3v1
         return 128
-    tail = _at(file, size - 32, 32)
+    tail = bytes_at(file, size - 32, 32)
     if tail[:8] == b"APETAGEX":
         length, _, flags = struct.unpack_from("<III", tail, 12)
         return int(length) + (32 if flags >> 31 else 0)
     if tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
         return int(tail[-15:-9]) + 15
     if tail[-9:] == b"LYRICSEND":
-        begin = _at(file, max(0, size - _FIRST_LYRICS), min(size, _FIRST_LYRICS)).rfind(b"LYRICSBEGIN")
+        begin = bytes_at(file, max(0, size - _FIRST_LYRICS), min(size, _FIRST_LYRICS)).rfind(b"LYRICSBEGIN")
         return min(size, _FIRST_LYRICS) - begin if begin >= 0 else 0
     if tail[-10:-7] == b"3DI":  # ID3v2 with a footer: its header, what it holds, and the footer
         return sum((byte & 127) << shift for byte, shift in zip(tail[-4:], (21, 14, 7, 0), strict=True)) + 20
     return 0
 
 
-def _at(file: io.FileIO, place: int, count: int) -> bytes:
+def bytes_at(file: io.FileIO, place: int, count: int) -> bytes:
+    """At most so many bytes from a place on; none where there is no such place."""
     if place < 0:
         return b""
     file.seek(place)
@@ -97,30 +102,10 @@ def holds_several(file: io.FileIO) -> bool:
     """Whether a Matroska file is followed by another one: two that were joined."""
     size, at = os.fstat(file.fileno()).st_size, 0
     for identity in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # the header, and the segment behind it
-        head = _at(file, at, 12)
+        head = bytes_at(file, at, 12)
         if head[:4] != identity or not head[4]:
             return False
         width = 9 - head[4].bit_length()
         length = int.from_bytes(head[4 : 4 + width], "big") - (1 << 7 * width)
         at += 4 + width + length
-    return at + 8 <= size and _at(file, at, 4) == b"\x1a\x45\xdf\xa3"
-
-
-def riff_promise(file: io.FileIO) -> float | None:
-    """How many times as much a RIFF file's header promises as it holds: 1 if it is whole; None for other files.
-
-    Sizes are compared, not times, because headers state wrong byte rates.
-    """
-    size = os.fstat(file.fileno()).st_size
-    head = _at(file, 0, 12)
-    if head[:4] != b"RIFF" or head[8:] not in (b"WAVE", b"AVI "):
-        return None
-    at, kind = 12, head[8:]
-    while len(chunk := _at(file, at, 8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data" or (kind == b"AVI " and name == b"LIST" and _at(file, at + 8, 4) == b"movi"):
-            there = size - at - 8
-            told = not any(length in sizes for sizes in _UNTOLD)
-            return length / there if there and told and length > there else 1.0
-        at += 8 + length + length % 2
-    return 1.0
+    return at + 8 <= size and bytes_at(file, at, 4) == b"\x1a\x45\xdf\xa3"

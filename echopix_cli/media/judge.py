@@ -9,11 +9,13 @@ from echopix_cli.media.audio import Sound
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.heif import Still
 from echopix_cli.media.plan import DecodePlan
+from echopix_cli.media.stated import Stated
 from echopix_cli.media.values import MediaInfo
 from echopix_cli.media.video import Picture
 from echopix_cli.results import AudioStatus
 from echopix_cli.times import clock, stretch
 
+_NAMED = 3  # damaged places that are named
 _SHORTFALL = 0.5  # seconds that may be missing at the end; headers round generously
 # Formats whose header states the duration. Others have it estimated from the bit rate.
 _STATES_DURATION = ("mov", "matroska", "avi", "flv", "asf", "nut", "wav", "w64", "aiff", "au", "caf", "flac")
@@ -31,8 +33,10 @@ class Layout:
     audio_end: float | None
     still: Still | None = None  # of a picture that is put together from several
     others: bool = False  # whether it holds tracks that are neither picture nor sound, such as subtitles
+    holes: tuple[float, ...] = ()  # where the file is damaged, though the demuxer does not say so: shares of its bytes
+    broken: bool = False  # whether it is damaged at its end, or cut there
     late: frozenset[str] = frozenset()  # kinds of tracks that turn up so late in the file that they are not read
-    promise: float | None = None  # how many times as much as there is the header promises; None: it cannot be told
+    stated: Stated = Stated()  # what the header states of the file's size
 
 
 def require_something(
@@ -97,12 +101,19 @@ def judge(
         )
     notices += of_sound
     notices += _shortfall(plan, layout, picture, sound)
+    if layout.stated.beyond:
+        notices.append(
+            f"the last {layout.stated.beyond:.0%} of the file lie behind the recording that its header describes, "
+            "and were not read"
+        )
     return status, tuple(notices)
 
 
 def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple[AudioStatus, list[str]]:
     if layout.audio is None and "audio" in layout.late:
-        return AudioStatus.UNDECODABLE, ["sound turns up late in the file, and cannot be read; only the picture was used"]
+        return AudioStatus.UNDECODABLE, [
+            "sound turns up late in the file, and cannot be read; only the picture was used"
+        ]
     if layout.audio is None:
         return AudioStatus.ABSENT, []
     if sound is None:
@@ -171,15 +182,18 @@ def _choices(plan: DecodePlan, layout: Layout) -> list[str]:
 
 def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound: Sound | None) -> list[str]:
     """How much was read, if the file stops before the place that its header promises."""
-    if not layout.info.format.startswith(_STATES_DURATION):
+    if (layout.broken or layout.holes) and (lost := _lost(plan, layout, picture, sound)):
+        return lost
+    promise = layout.stated.promise
+    if promise is None and not layout.info.format.startswith(_STATES_DURATION):
         return []
     pairs = []
     if picture is not None and picture.reached is not None:
         pairs.append((picture.reached, layout.video_end))
     if sound is not None and sound.end is not None and not sound.cut:
         pairs.append((sound.end, layout.audio_end))
-    if layout.promise is not None:
-        pairs = [(read, read * layout.promise) for read, _ in pairs]
+    if promise is not None:
+        pairs = [(read, read * promise) for read, _ in pairs]
     elif len(pairs) == len(layout.info.tracks) and not layout.others and all(end is None for _, end in pairs):
         # Matroska states one duration for all tracks; it is kept if any track lasts that long. Most writers count it
         # from 0, some from the first picture or sound.
@@ -190,6 +204,20 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
         if promised is not None and read < min(promised, plan.end or promised) - _SHORTFALL:
             return [f"read {clock(read)} of {clock(promised)}; the rest is missing or damaged"]
     return []
+
+
+def _lost(plan: DecodePlan, layout: Layout, picture: Picture | None, sound: Sound | None) -> list[str]:
+    """What of a file without an index is damaged."""
+    notices = []
+    if layout.holes:
+        places = " and ".join(f"{place:.0%}" for place in layout.holes[:_NAMED])
+        more = ", among others" if len(layout.holes) > _NAMED else ""
+        notices.append(f"the file is damaged {places} of the way through it{more}; what lies there was skipped")
+    ends = [picture.reached if picture else None, sound.end if sound and not sound.cut else None]
+    read = max((end for end in ends if end is not None), default=None)
+    if layout.broken and read is not None and (plan.end is None or read < plan.end - _SHORTFALL):
+        notices.append(f"read up to {clock(read)}; what follows is missing or damaged")
+    return notices
 
 
 def _codec(layout: Layout, kind: str, track: int | None) -> str:

@@ -14,10 +14,11 @@ from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
+from echopix_cli.media.boxes import read_boxes
 from echopix_cli.media.clock import Clock, read_clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
-from echopix_cli.media.extent import holds_several, riff_promise
+from echopix_cli.media.extent import holds_several
 from echopix_cli.media.heif import describe_still, read_still
 from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
@@ -35,6 +36,7 @@ from echopix_cli.media.source import (
     start_of,
     video_tracks,
 )
+from echopix_cli.media.stated import read_stated
 from echopix_cli.media.timeline import Samples
 from echopix_cli.media.values import Clip, MediaInfo, TrackInfo
 from echopix_cli.media.video import Picture, read_picture, read_still_picture
@@ -156,7 +158,7 @@ def _lay_out(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
 
 def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
     with open_regular(path) as file:
-        promise, joined = riff_promise(file), holds_several(file)
+        stated, joined, boxes = read_stated(file), holds_several(file), read_boxes(file)
     still = read_still(path)
     if still is not None:
         if plan.video_track not in (None, 0):
@@ -180,7 +182,9 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             audio=audio,
             video_end=None if seen is None else _declared_end(seen, clock),
             audio_end=None if heard is None else _declared_end(heard, clock),
-            promise=promise,
+            stated=stated,
+            holes=tuple(begin / boxes.size for begin, _ in boxes.holes),
+            broken=boxes.broken,
             others=len(container.streams) > len(info.tracks),
             late=frozenset(late),
         )

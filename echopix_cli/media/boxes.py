@@ -1,0 +1,140 @@
+"""The boxes that an MP4 consists of: a fragmented one can be read on behind a damaged box, at the next fragment.
+
+FFmpeg follows the boxes from one to the next. It stops, without a word, at what it takes for the last one, and refuses
+the file where the first fragments' heads are broken.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass
+
+from echopix_cli.media.pulse import beat
+
+_NAME = re.compile(rb"[\x20-\x7e\xa9][\x20-\x7e]{3}")
+_BLOCK = 2**20  # bytes that are searched at a time
+_LARGEST_HEAD = 2**24  # bytes of a fragment's head or a film's; longer ones are not looked into
+_MOST_HOLES = 100
+_OFTEN = 1000  # boxes between two signs of life
+_HEAD = 16  # bytes of a box's size and name, at most
+_NESTED = (b"traf",)
+_remembered: dict[tuple[int, ...], Boxes] = {}
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """What of an MP4 can be read.
+
+    Args:
+        size: bytes of the file.
+        end: bytes up to which it can be read.
+        holes: from where to where it is damaged before that: each ends with a fragment.
+        broken: whether it is damaged, or cut, from ``end`` on.
+        another: byte at which another MP4 begins, which stands behind the first; None where none does.
+    """
+
+    size: int
+    end: int
+    holes: tuple[tuple[int, int], ...] = ()
+    broken: bool = False
+    another: int | None = None
+
+
+def read_boxes(file: io.FileIO) -> Boxes:
+    """Look at all boxes of a file; only the damage of fragmented ones is told, others have an index."""
+    status = os.fstat(file.fileno())
+    key = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    if key not in _remembered:
+        if len(_remembered) > _MOST_HOLES:
+            _remembered.clear()
+        whole = os.pread(file.fileno(), 8, 0)[4:] != b"ftyp"
+        _remembered[key] = Boxes(status.st_size, status.st_size) if whole else _walk(file.fileno(), status.st_size)
+    return _remembered[key]
+
+
+def _walk(file: int, size: int) -> Boxes:
+    at, passed, films, another = 0, 0, list[tuple[int, int]](), None
+    holes: list[tuple[int, int]] = []
+    fragments = False
+    while at + 8 <= size:
+        name, length = _head(os.pread(file, _HEAD, at), size - at)
+        whole = length and at + length <= size and (name != b"moof" or _fragment(file, at, length))
+        if whole:
+            fragments |= name == b"moof"
+            if name == b"ftyp" and films and another is None:
+                another = at
+            if name == b"moov":
+                films.append((at, length))
+            at += length
+            passed += 1
+            if passed % _OFTEN == 0:
+                beat()
+            continue
+        if not fragments and not any(_expects_fragments(file, *film) for film in films):
+            break
+        following = None if len(holes) == _MOST_HOLES else _next_fragment(file, at + _HEAD, size)
+        if following is None:
+            cut = name == b"mdat" and length > 0  # what there is of it can be read
+            return Boxes(size, size if cut else at, tuple(holes), broken=True)
+        holes.append((at, following))
+        at, fragments = following, True
+    return Boxes(size, size, tuple(holes), another=another if len(films) > 1 and not fragments else None)
+
+
+def _head(head: bytes, left: int) -> tuple[bytes, int]:
+    """The name and the length of a box; 0 where none begins."""
+    name, length, least = head[4:8], int.from_bytes(head[:4], "big"), 8
+    if length == 1:
+        length, least = int.from_bytes(head[8:16], "big"), 16
+    elif length == 0:
+        length = left  # it reaches to the end
+    return (name, length) if _NAME.fullmatch(name) and length >= least else (name, 0)
+
+
+def _fragment(file: int, at: int, length: int) -> bool:
+    """Whether a fragment's head is whole: boxes that fill it."""
+    return length > _LARGEST_HEAD or _filled(os.pread(file, length, at)[8:])
+
+
+def _filled(content: bytes) -> bool:
+    at = 0
+    while at < len(content):
+        name, length = _head(content[at : at + _HEAD], 0)
+        if not length or at + length > len(content):
+            return False
+        if name in _NESTED and not _filled(content[at + 8 : at + length]):
+            return False
+        at += length
+    return True
+
+
+def _expects_fragments(file: int, at: int, length: int) -> bool:
+    return length <= _LARGEST_HEAD and b"mvex" in os.pread(file, length, at)
+
+
+def _next_fragment(file: int, at: int, size: int) -> int | None:
+    """Where the next whole fragment begins from a place on."""
+    while block := os.pread(file, _BLOCK, at):
+        beat()
+        for found in re.finditer(rb"moof", block):
+            begin = at + found.start() - 4
+            name, length = _head(os.pread(file, _HEAD, begin), 0)
+            first = os.pread(file, 4, begin + 12)
+            if name == b"moof" and first == b"mfhd" and 0 < length <= size - begin and _fragment(file, begin, length):
+                return begin
+        if len(block) < 8:
+            break
+        at += len(block) - 3
+    return None
+
+
+def filled_holes(data: bytes, at: int, holes: tuple[tuple[int, int], ...]) -> bytes:
+    """Bytes that were read at a place, with the beginning of each hole as that of a box which is passed over."""
+    for begin, end in holes:
+        head = b"\0\0\0\1free" + (end - begin).to_bytes(8, "big")
+        if begin < at + len(data) and at < begin + len(head):
+            first, last = max(begin, at), min(begin + len(head), at + len(data))
+            data = data[: first - at] + head[first - begin : last - begin] + data[last - at :]
+    return data
