@@ -54,7 +54,7 @@ class Sound:
     cut: bool  # whether max_audio_seconds left something out
     begin: float | None  # time of the first sound in the span, kept or not; None if there is none
     end: float | None  # time of the end of the last readable sample
-    damaged: tuple[float, float] | None  # between which times parts could not be used, where there are any
+    damaged: tuple[float, float] | None  # between which times (inf: the end) parts could not be used, if there are any
     locked: bool = False  # whether all or some of it is encrypted
     cancelled: bool = False  # whether channels cancelled each other out, and one of them was taken
 
@@ -263,8 +263,13 @@ class _Track:
         """Between which times of a span sound could not be used; None where all of it could."""
         start, end = plan.from_time, math.inf if plan.end is None else plan.end
         if self._hole is not None:
-            self._holes.append((self._hole, max(self._hole, min(end, self._hearing.end or end))))
-        found = [(max(start, first), min(end, last)) for first, last in self._holes if first < end and last >= start]
+            until = math.inf if self._over else max(self._hole, min(end, self._hearing.end or end))
+            self._holes.append((self._hole, until))
+        found = [
+            (max(start, first), last if last == math.inf else min(end, last))
+            for first, last in self._holes
+            if first < end and last >= start
+        ]
         return (min(first for first, _ in found), max(last for _, last in found)) if found else None
 
     def _next(self) -> Iterator[Packet[AudioStream] | None]:

@@ -21,6 +21,8 @@ from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE
 
 _GAP = 0.05  # seconds; smaller jumps are rounded timestamps, larger ones are real gaps
+_JUMP = 0.5  # seconds; sound that runs ahead of its times by more was written twice, or is timed wrongly: it is kept
+_STEADY = 16  # frames in a row that begin before the sound in front of them ends: fewer are jitter
 _JOINED = 262_144  # samples put together, all channels together,
 _FEWEST = 1024  # but not fewer than these in each
 _MARGIN = 0.1  # seconds before the timeline is full from which on frames are taken one by one
@@ -50,6 +52,9 @@ class Hearing:
         self._fifo = AudioFifo()
         self._kind: tuple[str, int, int] | None = None  # of the frames that may be put together
         self._nearly_full = timeline.start + timeline.limit / SAMPLE_RATE - _MARGIN
+        self._ahead = 0  # frames in a row that began before the end of the sound,
+        self._least = math.inf  # by so many seconds at least
+        self._excess = 0  # samples still to be left out, so that sound and times agree again
 
     def go_on(self, timeline: Timeline) -> bool:
         """Lay what comes from here on onto a time line that follows the one before; False if some was dropped."""
@@ -73,6 +78,17 @@ class Hearing:
         """
         kind = (frame.format.name, frame.sample_rate, frame.layout.nb_channels)
         end = self.end
+        if kind != self._kind or joined:
+            self._ahead, self._least, self._excess = 0, math.inf, 0
+        elif time is not None and end is not None and not self._excess:
+            self._watch(end - time, frame.sample_rate)
+        if self._excess:
+            omitted = min(self._excess, frame.samples)
+            self._excess -= omitted
+            if omitted < frame.samples:
+                self._flush()
+                self._lay(frame, None, omitted=omitted)
+            return
         if (
             kind != self._kind
             or joined
@@ -90,6 +106,16 @@ class Hearing:
         if self._fifo.samples * kind[2] >= _JOINED and self._fifo.samples >= _FEWEST:
             self._flush()
 
+    def _watch(self, ahead: float, rate: int) -> None:
+        """Note by how many seconds sound runs ahead of its times; what is too much of it, where that lasts."""
+        if not _GAP < ahead <= _JUMP:
+            self._ahead, self._least = 0, math.inf
+            return
+        self._ahead, self._least = self._ahead + 1, min(self._least, ahead)
+        if self._ahead == _STEADY:
+            self._excess = round(self._least * rate)
+            self._ahead, self._least = 0, math.inf
+
     def close(self) -> None:
         """Lay down what is still held."""
         self._flush()
@@ -101,11 +127,15 @@ class Hearing:
         if joined is not None:
             self._lay(joined, None)
 
-    def _lay(self, frame: AudioFrame, time: float | None, joined: bool = False) -> bool:
-        """Push a frame onto the stretch, or onto a new one where the sound is interrupted; whether that worked."""
+    def _lay(self, frame: AudioFrame, time: float | None, joined: bool = False, omitted: int = 0) -> bool:
+        """Push a frame onto the stretch, or onto a new one where the sound is interrupted; whether that worked.
+
+        Args:
+            omitted: samples at its beginning that are left out.
+        """
         stretch = self._stretch
         try:
-            samples = self.downmix.mix(planes(frame), frame.sample_rate, speakers(frame))
+            samples = self.downmix.mix(planes(frame), frame.sample_rate, speakers(frame))[omitted:]
             if stretch is None:
                 samples, stretch = self._begin(samples, frame.sample_rate, time)
                 if stretch is None:

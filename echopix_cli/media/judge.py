@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from echopix_cli.errors import Hollow, MediaError, Nothing, PastEnd
 from echopix_cli.media.audio import Sound
@@ -36,7 +37,7 @@ class Layout:
     holes: tuple[float, ...] = ()  # where the file is damaged, though the demuxer does not say so: shares of its bytes
     broken: bool = False  # whether it is damaged at its end, or cut there
     late: frozenset[str] = frozenset()  # kinds of tracks that turn up so late in the file that they are not read
-    stated: Stated = Stated()  # what the header states of the file's size
+    stated: Stated = field(default_factory=Stated)  # what the header states of the file's size
 
 
 def require_something(
@@ -69,7 +70,7 @@ def require_something(
     if (picture is not None and not picture.decodable) or (sound is not None and not sound.decodable):
         raise MediaError(f"{name}: {_codecs(layout)} could not be decoded", "check that it plays in a video player")
     if sound is not None and sound.damaged is not None:
-        raise Hollow(f"{name}: the sound is damaged ({stretch(*sound.damaged)})", "choose another span")
+        raise Hollow(f"{name}: the sound is damaged ({_when(*sound.damaged)})", "choose another span")
     if sound is not None and sound.cut:
         raise MediaError(f"{name}: {_beyond(plan, sound)}", "choose a later start")
     raise Nothing(f"{name} shows and plays nothing between the chosen times", "choose a longer span")
@@ -112,7 +113,7 @@ def judge(
 def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple[AudioStatus, list[str]]:
     if layout.audio is None and "audio" in layout.late:
         return AudioStatus.UNDECODABLE, [
-            "sound turns up late in the file, and cannot be read; only the picture was used"
+            "sound begins late in the file, and cannot be read; only the picture was used"
         ]
     if layout.audio is None:
         return AudioStatus.ABSENT, []
@@ -125,7 +126,7 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         return AudioStatus.UNDECODABLE, [f"the sound could not be decoded ({codec}); only the picture was used"]
     if sound.waveform is None and sound.damaged is not None:
         codec = _codec(layout, "audio", layout.audio)
-        lost = f"the sound could not be decoded ({codec}, {stretch(*sound.damaged)}); only the picture was used"
+        lost = f"the sound could not be decoded ({codec}, {_when(*sound.damaged)}); only the picture was used"
         return AudioStatus.UNDECODABLE, [lost]
     if sound.waveform is None and sound.end is not None and sound.end <= plan.from_time:
         return AudioStatus.ABSENT, [f"the sound ends at {clock(sound.end)}, before the span; only the picture was used"]
@@ -136,7 +137,7 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         return AudioStatus.ABSENT, [f"there is no sound between {span}; only the picture was used"]
     notices = []
     if sound.damaged is not None:
-        notices = [f"parts of the audio track are damaged and were skipped ({stretch(*sound.damaged)})"]
+        notices = [f"parts of the audio track are damaged and were skipped ({_when(*sound.damaged)})"]
     if sound.locked:
         notices.append("parts of the audio track are encrypted and were left out")
     if sound.cancelled:
@@ -152,6 +153,10 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
     if sound.waveform is None:
         return AudioStatus.TRUNCATED, [*notices, f"{_beyond(plan, sound)}; it was left out"]
     return AudioStatus.TRUNCATED, [*notices, f"only the first {clock(used)} of sound were used; {rest} left out"]
+
+
+def _when(first: float, last: float) -> str:
+    return f"from {clock(first)} on" if math.isinf(last) else stretch(first, last)
 
 
 def _within(plan: DecodePlan) -> str:
@@ -176,7 +181,7 @@ def _choices(plan: DecodePlan, layout: Layout) -> list[str]:
             notices.append(f"the file has {len(tracks)} {kind} tracks; track {track} was used")
         if kind in layout.late and (track is not None or kind == "video"):
             more = "another" if track is not None else "a"
-            notices.append(f"{more} {kind} track turns up late in the file, and was not read")
+            notices.append(f"{more} {kind} track begins late in the file, and was not read")
     return notices
 
 

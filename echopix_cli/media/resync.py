@@ -7,13 +7,13 @@ pages or packets follow one another without a gap.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from functools import partial
+from contextlib import suppress
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.pulse import beat
@@ -50,7 +50,7 @@ def broken_between(path: str | os.PathLike[str], container: str) -> Broken | Non
     if container == "flac":
         return lambda before, after: True  # its frames are numbered, so that there are no pauses
     goes_on = _GOES_ON.get(container)
-    return None if goes_on is None else partial(_broken, path, goes_on)
+    return None if goes_on is None else _Broken(path, goes_on)
 
 
 def suspicious(container: str) -> float:
@@ -58,12 +58,30 @@ def suspicious(container: str) -> float:
     return -math.inf if container == "avi" else _MISSED  # AVI's times count what is left
 
 
-def _broken(path: str | os.PathLike[str], goes_on: Callable[[int, int, int], bool], before: int, after: int) -> bool:
-    if not 0 <= before < after:
+class _Broken:
+    """Looks between packets of one file, which it opens once: some containers ask at every packet.
+
+    Args:
+        path: of the file.
+        goes_on: whether packets follow one another, in an open file from one place to another.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], goes_on: Callable[[int, int, int], bool]) -> None:
+        self._path, self._goes_on = path, goes_on
+        self._file: io.FileIO | None = None
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __call__(self, before: int, after: int) -> bool:
+        if not 0 <= before < after:
+            return False
+        with suppress(MediaError, OSError):  # whoever reads it meets the same, and says so
+            if self._file is None:
+                self._file = open_regular(self._path)
+            return not self._goes_on(self._file.fileno(), before, after)
         return False
-    with ExitStack() as held, suppress(MediaError, OSError):  # whoever reads it meets the same, and says so
-        return not goes_on(held.enter_context(open_regular(path)).fileno(), before, after)
-    return False
 
 
 def _matroska_goes_on(file: int, before: int, after: int) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -56,6 +56,7 @@ _INDIRECT = (
     (b"<asx", "an asx playlist"),
 )
 _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|(?:file|fd|pipe|data|concatf?|subfile|crypto|cache|async):)")
+_ANIMATED = 2  # bit in the head of a WebP
 _MOST_STREAMS = 1000  # of any kind, fonts and data too
 # How files begin that hold media in containers which are not opened. Only for a clearer message.
 _NOT_OPENED = (b"BIKi", b"BIKf", b"BIKb", b"KB2", b"SMK2", b"SMK4", b"MLVI", b"NSVf", b"NSVs", b"FWS", b"CWS")
@@ -118,6 +119,8 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
     with open_regular(path) as file:
         head = file.read(4096) or b""
         file.seek(0)
+        if head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & _ANIMATED:
+            raise MediaError(f"{shown(path)} is an animated WebP, which cannot be read", "convert it to MP4 or GIF")
         medium = MediaFile(file)
         probe = _far(limits) if _look(path) in _late else {}
         try:
@@ -312,7 +315,7 @@ def _listing(container: InputContainer) -> str:
     """FFmpeg's description of a file, which it writes to its log."""
     av.logging.set_level(av.logging.INFO)
     try:
-        return container.dumps_format()
+        return str(cast(Any, container).dumps_format())
     finally:
         av.logging.set_level(None)
 

@@ -16,7 +16,7 @@ from echopix_cli.media.pulse import beat
 _UNTOLD = (range(0x7FFFF000, 0x80000001), range(0xFFFFFF00, 0x1_0000_0000))
 _BLOCK = 2**20  # bytes read at a time
 _FEW, _SHARE = 65_536, 20  # bytes behind the data, and the share of these, that tags and padding may take
-_TAIL = 4096  # bytes at the end of an AVI's pieces that are no zeros in one that was written to its end
+_TAIL = 4096  # bytes at the end of an AVI that are not all zeros where it was written to its end
 _CHUNK = re.compile(rb"[A-Za-z0-9 _.-]{4}")  # names of chunks in a RIFF file
 _TAGS = (b"ID3", b"TAG", b"APET", b"LYRI")
 _W64_RIFF, _W64_DATA = b"riff\x2e\x91\xcf\x11", b"data\xf3\xac\xd3\x11"
@@ -59,9 +59,9 @@ def _riff(file: io.FileIO, size: int, *, avi: bool) -> Stated:
         name, length = struct.unpack("<4sI", chunk)
         if name == b"data" or (avi and name == b"LIST" and bytes_at(file, at + 8, 4) == b"movi"):
             begin, there = at + 8, size - at - 8
-            if not there or any(length in sizes for sizes in _UNTOLD):
+            if not there or not length or any(length in sizes for sizes in _UNTOLD):
                 return Stated(1.0)
-            if avi and length <= there and _only_zeros(file, begin + length - min(length, _TAIL), size):
+            if avi and length <= there and _only_zeros(file, max(0, size - _TAIL), size):
                 return Stated()  # its end was never written: the headers of the tracks tell how long they are
             rest = 0 if avi else _unexplained(file, begin + length, size, length)
             return Stated(max(1.0, length / there), rest / size)
@@ -71,17 +71,22 @@ def _riff(file: io.FileIO, size: int, *, avi: bool) -> Stated:
 
 def _unexplained(file: io.FileIO, at: int, size: int, length: int) -> int:
     """Bytes behind the data that are neither chunks, tags nor zeros: more sound than is stated, or another file."""
+    at += _padding(file, at, length)
     while len(chunk := bytes_at(file, at, 8)) == 8:
         name, taken = struct.unpack("<4sI", chunk)
-        if not _CHUNK.fullmatch(name) and _CHUNK.fullmatch(bytes_at(file, at + 1, 4)):
-            at += 1  # sizes are made even
-            continue
         if name == b"RIFF" or not _CHUNK.fullmatch(name) or at + 8 + taken > size:
             break
         at += 8 + taken
+        at += _padding(file, at, taken)
     rest = size - at
     known = rest <= max(_FEW, length // _SHARE) or bytes_at(file, at, 4).startswith(_TAGS)
     return 0 if known or _only_zeros(file, at, size) else rest
+
+
+def _padding(file: io.FileIO, at: int, length: int) -> int:
+    """The byte behind an odd size that makes it even, which some writers forget."""
+    forgotten = _CHUNK.fullmatch(bytes_at(file, at, 4)) and not _CHUNK.fullmatch(bytes_at(file, at + 1, 4))
+    return 0 if forgotten else length % 2
 
 
 def _only_zeros(file: io.FileIO, at: int, size: int) -> bool:

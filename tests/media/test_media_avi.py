@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import CODED_RATE, codes, tones, write_coded
 
-from echopix_cli.media import Clip, DecodePlan, load_clip
+from echopix_cli.media import Clip, DecodePlan, load_clip, resync
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.recall import remembering
 
@@ -131,3 +131,12 @@ def test_any_windows_in_any_order_hold_what_the_whole_holds(
             end = (start + data.draw(st.integers(9, 150))) / 100
             part = load_clip(films[name], replace(PLAN, start=start / 100, end=end, audio=False))
             assert part.notices == () and same(part, wholes[name], end)
+
+
+def test_a_file_is_opened_once_to_look_between_its_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    opening = resync.open_regular
+    monkeypatch.setattr(resync, "open_regular", lambda path: (asked.append(path), opening(path))[1])
+    path = write_coded(tmp_path / "a.avi", 0, 4, codec="mpeg4", options={}, audio_codec="libmp3lame")
+    assert load_clip(path).notices == ()
+    assert asked == [path]

@@ -178,3 +178,11 @@ def test_no_chatter_on_the_terminal(tmp_path: Path) -> None:
     code = "import sys; from echopix_cli.media import load_clip; load_clip(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_animated_webp_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    path.write_bytes(b"RIFF" + (40).to_bytes(4, "little") + b"WEBPVP8X" + bytes([10, 0, 0, 0, 2, 0, 0, 0]) + bytes(28))
+    with pytest.raises(MediaError, match="is an animated WebP, which cannot be read") as caught:
+        load_clip(path)
+    assert caught.value.hint == "convert it to MP4 or GIF" and caught.value.exit_code is ExitCode.MEDIA

@@ -127,6 +127,17 @@ def test_tags_between_joined_mpeg_audio_are_no_damage(tmp_path: Path, tag: str) 
     assert notice.startswith("parts of the audio track are damaged and were skipped (0:0")
 
 
+@pytest.mark.parametrize("suffix", ["mp3", "ac3", "opus"])
+def test_damage_up_to_the_end_of_the_sound_is_said_to_reach_it(tmp_path: Path, suffix: str) -> None:
+    codec, rate = {"mp3": ("libmp3lame", 16_000), "ac3": ("ac3", 48_000), "opus": ("libopus", 48_000)}[suffix]
+    path = write_clip(tmp_path / f"a.{suffix}", sound=tones(0, 6, rate), sound_rate=rate, audio_codec=codec)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    notice = load_clip(path).notices[0]
+    found = re.fullmatch(r"parts of the audio track are damaged and were skipped \(from (.*) on\)", notice)
+    assert found is not None and parse_time(found[1]) == pytest.approx(3, abs=0.5)
+
+
 @settings(max_examples=60)
 @given(names=st.lists(st.sampled_from(sorted(TAGS)), max_size=5))
 def test_the_media_end_where_the_tags_begin(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:

@@ -1,0 +1,73 @@
+"""Tracks that turn up late in a file, and tracks that no decoder reads: what can be heard is heard, the rest is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from makers import CODED_RATE, codes, coded, seconds_heard, tones, write_clip, write_coded, write_two_tracks
+
+from echopix_cli.media import DecodePlan, load_clip, source
+from echopix_cli.results import AudioStatus
+
+SMALL = {"min_pixels": 28 * 28, "max_pixels": 100 * 28 * 28, "fps": 1.0}
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> Path:
+    """Three transport streams one after another, of which only the second has sound."""
+    silent = write_coded(tmp_path / "silent.ts", 0, 3, sound=None).read_bytes()
+    nothing = (b"\x47\x1f\xff\x10" + bytes(184)) * 5000  # packets that fill up a channel
+    path = tmp_path / "joined.ts"
+    loud = write_coded(tmp_path / "loud.ts", 3, 6).read_bytes()
+    path.write_bytes(silent + nothing + loud + nothing + silent)
+    return path
+
+
+def test_sound_in_the_middle_of_joined_transport_streams(joined: Path) -> None:
+    clip = load_clip(joined, DecodePlan(**SMALL))
+    assert clip.audio_status is AudioStatus.USED and clip.notices == ()
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == [None, None, None, 3, 4, 5]
+    assert clip.frames is not None and codes(clip.frames)[0] == 0 and clip.end == pytest.approx(9, abs=0.1)
+    part = load_clip(joined, DecodePlan(start=4, end=6, **SMALL))
+    assert part.waveform is not None and seconds_heard(part.waveform) == [4, 5]
+    assert load_clip(joined, DecodePlan(audio=False, **SMALL)).audio_status is AudioStatus.DISABLED
+
+
+def test_sound_that_lies_too_late_to_be_found_is_said(joined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_FAR", 2048)
+    clip = load_clip(joined, DecodePlan(**SMALL))
+    assert clip.audio_status is AudioStatus.UNDECODABLE and clip.waveform is None
+    assert clip.notices == ("sound begins late in the file, and cannot be read; only the picture was used",)
+
+
+def test_sound_behind_megabytes_of_a_flash_video(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [coded(number, 480, 640) // 2 + rng.integers(0, 120, (480, 640, 3), np.uint8) for number in range(50)]
+    path = write_clip(tmp_path / "a.flv", pictures, fps=CODED_RATE, codec="libx264", pix_fmt="yuv420p",
+                      options={"preset": "ultrafast", "qp": "4"}, audio_codec="aac", sound=tones(0, 2))  # fmt: skip
+    data = bytearray(path.read_bytes())
+    data[4] = 1  # the header says that there is a picture only; all sound stands behind it
+    path.write_bytes(data)
+    assert len(data) > 8_000_000
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert clip.audio_status is AudioStatus.USED and clip.notices == ()
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == [0, 1]
+
+
+def test_a_track_without_a_decoder_gives_way(tmp_path: Path) -> None:
+    path = write_two_tracks(tmp_path / "a.mov", tones(0, 2), tones(2, 4))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"sowt") : data.index(b"sowt") + 4] = b"apac"
+    for at in [at for at in range(len(data)) if data[at : at + 4] == b"tkhd"]:
+        data[at + 7] |= 1  # both are enabled, the first is FFmpeg's choice
+    path.write_bytes(data)
+    clip = load_clip(path)
+    assert clip.info.tracks[0].codec is None and clip.info.tracks[1].codec == "pcm_s16le"
+    assert clip.audio_status is AudioStatus.USED
+    assert clip.notices == ("the file has 2 audio tracks; track 1 was used",)
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == [2, 3]
+    assert load_clip(write_two_tracks(tmp_path / "b.mov", tones(0, 2), tones(2, 4))).notices == (
+        "the file has 2 audio tracks; track 0 was used",
+    )
