@@ -112,9 +112,7 @@ def judge(
 
 def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple[AudioStatus, list[str]]:
     if layout.audio is None and "audio" in layout.late:
-        return AudioStatus.UNDECODABLE, [
-            "sound begins late in the file, and cannot be read; only the picture was used"
-        ]
+        return AudioStatus.UNDECODABLE, ["sound begins late in the file, and cannot be read; only the picture was used"]
     if layout.audio is None:
         return AudioStatus.ABSENT, []
     if sound is None:

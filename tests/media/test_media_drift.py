@@ -39,8 +39,8 @@ def test_sound_keeps_to_its_times(tmp_path: Path, rate: float) -> None:
     path = retimed(tmp_path / "a.mkv", 40, lambda number: number * FRAME / RATE * rate)
     clip = load_clip(path)
     assert clip.waveform is not None and clip.waveform.size / RATE == pytest.approx(40 * rate, abs=0.15)
-    right = [min(39, int((second + 0.5) / rate)) for second in range(int(40 * rate))]
-    assert sum(a != b for a, b in zip(seconds_heard(clip.waveform), right, strict=True)) <= 2, "at a tone's edge"
+    for second, heard in enumerate(seconds_heard(clip.waveform)):
+        assert heard in {int((second + 0.3) / rate), int((second + 0.7) / rate)}, second
     with remembering():
         plan = DecodePlan(start=0, end=8)
         parts = [load_clip(path, replace(plan, start=start, end=start + 8)).waveform for start in range(0, 32, 8)]

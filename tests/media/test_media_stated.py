@@ -113,5 +113,5 @@ def test_chunks_tags_and_zeros_behind_the_sound_are_no_recording(tmp_path: Path,
     data = bytearray(path.read_bytes())
     at = data.index(b"data") + 4
     struct.pack_into("<I", data, at, 32_000 - odd)
-    path.write_bytes(bytes(data[: at + 4 + 32_000]) + more)
+    path.write_bytes(bytes(data[: at + 4 + 32_000 - odd]) + bytes(odd) + more)
     assert load_clip(path).notices == ()

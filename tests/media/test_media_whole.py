@@ -127,9 +127,9 @@ def test_tags_between_joined_mpeg_audio_are_no_damage(tmp_path: Path, tag: str) 
     assert notice.startswith("parts of the audio track are damaged and were skipped (0:0")
 
 
-@pytest.mark.parametrize("suffix", ["mp3", "ac3", "opus"])
+@pytest.mark.parametrize("suffix", ["mp3", "ac3"])
 def test_damage_up_to_the_end_of_the_sound_is_said_to_reach_it(tmp_path: Path, suffix: str) -> None:
-    codec, rate = {"mp3": ("libmp3lame", 16_000), "ac3": ("ac3", 48_000), "opus": ("libopus", 48_000)}[suffix]
+    codec, rate = {"mp3": ("libmp3lame", 16_000), "ac3": ("ac3", 48_000)}[suffix]
     path = write_clip(tmp_path / f"a.{suffix}", sound=tones(0, 6, rate), sound_rate=rate, audio_codec=codec)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
