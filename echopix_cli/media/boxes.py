@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from echopix_cli.media.pulse import beat
 
 _NAME = re.compile(rb"[\x20-\x7e\xa9][\x20-\x7e]{3}")
+_FRAGMENT = re.compile(rb"moof.{4}mfhd", re.DOTALL)  # how fragments begin, behind their size
+_SEEN_TWICE = 11  # bytes of that which may stand at the end of a block
+_MOST_BOXES, _MOST_PARTS = 500_000, 10_000  # in a file and in a fragment's head: what follows is not looked at
 _BLOCK = 2**20  # bytes that are searched at a time
-_LARGEST_HEAD = 2**24  # bytes of a fragment's head or a film's; longer ones are not looked into
+_LARGEST_HEAD = 2**22  # bytes of a fragment's head or a film's; longer ones are not looked into
 _MOST_HOLES = 100
 _OFTEN = 1000  # boxes between two signs of life
 _HEAD = 16  # bytes of a box's size and name, at most
@@ -58,7 +61,7 @@ def _walk(file: int, size: int) -> Boxes:
     at, passed, films, another = 0, 0, list[tuple[int, int]](), None
     holes: list[tuple[int, int]] = []
     fragments = False
-    while at + 8 <= size:
+    while at + 8 <= size and passed < _MOST_BOXES:
         name, length = _head(os.pread(file, _HEAD, at), size - at)
         whole = length and at + length <= size and (name != b"moof" or _fragment(file, at, length))
         if whole:
@@ -74,7 +77,7 @@ def _walk(file: int, size: int) -> Boxes:
             continue
         if not fragments and not any(_expects_fragments(file, *film) for film in films):
             break
-        following = None if len(holes) == _MOST_HOLES else _next_fragment(file, at + _HEAD, size)
+        following = None if len(holes) == _MOST_HOLES else _next_fragment(file, at + _HEAD + 4, size)
         if following is None:
             cut = name == b"mdat" and length > 0  # what there is of it can be read
             return Boxes(size, size if cut else at, tuple(holes), broken=True)
@@ -100,7 +103,9 @@ def _fragment(file: int, at: int, length: int) -> bool:
 
 def _filled(content: bytes) -> bool:
     at = 0
-    while at < len(content):
+    for _ in range(_MOST_PARTS):
+        if at == len(content):
+            break
         name, length = _head(content[at : at + _HEAD], 0)
         if not length or at + length > len(content):
             return False
@@ -118,15 +123,14 @@ def _next_fragment(file: int, at: int, size: int) -> int | None:
     """Where the next whole fragment begins from a place on."""
     while block := os.pread(file, _BLOCK, at):
         beat()
-        for found in re.finditer(rb"moof", block):
+        for found in _FRAGMENT.finditer(block):
             begin = at + found.start() - 4
-            name, length = _head(os.pread(file, _HEAD, begin), 0)
-            first = os.pread(file, 4, begin + 12)
-            if name == b"moof" and first == b"mfhd" and 0 < length <= size - begin and _fragment(file, begin, length):
+            _, length = _head(os.pread(file, _HEAD, begin), 0)
+            if 0 < length <= size - begin and _fragment(file, begin, length):
                 return begin
-        if len(block) < 8:
+        if len(block) <= _SEEN_TWICE:
             break
-        at += len(block) - 3
+        at += len(block) - _SEEN_TWICE
     return None
 
 

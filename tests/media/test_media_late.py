@@ -1,4 +1,4 @@
-"""Tracks that turn up late in a file, and tracks that no decoder reads: what can be heard is heard, the rest is said."""
+"""Tracks that turn up late in a file, or that no decoder reads: what can be heard is heard, the rest is said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import CODED_RATE, codes, coded, seconds_heard, tones, write_clip, write_coded, write_two_tracks
+from makers import CODED_RATE, coded, codes, seconds_heard, tones, write_clip, write_coded, write_two_tracks
 
 from echopix_cli.media import DecodePlan, load_clip, source
 from echopix_cli.results import AudioStatus
