@@ -20,6 +20,8 @@ _NAMED = 3  # damaged places that are named
 _SHORTFALL = 0.5  # seconds that may be missing at the end; headers round generously
 # Formats whose header states the duration. Others have it estimated from the bit rate.
 _STATES_DURATION = ("mov", "matroska", "avi", "flv", "asf", "nut", "wav", "w64", "aiff", "au", "caf", "flac")
+# Formats whose header states the duration, or the number of frames, beside the size: both have to promise more.
+_STATES_BOTH = ("mp3", "flv")
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
     if sound is not None and sound.end is not None and not sound.cut:
         pairs.append((sound.end, layout.audio_end))
     if promise is not None:
-        pairs = [(read, read * promise) for read, _ in pairs]
+        most = layout.info.duration if layout.info.format in _STATES_BOTH else None
+        pairs = [(read, min(read * promise, most or math.inf)) for read, _ in pairs]
     elif len(pairs) == len(layout.info.tracks) and not layout.others and all(end is None for _, end in pairs):
         # Matroska states one duration for all tracks; it is kept if any track lasts that long. Most writers count it
         # from 0, some from the first picture or sound.

@@ -39,6 +39,15 @@ def test_sound_that_is_cut_short(tmp_path: Path, suffix: str) -> None:
     assert load_clip(tagged).notices == ()
 
 
+def test_an_mp3_that_counts_its_cover_as_sound(tmp_path: Path) -> None:
+    path = sound(tmp_path / "a.mp3", 0, 10)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"Info") + 12  # behind the mark, the flags and the number of frames
+    struct.pack_into(">I", data, at, struct.unpack_from(">I", data, at)[0] + 50_000)
+    path.write_bytes(data)
+    assert load_clip(path).notices == ()
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "flv", "mp4"])
 @pytest.mark.parametrize("late", [0, 15, 36_000])
 def test_a_file_whose_times_begin_late_is_cut_short(tmp_path: Path, suffix: str, late: int) -> None:
