@@ -32,10 +32,12 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to ``name``."""
+        """Add the time spent inside to ``name``, also where that ends by an exception."""
         began = self.now()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - began
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from echopix_cli.engine.engine import Engine
 from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.film import FAMILY_WINDOW, Film, film_of, outgrown
 from echopix_cli.engine.loading import memory_errors
+from echopix_cli.engine.meters import Clock
 from echopix_cli.engine.options import AskOptions, FilmOptions
 from echopix_cli.engine.survey import Survey, Watch
 from echopix_cli.errors import FileLost, Hollow, MediaError, PastEnd, UsageError, bare
@@ -134,6 +135,7 @@ def survey(
     options: AskOptions | Sequence[AskOptions] = AskOptions(),  # noqa: B008 - frozen
     look: int = FilmOptions().look,
     watch: Watch = unwatched,
+    spent: float = 0.0,
 ) -> tuple[Encoded, ...]:
     """Sieve the windows of a film with each of some questions.
 
@@ -147,6 +149,7 @@ def survey(
             first.
         look: windows that are read again at the full rate.
         watch: is told seconds of media done, of how many, and the stage.
+        spent: seconds of reading that it took to find out what the windows are.
 
     Returns:
         for each question what it can be put to.
@@ -168,6 +171,7 @@ def survey(
             fetch=fetch,
             encode=engine.encode,
             watch=watch,
+            spent=spent,
         ).run()
 
 
@@ -211,11 +215,16 @@ def open_media(
     film = film_in(window, read, plan)
     assert film is not None
     with closing(_Windows(engine, path, film, window, timeout)) as windows:
-        windows.settle(watch)
+        timer = Clock(engine.device)
+        with timer.stage("decode"):
+            windows.settle(watch)
+        spent = timer.seconds["decode"]
         if windows.film is None:
-            return (_read_whole(engine, path, plan),) * len(questions)
+            whole = _read_whole(engine, path, plan)
+            seconds = {**whole.seconds, "decode": whole.seconds["decode"] + spent}
+            return (replace(whole, seconds=seconds),) * len(questions)
         settled(windows.film)
-        found = survey(engine, path, windows.film, questions, windows.fetch, options, films.look, watch)
+        found = survey(engine, path, windows.film, questions, windows.fetch, options, films.look, watch, spent)
         windows.require_same()
         return found
 

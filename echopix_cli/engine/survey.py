@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -20,22 +19,51 @@ from echopix_cli.engine.meters import Clock, larger
 from echopix_cli.engine.options import AskOptions
 from echopix_cli.engine.pool import Pool
 from echopix_cli.engine.posing import Posed, chosen
-from echopix_cli.engine.reading import TOO_SHORT
-from echopix_cli.errors import FileLost, MediaError, Nothing
-from echopix_cli.media.source import shown
+from echopix_cli.engine.telling import told, unreadable
+from echopix_cli.errors import FileLost, MediaError
 from echopix_cli.model.positions import WINDOW_GAP, film_shares, joined_positions
 from echopix_cli.model.processing import ClipInputs
 from echopix_cli.model.thinker import EchoingPixelsThinker
-from echopix_cli.results import AudioStatus, FilmFacts, PeakMemory, Sampling
-from echopix_cli.times import clock as clock_words
+from echopix_cli.results import FilmFacts, PeakMemory, Sampling
 
-_MOST_SAID = 3  # notices of one kind about a film
-_TIMES = re.compile(r"\d+(?::\d\d)+(?:\.\d\d)?")  # as they stand in notices
-_NUMBERS = re.compile(r"\d[\d:.]*")
 _TOLD = 0.2  # seconds after which whoever watches hears again, while a window is waited for
 
 Pose = Callable[[Encoded, str], Posed]
 Watch = Callable[[float, float, str], None]
+
+
+@dataclass
+class _Asked:
+    """What one question has of the windows so far.
+
+    Attributes:
+        apart: whether each modality has a budget of its own.
+        spent: seconds of reading before the first window.
+        pool: the highest rows.
+        best: of each window, its best row's score.
+        seen: windows, without their features.
+        capacity: rows of a last prompt, as far as the windows have shown.
+        seconds: by stage.
+    """
+
+    apart: bool
+    spent: InitVar[float]
+    pool: Pool | None = None
+    best: dict[int, float] = field(default_factory=dict)
+    seen: dict[int, Encoded] = field(default_factory=dict)
+    capacity: int = 0
+    seconds: dict[str, float] = field(init=False)
+
+    def __post_init__(self, spent: float) -> None:
+        self.seconds = {"decode": spent, "vision": 0.0, "audio": 0.0, "sieve": 0.0}
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A window that could not be read, and the seconds that were waited for it."""
+
+    error: MediaError
+    seconds: float
 
 
 class Survey:
@@ -54,6 +82,7 @@ class Survey:
         encode: of what was fetched.
         watch: is told seconds of media done, of how many, and what is being done, also again and again while a window
             is waited for. What it raises ends the survey.
+        spent: seconds that it took before to find out what the windows are.
     """
 
     def __init__(
@@ -68,20 +97,16 @@ class Survey:
         fetch: Callable[[int, bool], Fetched],
         encode: Callable[[Fetched], Encoded],
         watch: Watch,
+        spent: float = 0.0,
     ) -> None:
         self.path, self.film, self.thinker, self.pose, self.questions = path, film, thinker, pose, questions
         self.options, self.look, self.fetch, self.encode, self.watch = options, look, fetch, encode, watch
-        self._pools: list[Pool | None] = [None] * len(questions)
-        self._best: list[dict[int, float]] = [{} for _ in questions]  # of each window, its best row's score
-        self._capacity = 0  # rows of a last prompt, as far as windows have shown
-        self._room = self._rows_at_most()  # and at most: windows may come before there is any picture
+        self._asked = [_Asked(chosen(thinker, own)[1].selection == "per-modality", spent) for own in options]
+        self._room = self._rows_at_most()  # of a last prompt: windows may come before there is any picture
         self._most = 0  # rows that a window had
         self._spare = 0  # windows whose rows a pool holds beyond its capacity
-        self._apart = [chosen(thinker, own)[1].selection == "per-modality" for own in options]
-        self._seen: dict[int, Encoded] = {}  # windows, without their features
-        self._unread: dict[int, MediaError] = {}
-        self._seconds = {"decode": 0.0, "vision": 0.0, "audio": 0.0}
-        self._sieving = [0.0] * len(questions)  # seconds
+        self._unread: dict[int, MediaError] = {}  # windows that could not be read at all,
+        self._unlooked: dict[int, MediaError] = {}  # and those that could be glanced at, and not looked at
         self._peaks = PeakMemory()
 
     def run(self) -> tuple[Encoded, ...]:
@@ -96,117 +121,119 @@ class Survey:
         if self.film.glance and self.look < len(numbers):  # all that is looked at is no glance's any more
             self._spare = self.look
         self._pass(dict.fromkeys(numbers, everyone), False, "glancing" if self.film.glance else "reading")
-        if not self._seen:
+        if len(self._unread) == len(numbers):
             raise next(iter(self._unread.values()))
         if not (self.film.glance and self.look):
-            return tuple(self._handed_on(q, self._highest(q), ()) for q in everyone)
-        looked, glanced = zip(*map(self._set_aside, everyone), strict=True)
+            return tuple(self._handed_on(own, ()) for own in self._asked)
+        wanted, glanced = zip(*map(self._set_aside, self._asked), strict=True)
         self._spare = 0
-        wanted = {number: [q for q in everyone if number in looked[q]] for number in numbers}
-        done = self._pass({number: whom for number, whom in wanted.items() if whom}, True, "looking")
-        for q in everyone:  # what could be glanced at and not looked at
-            self._join(q, glanced[q].taken(~torch.isin(glanced[q].windows, torch.tensor(done, dtype=torch.long))))
-        return tuple(self._handed_on(q, self._highest(q), looked[q]) for q in everyone)
+        looks = {number: [q for q in everyone if number in wanted[q]] for number in numbers}
+        self._pass({number: whom for number, whom in looks.items() if whom}, True, "looking")
+        lost = torch.tensor(sorted(self._unlooked), dtype=torch.long)
+        for own, rows in zip(self._asked, glanced, strict=True):
+            self._join(own, rows.taken(torch.isin(rows.windows, lost)))
+        return tuple(map(self._handed_on, self._asked, wanted))
 
-    def _set_aside(self, question: int) -> tuple[tuple[int, ...], Pool]:
+    def _set_aside(self, own: _Asked) -> tuple[tuple[int, ...], Pool]:
         """The windows that are worth a look, and their rows, which are in the pool no more.
 
         They are those that hold most of the score; then those with the best row, of what is not among the highest.
         """
-        pool, best, highest = self._pools[question], self._best[question], self._highest(question)
-        assert pool is not None
+        highest = self._highest(own)
+        assert own.pool is not None
         mass = torch.zeros(len(self.film.spans), dtype=torch.double)
         mass.index_add_(0, highest.windows, highest.scores.softmax(0))
-        worth = sorted(sorted(best, key=lambda number: (-float(mass[number]), -best[number]))[: self.look])
-        among = torch.isin(pool.windows, torch.tensor(worth, dtype=torch.long))
-        self._pools[question] = pool.taken(~among)
-        return tuple(worth), pool.taken(among)
+        worth = sorted(sorted(own.best, key=lambda number: (-float(mass[number]), -own.best[number]))[: self.look])
+        among = torch.isin(own.pool.windows, torch.tensor(worth, dtype=torch.long))
+        aside, own.pool = own.pool.taken(among), own.pool.taken(~among)
+        return tuple(worth), aside
 
-    def _join(self, question: int, pool: Pool) -> None:
-        """Add rows to a pool, of which it keeps the highest.
+    def _join(self, own: _Asked, pool: Pool) -> None:
+        """Add rows to a question's pool, of which it keeps the highest.
 
         As many more as the windows have that will be set aside: the highest of all others are then still there.
         """
-        before, count = self._pools[question], max(self._capacity, self._room) + self._spare * self._most
-        joined = pool if before is None else before.joined(pool)
-        self._pools[question] = joined.best(count, count) if self._apart[question] else joined.best(count)
+        count = max(own.capacity, self._room) + self._spare * self._most
+        joined = pool if own.pool is None else own.pool.joined(pool)
+        own.pool = joined.best(count, count) if own.apart else joined.best(count)
 
-    def _highest(self, question: int) -> Pool:
-        """The survivors of the windows seen so far.
+    def _highest(self, own: _Asked) -> Pool:
+        """The survivors of the windows that a question has seen so far.
 
         Where each modality has a budget of its own, it also has its own part of the last prompt: that of all rows.
         """
-        pool = self._pools[question]
-        assert pool is not None
-        if not self._apart[question]:
-            return pool.best(self._capacity)
-        rows = [(one.inputs.video_rows, one.inputs.audio_rows) for one in self._seen.values()]
+        assert own.pool is not None
+        if not own.apart:
+            return own.pool.best(own.capacity)
+        rows = [(one.inputs.video_rows, one.inputs.audio_rows) for one in own.seen.values()]
         shown, heard = (sum(part) for part in zip(*rows, strict=True))
-        picture = round(self._capacity * shown / max(1, shown + heard))
-        return pool.best(picture, self._capacity - picture)
+        picture = round(own.capacity * shown / max(1, shown + heard))
+        return own.pool.best(picture, own.capacity - picture)
 
-    def _pass(self, wanted: dict[int, Sequence[int]], full: bool, stage: str) -> list[int]:
-        """Read windows, and put each to the questions that want it; those that could be read."""
+    def _pass(self, wanted: dict[int, Sequence[int]], full: bool, stage: str) -> None:
+        """Read windows, and put each to the questions that want it."""
         lengths = {number: end - start for number, (start, end) in enumerate(self.film.spans) if number in wanted}
-        done, total, read = 0.0, sum(lengths.values()), []
+        done, total = 0.0, sum(lengths.values())
         self.watch(done, total, stage)
         with closing(self._read(list(wanted), full, lambda: self.watch(done, total, stage))) as windows:
-            for number, encoded in windows:
-                if encoded is not None:
-                    self._put(number, encoded, wanted[number])
-                    read.append(number)
+            for number, found in windows:
+                if isinstance(found, Encoded):
+                    self._put(number, found, wanted[number])
+                else:
+                    (self._unlooked if stage == "looking" else self._unread)[number] = found.error
+                    for q in wanted[number]:
+                        self._asked[q].seconds["decode"] += found.seconds
                 done += lengths[number]
                 self.watch(done, total, stage)
-        return read
 
-    def _read(self, numbers: list[int], full: bool, waits: Callable[[], None]) -> Generator[tuple[int, Encoded | None]]:
-        """Windows after the towers, the next one decoded meanwhile; None for one that cannot be read."""
+    def _read(
+        self, numbers: list[int], full: bool, waits: Callable[[], None]
+    ) -> Generator[tuple[int, Encoded | _Failed]]:
+        """Windows after the towers, the next one decoded meanwhile."""
         threads = ThreadPoolExecutor(1, thread_name_prefix="window")
         try:
             ahead = [threads.submit(self.fetch, number, full) for number in numbers[:1]]
             for place, number in enumerate(numbers):
-                clock, encoded = Clock(torch.device("cpu")), None
+                clock = Clock(torch.device("cpu"))
+                found: Encoded | _Failed | None = None
                 try:
                     with clock.stage("decode"):
                         fetched = _awaited(ahead.pop(), waits)
-                    error = None
                 except FileLost:
                     raise
-                except MediaError as raised:
-                    error = raised
+                except MediaError as error:
+                    found = _Failed(error, clock.seconds["decode"])
                 ahead = [threads.submit(self.fetch, following, full) for following in numbers[place + 1 : place + 2]]
-                if error is None:
+                if found is None:
                     try:
-                        encoded = self.encode(replace(fetched, seconds=clock.seconds["decode"]))
-                    except MediaError as raised:
-                        error = raised
-                if error is not None:
-                    self._unread.setdefault(number, error)
-                yield number, encoded
+                        found = self.encode(replace(fetched, seconds=clock.seconds["decode"]))
+                    except MediaError as error:
+                        found = _Failed(error, clock.seconds["decode"])
+                yield number, found
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _put(self, number: int, encoded: Encoded, whom: Sequence[int]) -> None:
         """One window, to some questions. Several sieves of one question share its scores, and count the same time."""
-        thinker = self.thinker
-        for stage in ("decode", "vision", "audio"):
-            self._seconds[stage] += encoded.seconds[stage]
-        self._capacity = max(self._capacity, self._rows_at_full_rate(encoded))
+        thinker, capacity = self.thinker, self._rows_at_full_rate(encoded)
+        kept = replace(encoded, video=None, audio=None)
         for question, group in groupby(whom, key=self.questions.__getitem__):
             same, clock = list(group), Clock(thinker.device)
             with clock.stage("sieve"):
                 posed = self.pose(encoded, question)
                 for q in same:
+                    own = self._asked[q]
+                    own.capacity = max(own.capacity, capacity)
+                    own.seen[number] = kept
                     pool = Pool.of(encoded, posed, thinker.special, posed.ranking(self.options[q], number), number)
                     if len(pool.scores):
-                        self._best[q][number] = float(pool.scores.max())
+                        own.best[number] = float(pool.scores.max())
                     self._most = max(self._most, len(pool.scores))
-                    self._join(q, pool)
+                    self._join(own, pool)
             for q in same:
-                self._sieving[q] += clock.seconds["sieve"]
+                for stage, seconds in {**encoded.seconds, **clock.seconds}.items():
+                    self._asked[q].seconds[stage] += seconds
         self._peaks = larger(self._peaks, encoded.peaks)
-        self._unread.pop(number, None)
-        self._seen[number] = replace(encoded, video=None, audio=None)
 
     def _rows_at_most(self) -> int:
         """What a whole window may have at the most, as far as the plan tells."""
@@ -224,8 +251,14 @@ class Survey:
         sound = round((end - start) * self.thinker.timeline.per_second) if encoded.inputs.audio_rows else 0
         return max(picture + sound, encoded.inputs.video_rows + encoded.inputs.audio_rows)
 
-    def _handed_on(self, question: int, pool: Pool, looked: tuple[int, ...]) -> Encoded:
-        """The survivors of all windows as one clip, in order of time."""
+    def _handed_on(self, own: _Asked, wanted: tuple[int, ...]) -> Encoded:
+        """The survivors of all windows as one clip, in order of time.
+
+        Args:
+            own: what the question has of them.
+            wanted: windows that it wanted a look at.
+        """
+        pool = self._highest(own)
         order = np.lexsort((pool.places.numpy(), pool.windows.numpy()))
         pool = pool.taken(torch.from_numpy(order.copy()))
         per_second = self.thinker.timeline.per_second
@@ -239,31 +272,31 @@ class Survey:
             longest=round((end - start) * per_second),
             shares=film_shares(self.thinker.config.text_config, spans[:, 0], start, self.film.spans[-1][1]),
         )
-        seen = [self._seen[number] for number in sorted(self._seen)]
-        first = seen[0]
+        seen = [own.seen[number] for number in sorted(own.seen)]
         picture = next((one.inputs for one in seen if one.inputs.grid_thw is not None), ClipInputs())
         sound = max(one.inputs.audio_rows for one in seen)
         facts = FilmFacts(
             windows=len(self.film.spans),
             window_seconds=end - start,
-            unread=self._unreadable,
-            looked=tuple(self.film.spans[number] for number in looked),
+            unread=unreadable(self._unread),
+            looked=tuple(self.film.spans[number] for number in wanted if number not in self._unlooked),
             frames=sum(one.sampling.frames for one in seen),
             survivors=len(pool.scores),
             share=1.0,
             glance=self.film.glance,
         )
-        status, notices = self._told(seen)
+        unlooked = {number: self._unlooked[number] for number in wanted if number in self._unlooked}
+        status, notices = told(self.path, self.film.spans, own.seen, self._unread, unlooked)
         return Encoded(
             path=self.path,
-            info=first.info,
+            info=seen[0].info,
             audio_status=status,
             sampling=_sampling(seen, self.film),
             notices=notices,
             inputs=replace(picture, audio_rows=sound),
             video=pool.rows[~pool.is_audio] if picture.grid_thw is not None else None,
             audio=pool.rows[pool.is_audio] if sound else None,
-            seconds={**self._seconds, "sieve": self._sieving[question]},
+            seconds=own.seconds,
             peaks=self._peaks,
             cached=all(one.cached for one in seen),
             survivors=Survivors(
@@ -276,78 +309,6 @@ class Survey:
                 facts=facts,
             ),
         )
-
-    @property
-    def _unreadable(self) -> int:
-        """Windows that hold something, as far as one can know, and could not be read."""
-        return sum(not isinstance(error, Nothing) for error in self._unread.values())
-
-    def _told(self, seen: Sequence[Encoded]) -> tuple[AudioStatus, tuple[str, ...]]:
-        """What became of the sound of all windows, and what is to be said; each thing once."""
-        found = {one.audio_status for one in seen if TOO_SHORT not in one.notices}
-        if AudioStatus.USED not in found:
-            found = {one.audio_status for one in seen}
-        else:  # sound may end a moment after a window's border
-            seen = [replace(one, notices=tuple(n for n in one.notices if n != TOO_SHORT)) for one in seen]
-        said = merged(
-            [(number, notice) for number, one in zip(sorted(self._seen), seen, strict=True) for notice in one.notices]
-        )
-        runs: list[tuple[int, int, MediaError, MediaError]] = []  # windows in a row with one fault: first, last, theirs
-        for number, error in sorted(self._unread.items()):
-            kind = _TIMES.sub("", error.message)
-            if runs and runs[-1][1] == number - 1 and _TIMES.sub("", runs[-1][3].message) == kind:
-                runs[-1] = (runs[-1][0], number, runs[-1][2], error)
-            else:
-                runs.append((number, number, error, error))
-        for begin, last, error, final in runs:
-            span = f"{clock_words(self.film.spans[begin][0])} to {clock_words(self.film.spans[last][1])}"
-            words = _from_to(error.message, final.message).removeprefix(f"{shown(self.path)}: ")
-            fault = f"{span} could not be read: {words}"
-            said.append(f"nothing is shown or played, {span}" if isinstance(error, Nothing) else fault)
-        said = shortened(said)
-        partly = {AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED} & found or self._unreadable
-        if AudioStatus.USED in found:
-            return AudioStatus.TRUNCATED if partly else AudioStatus.USED, tuple(said)
-        ranked = (AudioStatus.TRUNCATED, AudioStatus.UNDECODABLE, AudioStatus.DISABLED, AudioStatus.ABSENT)
-        return next(status for status in ranked if status in found), tuple(said)
-
-
-def merged(said: Sequence[tuple[int, str]]) -> list[str]:
-    """What is said of windows, each thing once; what is said of neighbours, but for its times, as one thing.
-
-    Args:
-        said: window and notice, in order of windows.
-    """
-    runs: dict[str, list[tuple[int, str, str]]] = {}  # by kind: last window, first notice, last notice
-    for window, notice in said:
-        kind = notice if notice[:1].isdigit() else _TIMES.sub("", notice)  # how many were lost is of one window
-        own = runs.setdefault(kind, [])
-        if own and (own[-1][0] >= window - 1 or own[-1][2] == notice):
-            own[-1] = (window, own[-1][1], notice)
-        else:
-            own.append((window, notice, notice))
-    return [_from_to(first, last) for own in runs.values() for _, first, last in own]
-
-
-def _from_to(first: str, last: str) -> str:
-    """Of two notices that name times, one from the first one's first to the last one's last."""
-    times, later = _TIMES.findall(first), _TIMES.findall(last)
-    if len(times) < 2:
-        return first
-    head, _, tail = first.rpartition(times[-1])
-    return f"{head}{later[-1]}{tail}"
-
-
-def shortened(said: Sequence[str]) -> list[str]:
-    """At most so many notices of a kind, which is what they are but for their numbers."""
-    kinds: dict[str, list[str]] = {}
-    for notice in said:
-        kinds.setdefault(_NUMBERS.sub("", notice), []).append(notice)
-    short = []
-    for own in kinds.values():
-        more = len(own) - _MOST_SAID
-        short += own if more <= 1 else [*own[:_MOST_SAID], f"and {more} more of this kind"]
-    return short
 
 
 def _awaited(future: Future[Fetched], waits: Callable[[], None]) -> Fetched:

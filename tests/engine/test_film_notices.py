@@ -15,7 +15,7 @@ from echopix_cli.engine import Engine
 from echopix_cli.engine.film import film_of
 from echopix_cli.engine.opening import open_media, window_of
 from echopix_cli.engine.options import FilmOptions
-from echopix_cli.engine.survey import merged, shortened
+from echopix_cli.engine.telling import merged, shortened
 from echopix_cli.errors import UsageError
 from echopix_cli.files import write_whole
 from echopix_cli.media import DecodePlan, MediaInfo, TrackInfo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine.feature_entries import timeless
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions, meters
+from echopix_cli.engine import survey as survey_room
 from echopix_cli.engine.features import Fetched
 from echopix_cli.engine.film import Film, film_of
 from echopix_cli.engine.opening import survey
@@ -21,7 +24,7 @@ from echopix_cli.engine.survey import Survey
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, MediaInfo, load_clip
 from echopix_cli.model.processing import ClipInputs
-from echopix_cli.results import AudioStatus, PeakMemory, Sampling
+from echopix_cli.results import Answer, AudioStatus, PeakMemory, Sampling
 
 SHORT = GenerationOptions(max_new_tokens=3)
 
@@ -109,6 +112,75 @@ def test_what_is_heard_before_there_is_any_picture_competes_like_all_else(
     assert kept[2] == expected.count(2)
 
 
+@pytest.mark.parametrize("failing", [(), (1, 4)])
+def test_each_of_several_questions_has_the_record_that_it_has_alone(
+    engine: Engine, clips: dict[str, Path], failing: tuple[int, ...]
+) -> None:
+    """Though one pass reads the windows for all, and each has other windows looked at, some of which fail."""
+    path, questions = clips["both"], ["What?", "Who plays the piano?", "Is there a dog?", "left", "0 1 2 3 4 5 6 7"]
+    made = film_of(engine.plan(DecodePlan(fps=16.0)), load_clip(path, DecodePlan()).info.duration, 0.4)
+    assert made is not None
+    film, options = replace(made, glance=2), [AskOptions(0.05 * (q + 1), SHORT) for q in range(len(questions))]
+    asked: list[int] = []
+
+    def fetch(number: int, full: bool) -> Fetched:
+        if full:
+            asked.append(number)
+            if number in failing:
+                raise MediaError("it is damaged here")
+        return Fetched(load_clip(path, film.window(number, full)))
+
+    def records(which: list[int]) -> list[Answer]:
+        own, words = [options[q] for q in which], [questions[q] for q in which]
+        found = survey(engine, "film", film, words, fetch, own, look=2)
+        return [timeless(engine.ask(*each)) for each in zip(found, words, own, strict=True)]
+
+    together, each = records(list(range(len(questions)))), [records([q])[0] for q in range(len(questions))]
+    wanted = [asked[begin : begin + 2] for begin in range(len(asked) - 2 * len(questions), len(asked), 2)]
+    assert len({tuple(own) for own in wanted}) > 1, "else they share all windows"
+    assert bool(failing) == any(set(own) & set(failing) for own in wanted)
+    assert together == each
+    for own, answer in zip(wanted, together, strict=True):
+        lost = sorted(set(own) & set(failing))
+        assert answer.film is not None
+        assert answer.film.looked == tuple(film.spans[number] for number in own if number not in lost)
+        assert (answer.film.unread, answer.audio) == (0, AudioStatus.USED)
+        said = [notice for notice in answer.notices if "could not be read" in notice]
+        assert len(said) == len(lost)
+        assert all(notice.endswith("could not be read again at the full rate: it is damaged here") for notice in said)
+
+
+def test_seconds_that_brought_nothing_count_as_decoding(
+    engine: Engine, film: Film, windows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before the first window, and those of a window that fails."""
+    now = [0.0]
+
+    def fetch(number: int, full: bool) -> Fetched:
+        now[0] += 10.0**number
+        if number == 1:
+            raise MediaError("it is damaged here")
+        return Fetched(windows[number])
+
+    # Each window is asked for when the one before it is there, and waited for at once.
+    monkeypatch.setattr(meters, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(survey_room, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(survey_room, "_awaited", lambda waiting, waits: waiting())
+    (handed,) = survey(engine, "film", film, ["What?"], fetch, AskOptions(), spent=1000.0)
+    assert handed.seconds["decode"] == 1111.0
+
+
+class AtOnce:
+    """In place of threads: what is submitted is done when it is waited for."""
+
+    def __init__(self, *_: Any, **named: Any) -> None: ...
+
+    def submit(self, call: Any, *arguments: Any) -> Any:
+        return lambda: call(*arguments)
+
+    def shutdown(self, **named: Any) -> None: ...
+
+
 @st.composite
 def films_rows(draw: Any) -> tuple[Any, ...]:
     """Scores of the rows of some windows, glanced at and looked at, of two modalities, with ties; and what fails."""
@@ -130,7 +202,11 @@ def test_the_last_prompt_is_the_highest_of_all_rows_that_count(
     """Of windows that were looked at those of the look, of others those of the glance: against one ranking of them."""
     scores, count, look, capacity, failing = made
 
+    tried = set()
+
     def encoded(number: int, full: bool) -> Encoded:
+        if full:
+            tried.add(number)
         if full and number in failing:
             raise MediaError("it is damaged here")
         heard = [sound for _, sound in scores[number, full]]
@@ -167,11 +243,12 @@ def test_the_last_prompt_is_the_highest_of_all_rows_that_count(
     survivors = handed.survivors
     assert survivors is not None
     looked = {int(start) for start, _ in survivors.facts.looked}
-    assert len(looked) == min(look, count)
+    assert len(tried) == min(look, count) and looked == tried - failing
+    assert (survivors.facts.unread, handed.audio_status) == (0, AudioStatus.USED)
     counting = [
         (-score, number, place, sound)
         for number in range(count)
-        for place, (score, sound) in enumerate(scores[number, number in looked - failing])
+        for place, (score, sound) in enumerate(scores[number, number in looked])
     ]
     shares = {None: capacity}
     if sieve == "per-modality":
