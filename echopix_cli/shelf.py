@@ -1,9 +1,11 @@
 """A folder of files that may go at any time, kept below a size: whatever was not used for longest goes first.
 
-Several processes share it without locks. A file appears whole, by rename. Whoever puts one there lists what lies there
-afterwards and removes the oldest until the rest fits, but for what is to stay beside its own: processes that do so at
-once remove the same files otherwise, and the last of them has seen all. A reader whose file has just gone finds
-nothing, and makes it again.
+Several processes share it without locks. A file appears whole, by rename. Whoever puts files there lists now and then
+what lies there and removes the oldest until the rest fits, but for what is to stay beside its own: processes that do so
+at once remove the same files otherwise, and the last of them has seen all. A list of many files takes long, so it is
+made at first, and again when what this process has written since might not fit, or comes to a share of the size. One
+process alone never exceeds the size; each that writes at the same time adds that share at most. A reader whose file has
+just gone finds nothing, and makes it again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from echopix_cli.files import PART, write_whole
 FEATURES = ".safetensors"  # ends the names of files that hold features
 _NAME = re.compile(r"[0-9a-f]{16,64}\.[a-z]+")
 _LEFT_BEHIND = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}{re.escape(PART)}")
+_SHARE = 100  # a hundredth of the cap may be written before another list is made, and is left free when files go
 _ABANDONED = 3600.0  # seconds after which whoever wrote a partial file has surely ended
 
 
@@ -54,6 +57,8 @@ class Shelf:
     def __init__(self, folder: Path, cap: int) -> None:
         self.folder = folder
         self.cap = cap
+        self._unlisted = 0  # bytes that this process may still write before it makes a list
+        self._sizes: dict[str, int] = {}  # of files that this process has seen there, bytes
 
     def get(self, name: str) -> bytes | None:
         """A file's content, which counts as a use of it; None where it is not there or cannot be read.
@@ -74,6 +79,7 @@ class Shelf:
                 content = file.read(self.cap + 1)
         except OSError:
             return None
+        self._sizes[name] = len(content)
         with suppress(OSError):  # a folder that is only read still serves
             os.utime(path, follow_symlinks=False)
         return content
@@ -95,7 +101,12 @@ class Shelf:
         if len(content) > self.cap:
             raise TooLarge(f"{len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold")
         if beside:
-            staying = sum(item.size for item in self.items() if item.path.name in beside and item.path.name != name)
+            others = [other for other in beside if other != name]
+            staying = sum(map(self._size, others))
+            if staying + len(content) > self.cap:  # as far as this process knows: another one may have removed some
+                for other in others:
+                    self._sizes.pop(other, None)
+                staying = sum(map(self._size, others))
             if staying + len(content) > self.cap:
                 raise Full(
                     f"{staying + len(content):,} bytes are more than the {self.cap:,} that {self.folder} may hold"
@@ -105,10 +116,14 @@ class Shelf:
         except OSError as error:
             raise EchopixError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         write_whole(path, content, mode=0o600, durable=False)
-        self._trim(beside)
+        self._sizes[name] = len(content)
+        self._unlisted -= len(content)
+        if self._unlisted < 0:
+            self._trim(beside)
 
     def drop(self, name: str) -> None:
         """Remove a file, if it is there and can be removed."""
+        self._sizes.pop(name, None)
         with suppress(OSError):
             self._path(name).unlink()
 
@@ -131,19 +146,32 @@ class Shelf:
         return gone
 
     def _trim(self, beside: Collection[str]) -> None:
-        items = self.items()
+        items, share = self.items(), self.cap // _SHARE
         total = sum(item.size for item in items)
+        self._sizes = {item.path.name: item.size for item in items}
         old = time.time() - _ABANDONED
         going = [item for item in self._matching(_LEFT_BEHIND) if item.used < old]
+        most = self.cap if total <= self.cap else self.cap - share
         for item in items:
-            if total <= self.cap:
+            if total <= most:
                 break
             if item.path.name not in beside:
                 going.append(item)
                 total -= item.size
+                del self._sizes[item.path.name]
+        self._unlisted = min(share, max(0, self.cap - total))
         for item in going:
             with suppress(OSError):  # another process was quicker
                 item.path.unlink()
+
+    def _size(self, name: str) -> int:
+        """Bytes of a file, as far as this process knows; 0 where it is not there."""
+        if name not in self._sizes:
+            try:
+                self._sizes[name] = os.lstat(self._path(name)).st_size
+            except OSError:
+                return 0
+        return self._sizes[name]
 
     def _matching(self, names: re.Pattern[str]) -> Iterator[Item]:
         try:

@@ -140,11 +140,52 @@ def test_only_its_own_files_are_touched(shelf: Shelf) -> None:
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
-    shelf.put(name(3), b"three")
+    Shelf(shelf.folder, shelf.cap).put(name(3), b"three")  # whoever comes anew looks at what lies there
     assert lying(shelf) == [1, 3]
     assert new.exists() and not old.exists()
     assert sorted(item.size for item in shelf.clear()) == [3, 4, 5]
     assert [path.name for path in shelf.folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_list_is_made_now_and_then_and_the_cap_holds_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beside hundreds of files that are to stay: what is written costs the same however many lie there."""
+    shelf, listed, looked = Shelf(tmp_path, 200_000), [], []
+    listing, look = os.listdir, os.lstat
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listing(path))
+    monkeypatch.setattr(os, "lstat", lambda path: looked.append(path) or look(path))
+    beside: set[str] = set()
+    for number in range(1500):  # three times what may lie there: of several films, and of clips
+        beside = {name(number)} if number % 300 == 0 else beside | {name(number)}
+        before = len(listed), len(looked)
+        shelf.put(name(number), bytes(400), beside if number % 2 else ())
+        if before[0] == len(listed):
+            assert len(looked) - before[1] <= 1, "nothing but what was not known yet"
+        lie = sum(look(tmp_path / entry).st_size for entry in listing(tmp_path))
+        assert lie <= shelf.cap
+    assert lie > 0.97 * shelf.cap
+    assert len(listed) <= 2 * (1 + 1500 * 400 * 100 // shelf.cap), "as often as a hundredth of the cap was written"
+
+
+def test_several_at_once_exceed_the_cap_by_no_more_than_a_hundredth_each(tmp_path: Path) -> None:
+    shelves, most = [Shelf(tmp_path, 100_000) for _ in range(4)], 0
+    for number in range(3000):
+        shelves[number % 7 % 4].put(name(number), bytes(100))
+        if number % 10 == 0:
+            most = max(most, sum(item.size for item in shelves[0].items()))
+    assert 97_000 < most <= 103_000
+
+
+def test_what_another_process_removed_is_not_counted_among_what_stays(shelf: Shelf) -> None:
+    for number in range(3):
+        shelf.put(name(number), bytes(300))
+    Shelf(shelf.folder, shelf.cap).drop(name(1))
+    beside = {name(number) for number in range(4)}
+    shelf.put(name(3), bytes(400), beside)
+    assert set(lying(shelf)) == {0, 2, 3}
+    with pytest.raises(Full, match="1,001 bytes"):
+        shelf.put(name(4), bytes(1), beside)
 
 
 @contextmanager
