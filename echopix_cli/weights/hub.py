@@ -15,6 +15,7 @@ from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError
 from echopix_cli.files import nearest_folder
 from echopix_cli.sizes import decimal
+from echopix_cli.weights.environment import hub_constants
 from echopix_cli.weights.opening import INDEX, LAYOUTS, NOT_READ, SINGLE, SMALL, TOKENIZERS, quantization_of
 from echopix_cli.weights.registry import Model, is_commit, repository_key
 from echopix_cli.weights.store import HUB, Entry, FileFact, Store
@@ -131,8 +132,7 @@ def parts(cache: Path, repository: str | None = None) -> dict[Path, int]:
 
 def hub_cache() -> Path:
     """The hub's cache folder, as its library understands the environment."""
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     return Path(constants.HF_HUB_CACHE)
 
 

@@ -28,6 +28,7 @@ from echopix_cli.documents import read_object
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of, sync
 from echopix_cli.settings import cache_dir
+from echopix_cli.weights.environment import hub_constants
 
 MANIFEST = "manifest.json"
 HUB = "hub"  # the kind of downloads
@@ -238,6 +239,7 @@ class Store:
             Busy: it is held, and ``wait`` is off.
             EchopixError: the disk refuses.
         """
+        hub_constants()  # or importing more of the library fails at what it takes from the environment
         from huggingface_hub.utils import WeakFileLock
 
         path = self.root / "locks" / f"{self._home(key).name}.lock"

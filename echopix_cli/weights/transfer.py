@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from echopix_cli.errors import EchopixError, ModelError
 from echopix_cli.files import sha256_of, sync, write_whole
+from echopix_cli.weights.environment import hub_constants
 from echopix_cli.weights.registry import Model, is_commit
 from echopix_cli.weights.store import FileFact
 from echopix_cli.weights.unfinished import PART, PIECE, owned
@@ -128,8 +129,7 @@ class Transfer:
     def __init__(
         self, name: str, repository: str, revision: str | None, watcher: Progress, commit: str | None = None
     ) -> None:
-        from huggingface_hub import constants
-
+        constants = hub_constants()
         self.name = name
         self.repository = repository
         self.revision = revision

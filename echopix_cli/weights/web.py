@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from echopix_cli.documents import parse_object
 from echopix_cli.errors import EchopixError, ModelError
+from echopix_cli.weights.environment import hub_constants, require_connection
 
 METADATA = 8 * 2**20  # bytes of a reply about a repository, unpacked; one with a hundred files has 30 kB
 LONGEST_PAUSE = 10.0  # seconds that a server may make this program wait between two tries
@@ -110,11 +111,13 @@ class Web:
         name: what the user calls the model, for hints.
         repository: ``OWNER/NAME``.
         revision: as the user gave it.
+
+    Raises:
+        UsageError: the environment says something impossible about the hub.
     """
 
     def __init__(self, name: str, repository: str, revision: str | None) -> None:
-        from huggingface_hub import constants
-
+        constants = hub_constants()
         self.name, self.repository, self.revision = name, repository, revision
         self._address: str = constants.ENDPOINT
         self.endpoint = _without_user(self._address)  # for messages
@@ -161,6 +164,7 @@ class Web:
     def _ask(self, url: str, headers: dict[str, str]) -> Iterator[Reply]:
         from huggingface_hub.utils import build_hf_headers, get_session
 
+        require_connection()
         client = get_session()
         watch = _Watch(self._patience * _WINDOW)
         # A packed answer could not be resumed. A connection of its own, because that is what the watch can cut.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from weights.hub_server import HubServer, Repository
+from weights.hub_server import HubServer, Repository, environment
 from weights.pulls import BIG, SECOND, Heard, pulled
 
 from echopix_cli.errors import ModelError
@@ -69,6 +71,27 @@ def test_nobody_listens(cache: Path, server: HubServer, monkeypatch: pytest.Monk
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelError, match=r"the connection to http://127.0.0.1:9 failed"):
         pulled()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "abc", "HF_HUB_DOWNLOAD_TIMEOUT=abc is no whole number of seconds"),
+        ("HF_ENDPOINT", "http://[::1", "HF_ENDPOINT=http://[::1 is no address of a server"),
+        ("HF_ENDPOINT", "nonsense", "HF_ENDPOINT=nonsense is no address of a server"),
+        ("SSL_CERT_FILE", "/nonexistent", "SSL_CERT_FILE=/nonexistent holds no certificates that can be read"),
+        ("HF_TOKEN", "ü", "HF_TOKEN is no token: it holds other characters than ASCII"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(
+    server: HubServer, tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    """In a process of its own: the hub's library reads some of it when it is imported. Exit code 2."""
+    command = [sys.executable, "-m", "echopix_cli", "models", "pull", "hf:someone/omni"]
+    surroundings = {**environment(server, tmp_path), name: value}
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split()) and name in done.stderr.partition("try:")[2]
 
 
 def test_the_token_opens_a_gate_and_stays_with_the_hub(
