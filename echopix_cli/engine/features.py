@@ -37,7 +37,7 @@ from echopix_cli.weights.checkpoint import Checkpoint, read_tensors
 from echopix_cli.weights.opening import folder_revision
 from echopix_cli.weights.store import library_versions
 
-FORMAT = 2  # counted up whenever features, or how they are kept, come out differently
+FORMAT = 3  # counted up whenever features, or how they are kept, come out differently
 _STATED = "echopix"  # the name under which an entry's digest and facts stand
 _TOWERS = ("thinker.visual.", "thinker.audio_tower.")
 _TOWERS_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers

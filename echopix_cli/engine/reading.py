@@ -27,7 +27,7 @@ def finished(encoder: ClipEncoder, clip: Clip, clock: Clock, entry: Entry | None
         encoder: which may have taken parts of the clip already.
         clip: from the media room.
         clock: that the encoder runs on, with the seconds of ``decode``.
-        entry: of the cache.
+        entry: of the cache; what the disk did not give may be there another time, and is not kept as missing.
 
     Raises:
         Nothing: it holds neither a picture nor a sound long enough for one token.
@@ -43,7 +43,7 @@ def finished(encoder: ClipEncoder, clip: Clip, clock: Clock, entry: Entry | None
     encoded = Encoded(
         clip.path, clip.info, status, sampling_of(clip), notices, inputs, video, audio, clock.seconds, peaks
     )
-    if entry:
+    if entry and not clip.refused:
         with clock.stage("decode"):
             entry.keep(encoded)
     return _told(encoder.thinker, encoded)

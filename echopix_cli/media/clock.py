@@ -11,7 +11,6 @@ import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
+from echopix_cli.media.memory import require_memory
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import Broken, broken_between
 from echopix_cli.media.source import READ_ERRORS, late_tracks, open_regular, origin_of
@@ -129,8 +129,7 @@ def read_clock(
     if len({track.type for track in timed}) == 1:
         gap = max(gap, _PAUSE)
     record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
-    # Whoever decodes meets the same places, and says so. PyAV can raise an IndexError for tracks that turn up late.
-    with suppress(IndexError, *READ_ERRORS):
+    try:
         for packet in container.demux(*timed):
             beat()
             if packet.size > 0:
@@ -138,6 +137,8 @@ def read_clock(
                 most -= 1
                 if most <= 0:
                     break
+    except (IndexError, *READ_ERRORS) as error:  # PyAV can raise an IndexError for tracks that turn up late
+        require_memory(error)  # whoever decodes meets all else again, and says so
     damaged: dict[int, list[int]] = {}
     if container.format.name == "mpegts":
         with open_regular(path) as file:

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from echopix_cli.media.clock import Clock
 from echopix_cli.media.extent import MediaFile
+from echopix_cli.media.memory import require_memory
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import suspicious
 from echopix_cli.media.source import READ_ERRORS, video_tracks
@@ -136,9 +137,8 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seeka
             return
         except IndexError:
             return  # PyAV 18 can trip over tracks that turn up late, after the last packet; see source.late_tracks
-        except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
-            raise
-        except READ_ERRORS:
+        except READ_ERRORS as error:
+            require_memory(error)
             errors += 1
             nothing_more = medium.over
             step = min(_LONGEST_STEP, _STEP * _GROWTH ** (errors - _TRIES))
@@ -210,9 +210,8 @@ def seek_to_byte(container: InputContainer, place: int) -> bool:
 def _moved(seek: Callable[[], None]) -> bool:
     try:
         seek()
-    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
-        raise
-    except READ_ERRORS:
+    except READ_ERRORS as error:
+        require_memory(error)
         return False
     return True
 
@@ -250,9 +249,8 @@ def video_frames(decoder: VideoCodecContext, packet: Packet[VideoStream] | None,
     """Decode one packet, or what the decoder still holds if ``packet`` is None."""
     try:
         return decoder.decode(packet)
-    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
-        raise
-    except READ_ERRORS:
+    except READ_ERRORS as error:
+        require_memory(error)
         damage.packets += 1
         if packet is not None and packet.pts is not None:
             damage.ticks.append(packet.pts)
@@ -265,9 +263,8 @@ def audio_frames(
     """Decode one packet, or what the decoder still holds if ``packet`` is None; and with what to decode the next."""
     try:
         return decoder.decode(packet), decoder
-    except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
-        raise
-    except READ_ERRORS:
+    except READ_ERRORS as error:
+        require_memory(error)
         damage.packets += packet is None or not bytes(packet).startswith(_TAGS)
     if packet is not None and decoder.name in _SET_UP_BY_SOUND:
         renewed = cast(AudioCodecContext, CodecContext.create(decoder.codec, "r"))

@@ -9,6 +9,7 @@ import struct
 
 from echopix_cli.media.boxes import filled_holes, read_boxes
 from echopix_cli.media.pulse import beat
+from echopix_cli.media.refusals import count_refusal
 
 _READINGS = 4  # how often all bytes of a file may be read before that is no sign any more that reading it goes on
 _FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
@@ -44,6 +45,7 @@ class MediaFile:
             found = self._file.read(left if size < 0 else min(size, left)) or b""
         except OSError as error:
             self.failures, self.failure = self.failures + 1, error
+            count_refusal()
             raise
         self.over = not found
         if self._progress > 0:

@@ -16,6 +16,7 @@ from av.audio.frame import AudioFrame
 
 from echopix_cli.media.demux import Damage
 from echopix_cli.media.downmix import Downmix, Planes
+from echopix_cli.media.memory import require_memory
 from echopix_cli.media.source import READ_ERRORS
 from echopix_cli.media.timeline import Samples, Stretch, Timeline
 from echopix_cli.media.values import SAMPLE_RATE
@@ -150,7 +151,8 @@ class Hearing:
                 stretch = Stretch(self._timeline, frame.sample_rate, max(stretch.end, time or 0.0))
             self._stretch = stretch
             stretch.push(samples)
-        except READ_ERRORS:
+        except READ_ERRORS as error:
+            require_memory(error)
             self._damage.packets += 1
             return False
         return True

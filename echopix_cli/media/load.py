@@ -24,6 +24,7 @@ from echopix_cli.media.judge import Layout, judge, require_something
 from echopix_cli.media.memory import bounded_memory
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.recall import leave, take
+from echopix_cli.media.refusals import watched
 from echopix_cli.media.slots import Arrived
 from echopix_cli.media.source import (
     audio_tracks,
@@ -108,7 +109,9 @@ def load_clip(
     arrived = None if arrived is None else _carried(arrived)
     try:
         with bounded_memory(shown(path), plan.limits.max_memory):
-            return _load(path, plan, heard, arrived)
+            with watched(path) as reading:
+                clip = _load(path, plan, heard, arrived)
+            return dataclasses.replace(clip, refused=reading.refused)
     except _Refused as refused:
         error = refused.error
     raise error

@@ -18,7 +18,7 @@ from echopix_cli.sizes import binary
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 _GROUP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # How torch says that it got no memory, and how the loader of a library does.
-_NO_MEMORY = ("can't allocate memory", "failed to map segment", "cannot allocate memory")
+_NO_MEMORY = ("can't allocate memory", "failed to map segment", "cannot allocate memory", "cannot map zero-fill pages")
 _lock = threading.Lock()
 _readers = 0  # files that are being read: the first one's ceiling holds until the last one is done
 _before: tuple[int, int] | None = None
@@ -55,6 +55,18 @@ def bounded_memory(name: str, most: int) -> Iterator[None]:
         ) from error
     finally:
         _lift()
+
+
+def require_memory(error: BaseException) -> None:
+    """Check that an error of reading is not for want of memory, which is no damage of the file.
+
+    Raises:
+        MemoryError: it is: FFmpeg has a word of its own for it, and another one where its decoder gets no threads.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, BlockingIOError) and "avcodec_open2" in str(error):
+        raise MemoryError(str(error)) from error
 
 
 def available_memory() -> int | None:

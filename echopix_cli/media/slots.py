@@ -9,6 +9,7 @@ from av.video.frame import VideoFrame
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.cost import Meter
+from echopix_cli.media.memory import require_memory
 from echopix_cli.media.pixels import upright
 from echopix_cli.media.plan import DecodePlan, Limits
 from echopix_cli.media.sampling import Ints, Pixels, resize_frames, smart_resize
@@ -81,9 +82,8 @@ class Slots:
         check_size(self._name, frame.width, frame.height, self._plan.limits)
         try:
             pixels, turned = upright(frame, self._decoder)
-        except MemoryError:  # which is no damage: FFmpeg has a word of its own for it
-            raise
-        except READ_ERRORS:
+        except READ_ERRORS as error:
+            require_memory(error)
             return
         width, height = max(1, round(frame.width * pixel_aspect)), frame.height  # as stored
         size = (width, height) if turned else (height, width)

@@ -56,7 +56,8 @@ class Clip:
     ``frames`` is uint8 ``(T, 3, H, W)`` RGB, upright and already resized; ``frame_times`` is
     float64 ``(T,)``: true presentation times in seconds from the start of the media (the earliest
     track's start is 0). ``waveform`` is float32 ``(n,)`` in [-1, 1], 16 kHz mono; its sample 0 lies
-    at ``start``, so a late track begins with silence.
+    at ``start``, so a late track begins with silence. ``refused`` says that the disk did not give all that was to be
+    read: another time it may.
     """
 
     path: str
@@ -71,6 +72,7 @@ class Clip:
     source_size: tuple[int, int] | None = None  # (height, width) as displayed, before resizing
     asked_fps: float = 2.0
     notices: tuple[str, ...] = ()
+    refused: bool = False
 
     @property
     def sampled_fps(self) -> float | None:

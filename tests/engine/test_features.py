@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save, save_file
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine import features as features_module
-from echopix_cli.engine.features import FeatureCache, open_features
+from echopix_cli.engine.features import FeatureCache, Fetched, open_features
 from echopix_cli.files import WHOLE
 from echopix_cli.measure.profiling import profile
-from echopix_cli.media import DecodePlan, Limits
+from echopix_cli.media import DecodePlan, Limits, load_clip
 from echopix_cli.model.thinker import EchoingPixelsThinker as Thinker
 from echopix_cli.shelf import Shelf
 from echopix_cli.weights.checkpoint import open_checkpoint
@@ -259,6 +259,15 @@ def test_what_changes_while_it_is_decoded_is_not_kept(
     monkeypatch.setattr(Worker, "stream", replaced)
     assert not engine.read(str(path), engine.plan(DecodePlan())).cached
     assert entries(shelf) == []
+
+
+def test_what_the_disk_refused_is_not_kept_as_missing(engine: Engine, shelf: Shelf, clips: dict[str, Path]) -> None:
+    path, plan = str(clips["both"]), engine.plan(DecodePlan())
+    clip = load_clip(path, plan)
+    assert engine.features is not None
+    for refused, kept in ((True, 0), (False, 1)):
+        engine.encode(Fetched(replace(clip, refused=refused), engine.features.entry(path, plan)))
+        assert len(entries(shelf)) == kept
 
 
 def test_profiles_and_others_without_a_cache_measure_every_round(

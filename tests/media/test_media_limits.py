@@ -266,6 +266,23 @@ def spend(path: Path) -> tuple[str, int]:
     return said, int(grown)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process has")
+@pytest.mark.parametrize("most", [12, 20])
+def test_a_decoder_without_memory_is_no_damage_of_the_file(tmp_path: Path, most: int) -> None:
+    """Its threads do not begin: the stack of one alone is as large as what is left."""
+    code = (
+        "import sys, torch\n"
+        "from echopix_cli.media import DecodePlan, Limits, load_clip\n"
+        "try:\n"
+        f"    print(load_clip(sys.argv[1], DecodePlan(limits=Limits(max_memory={most} * 2**20))).notices)\n"
+        "except Exception as error:\n"
+        "    print(error)\n"
+    )
+    path = tmp_path / "a.mp4"
+    write_clip(path, greys(20), codec="libx264", pix_fmt="yuv420p", sound=tone(2.0))
+    assert printed(code, path) == f"{path} needs more than {most}.0 MiB of memory to be read\n"
+
+
 def squeezed(size: int) -> bytes:
     """Zlib data that unpacks to ``size`` MiB."""
     packer = zlib.compressobj(9)

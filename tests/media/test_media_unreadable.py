@@ -89,6 +89,7 @@ def test_only_the_bad_place_is_lost(
                 assert clip.audio_status is AudioStatus.USED
                 whole.add(number)
             else:
+                assert clip.refused, "the disk may give it another time"
                 assert any("damaged" in text or "could not be decoded" in text for text in clip.notices), clip.notices
                 assert not any("ends at" in notice or "the rest is missing" in notice for notice in clip.notices), (
                     clip.notices
@@ -97,6 +98,8 @@ def test_only_the_bad_place_is_lost(
     assert whole | hurt == set(range(10))
     assert whole >= {0, 1, 6, 7, 8, 9}, "what lies well before and behind"
     assert hurt & {2, 3, 4}, "and the place itself"
+    monkeypatch.undo()
+    assert not load_clip(path, DecodePlan(start=3 * WINDOW, end=4 * WINDOW)).refused
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
