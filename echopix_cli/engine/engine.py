@@ -330,13 +330,16 @@ class Engine:
         """The sieve over one prompt, on the clock."""
         reset_peaks(self.device)
         with clock.stage("sieve"):
-            wanted, _ = chosen(self.model.thinker, options)
+            wanted, choice = chosen(self.model.thinker, options)
             share = 1.0 if encoded.survivors is None else encoded.survivors.share  # of what the budget is of
             budget = min(1.0, wanted / share) if share else 1.0
             prompt = self.pose(encoded, question, options.generation.system, options.earlier)
-            sift = prompt.sift(replace(options, budget=budget))
+            taken = replace(options, budget=budget)
+            if encoded.survivors is not None:  # the redundancy stage compares neighbours, and was in the windows
+                taken = replace(taken, sieve=replace(options.sieve, prefilter=False))
+            sift = prompt.sift(taken)
             seen = len(self.processor.read_again(options.earlier)) if options.earlier else None
-            return replace(sift, budget=wanted, turns_seen=seen)
+            return replace(sift, budget=wanted, choice=choice, turns_seen=seen)
 
     def _answer(
         self,

@@ -24,6 +24,8 @@ from echopix_cli.engine.survey import Survey
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, MediaInfo, load_clip
 from echopix_cli.model.processing import ClipInputs
+from echopix_cli.model.thinker import EchoingPixelsThinker as Thinker
+from echopix_cli.model.values import FirstLayers
 from echopix_cli.results import Answer, AudioStatus, PeakMemory, Sampling
 
 SHORT = GenerationOptions(max_new_tokens=3)
@@ -32,6 +34,11 @@ SHORT = GenerationOptions(max_new_tokens=3)
 @pytest.fixture(scope="module")
 def engine(random_checkpoint: Path) -> Engine:
     return Engine.load(str(random_checkpoint), "cpu")
+
+
+@pytest.fixture(scope="module")
+def stock(stock_checkpoint: Path) -> Engine:
+    return Engine.load(str(stock_checkpoint), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +175,32 @@ def test_seconds_that_brought_nothing_count_as_decoding(
     monkeypatch.setattr(survey_room, "_awaited", lambda waiting, waits: waiting())
     (handed,) = survey(engine, "film", film, ["What?"], fetch, AskOptions(), spent=1000.0)
     assert handed.seconds["decode"] == 1111.0
+
+
+@pytest.mark.parametrize(("prefilter", "budget", "share"), [(None, 0.1, 0.5), (None, 0.3, None), (True, 0.7, 0.7)])
+def test_what_repeats_itself_goes_in_the_windows_and_the_record_says_so(
+    stock: Engine,
+    film: Film,
+    clips: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    prefilter: bool | None,
+    budget: float,
+    share: float | None,
+) -> None:
+    """Not once more among what they handed on, where rows that follow one another are of different places."""
+    options = AskOptions(budget, SHORT, SieveOptions(prefilter=prefilter))
+    shares, score = list[float](), Thinker.score
+
+    def scored(self: Thinker, prompt: Any, *, first_layers: FirstLayers) -> Any:
+        shares.append(first_layers.share)
+        return score(self, prompt, first_layers=first_layers)
+
+    monkeypatch.setattr(Thinker, "score", scored)
+    fetch = lambda number, full: Fetched(load_clip(clips["both"], film.window(number, full)))  # noqa: E731
+    (handed,) = survey(stock, "film", film, ["What?"], fetch, options)
+    answer = stock.ask(handed, "What?", options)
+    assert shares == [share or 1.0] * len(film.spans) + [1.0]
+    assert (answer.prefilter, answer.budget) == (share, budget)
 
 
 class AtOnce:
