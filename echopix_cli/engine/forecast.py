@@ -301,3 +301,6 @@ def _lighter(workload: Workload, text: Any) -> Iterator[tuple[str, str, Workload
     if budget > 0.1:
         less = max(0.1, budget / 2)
         yield "--budget", f"{less:g}", replace(workload, budget=less)
+    if workload.new_tokens > 1:
+        fewer = workload.new_tokens // 2
+        yield "--max-new-tokens", str(fewer), replace(workload, new_tokens=fewer)

@@ -26,6 +26,7 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.sizes import binary
 from echopix_cli.weights import copies, packing
 from echopix_cli.weights.checkpoint import Checkpoint, load_model, open_checkpoint
+from echopix_cli.weights.environment import hub_constants
 from echopix_cli.weights.quantize import check_modules
 from echopix_cli.weights.registry import (
     AUTO,
@@ -41,8 +42,8 @@ from echopix_cli.weights.registry import (
 # Below this, packed weights save less than they cost: a copy on the disk, and slower layers.
 LARGE = 2 * 2**30  # bytes of full-precision weights
 ADVICE = (
-    "take less at a time: a smaller --budget, --max-frames or --max-pixels, or a span with --start/--end; "
-    "--quantize nf4 makes the weights smaller"
+    "take less at a time: a smaller --budget, --max-frames, --max-pixels or --max-new-tokens, or a span with "
+    "--start/--end; --quantize nf4 makes the weights smaller"
 )
 # How torch's allocators and libraries say it where they raise a plain RuntimeError.
 _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "out_of_memory", "alloc_failed")
@@ -222,8 +223,7 @@ def choose_auto(
     """
     if device.type != "cuda" or free is None:
         return BUNDLED, f"{BUNDLED}, the demonstration model: no CUDA device is in use"
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     workload = workload or usual_workload()
     smallest = ""
     for model in sorted(REGISTERED, key=lambda model: -model.counts.parameters if model.counts else 0):

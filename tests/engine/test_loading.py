@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,11 @@ def test_predicted_parts_follow_the_configuration(random_checkpoint: Path) -> No
     half = forecast(open_checkpoint(random_checkpoint), "none", torch.bfloat16, FILM, CPU)
     assert (half.weights, half.cache) == (found.weights // 2, found.cache // 2)
     assert {flag.split()[0] for flag, _ in found.levers} >= {"--max-frames", "--max-pixels"}
+    long = forecast(open_checkpoint(random_checkpoint), "none", torch.float32, replace(FILM, new_tokens=10**7), CPU)
+    shorter = forecast(
+        open_checkpoint(random_checkpoint), "none", torch.float32, replace(FILM, new_tokens=5 * 10**6), CPU
+    )
+    assert long.levers[0] == ("--max-new-tokens 5000000", long.total - shorter.total)
     small = forecast(open_checkpoint(random_checkpoint), "nf4", torch.float32, FILM, CPU)
     assert dict(found.levers)["--quantize nf4"] == found.total - small.total > 0
 
