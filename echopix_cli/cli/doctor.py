@@ -247,11 +247,17 @@ def _fitting() -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    from huggingface_hub import constants
-
+    from echopix_cli.weights.environment import hub_constants, require_connection
     from echopix_cli.weights.registry import REGISTERED
     from echopix_cli.weights.web import Web
 
+    try:
+        constants = hub_constants()
+        if not constants.HF_HUB_OFFLINE:
+            require_connection()
+    except UsageError as error:
+        yield Finding("hub", "broken", error.message, error.hint)
+        return
     if constants.HF_HUB_OFFLINE:
         yield Finding("hub", "note", "HF_HUB_OFFLINE is set: nothing is asked of the hub")
         return

@@ -67,6 +67,18 @@ def test_the_hub_is_asked_only_when_wanted(command: Any, monkeypatch: pytest.Mon
     assert findings(ran)["hub"]["state"] == "note"
 
 
+def test_a_mistake_in_the_hubs_environment_is_a_finding_among_others(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", "nonsense")
+    ran = command("doctor", "--online", "--json")
+    assert (ran.code, findings(ran)["hub"]["state"]) == (1, "broken")
+    assert findings(ran)["hub"]["detail"] == "HF_ENDPOINT=nonsense is no address of a server"
+
+
 def test_a_broken_config_file_is_a_finding_among_others(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
