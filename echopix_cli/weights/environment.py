@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,6 +46,8 @@ def require_connection() -> None:
         if not os.environ.get(name, "").isascii():
             raise UsageError(f"{name} is no token: it holds other characters than ASCII", f"correct or unset {name}")
     if named := os.environ.get(_CERTIFICATES):
+        import ssl  # here, because it takes long to import
+
         try:
             ssl.create_default_context(cafile=named)
         except OSError as error:  # an SSLError, too

@@ -170,7 +170,7 @@ def test_a_batch_with_another_question_decodes_nothing(
     (folder / "both.mp4").write_bytes(clips["both"].read_bytes())
     (folder / "bad.mp4").write_text("no media\n" * 9)
     (one,) = run("ask", folder / "both.mp4", "What?", "--json").records  # which batches find, too
-    assert served == {"fingerprint": 0, "identity": 0, "decode": 1, "probe": 1}
+    assert served == {"fingerprint": 0, "identity": 1, "decode": 1, "probe": 1}
     served.update(dict.fromkeys(served, 0))
     first = run("ask", folder, "What?", "-o", tmp_path / "out.jsonl")
     assert served == {"fingerprint": 3, "identity": 1, "decode": 1, "probe": 3}
