@@ -115,7 +115,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
             f"{len(stills)} still picture{'' if one else 's'} passed over; --glob '*{extension}' takes "
             + ("it" if one else "them" if all(name.endswith(extension) for name in stills) else "such")
         )
-    tasks = _without_output(run, many, tasks)
+    found, tasks = tasks, _without_output(run, many, tasks)
     if many.overwrite:
         _keep_from_destroying(many)
     with ExitStack() as held:
@@ -126,7 +126,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
             with run.output.progress(f"reading {many.output}"):
                 journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
-        if not tasks:
+        if found and not tasks:
             raise UsageError(f"there is nothing to ask about but {many.output}, the --output", "name another --output")
         if many.report is not None:  # before the model is loaded for nothing
             from echopix_cli.cli.report_folder import check_folder

@@ -162,6 +162,8 @@ def test_the_output_among_what_is_named_is_not_asked_about(ask, sounds: Path, tm
     named = ask(sounds / "0.m4a", out, "-Q", "What?", "-o", out)
     assert (named.code, named.err.splitlines()[-1]) == (0, "note: 0 answered, 0 failed, 1 before")
     assert ask(out, "-Q", "What?", "-o", out).code == 2
+    shard = ask(sounds, "What?", "-o", tmp_path / "part.jsonl", "--shard", "90/90")
+    assert (shard.code, shard.err) == (0, "note: 0 answered, 0 failed\n")  # there may be nothing for one of many
 
 
 def test_failures_of_files_that_are_gone_are_counted(ask, sounds: Path, tmp_path: Path) -> None:
