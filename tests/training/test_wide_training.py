@@ -95,13 +95,13 @@ def test_the_next_models_recipes_follow_one_another_and_what_they_left_is_a_base
     bases = {name: Path(recipe.base or "").name for name, recipe in stages.items()}
     assert bases == {"towers": "", "towers-more": "towers", "full": "towers-more", "sieve": "full"}
     assert {recipe.splits for recipe in stages.values()} == {("wide-train", "wide-val")}
-    start = begin(replace(stages["sieve"], base=str(folder / "full")), torch.device("cpu"))
+    start = begin(replace(stages["sieve"], base=str(folder / "sieve")), torch.device("cpu"))
     sizes = [parameter.numel() for parameter in start.model.parameters()]
     assert 2 * sum(sizes) < 24_000_000, "bytes in half precision, as the model is to be bundled"
     text = start.model.thinker.model
     assert (text.config.sieve_output, text.config.film_time) == ("media", "whole")
-    for copied, own in zip(text.bidir_encoder.layers, text.layers, strict=False):
-        assert all(map(torch.equal, copied.parameters(), own.parameters())), "CS2 begins as the decoder's first layers"
+    copied, own = text.bidir_encoder.layers[0], text.layers[0]
+    assert not torch.equal(copied.mlp.up_proj.weight, own.mlp.up_proj.weight), "CS2 is trained by now"
 
 
 def test_wide_scenes_from_nothing_take_the_wider_tower(monkeypatch: pytest.MonkeyPatch) -> None:
