@@ -223,7 +223,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
         + (f"; {stay}" if other else "")
         + "".join(f"; {event}" for event in summary.events)
     )
-    if report.pages is not None and (bare := report.pages.without({task.media for task in tasks} - report.ended)):
+    passed = set() if left else {task.media for task in tasks} - report.ended  # all of them answered before
+    if report.pages is not None and (bare := report.pages.without(passed)):
         run.output.warn(
             f"{bare} file{'' if bare == 1 else 's'} answered about by earlier runs without --report "
             f"{'has' if bare == 1 else 'have'} no page; --overwrite answers anew"

@@ -61,6 +61,8 @@ def test_answers_of_runs_without_pages_are_said(run, folder: Path, tmp_path: Pat
     ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q", "--overwrite")
     assert "no page" not in ran.err
     assert "no page" not in run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q").err
+    untried = ("ask", folder / "broken.mp4", *media, "-Q", "Who?", "-o", tmp_path / "new.jsonl", "--fail-fast")
+    assert "no page" not in run(*untried, "--report", tmp_path / "others", "-q").err
 
 
 def test_what_is_called_like_a_page_and_is_none(run, folder: Path, tmp_path: Path) -> None:
