@@ -44,8 +44,7 @@ class Progress:
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
         """As :meth:`.Journal.facts_of`; called from several threads.
 
-        Of small files nothing is known from before: size and time may be another one's, and reading
-        them is quick.
+        Of small files nothing is known from before: size and time may be another one's, and reading them is quick.
         """
         if self._journal is None or size <= WHOLE:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -38,24 +38,19 @@ class _Asked:
 
     Attributes:
         apart: whether each modality has a budget of its own.
-        spent: seconds of reading before the first window.
+        seconds: by stage.
         pool: the highest rows.
         best: of each window, its best row's score.
         seen: windows, without their features.
         capacity: rows of a last prompt, as far as the windows have shown.
-        seconds: by stage.
     """
 
     apart: bool
-    spent: InitVar[float]
+    seconds: dict[str, float]
     pool: Pool | None = None
     best: dict[int, float] = field(default_factory=dict)
     seen: dict[int, Encoded] = field(default_factory=dict)
     capacity: int = 0
-    seconds: dict[str, float] = field(init=False)
-
-    def __post_init__(self, spent: float) -> None:
-        self.seconds = {"decode": spent, "vision": 0.0, "audio": 0.0, "sieve": 0.0}
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,8 @@ class Survey:
     ) -> None:
         self.path, self.film, self.thinker, self.pose, self.questions = path, film, thinker, pose, questions
         self.options, self.look, self.fetch, self.encode, self.watch = options, look, fetch, encode, watch
-        self._asked = [_Asked(chosen(thinker, own)[1].selection == "per-modality", spent) for own in options]
+        seconds = {"decode": spent, "vision": 0.0, "audio": 0.0, "sieve": 0.0}
+        self._asked = [_Asked(chosen(thinker, own)[1].selection == "per-modality", {**seconds}) for own in options]
         self._room = self._rows_at_most()  # of a last prompt: windows may come before there is any picture
         self._most = 0  # rows that a window had
         self._spare = 0  # windows whose rows a pool holds beyond its capacity
@@ -180,7 +176,7 @@ class Survey:
                 if isinstance(found, Encoded):
                     self._put(number, found, wanted[number])
                 else:
-                    (self._unlooked if stage == "looking" else self._unread)[number] = found.error
+                    (self._unlooked if full else self._unread)[number] = found.error
                     for q in wanted[number]:
                         self._asked[q].seconds["decode"] += found.seconds
                 done += lengths[number]

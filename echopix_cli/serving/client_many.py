@@ -12,6 +12,7 @@ from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import EchopixError
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.serving import many_messages as mm
+from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import Naming, Server, absolute, error_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def ask_many(
                 server.send(mm.Known(number, facts=facts))
             case mm.Passed(count):
                 passed(count)
-            case mm.WatchedOf(media, done, total, stage):
+            case mm.WatchedOf(media, m.Watched(done, total, stage)):
                 if media not in watches:
                     watches[media] = reading(named.files.get(media, media))
                 watches[media](done, total, stage)

@@ -143,7 +143,7 @@ class Connection:
             stop=stop,
             passed=lambda count: self._say(mm.Passed(count)),
             turn=turn,
-            reading=lambda media: lambda *far: self._say(mm.WatchedOf(media, *far)),
+            reading=lambda media: lambda *far: self._say(mm.WatchedOf(media, m.Watched(*far))),
         )
         self._say(mm.Began(batch.settings.plan))
         summary = batch.run(request.tasks)

@@ -9,7 +9,7 @@ from echopix_cli.batch.outcomes import Summary
 from echopix_cli.batch.tasks import Task
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.results import Answer
-from echopix_cli.serving.messages import Failure, Manner
+from echopix_cli.serving.messages import Failure, Manner, Watched
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,10 @@ class Passed:
 
 @dataclass(frozen=True)
 class WatchedOf:
-    """As :class:`~echopix_cli.serving.messages.Watched`, of the film ``media``."""
+    """How far the reading of the film ``media`` has come."""
 
     media: str
-    done: float
-    total: float
-    stage: str
+    watched: Watched
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,17 @@ def seconds_heard(waveform: Array, rate: int = 16_000) -> list[int | None]:
     return found
 
 
+def interleaved(path: Path, target: Path, **options: str) -> Path:
+    """The same packets, in the order of their decoding times; ``options`` are the muxer's."""
+    with av.open(str(path)) as source, av.open(str(target), "w", options=options) as out:
+        tracks = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        packets = [packet for packet in source.demux() if packet.dts is not None]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            packet.stream = tracks[packet.stream.index]
+            out.mux(packet)
+    return target
+
+
 def write_coded(path: Path, first: int, last: int, **more: Any) -> Path:
     """Seconds ``first`` to ``last`` of the coded recording: H.264 with B-frames and AAC, if nothing else is said."""
     pictures = [coded(number) for number in range(first * CODED_RATE, last * CODED_RATE)]

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import av
 import pytest
-from makers import seconds_heard, write_coded
+from makers import interleaved, seconds_heard, write_coded
 
 from echopix_cli.media import DecodePlan, load_clip
 from echopix_cli.media.boxes import Boxes, filled_holes, read_boxes
@@ -22,15 +21,8 @@ SKIPPED = r"the file is damaged [0-9]+% of the way through it; what lies there w
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight seconds in fragments of one second."""
     source = write_coded(tmp_path_factory.mktemp("boxes") / "source.mp4", 0, 8)
-    path = source.with_name("whole.mp4")
-    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-    with av.open(str(source)) as origin, av.open(str(path), "w", options=flags) as out:
-        tracks = {stream.index: out.add_stream_from_template(stream) for stream in origin.streams}
-        packets = [packet for packet in origin.demux() if packet.dts is not None]
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
-            packet.stream = tracks[packet.stream.index]
-            out.mux(packet)
-    return path
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    return interleaved(source, source.with_name("whole.mp4"), movflags=flags)
 
 
 def places(data: bytes, name: bytes) -> list[int]:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from makers import CODED_RATE, codes, greys, numbers, seconds_heard, tone, tones, write_clip, write_coded
+from makers import CODED_RATE, codes, greys, interleaved, numbers, seconds_heard, tone, tones, write_clip, write_coded
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, load_clip
@@ -69,17 +69,6 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("film") / "a.mp4", 0, 24, options={"preset": "ultrafast", "g": "25", "crf": "5"}
     )
     return interleaved(path, path.with_name("film.mp4"))
-
-
-def interleaved(path: Path, target: Path) -> Path:
-    """The same packets, in the order of their decoding times."""
-    with av.open(str(path)) as source, av.open(str(target), "w") as out:
-        tracks = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
-        packets = [packet for packet in source.demux() if packet.dts is not None]
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
-            packet.stream = tracks[packet.stream.index]
-            out.mux(packet)
-    return target
 
 
 @pytest.mark.parametrize("how", ["zeros", "noise"])
