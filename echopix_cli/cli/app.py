@@ -165,6 +165,18 @@ def _fail(error: EchopixError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _require_folder() -> None:
+    """The working folder may have been deleted; the libraries under torch then end the process in words of their own.
+
+    Raises:
+        EchopixError: it is gone.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise EchopixError("the working folder was deleted", "cd to a folder that exists, and run it again") from None
+
+
 def _named() -> list[str]:
     """The command that the command line begins with; nothing where help or an error may need all."""
     return [word for word in sys.argv[1:2] if word in _COMMANDS]
@@ -177,6 +189,7 @@ def main() -> NoReturn:
     wait_passively()
     code = int(ExitCode.OK)
     try:
+        _require_folder()
         code = (
             command_line(*_named())(prog_name="echopix", standalone_mode=False) or code
         )  # typer hands back the code of typer.Exit; commands return nothing

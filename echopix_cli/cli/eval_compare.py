@@ -77,9 +77,9 @@ def compare_reports(
     check_targets(output, None, None, force, reads=files, comparison=True)
     record = compared(*files)
     if output is not None:
-        from echopix_cli.files import write_whole
+        from echopix_cli.cli.own_files import write_own
 
-        write_whole(output, (jsonlib.dumps(record, indent=2) + "\n").encode())
+        write_own(output, (jsonlib.dumps(record, indent=2) + "\n").encode())
     if json:
         run.output.record(record)
     elif markdown:

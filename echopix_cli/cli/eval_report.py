@@ -70,14 +70,14 @@ def facts_of(
 def write(report: "Report", output: Path | None, plot: Path | None) -> None:
     """The files that were asked for, each whole or not at all."""
     from echopix_cli.cli.eval_records import report_record
-    from echopix_cli.files import write_whole
+    from echopix_cli.cli.own_files import write_own
 
     if output is not None:
-        write_whole(output, (jsonlib.dumps(report_record(report), indent=2) + "\n").encode())
+        write_own(output, (jsonlib.dumps(report_record(report), indent=2) + "\n").encode())
     if plot is not None:
         from echopix_cli.evaluation.plot import draw
 
-        write_whole(plot, draw(report, plot.suffix.lower()))
+        write_own(plot, draw(report, plot.suffix.lower()))
 
 
 def show(run: opt.Run, report: "Report", json: bool, markdown: bool) -> None:

@@ -106,7 +106,8 @@ def train(
     The run's folder holds a checkpoint that echopix ask --model DIR takes, metrics.jsonl, recipe.toml, and what going
     on needs: the same command again, or just --out DIR, resumes exactly.
     """
-    from echopix_cli.files import check_target, write_whole
+    from echopix_cli.cli.own_files import write_own
+    from echopix_cli.files import check_target
 
     flags = {"base": base, "stage": stage, "data": data, "steps": steps, "seed": seed}
     wanted = {} if recipe is None else _read(recipe)
@@ -165,7 +166,7 @@ def train(
                 with stopping(trainer.stop) as interrupted:
                     trainer.run(seconds=seconds)
         if plot is not None:
-            write_whole(plot, draw_curves(out, plot.suffix.lower()))
+            write_own(plot, draw_curves(out, plot.suffix.lower()))
         if interrupted:
             done = f"Interrupted after step {trainer.step} of {settled.steps}"
             raise Interrupted(f"{done}; echopix train --out {shlex.quote(str(out))} goes on", interrupted[0])

@@ -216,9 +216,14 @@ def test_own_files_are_replaced_and_others_with_force(run, tmp_path: Path) -> No
     assert len(items_of(items)) == 1
     for path in (output, plot):
         path.write_text("Dear diary\n")
+        path.chmod(0o600)
+        path.rename(tmp_path / f"real-{path.name}")
+        path.symlink_to(f"real-{path.name}")
     assert run("eval", *one, *files, "--max-new-tokens", "3", "--force").code == 0
     assert len(items_of(items)) == 1 and json.loads(output.read_text())["count"] == 1
     assert plot.read_bytes().startswith(b"\x89PNG")
+    for path in (output, plot):  # what a link leads to is written, and stays private
+        assert path.is_symlink() and path.stat().st_mode & 0o777 == 0o600
 
 
 def test_force_drops_what_is_of_another_evaluation_only(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,22 @@ def test_nothing_heavy_is_imported_to_show_help(arguments: list[str], environmen
     assert done.stdout
 
 
+@pytest.mark.parametrize("words", ["ask demo", "doctor"])
+def test_a_working_folder_that_was_deleted_is_said(tmp_path: Path, words: str) -> None:
+    """In a process of its own: the libraries under torch would end it in words of their own."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"rmdir {gone}; exec {sys.executable} -m echopix_cli {words}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", code], cwd=gone, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: the working folder was deleted\n  try: cd to a folder that exists, and run it again\n"
+    )
+
+
 def test_version(run) -> None:
     from echopix_cli import __version__
 
