@@ -87,9 +87,17 @@ def outside(wording: int, narrow: bool = False) -> Callable[[Path, int], str]:
     return lambda out, count: str(render_outside(out / f"{name}-{count}", count, SEED_OUTSIDE, wording, narrow))
 
 
-_SIEVES = tuple(word for sieve in ("auto", *CONTROLS, OTHER) for word in ("--sieve", sieve))
+def sieves(*names: str) -> tuple[str, ...]:
+    """The words that ask for these."""
+    return tuple(word for name in names for word in ("--sieve", name))
+
+
+_EVERY, _FEW = sieves("auto", *CONTROLS, OTHER), sieves("auto", "uniform", "random", "none")
 RUNS = (
-    *(Run(split, f"Scenes: {split}", 2000, scenes(split), _SIEVES) for split in UNTOUCHED),
+    *(
+        Run(split, f"Scenes: {split}", 2000, scenes(split), _EVERY if split in AS_FILES else _FEW)
+        for split in UNTOUCHED
+    ),
     *(
         Run(f"files-{split}", f"Scenes of {split} as files", _A_FAMILY * len(families_of(split)), files(split))
         for split in AS_FILES
