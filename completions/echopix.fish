@@ -314,7 +314,7 @@ complete -c echopix -n '__fish_seen_subcommand_from serve' -l help -s h -d 'show
 complete -c echopix -n '__fish_seen_subcommand_from train' -l out -r -d 'folder of the run; an existing run goes on'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l recipe -r -d 'a recipe.toml, such as a run\'s folder holds; its keys: echopix help training'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l set -r -d 'a key of the recipe; repeat for more'
-complete -c echopix -n '__fish_seen_subcommand_from train' -l base -r -a 'tiny qwen2.5-omni-3b qwen2.5-omni-7b' -d 'checkpoint to start from; without it, the bundled model\'s shape, or for wide a larger one, from nothing. A stock base gets a CS2 copied from its first decoder layers'
+complete -c echopix -n '__fish_seen_subcommand_from train' -l base -r -a 'tiny qwen2.5-omni-3b qwen2.5-omni-7b' -d 'checkpoint to start from; without it, the bundled model\'s shape, from nothing. A stock base gets a CS2 copied from its first decoder layers'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l stage -x -a 'towers full sieve' -d 'towers: these alone, on their auxiliary losses; full: on all tokens, around the sieve; sieve: CS2, score head and decoder, at a budget drawn for each batch'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l data -x -a 'scenes wide' -d 'scenes or wide (the wider scenes), rendered on the fly, or a JSONL file of messages and videos'
 complete -c echopix -n '__fish_seen_subcommand_from train' -l steps -r -d 'optimizer steps; may be raised when a run goes on'

@@ -74,7 +74,7 @@ class Recipe:
     base: str = setting(
         "",
         str,
-        "checkpoint to start from; without it, the bundled model's shape, or for wide a larger one, from nothing. A "
+        "checkpoint to start from; without it, the bundled model's shape, from nothing. A "
         "stock base gets a CS2 copied from its first decoder layers",
         metavar="NAME|DIR",
         panel=WHAT,

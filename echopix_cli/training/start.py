@@ -14,7 +14,7 @@ from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import Processor
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import add_adapters, quantize_linears
-from echopix_cli.training.recipe import WIDE, Recipe
+from echopix_cli.training.recipe import Recipe
 from echopix_cli.weights.checkpoint import Checkpoint, open_checkpoint, read_tensors
 from echopix_cli.weights.stock import adopt_config, load_base
 
@@ -76,8 +76,7 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
             model.copy_sieve_from_decoder()
     else:
         split = recipe.splits[0] if recipe.splits else "train"
-        sizes = tiny.WIDE if recipe.data == WIDE else tiny.BUNDLED
-        processor = build_processor(sizes=sizes, split=split)
+        processor = build_processor(sizes=tiny.BUNDLED, split=split)
         model = tiny.build_model(processor.config, recipe.seed)
     originals: dict[str, Tensor] = {}
     if recipe.freeze_towers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,26 +88,16 @@ def test_towers_see_galleries(wide_processor: Processor) -> None:
     assert float((full.seen >= 0).float().mean()) > 1.5 * float((plain.seen >= 0).float().mean())
 
 
-def test_the_next_models_recipes_follow_one_another_and_what_they_left_is_a_base() -> None:
+def test_the_bundled_models_recipes_follow_one_another_and_what_they_left_is_a_base() -> None:
     folder = ROOT / ".training"
     stages = {path.stem: Recipe(**read_values(path)) for path in folder.glob("*.toml")}
     bases = {name: Path(recipe.base or "").name for name, recipe in stages.items()}
     assert bases == {"towers": "", "towers-more": "towers", "full": "towers-more", "sieve": "full"}
     assert {recipe.splits for recipe in stages.values()} == {("wide-train", "wide-val")}
-    start = begin(replace(stages["sieve"], base=str(folder / "sieve")), torch.device("cpu"))
+    start = begin(replace(stages["sieve"], base=str(ROOT / "echopix_cli" / "assets" / "tiny")), torch.device("cpu"))
     sizes = [parameter.numel() for parameter in start.model.parameters()]
-    assert 2 * sum(sizes) < 24_000_000, "bytes in half precision, as the model is to be bundled"
+    assert 2 * sum(sizes) < 24_000_000, "bytes in half precision, as the model is bundled"
     text = start.model.thinker.model
     assert (text.config.sieve_output, text.config.film_time) == ("media", "whole")
     copied, own = text.bidir_encoder.layers[0], text.layers[0]
     assert not torch.equal(copied.mlp.up_proj.weight, own.mlp.up_proj.weight), "CS2 is trained by now"
-
-
-def test_wide_scenes_from_nothing_take_the_wider_tower(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("echopix_cli.training.start.build_processor", partial(build_processor, 20))
-    models = {data: begin(Recipe(data=data), torch.device("cpu")).model for data in ("scenes", "wide")}
-    seen = {data: model.config.thinker_config.vision_config for data, model in models.items()}
-    assert {data: (vision.depth, vision.hidden_size) for data, vision in seen.items()} == {
-        "scenes": (3, 128),
-        "wide": (4, 192),
-    }
