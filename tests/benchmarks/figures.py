@@ -39,6 +39,7 @@ SEED_OUTSIDE = 2026
 _A_FAMILY = 4  # files
 UNTOUCHED = tuple(split for split in SPLITS if not split.endswith(("train", "val")))
 AS_FILES = ("test", "wide-test")
+HEADLINE = "wide-test"  # which the plot is of
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def measured(run: Run, out: Path, count: int | None, model: str, full: str | Non
     if full is not None:
         everything = ["--model", full, "--budget", "1.0", "--sieve", "auto", "--around-sieve"]
         against = ["--full", str(_evaluated(stem.with_name(f"{stem.name}.full"), [*asked, *everything]))]
-    drawn = ["--plot", str(out / "accuracy.svg")] if run.name == "test" else []
+    drawn = ["--plot", str(out / "accuracy.svg")] if run.name == HEADLINE else []
     report = _evaluated(stem, [*asked, "--model", model, *run.more, *against, *drawn], full)
     return dict(json.loads(report.read_text()))
 
