@@ -33,10 +33,13 @@ from echopix_cli.scenes.movie_questions import (
 )
 from echopix_cli.scenes.notes import recording_of
 from echopix_cli.scenes.script import (
+    COUNTED,
     DURATION,
     FAMILIES,
     INSTRUMENT_PICTURES,
     INSTRUMENTS,
+    NOTHING,
+    NUMBERS,
     OBJECTS,
     PICTURES,
     SAMPLE_RATE,
@@ -53,11 +56,13 @@ from echopix_cli.scenes.script import (
 )
 from echopix_cli.scenes.video import seen
 from echopix_cli.scenes.wide import make_gallery
+from echopix_cli.scenes.wide_questions import CORNERS
 from echopix_cli.scenes.writer import write_movie, write_mp4
 
 __all__ = [
-    "AUDIO_ROWS_PER_SECOND", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES", "LONGEST_MOVIE",
-    "MOVIE_FAMILIES", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS", "SURROUNDINGS", "WIDE_FAMILIES",
+    "AUDIO_ROWS_PER_SECOND", "CORNERS", "COUNTED", "DURATION", "FAMILIES", "INSTRUMENTS", "INSTRUMENT_PICTURES",
+    "LONGEST_MOVIE", "MOVIE_FAMILIES", "NOTHING", "NUMBERS", "OBJECTS", "PICTURES", "SAMPLE_RATE", "SIDE", "SPLITS",
+    "SURROUNDINGS", "WIDE_FAMILIES",
     "Background", "Evidence", "Item", "Modality", "Movie", "Needle", "NoteEvent", "PlayedNote", "Script",
     "Sound", "Sprite", "ask_as_movie", "ask_everything", "ask_order", "ask_part", "evidence_rows",
     "families_of", "frame_side", "heard", "make_gallery", "make_movie", "make_script", "moved", "movie_clip",

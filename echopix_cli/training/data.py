@@ -21,6 +21,7 @@ from echopix_cli.scenes import (
 )
 from echopix_cli.training.batch import Batch, Example, collate
 from echopix_cli.training.films import Drawn, with_films
+from echopix_cli.training.letters import lettered
 from echopix_cli.training.recipe import RENDERED
 from echopix_cli.training.rows import Opening, make_row, pack_rows
 
@@ -80,7 +81,8 @@ class SceneBatches(Dataset[Batch]):
     so that sound alone and picture alone are known too. ``sparse`` shows two moments of a scene instead of eight,
     and plays its sound in a quarter of the cases, which is what the towers alone learn most from. ``films`` is the
     share of questions, of those that can be, that are put to several scenes of the batch as one film. ``galleries`` is
-    the share of clips that are full of pictures in place of scenes.
+    the share of clips that are full of pictures in place of scenes, ``letters`` that of questions with options behind
+    letters.
     """
 
     one_sided = 0.15
@@ -100,12 +102,13 @@ class SceneBatches(Dataset[Batch]):
         sparse: bool = False,
         films: float = 0.0,
         galleries: float = 0.0,
+        letters: float = 0.0,
     ) -> None:
         self.processor, self.split, self.batch_size = processor, split, batch_size
         self.families, self.length = tuple(families), length
         self.side = frame_side(processor.rules.max_pixels, processor.rules.size_factor)
         self.pack, self.questions, self.first, self.sparse = pack, questions, first, sparse
-        self.films, self.galleries = films, galleries
+        self.films, self.galleries, self.letters = films, galleries, letters
 
     def __len__(self) -> int:
         return self.length
@@ -143,5 +146,7 @@ class SceneBatches(Dataset[Batch]):
                 items, without = answered, {"audio": "video", "video": "audio"}[sense]
         if not self.pack:
             items = _some(items, self.questions, random)
+        if self.letters > 0:
+            items = [lettered(item, random) if random.random() < self.letters else item for item in items]
         made = make_example(script, items, self.processor, times, self.side, without=without, pack=self.pack)
         return Drawn(script, tuple(items), made)

@@ -40,13 +40,15 @@ from echopix_cli.scenes import (
     present,
 )
 from echopix_cli.training.batch import Example
+from echopix_cli.training.letters import is_lettered
 from echopix_cli.training.rows import FilmMedia, Opening, Row, labelled
 
 _FAMILIES = ("when", "heard", "exists")  # that hang on the one scene with the name, in a film as well
 _PART, _ORDER = "movie-when", "movie-order"  # whose answer is the film's own
 _NAME = re.compile(rf"\b(?:{'|'.join(dict.fromkeys((*INSTRUMENTS, *PICTURES)))})\b")
 _LONGEST = 450  # windows of a film
-_SHARES = (0.2, 0.9)  # of the rows of a prompt, which those asked about have
+_SHARES = (0.05, 0.9)  # of the rows of a prompt, which those asked about have
+_BUSY = 0.5  # share of films in which other scenes come with the rows in which something sounds or lies
 _TRIES = 4  # of a film in which it is clear where something lies
 
 Rng = np.random.Generator
@@ -102,7 +104,7 @@ def with_films(drawn: Sequence[Drawn], share: float, processor: Processor, rng: 
 def _perhaps(drawn: Sequence[Drawn], number: int, place: int, share: float, processor: Processor, rng: Rng) -> Row:
     one = drawn[number]
     item, row = one.items[place], one.example.rows[place]
-    if rng.random() >= share or not one.whole:
+    if rng.random() >= share or not one.whole or is_lettered(item):
         return row
     made = None
     names = set(_NAME.findall(item.question))
@@ -166,15 +168,18 @@ def film_row(drawn: Sequence[Drawn], film: SceneFilm, item: Item, processor: Pro
     first = drawn[film.scenes[held[0]]].example.clip
     capacity = first.video_rows + first.audio_rows
     mine = round(capacity * float(rng.uniform(*_SHARES))) if len(held) < len(film.scenes) else capacity
+    busy = rng.random() < _BUSY
     parts = []
     for window, number in film.scenes.items():
-        clip = drawn[number].example.clip
+        example = drawn[number].example
+        clip = example.clip
         block = _Block.of(clip, processor)
         evident = np.zeros(len(block.is_audio), dtype=bool)
         picture, sound = evidence_rows(evidence[window], clip.cells, clip.grid_times, clip.audio_rows)
         evident[~block.is_audio], evident[block.is_audio] = picture, sound
         count = mine // len(held) if evidence[window] else (capacity - mine) // (len(film.scenes) - len(held))
-        chosen = np.sort(np.lexsort((rng.random(len(evident)), ~evident))[:count])  # evidence first, then any
+        first_taken = evident if evidence[window] or not busy else _busy(example, block.is_audio)
+        chosen = np.sort(np.lexsort((rng.random(len(evident)), ~first_taken))[:count])  # these, then any
         parts.append(block.taken(chosen, window, number, evident[chosen]))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     rows = _Block(*(np.concatenate(arrays, axis=-1) for arrays in columns))
@@ -194,6 +199,14 @@ def film_row(drawn: Sequence[Drawn], film: SceneFilm, item: Item, processor: Pro
     positions, _ = film_positions(special, row.ids.tolist(), block_positions)
     video, audio = (torch.from_numpy(np.stack((rows.clips[of], rows.ordinals[of]), axis=1)) for of in (~heard, heard))
     return replace(row, film=FilmMedia(video, audio, positions[:, 0]))
+
+
+def _busy(example: Example, is_audio: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows of a scene in which something sounds or lies, which any sieve would take before others."""
+    found = np.zeros(len(is_audio), dtype=bool)
+    if example.heard is not None and example.seen is not None:
+        found[is_audio], found[~is_audio] = example.heard.numpy().any(axis=1), example.seen.numpy() >= 0
+    return found
 
 
 def _within(evidence: tuple[Evidence, ...], window: int) -> tuple[Evidence, ...]:

@@ -184,6 +184,7 @@ class Trainer:
             sparse=recipe.stage == "towers",
             galleries=recipe.galleries if recipe.stage == "towers" else 0.0,
             films=recipe.films if recipe.stage == "sieve" and split in TRAINED_SPLITS else 0.0,
+            letters=recipe.letters if split in TRAINED_SPLITS else 0.0,
             first=(recipe.seed - 1) % _SEEDS * _SCENES_OF_A_SEED if split in TRAINED_SPLITS else 0,
         )
 

@@ -125,6 +125,9 @@ class Recipe:
         "one scene holds each; the model is then told a film's own time, too (sieve stage, scenes)",
         DATA,
     )
+    letters: float = _share(
+        0.0, "share of the questions that are put with options behind letters, as --choices does (scenes)", DATA
+    )
     galleries: float = _share(
         0.0,
         "share of clips that are silent and full of pictures in place of scenes (towers stage, wide scenes)",

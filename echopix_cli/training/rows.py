@@ -130,7 +130,8 @@ def _question(processor: Processor, question: str) -> tuple[Tensor, int | None]:
     ids = processor.question_ids(question)
     pieces = [processor.text([token]) for token in ids]
     ends = np.cumsum([len(piece) for piece in pieces])
-    found = list(_LOOKED_FOR.finditer("".join(pieces)))
+    asked, _, _ = "".join(pieces).partition("\n")  # options below it are not what it asks for
+    found = list(_LOOKED_FOR.finditer(asked))
     return torch.tensor(ids), int(np.searchsorted(ends, found[-1].end())) if found else None
 
 
