@@ -7,7 +7,6 @@ of their own in a film that is up to an hour long, and all together with as many
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,8 +25,6 @@ from echopix_cli.model.positions import (
 from echopix_cli.model.processing import ClipInputs, Processor
 from echopix_cli.scenes import (
     DURATION,
-    INSTRUMENTS,
-    PICTURES,
     Evidence,
     Item,
     Modality,
@@ -41,11 +38,10 @@ from echopix_cli.scenes import (
 )
 from echopix_cli.training.batch import Example
 from echopix_cli.training.letters import is_lettered
-from echopix_cli.training.rows import FilmMedia, Opening, Row, labelled
+from echopix_cli.training.rows import NAMES, FilmMedia, Opening, Row, labelled
 
 _FAMILIES = ("when", "heard", "exists")  # that hang on the one scene with the name, in a film as well
 _PART, _ORDER = "movie-when", "movie-order"  # whose answer is the film's own
-_NAME = re.compile(rf"\b(?:{'|'.join(dict.fromkeys((*INSTRUMENTS, *PICTURES)))})\b")
 _LONGEST = 450  # windows of a film
 _SHARES = (0.05, 0.9)  # of the rows of a prompt, which those asked about have
 _BUSY = 0.5  # share of films in which other scenes come with the rows in which something sounds or lies
@@ -107,7 +103,7 @@ def _perhaps(drawn: Sequence[Drawn], number: int, place: int, share: float, proc
     if rng.random() >= share or not one.whole or is_lettered(item):
         return row
     made = None
-    names = set(_NAME.findall(item.question))
+    names = set(NAMES.findall(item.question))
     if item.family == _ORDER:
         made = _of_two(drawn, number, item.evidence[0].modality, sorted(names), rng)
     elif item.family in (*_FAMILIES, _PART) and len(names) == 1:

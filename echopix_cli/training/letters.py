@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import numpy as np
 from echopix_cli.choices import LETTERS
 from echopix_cli.engine.choices import posed
 from echopix_cli.scenes import CORNERS, COUNTED, INSTRUMENTS, NOTHING, NUMBERS, PICTURES, Item
+from echopix_cli.training.rows import NAMES
 
 _MOST = 5  # options
 _NOTHING = 0.15  # how often "nothing" is among the wrong options of a question that could be answered so
@@ -46,7 +46,7 @@ def _wrong(item: Item, rng: Rng) -> list[str]:
     if kind in (INSTRUMENTS, PICTURES) and rng.random() < _NOTHING:
         wrong.insert(0, NOTHING)
     if " or " in item.question:
-        wrong.sort(key=lambda text: not re.search(rf"\b{text}\b", item.question))
+        wrong = list(dict.fromkeys([*(name for name in NAMES.findall(item.question) if name != answer), *wrong]))
     return wrong
 
 

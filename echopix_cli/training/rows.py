@@ -19,8 +19,9 @@ from echopix_cli.model.values import IGNORE
 from echopix_cli.scenes import Evidence, evidence_rows
 
 # What questions name: things and instruments, and where to look.
-_NAMED = (*scenes.INSTRUMENTS, *scenes.PICTURES, "left", "right", "top", "bottom")
-_LOOKED_FOR = re.compile(rf"\b(?:{'|'.join(_NAMED)})\b")
+_NAMED = tuple(dict.fromkeys((*scenes.INSTRUMENTS, *scenes.PICTURES)))
+NAMES = re.compile(rf"\b(?:{'|'.join(_NAMED)})\b")
+_LOOKED_FOR = re.compile(rf"\b(?:{'|'.join((*_NAMED, 'left', 'right', 'top', 'bottom'))})\b")
 
 
 @dataclass(frozen=True)
