@@ -82,7 +82,7 @@ _TRAINED: Wordings = {
         "How many (things|objects) are (there|visible|on the screen|in the picture|in the video)?",
         "How many pictures are (there|visible|on the screen)?",
         "How many (things|objects|pictures) (do|can) you see?", "How many (things|objects) can be seen?",
-        "Count (|all |all of )the (things|objects)(| on the screen| in the picture| in the video).",
+        "Count (|all |all of )the (things|objects)(| on the screen| in the video).",
         "(Give|Say|Tell me) the number of (things|objects|pictures).",
     ),
     "sync": (
