@@ -1,14 +1,14 @@
 """Every figure about a checkpoint's accuracy, anew: ``python tests/benchmarks/figures.py OUT``.
 
 One run of ``echopix eval`` after another, with seeds of their own: the splits of scenes that nothing was trained on,
-clips of the test splits as files, clips of another renderer in known and other wordings, and with ``--movies`` what
-``movies.py`` measures. ``--full`` names the full-token model before CS2: it answers the same questions with all tokens,
-and what is recovered is measured against the better of the two. OUT gets each run's report and items, named by how many
-questions were asked, ``accuracy.svg`` and ``figures.md``, the tables in Markdown that model card and manual quote. The
-same command goes on where it was interrupted; a run that is whole, about the same data and of the same weights, is not
-run again. What cannot be run here (another soundfont's notes are built first)
-is named in ``figures.md``, and the exit code is then 1. Two slow cores take some hours, and a night more for each
-split's movies; ``--count 10`` shows in minutes that it works.
+clips of the test splits as files, clips of another renderer in known wordings, others and those of strangers, and with
+``--movies`` what ``movies.py`` measures. ``--full`` names the full-token model before CS2: it answers the same
+questions with all tokens, and what is recovered is measured against the better of the two. OUT gets each run's report
+and items, named by how many questions were asked, ``accuracy.svg`` and ``figures.md``, the tables in Markdown that
+model card and manual quote. The same command goes on where it was interrupted; a run that is whole, about the same data
+and of the same weights, is not run again. What cannot be run here (another soundfont's notes are built first) is named
+in ``figures.md``, and the exit code is then 1. Two slow cores take some hours, and a night more for each split's
+movies; ``--count 10`` shows in minutes that it works.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def files(split: str) -> Callable[[Path, int], str]:
     return written
 
 
-def outside(wording: int, narrow: bool = False) -> Callable[[Path, int], str]:
+def outside(wordings: str = "known", narrow: bool = False) -> Callable[[Path, int], str]:
     """Clips of the renderer that shares no code with the scenes, with the wide splits' families or with the others'."""
     name = "outside-narrow" if narrow else "outside"
-    return lambda out, count: str(render_outside(out / f"{name}-{count}", count, SEED_OUTSIDE, wording, narrow))
+    return lambda out, count: str(render_outside(out / f"{name}-{count}", count, SEED_OUTSIDE, wordings, narrow))
 
 
 def sieves(*names: str) -> tuple[str, ...]:
@@ -103,10 +103,11 @@ RUNS = (
         Run(f"files-{split}", f"Scenes of {split} as files", _A_FAMILY * len(families_of(split)), files(split))
         for split in AS_FILES
     ),
-    Run("outside", "Another renderer", 400, outside(0)),
-    Run("outside-other", "Another renderer, other wordings", 400, outside(1)),
-    Run("outside-narrow", "Another renderer, ten families", 400, outside(0, True)),
-    Run("outside-narrow-other", "Another renderer, ten families, other wordings", 400, outside(1, True)),
+    Run("outside", "Another renderer", 400, outside()),
+    Run("outside-other", "Another renderer, other wordings", 400, outside("other")),
+    Run("outside-strangers", "Another renderer, wordings of strangers", 400, outside("strangers")),
+    Run("outside-narrow", "Another renderer, ten families", 400, outside(narrow=True)),
+    Run("outside-narrow-other", "Another renderer, ten families, other wordings", 400, outside("other", True)),
 )  # fmt: skip
 
 

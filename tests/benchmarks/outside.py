@@ -3,7 +3,8 @@
 Nothing here is shared with ``echopix_cli/scenes``: pictures are drawn by Pillow, instruments made by arithmetic, clips
 composed by other rules (picture sizes, frame rates, lengths of notes and hops, notes that ring on), and answers known
 from how a clip was composed. Only the names of things and the families are the same, and the wordings unless
-``--wordings other`` is given: the thirteen families of the wide splits, or with ``--narrow`` the ten of the others.
+``--wordings other`` or ``strangers`` is given: the thirteen families of the wide splits, or with ``--narrow`` the ten
+of the others.
 OUT gets clips and ``questions.jsonl`` for ``echopix eval --data``; the same seed gives the same clips. What is there
 already is not made again, so that the same command goes on after an interruption.
 """
@@ -19,8 +20,9 @@ from pathlib import Path
 import av
 import numpy as np
 from outside_drawings import drawn
-from outside_scenes import FAMILIES, NARROW, NARROW_WORDINGS, SECONDS, WORDINGS, Composed, Families, Rng, Span
+from outside_scenes import FAMILIES, NARROW, SECONDS, Composed, Families, Rng, Span
 from outside_sounds import RATE, played
+from outside_wordings import NARROW_WORDINGS, STRANGERS, WORDINGS
 from PIL import Image, ImageDraw
 
 RAISED = 0.2  # of the height, by which a hop lifts a picture
@@ -96,13 +98,17 @@ def write(path: Path, pictures: Sequence[np.ndarray], wave: np.ndarray, fps: int
         partial.unlink(missing_ok=True)
 
 
-def lines_of(made: Composed, family: str, name: str, wording: int, narrow: bool = False) -> list[dict[str, str]]:
+def lines_of(made: Composed, family: str, name: str, wordings: str, narrow: bool = False) -> list[dict[str, str]]:
     """A clip's questions, as ``echopix eval --data`` reads them."""
-    known = {kind: words[0] for kind, words in WORDINGS.items()} | (NARROW_WORDINGS if narrow else {})
+    known = {kind: words[:1] for kind, words in WORDINGS.items()}
+    known |= {kind: (word,) for kind, word in NARROW_WORDINGS.items() if narrow}
+    others = {kind: words[1:] for kind, words in WORDINGS.items()}
+    asked = {"known": known, "other": others, "strangers": STRANGERS}[wordings]
     lines = []
     for number, (kind, slot, answer) in enumerate(made.asked):
         article = "an" if slot[:1] in tuple("aeiou") else "a"
-        question = (WORDINGS[kind][1] if wording else known[kind]).format(slot, article)
+        texts = asked[kind]
+        question = texts[(sum(name.encode()) + number) % len(texts)].format(slot, article)
         lines.append({"media": f"{name}.mp4", "question": question, "answer": answer, "family": family,
                       "id": f"{name}-{number}"})  # fmt: skip
     return lines
@@ -114,14 +120,14 @@ def clip(seed: int, number: int, families: Families = FAMILIES) -> tuple[str, Co
     return family, families[family](np.random.default_rng([seed, number, 0])), np.random.default_rng([seed, number, 1])
 
 
-def make(out: Path, wanted: int, seed: int, wording: int = 0, narrow: bool = False) -> Path:
+def make(out: Path, wanted: int, seed: int, wordings: str = "known", narrow: bool = False) -> Path:
     """Clips until there are enough questions, as many of each family; returns the questions' file.
 
     Args:
         out: folder, made where it is missing.
         wanted: how many questions.
         seed: of everything.
-        wording: 0 for those of training, 1 for others.
+        wordings: known, as training's; other; or those of strangers, three of a kind.
         narrow: the ten families, counts and wordings of scenes that are not wide.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -138,11 +144,11 @@ def make(out: Path, wanted: int, seed: int, wording: int = 0, narrow: bool = Fal
                 width, height = ((320, 240), (240, 240), (240, 320), (384, 216))[int(rng.integers(4))]
                 fps = int((12, 15, 24, 25, 30)[int(rng.integers(5))])
                 write(path, frames(rng, made, width, height, fps), sound(rng, made), fps)
-            own = lines_of(made, family, name, wording, narrow)[: left[family]]
+            own = lines_of(made, family, name, wordings, narrow)[: left[family]]
             left[family] -= len(own)
             lines += own
         number += 1
-    target = out / ("questions.jsonl" if wording == 0 else "questions-other.jsonl")
+    target = out / ("questions.jsonl" if wordings == "known" else f"questions-{wordings}.jsonl")
     partial = target.with_name(f".{target.name}.part")
     partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     partial.replace(target)
@@ -154,11 +160,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder, made where it is missing")
     parser.add_argument("--count", type=int, default=400, help="questions (default 400)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--wordings", choices=("known", "other"), default="known")
+    parser.add_argument("--wordings", choices=("known", "other", "strangers"), default="known")
     parser.add_argument("--narrow", action="store_true", help="the ten families of scenes that are not wide")
     chosen = parser.parse_args()
-    wording = ("known", "other").index(chosen.wordings)
-    print(make(chosen.out, chosen.count, chosen.seed, wording, chosen.narrow))
+    print(make(chosen.out, chosen.count, chosen.seed, chosen.wordings, chosen.narrow))
 
 
 if __name__ == "__main__":

@@ -17,34 +17,6 @@ NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine
 NOTHING = "nothing"
 Rng = np.random.Generator
 Span = tuple[float, float]
-# Of each kind a wording of training's (that of wide-train), and one that no model was trained on.
-WORDINGS = {
-    "instrument": ("What instrument is playing?", "Name the instrument in this recording."),
-    "side": ("What is {0}?", "Name the thing {0} of the picture."),
-    "shown": ("What is on the screen?", "Name what this clip shows."),
-    "notes": ("How many notes are played?", "Count the notes of this clip."),
-    "own notes": ("How many times does the {0} play?", "Count the notes that the {0} plays."),
-    "things": ("How many things are on the screen?", "Count the things in the picture."),
-    "sync": ("Which one moves with the sound?", "Which of them jumps at every note?"),
-    "first": ("Which instrument plays first?", "Name the instrument that opens the clip."),
-    "last": ("Which instrument plays last?", "Name the instrument that closes the clip."),
-    "when": ("What is on the screen when the {0} plays?", "Name what is visible during the {0}'s notes."),
-    "heard": (
-        "Which instrument plays while the {0} is on the screen?", "Name the instrument that accompanies the {0}.",
-    ),
-    "seen": ("Do you see {1} {0}?", "Does this clip show {1} {0}?"),
-    "sounding": ("Do you hear {1} {0}?", "Can {1} {0} be heard in this clip?"),
-    "list heard": ("Which instruments play, in order?", "Name all instruments from the earliest to the latest."),
-    "list seen": ("Which things are shown, in order?", "Name all things from the earliest to the latest."),
-    "corner what": ("What appears in the {0} corner?", "Name what turns up in the {0} corner."),
-    "corner where": ("In which corner is the {0}?", "Name the corner that holds the {0}."),
-    "corner when": ("At which second does the {0} appear?", "Name the second that brings the {0}."),
-    "each seen": ("What is on the screen each time the {0} plays?", "Name what is visible at every note of the {0}."),
-    "each heard": (
-        "Which instrument plays each time the {0} is shown?", "Name the instrument that always accompanies the {0}.",
-    ),
-}  # fmt: skip
-NARROW_WORDINGS = {"heard": "What plays while the {0} is on the screen?"}  # where the narrow training has another
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
 

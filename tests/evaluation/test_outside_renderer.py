@@ -21,7 +21,7 @@ from echopix_cli.scenes.wide_questions import CORNERS
 from echopix_cli.scenes.wordings import WIDE, WORDINGS
 
 pytest.importorskip("PIL", reason="drawings are made with Pillow")
-FILES = [TESTS / "benchmarks" / f"outside{part}.py" for part in ("", "_scenes", "_drawings", "_sounds")]
+FILES = [TESTS / "benchmarks" / f"outside{part}.py" for part in ("", "_scenes", "_wordings", "_drawings", "_sounds")]
 SEEDS = range(40)
 SIDES = {"on the left": ("x", -1), "on the right": ("x", 1), "at the top": ("y", -1), "at the bottom": ("y", 1)}
 
@@ -51,17 +51,21 @@ def test_it_shares_no_code_with_ours(rules: ModuleType) -> None:
     assert (rules.NUMBERS, rules.CORNERS, rules.NOTHING) == (script.COUNTED, CORNERS, script.NOTHING)
 
 
-def test_known_wordings_are_those_of_training_and_others_of_none(rules: ModuleType) -> None:
+def test_known_wordings_are_those_of_training_and_others_of_none(outside: ModuleType) -> None:
     def plain(texts: Any) -> set[str]:
         return {re.sub(r"\{(?!a\})\w+\}", "{0}", text).replace("{a}", "{1}") for kind in texts for text in kind}
 
     wide, narrow = plain(WIDE["train"].values()), plain(WORDINGS.values())
-    known = {kind: words[0] for kind, words in rules.WORDINGS.items()}
+    known = {kind: words[0] for kind, words in outside.WORDINGS.items()}
     assert set(known.values()) <= wide
     new = {kind for kind in known if kind.split()[0] in ("list", "corner", "each")}
-    older = {kind: text for kind, text in (known | rules.NARROW_WORDINGS).items() if kind not in new}
+    older = {kind: text for kind, text in (known | outside.NARROW_WORDINGS).items() if kind not in new}
     assert len(new) == 7 and set(older.values()) <= narrow
-    assert not {words[1] for words in rules.WORDINGS.values()} & (wide | narrow)
+    held_out = plain(WIDE["test"].values())
+    assert not {words[1] for words in outside.WORDINGS.values()} & (wide | narrow)
+    strangers = {text for texts in outside.STRANGERS.values() for text in texts}
+    assert outside.STRANGERS.keys() == known.keys() and len(strangers) == 3 * len(known)
+    assert not strangers & (wide | narrow | held_out)
 
 
 def composed(rules: ModuleType, family: str) -> list[Any]:
@@ -210,9 +214,12 @@ def test_questions_are_as_many_of_each_family_and_clips_the_same_for_a_seed(
     first = list(made)
     outside.make(tmp_path / "all", 52, 3)
     assert made == first, "what is there is not made again"
-    other = load_questions(str(outside.make(tmp_path / "all", 52, 3, 1)), None, 0)
-    assert [question.answer for question in other] == [question.answer for question in questions]
-    assert not {question.question for question in other} & {question.question for question in questions}
+    asked_before = {question.question for question in questions}
+    for wordings in ("other", "strangers"):
+        others = load_questions(str(outside.make(tmp_path / "all", 52, 3, wordings)), None, 0)
+        assert [question.answer for question in others] == [question.answer for question in questions]
+        assert not asked_before & {question.question for question in others}
+        asked_before |= {question.question for question in others}
     narrow = load_questions(str(outside.make(tmp_path / "narrow", 40, 3, narrow=True)), None, 0)
     families = [question.family for question in narrow]
     assert {family: families.count(family) for family in scenes.FAMILIES} == dict.fromkeys(scenes.FAMILIES, 4)

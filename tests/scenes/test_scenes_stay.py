@@ -71,8 +71,8 @@ WIDE_LEVELS = [
 @pytest.mark.parametrize(
     ("split", "expected"),
     [
-        ("wide-train", "e97b7963e6df629c"),
-        ("wide-val", "ca52e2e28faf05bb"),
+        ("wide-train", "7319a485b6bb0b1a"),
+        ("wide-val", "fd4fa8598732f994"),
         ("wide-test", "e8d15221517d29df"),
         ("wide-font", "ddf52a67a92a08b0"),
         ("wide-style", "67a32d836f75a72f"),

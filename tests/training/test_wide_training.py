@@ -92,7 +92,13 @@ def test_the_bundled_models_recipes_follow_one_another_and_what_they_left_is_a_b
     folder = ROOT / ".training"
     stages = {path.stem: Recipe(**read_values(path)) for path in folder.glob("*.toml")}
     bases = {name: Path(recipe.base or "").name for name, recipe in stages.items()}
-    assert bases == {"towers": "", "towers-more": "towers", "full": "towers-more", "sieve": "full"}
+    assert bases == {
+        "towers": "",
+        "towers-more": "towers",
+        "full": "towers-more",
+        "sieve": "full",
+        "sieve-more": "sieve",
+    }
     assert {recipe.splits for recipe in stages.values()} == {("wide-train", "wide-val")}
     start = begin(replace(stages["sieve"], base=str(ROOT / "echopix_cli" / "assets" / "tiny")), torch.device("cpu"))
     sizes = [parameter.numel() for parameter in start.model.parameters()]
