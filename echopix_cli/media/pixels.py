@@ -18,6 +18,9 @@ from echopix_cli.media.sampling import Pixels
 # Decoders whose colour profiles have a name. PyAV frees that name twice when a frame's side data was looked at, and
 # the process crashes: most PNGs that are screenshots are of this kind.
 _NAMED_PROFILES = ("png", "apng")
+# Decoders of codecs that keep 32 bits a pixel without telling whether the fourth byte is alpha: where screens were
+# recorded it is 0 throughout, and the picture opaque.
+_UNTOLD_ALPHA = ("rawvideo", "huffyuv", "ffvhuff", "ffv1", "qtrle")
 # Of each conversion. The default is one for each processor, kept as long as the frame is not collected: on a machine
 # of sixteen, a minute of film held two thousand threads and their stacks.
 _THREADS = 1
@@ -55,7 +58,7 @@ def upright(frame: VideoFrame, decoder: str) -> tuple[Pixels, bool]:
     Args:
         decoder: FFmpeg's name of the decoder that the frame came from.
     """
-    pixels = rgb(frame)
+    pixels = rgb(frame, padded=decoder in _UNTOLD_ALPHA)
     matrix = display_matrix(frame, decoder)
     if matrix is None:
         return pixels.transpose(2, 0, 1), False
@@ -90,17 +93,22 @@ def _without_profile(frame: VideoFrame) -> VideoFrame:
     return graph.vpull()
 
 
-def rgb(frame: VideoFrame) -> Pixels:
-    """A frame as uint8 ``(H, W, 3)`` RGB, as it is stored; in HDR it may come out smaller."""
+def rgb(frame: VideoFrame, *, padded: bool = False) -> Pixels:
+    """A frame as uint8 ``(H, W, 3)`` RGB, as it is stored; in HDR it may come out smaller.
+
+    Args:
+        padded: alpha that is 0 everywhere is no alpha, but unused bytes.
+    """
     if frame.colorspace not in _MATRICES:
         frame.colorspace = _BT2020 if frame.color_primaries == _BT2020 else _UNTOLD
     if frame.color_trc in (_PQ, _HLG):
         return _tone_mapped(frame)
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
         pixels, order = _with_alpha(frame)
-        if pixels[..., order[3]].min() < 255:
+        alpha = pixels[..., order[3]]
+        if alpha.min() < 255 and (alpha.any() or not padded):
             return on_white(pixels, order)
-        del pixels
+        del pixels, alpha
     return frame.to_ndarray(format="rgb24", threads=_THREADS).astype(np.uint8, copy=False)
 
 

@@ -219,3 +219,34 @@ def test_a_matrix_that_the_library_does_not_know_is_no_damage(matrix: int) -> No
     assert np.abs(rgb(frame).astype(int) - known).max() <= 40
     frame.colorspace, frame.color_trc, frame.color_primaries = matrix, 16, 9
     assert rgb(frame).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "grey"),
+    [
+        ("a.avi", "rawvideo", "bgra", 90),
+        ("a.avi", "huffyuv", "bgra", 90),
+        ("a.mkv", "ffv1", "bgra", 90),
+        ("a.mov", "qtrle", "argb", 90),
+        ("a.apng", "apng", "rgba", 255),
+        ("a.mov", "png", "rgba", 255),
+        ("a.webm", "libvpx-vp9", "yuva420p", 255),
+    ],
+)
+def test_a_fourth_byte_that_is_unused_is_no_alpha(
+    tmp_path: Path, name: str, codec: str, pix_fmt: str, grey: int
+) -> None:
+    """It is 0 throughout, as recorders of screens leave it; where a format declares alpha, that is transparent."""
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
+        stream.codec_context.thread_count = 1
+        for number in range(2):
+            pixels = np.full((48, 64, 4), (90, 90, 90, 0), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    clip = load_clip(tmp_path / name, DecodePlan(**SMALL))
+    assert clip.frames is not None and clip.notices == ()
+    assert clip.frames.min() == clip.frames.max() == grey
