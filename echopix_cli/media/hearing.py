@@ -30,7 +30,6 @@ _MARGIN = 0.1  # seconds before the timeline is full from which on frames are ta
 # PyAV 18 finds a frame's planes by looking for a null pointer, and from 8 planes on there is none: it reads
 # beyond the list, and crashes.
 _MANY_CHANNELS = 8
-_USUAL = {3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 class Hearing:
@@ -180,11 +179,11 @@ class Hearing:
 
 
 def speakers(frame: AudioFrame) -> tuple[str, ...]:
-    """FFmpeg's names of the places that a frame's channels stand for; none if it does not know."""
+    """FFmpeg's names of the places that a frame's channels stand for; none where the file does not tell them.
+
+    The usual ones are not taken instead: of a field recorder's six channels the fourth is a microphone like the others.
+    """
     names = tuple(channel.name for channel in frame.layout.channels)
-    usual = _USUAL.get(len(names))  # what FFmpeg takes where a file does not tell the places
-    if "NONE" in names and usual is not None:
-        names = tuple(channel.name for channel in av.AudioLayout(usual).channels)
     return () if "NONE" in names else names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -338,13 +339,13 @@ def test_stereo_that_differs_is_averaged_as_before(tmp_path: Path) -> None:
     assert clip.notices == one.notices == ()
 
 
-@pytest.mark.parametrize("suffix", ["wav", "mkv"])
-def test_surround_sound_has_the_weights_of_ffmpegs_downmix(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("flac", "flac")])
+def test_surround_sound_has_the_weights_of_ffmpegs_downmix(tmp_path: Path, suffix: str, codec: str) -> None:
     layout = "5.1"  # FL, FR, FC, LFE, BL, BR
     for channel, weight in enumerate((0.5**0.5, 0.5**0.5, 1.0, 0.0, 0.5, 0.5)):
         path = tmp_path / f"{channel}.{suffix}"
         with av.open(str(path), "w") as out:
-            stream = out.add_stream("pcm_s16le", rate=RATE, layout=layout)
+            stream = out.add_stream(codec, rate=RATE, layout=layout)
             block = np.zeros((6, RATE), np.int16)
             block[channel] = np.round(tone(1)[0] * 32767)
             frame = av.AudioFrame.from_ndarray(
@@ -357,3 +358,17 @@ def test_surround_sound_has_the_weights_of_ffmpegs_downmix(tmp_path: Path, suffi
         waveform = load_clip(path).waveform
         assert waveform is not None
         assert float(np.abs(waveform).max()) == pytest.approx(0.5 * expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", range(3, 9))
+def test_channels_without_places_are_averaged(tmp_path: Path, count: int) -> None:
+    for channel in range(count):
+        path = tmp_path / f"{channel}.wav"
+        block = np.zeros((RATE, count), np.int16)
+        block[:, channel] = np.round(tone(1)[0] * 32767)
+        with wave.open(str(path), "wb") as out:  # which tells no places
+            out.setparams((count, 2, RATE, RATE, "NONE", ""))
+            out.writeframes(block.tobytes())
+        clip = load_clip(path)
+        assert clip.waveform is not None and clip.notices == ()
+        assert float(np.abs(clip.waveform).max()) == pytest.approx(0.5 / count, abs=1e-3)
