@@ -19,7 +19,10 @@ from echopix_cli.times import clock, stretch
 _NAMED = 3  # damaged places that are named
 _SHORTFALL = 0.5  # seconds that may be missing at the end; headers round generously
 # Formats whose header states the duration. Others have it estimated from the bit rate.
-_STATES_DURATION = ("mov", "matroska", "avi", "flv", "asf", "nut", "wav", "w64", "aiff", "au", "caf", "flac")
+_STATES_DURATION = (
+    *("mov", "matroska", "avi", "flv", "asf", "nut", "mxf", "rm"),
+    *("wav", "w64", "aiff", "au", "caf", "flac"),
+)
 # Formats whose header states the duration, or the number of frames, beside the size: both have to promise more.
 _STATES_BOTH = ("mp3", "flv")
 
@@ -197,12 +200,14 @@ def _shortfall(plan: DecodePlan, layout: Layout, picture: Picture | None, sound:
         pairs.append((picture.reached, layout.video_end))
     if sound is not None and sound.end is not None and not sound.cut:
         pairs.append((sound.end, layout.audio_end))
-    if promise is not None:
+    if promise is not None and layout.stated.seconds is not None:
+        pairs = [(max((read for read, _ in pairs), default=math.inf), layout.stated.seconds)]
+    elif promise is not None:
         most = layout.info.duration if layout.info.format in _STATES_BOTH else None
         pairs = [(read, min(read * promise, most or math.inf)) for read, _ in pairs]
     elif len(pairs) == len(layout.info.tracks) and not layout.others and all(end is None for _, end in pairs):
-        # Matroska states one duration for all tracks; it is kept if any track lasts that long. Most writers count it
-        # from 0, some from the first picture or sound.
+        # Matroska and ASF state one duration for all tracks; it is kept if any track lasts that long. Most writers
+        # count it from 0, some from the first picture or sound.
         last, late = max((read for read, _ in pairs), default=0.0), max(0.0, layout.clock.origin)
         stated = layout.info.duration
         pairs = [(last, None if stated is None else stated - late)]

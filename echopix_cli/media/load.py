@@ -44,6 +44,7 @@ from echopix_cli.media.video import Picture, read_picture, read_still_picture
 
 Heard = Callable[[Samples], None]
 _Arguments = ParamSpec("_Arguments")
+_ONE_DURATION = ("matroska", "asf")  # formats of which FFmpeg tells the duration of the whole file for each track
 _TAG = re.compile(r"([0-9]+):([0-9]{2}):([0-9]{2}(?:\.[0-9]+)?)")
 
 
@@ -198,8 +199,8 @@ def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | No
     """When a track ends according to its header, in seconds from the start of the media."""
     if clock.jumps:
         return None
-    # What FFmpeg tells of a Matroska track is the duration of the whole file.
-    if stream.duration is None or stream.time_base is None or "matroska" in stream.container.format.name:
+    whole = stream.container.format.name.startswith(_ONE_DURATION)
+    if stream.duration is None or stream.time_base is None or whole:
         tag = _TAG.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's, written by most programs
         return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - clock.origin
     return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - clock.origin

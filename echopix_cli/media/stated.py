@@ -21,6 +21,9 @@ _CHUNK = re.compile(rb"[A-Za-z0-9 _.-]{4}")  # names of chunks in a RIFF file
 _TAGS = (b"ID3", b"TAG", b"APET", b"LYRI")
 _W64_RIFF, _W64_DATA = b"riff\x2e\x91\xcf\x11", b"data\xf3\xac\xd3\x11"
 _FLAC = b"fLaC\0\0\0\x22"  # what a FLAC file begins with, its first block included
+# What an ASF file begins with, and the object in its header that states the size.
+_ASF, _ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_ALIKE = 1.03  # sizes that differ by less: FFmpeg tells the duration that the header states
 _XING = (36, 21, 13)  # places of the mark "Xing" or "Info" in a frame of MPEG audio
 
 
@@ -29,6 +32,7 @@ class Stated:
     """Sizes are compared, not times, because headers state wrong byte rates."""
 
     promise: float | None = None  # how many times as much as there is the header promises; None: look at durations
+    seconds: float | None = None  # how long the whole of it lasts, where FFmpeg does not tell what the header states
     beyond: float = 0.0  # share of the file that lies behind the recording which the header describes
 
 
@@ -48,6 +52,8 @@ def read_stated(file: io.FileIO) -> Stated:
         return _flv(file, size)
     if head[:4] == b"fLaC":
         return Stated(beyond=_second_flac(file, size) / size)
+    if head == _ASF[:12]:
+        return _asf(file, size)
     if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
         return Stated(_mpeg_audio(file))
     return Stated()
@@ -64,7 +70,7 @@ def _riff(file: io.FileIO, size: int, *, avi: bool) -> Stated:
             if avi and length <= there and _only_zeros(file, max(0, size - _TAIL), size):
                 return Stated()  # its end was never written: the headers of the tracks tell how long they are
             rest = 0 if avi else _unexplained(file, begin + length, size, length)
-            return Stated(max(1.0, length / there), rest / size)
+            return Stated(max(1.0, length / there), beyond=rest / size)
         at += 8 + length + length % 2
     return Stated(1.0)
 
@@ -129,7 +135,20 @@ def _flv(file: io.FileIO, size: int) -> Stated:
     if not 0 < told < 2**62:
         return Stated()
     another = told < size and bytes_at(file, int(told), 4) == b"FLV\1"
-    return Stated(told / size if told > size else None, (size - told) / size if another else 0.0)
+    return Stated(told / size if told > size else None, beyond=(size - told) / size if another else 0.0)
+
+
+def _asf(file: io.FileIO, size: int) -> Stated:
+    at, end = 30, int.from_bytes(bytes_at(file, 16, 8), "little")
+    while at < end and len(head := bytes_at(file, at, 92)) == 92:
+        beat()
+        if head[:16] == _ASF_FILE:
+            told, _, _, lasts, _, late, flags = struct.unpack_from("<6QI", head, 40)
+            if flags & 1 or not told or not late / 1e3 < lasts / 1e7 < 2**31:  # 1: it was sent while it was made
+                return Stated(1.0)
+            return Stated(told / size, lasts / 1e7 - late / 1e3) if told > size * _ASF_ALIKE else Stated()
+        at += max(24, int.from_bytes(head[16:24], "little"))
+    return Stated(1.0)
 
 
 def _second_flac(file: io.FileIO, size: int) -> int:

@@ -78,6 +78,8 @@ def write_clip(
         audio = None
         if sound is not None:
             audio = out.add_stream(audio_codec, rate=sound_rate, layout="mono" if len(sound) == 1 else "stereo")
+            if audio_codec == "wmav2":
+                audio.codec_context.bit_rate = 128_000
             audio.codec_context.options = {"strict": "experimental"} if audio_codec == "vorbis" else {}
         for stream, pictures in tracks:
             for number, picture in enumerate(pictures):

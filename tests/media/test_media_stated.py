@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import soundfile
 from makers import seconds_heard, tones, write_clip, write_coded
 
 from echopix_cli.media import DecodePlan, load_clip
-from echopix_cli.times import parse_time
+from echopix_cli.times import clock, parse_time
 
 PLAN = DecodePlan(min_pixels=28 * 28, max_pixels=100 * 28 * 28, fps=1.0)
 BEHIND = r"the last ([0-9]+)% of the file lie behind the recording that its header describes, and were not read"
@@ -86,6 +87,50 @@ def test_an_avi_whose_end_was_never_written(tmp_path: Path) -> None:
     found = re.fullmatch(r"read (.*) of (.*); the rest is missing or damaged", load_clip(path, PLAN).notices[-1])
     assert found is not None
     assert parse_time(found[1]) < 5 and parse_time(found[2]) == pytest.approx(8, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "audio_codec", "rate"),
+    [
+        ("wmv", "wmv2", "libmp3lame", 44_100),
+        ("rm", "rv20", "ac3", 44_100),
+        ("mxf", "mpeg2video", "pcm_s16le", 48_000),
+    ],
+)
+@pytest.mark.parametrize("seconds", [10, 7])
+def test_old_and_broadcast_containers_that_are_cut_short(
+    tmp_path: Path, suffix: str, codec: str, audio_codec: str, rate: int, seconds: int
+) -> None:
+    """Of picture and sound that differ in length; a container of broadcasts keeps them equal."""
+    lasts = seconds if suffix == "mxf" else 10
+    path = write_coded(
+        tmp_path / f"a.{suffix}", 0, 10, codec=codec, options={"g": "12"}, tick=Fraction(1, 25),
+        audio_codec=audio_codec, sound_rate=rate, sound=tones(0, seconds, rate),
+    )  # fmt: skip
+    assert load_clip(path, PLAN).notices == ()
+    data = path.read_bytes()
+    for share in (0.5, 0.9):
+        path.write_bytes(data[: round(len(data) * share)])
+        clip = load_clip(path, PLAN)
+        found = re.fullmatch(r"read (.*) of (.*); the rest is missing or damaged", clip.notices[-1])
+        assert found is not None and clip.end is not None and clip.end < lasts - 0.5
+        assert parse_time(found[1]) == pytest.approx(clip.end, abs=0.1)
+        assert parse_time(found[2]) == pytest.approx(lasts, abs=0.1)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_windows_media_sound_that_is_cut_short(tmp_path: Path, live: bool) -> None:
+    """What was sent while it was made states nothing."""
+    path = write_clip(tmp_path / "a.wma", sound=tones(0, 10), audio_codec="wmav2", format="asf")
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 88] |= live
+    path.write_bytes(data)
+    assert load_clip(path).notices == ()
+    path.write_bytes(data[: len(data) // 2])
+    clip = load_clip(path)
+    assert clip.end == pytest.approx(5.1, abs=0.1)
+    found = [notice for notice in clip.notices if notice.startswith("read")]
+    assert found == ([] if live else [f"read {clock(clip.end)} of 0:10.02; the rest is missing or damaged"])
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "flv", "mp4"])
