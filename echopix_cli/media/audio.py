@@ -43,6 +43,9 @@ _COUNTED = ("mpegts", "mp3", "aac", "flv", "ogg", "mpeg", "avi", "asf")
 # memory of the past, and the first 50 ms of every block come out wrong. Not ogg: it hears only the first of several
 # recordings in a chain.
 _PLAIN = ("wav", "w64", "aiff", "au", "caf", "flac")
+# What FFmpeg's names of codecs begin with where libsndfile sees plain samples. Others are coded sound, such as AC-3,
+# between the marks of a digital cable: to libsndfile, and to the ear, it is noise.
+_SAMPLES = ("pcm_", "flac")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def read_plain(path: str | os.PathLike[str], plan: DecodePlan, info: MediaInfo, 
     with open_regular(path) as raw:
         try:
             with soundfile.SoundFile(MediaFile(raw)) as file:
-                if not _agree(file.frames, file.samplerate, file.channels, info):
+                coded = file.subtype.startswith("PCM_") and not (info.tracks[0].codec or "").startswith(_SAMPLES)
+                if coded or not _agree(file.frames, file.samplerate, file.channels, info):
                     return None
                 first = min(round(max(0.0, plan.from_time - _RUN_IN) * file.samplerate), file.frames)
                 stretch = Stretch(timeline, file.samplerate, file.seek(first) / file.samplerate)

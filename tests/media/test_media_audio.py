@@ -372,3 +372,24 @@ def test_channels_without_places_are_averaged(tmp_path: Path, count: int) -> Non
         clip = load_clip(path)
         assert clip.waveform is not None and clip.notices == ()
         assert float(np.abs(clip.waveform).max()) == pytest.approx(0.5 / count, abs=1e-3)
+
+
+def test_coded_sound_in_a_wav_is_no_noise(tmp_path: Path) -> None:
+    """As receivers and disc players put out AC-3, and as it is then recorded."""
+    stereo = np.repeat(tone(3, 48_000), 2, axis=0)
+    coded = write_clip(tmp_path / "a.ac3", sound=stereo, sound_rate=48_000, audio_codec="ac3")
+    with av.open(str(coded)) as source, av.open(str(tmp_path / "a.spdif"), "w", format="spdif") as out:
+        stream = out.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as recorded:
+        recorded.setparams((2, 2, 48_000, 0, "NONE", ""))
+        recorded.writeframes((tmp_path / "a.spdif").read_bytes())
+    clip = load_clip(tmp_path / "a.wav")
+    assert clip.waveform is not None and clip.notices == ()
+    second = clip.waveform[RATE : 2 * RATE]
+    spectrum = np.abs(np.fft.rfft(second))
+    assert spectrum.argmax() == 440 and spectrum[440] > 0.99 * spectrum.sum()
+    assert float(np.abs(second).max()) == pytest.approx(0.5, abs=1e-3)
