@@ -102,15 +102,19 @@ def read_picture(
     ranges = decoding_ranges(scan, slots.wanted)
     if scan.omits:
         _decode(path, track, plan, clock, scan, ranges, slots, Damage(), omit=True)
+    decoded = Damage()
     if slots.lost:
-        _decode(path, track, plan, clock, scan, holding(scan, ranges, slots.missing), slots, damage)
+        _decode(path, track, plan, clock, scan, holding(scan, ranges, slots.missing), slots, decoded)
     if slots.lost and ranges != whole(scan):
-        # Some streams mark as keyframes places where a decoder cannot really start.
+        # Some streams mark as keyframes places where a decoder cannot really start: what it refuses there is no damage.
+        through = Damage()
         try:
-            _decode(path, track, plan, clock, scan, whole(scan), slots, damage)
+            _decode(path, track, plan, clock, scan, whole(scan), slots, through)
+            decoded = through
         except MediaError:  # it would take too much; what came out at first may do
             if slots.frames is None:
                 raise
+    damage.add(decoded)
     return _picture(slots, scan, plan, fps, damage)
 
 

@@ -238,3 +238,12 @@ def test_memory_is_bounded_by_the_frames_that_are_kept(tmp_path: Path) -> None:
     assert clip.frames is not None and len(clip.frames) == 4
     whole = 400 * 240 * 320 * 3  # 92 MB, were every frame kept
     assert peak < whole / 20
+
+
+@pytest.mark.parametrize("wanted", [{"fps": 2.0}, {"fps": 10.0}])
+def test_an_animated_png_that_cannot_be_entered_in_its_middle_is_not_damaged(tmp_path: Path, wanted: Any) -> None:
+    """Its frames cover the whole picture and count as keyframes, and the decoder still needs those before them."""
+    path = write_clip(tmp_path / "a.apng", greys(10), codec="apng", pix_fmt="rgb24")
+    clip = load_clip(path, DecodePlan(**SMALL, **wanted))
+    assert clip.frames is not None and clip.notices == ()
+    assert numbers(clip.frames) == ([0, 3, 6, 9] if wanted["fps"] == 2.0 else list(range(10)))
