@@ -60,6 +60,7 @@ class Sound:
     damaged: tuple[float, float] | None  # between which times (inf: the end) parts could not be used, if there are any
     locked: bool = False  # whether all or some of it is encrypted
     cancelled: bool = False  # whether channels cancelled each other out, and one of them was taken
+    early: float = 0.0  # seconds by which sound is laid before its own times, since a gap was too long to be one
 
 
 def is_plain(info: MediaInfo) -> bool:
@@ -185,6 +186,8 @@ class _Track:
         self._holes: list[tuple[float, float]] = []  # from where to where sound could not be used
         self._hole: float | None = None  # where that began, and has not ended yet
         self._doubted = 0  # frames left after damage whose times are held against what was heard
+        self._astray = 0  # frames in a row whose times lie too far ahead,
+        self._early = 0.0  # and by how many seconds, where there are so many that it is no damaged time
         self._over = False  # whether the track's end was reached
         self._open_file = ExitStack()
         self._container = self._open_file.enter_context(opened(path, plan.limits))
@@ -261,7 +264,8 @@ class _Track:
             return None
         if plan.end is not None and timeline.limit == timeline.shift(plan.end) and not damage.given_up:
             self.until = plan.end
-        return _sound(timeline, plan, end=end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled)
+        sound = _sound(timeline, plan, end=end, damaged=damaged, locked=locked, cancelled=hearing.downmix.cancelled)
+        return replace(sound, early=self._early)
 
     def _holes_in(self, plan: DecodePlan) -> tuple[float, float] | None:
         """Between which times of a span sound could not be used; None where all of it could."""
@@ -325,7 +329,12 @@ class _Track:
                 continue
             reached = plan.from_time if hearing.end is None else hearing.end
             if time is not None and time > max(reached + _LONGEST_GAP, self._declared_end or 0.0):
+                self._astray += 1
+                if self._astray == _DOUBTED and time - reached < plan.limits.max_sound_seconds:
+                    self._early = time - reached
                 time = None
+            elif time is not None:
+                self._astray = 0
             joined = bool(self._joins) and time is not None and time >= self._joins[0] - _ROUNDED
             if joined:
                 self._joins.pop(0)

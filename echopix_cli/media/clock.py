@@ -31,6 +31,7 @@ from echopix_cli.media.transport import goes_on, torn
 # a longer time is a jump. Broadcast recordings are cut together; the others let a picture stand for minutes.
 _LONGEST_GAP = {"mpegts": 10.0, "mpeg": 10.0, "flv": 600.0, "ogg": 600.0}
 _PAUSE = 600.0  # the same, whatever the container, where there is only picture or only sound
+_MUTED = 3600.0  # seconds; a jump up to this one is told as a pause where the longest that is kept is already _PAUSE
 _BACK = 0.1  # seconds that the times of one track may go back by without meaning anything
 _REORDERED = 1.0  # the same for presentation times, where there are no others: frames are stored in another order
 _APART = 2.0  # seconds between the places of picture and sound that belong together, in file order
@@ -307,7 +308,8 @@ class _Record:
         None where one jumps back, or too far, or is left again: recordings that were joined, or a wrong time stamp.
         """
         jumps = [before - after for before, after in pairwise(shifts) if before != after]
-        return jumps if self._in_order and all(self._gap < jump <= _PAUSE for jump in jumps) else []
+        most = _PAUSE if self._gap < _PAUSE else _MUTED
+        return jumps if self._in_order and all(self._gap < jump <= most for jump in jumps) else []
 
     @property
     def _in_order(self) -> bool:

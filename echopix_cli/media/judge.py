@@ -145,6 +145,9 @@ def _judge_sound(plan: DecodePlan, layout: Layout, sound: Sound | None) -> tuple
         notices.append("parts of the audio track are encrypted and were left out")
     if sound.cancelled:
         notices.append("the sound's channels cancel each other out; where they do, only the louder one was used")
+    if sound.early:
+        by = clock(round(sound.early))
+        notices.append(f"the sound's times jump forward by {by}; what follows is heard that much earlier here")
     if not sound.cut:
         return AudioStatus.USED, notices
     used = plan.max_audio_seconds or 0.0

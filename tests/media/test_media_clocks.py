@@ -342,3 +342,29 @@ def test_sound_far_behind_its_picture_in_the_file(tmp_path: Path, parts: int) ->
     path = tmp_path / "late.ts"
     path.write_bytes(b"".join(made))
     right(load_clip(path, DecodePlan(**SMALL)), list(range(6 * parts)), slack=0.13)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "live", "what"),
+    [
+        ("webm", "0", None),
+        ("webm", "1", "the sound's times jump forward by 11:40; what follows is heard that much earlier here"),
+        ("ogg", "0", "the file's clock jumps forward once, by 11:40; later times are that much earlier here"),
+    ],
+)
+def test_sound_that_comes_back_after_many_minutes(tmp_path: Path, suffix: str, live: str, what: str | None) -> None:
+    """As of a microphone that was muted: it is heard in its place where the file says that it lasts so long."""
+    source = write_clip(tmp_path / "s.webm", sound=tones(0, 6, 48_000), sound_rate=48_000, audio_codec="libopus")
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(source)) as begin, av.open(str(path), "w", options={"live": live} if live == "1" else {}) as out:
+        stream = out.add_stream_from_template(begin.streams.audio[0])
+        for packet in begin.demux():
+            if packet.pts is not None:
+                late = packet.pts * packet.time_base >= 3
+                packet.pts = packet.dts = packet.pts + (round(700 / packet.time_base) if late else 0)
+                packet.stream = stream
+                out.mux(packet)
+    clip = load_clip(path)
+    assert clip.waveform is not None and clip.notices == (() if what is None else (what,))
+    assert [second for second in seconds_heard(clip.waveform) if second is not None] == [0, 1, 2, 3, 4, 5]
+    assert clip.end == pytest.approx(706 if what is None else 6, abs=0.1)
