@@ -195,8 +195,9 @@ def _keys(
             with suppress(OSError, ValueError):
                 if os.path.isfile(question.media):
                     identities[question.media] = identity_of(question.media)
-        # A script's whole content is in how it reads.
-        media = identities.get(question.media) if question.script is None else repr(question.script)
+        # The whole content of a script, and of a movie, is in how it reads.
+        made = question.movie if question.script is None else question.script
+        media = identities.get(question.media) if made is None else repr(made)
         own = [question.index, question.id, question.family, question.prompt, question.answer, question.choices]
         text = json.dumps([shared, own, media], sort_keys=True, default=str)
         yield question.index, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

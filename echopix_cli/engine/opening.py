@@ -352,7 +352,8 @@ class _Windows:
         if found.entry is None:
             return found
         self._entries.add(found.entry.name)
-        return replace(found, entry=replace(found.entry, beside=self._entries))
+        # Kept only while the file looks as it did when its identity was told, for this window as for the first.
+        return replace(found, entry=replace(found.entry, look=self._look, beside=self._entries))
 
 
 class Changed(FileLost):

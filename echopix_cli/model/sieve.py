@@ -94,12 +94,13 @@ def left_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
 def spread_order(candidates: Tensor) -> Tensor:
     """For each candidate, its place in an order whose every prefix is evenly spread over them (B, L).
 
-    Van der Corput order of the candidates' ranks: its first k are evenly spread for every k.
+    Van der Corput order of the candidates' ranks, as fractions from 0 to 1: the first k are evenly spread for every k,
+    and so are the first of several prompts together, whatever their lengths.
     """
     order = torch.zeros(candidates.shape, dtype=torch.float64)
     for row, mask in enumerate(candidates.cpu()):
         count = int(mask.sum())
         bits = max(1, (count - 1).bit_length())
         reversed_bits = [int(f"{rank:0{bits}b}"[::-1], 2) for rank in range(count)]
-        order[row, mask] = torch.tensor(reversed_bits, dtype=torch.float64)
+        order[row, mask] = torch.tensor(reversed_bits, dtype=torch.float64) / 2**bits
     return order.to(candidates.device)

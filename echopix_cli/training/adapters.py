@@ -58,7 +58,8 @@ def plain_tensors(model: EchoingPixelsForConditionalGeneration, base: Mapping[st
         delta = layer.get_delta_weight(_NAME)
         tensors[f"{name}.weight"] = (weight.to(delta.device).float() + delta.float()).to(weight.dtype)
         if f"{name}.base_layer.bias" in tensors:
-            tensors[f"{name}.bias"] = tensors.pop(f"{name}.base_layer.bias")
+            bias = tensors.pop(f"{name}.base_layer.bias")
+            tensors[f"{name}.bias"] = base.get(f"{name}.bias", bias)
     return tensors
 
 

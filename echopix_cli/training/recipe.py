@@ -94,15 +94,19 @@ class Recipe:
     )
     quantize: str = setting("none", QUANTIZATIONS, "four-bit decoder under the adapters", panel=WHAT)
     sieve_layers: int = _count(4, "CS2 layers given to a stock base", WHAT)
-    sieve_view: str = setting("whole", VIEWS, "ablation: what CS2 sees", panel=WHAT)
-    sieve_output: str = setting(
-        "all",
+    sieve_view: str | None = setting(None, VIEWS, "ablation: what CS2 sees (default: as the base has it)", panel=WHAT)
+    sieve_output: str | None = setting(
+        None,
         OUTPUTS,
-        "media: text rows keep their raw embeddings past CS2, so that what is answered must come from kept rows",
+        "media: text rows keep their raw embeddings past CS2, so that what is answered must come from kept rows "
+        "(default: as the base has it)",
         panel=WHAT,
     )
-    rope_axes: int = setting(
-        4, bounded(int, 3, "expected 3 or 4", 4), "ablation: 3 is the family's M-RoPE, 4 Sync-RoPE", panel=WHAT
+    rope_axes: int | None = setting(
+        None,
+        bounded(int, 3, "expected 3 or 4", 4),
+        "ablation: 3 is the family's M-RoPE, 4 Sync-RoPE (default: as the base has it)",
+        panel=WHAT,
     )
     data: str = setting(
         SCENES,

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from echopix_cli import scenes
 from echopix_cli.errors import UsageError
+from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import Processor
 from echopix_cli.training import tiny
 from echopix_cli.training.adapters import add_adapters, quantize_linears
 from echopix_cli.training.recipe import Recipe
-from echopix_cli.weights.checkpoint import Checkpoint, open_checkpoint, read_tensors
+from echopix_cli.weights.checkpoint import open_checkpoint, read_tensors
 from echopix_cli.weights.stock import adopt_config, load_base
 
 VOCABULARY_SCENES = 3000  # scenes whose questions and answers the tokenizer is built from
@@ -63,13 +64,13 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
     torch.manual_seed(recipe.seed)
     if recipe.base:
         base = open_checkpoint(Path(recipe.base))
-        overrides = _overrides(recipe, base)
+        config = adopt_config(base, recipe.sieve_layers) if base.is_stock else base.config
         model = load_base(
             base,
             sieve_layers=recipe.sieve_layers,
             seed=recipe.seed,
             dtype=torch.float32,
-            text_overrides=overrides,
+            text_overrides=_overrides(recipe, config),
         )
         processor = Processor.load(base.folder, model.config)
         if recipe.stage == "sieve" and needs_sieve(base.folder):
@@ -77,6 +78,8 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
     else:
         split = recipe.splits[0] if recipe.splits else "train"
         processor = build_processor(sizes=tiny.BUNDLED, split=split)
+        for name, value in _overrides(recipe, processor.config).items():
+            setattr(processor.config.thinker_config.text_config, name, value)
         model = tiny.build_model(processor.config, recipe.seed)
     originals: dict[str, Tensor] = {}
     if recipe.freeze_towers:
@@ -95,18 +98,23 @@ def begin(recipe: Recipe, device: torch.device) -> Start:
     return Start(model.to(device), processor, originals)
 
 
-def _overrides(recipe: Recipe, base: Checkpoint) -> dict[str, object]:
-    """Fields of the text configuration that the recipe changes."""
+def _overrides(recipe: Recipe, config: EchoingPixelsConfig) -> dict[str, object]:
+    """Fields of the text configuration that the recipe changes.
+
+    Raises:
+        UsageError: three axes cannot be made four.
+    """
     overrides: dict[str, object] = {}
-    if recipe.sieve_view != "whole":
+    if recipe.sieve_view is not None:
         overrides["sieve_view"] = recipe.sieve_view
-    if recipe.sieve_output != "all":
+    if recipe.sieve_output is not None:
         overrides["sieve_output"] = recipe.sieve_output
     if recipe.films > 0 and recipe.stage == "sieve" and recipe.splits is not None:
         overrides["film_time"] = "whole"
     if recipe.rope_axes == 3:
-        config = adopt_config(base, recipe.sieve_layers) if base.is_stock else base.config
         overrides["sync_rope_section"] = list((config.text.rope_parameters or {})["mrope_section"])
+    if recipe.rope_axes == 4 and len(config.text.sync_rope_section) == 3:
+        raise UsageError(f"{recipe.base} was trained with three axes", "leave rope_axes out, or take another base")
     return overrides
 
 

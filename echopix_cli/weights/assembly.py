@@ -143,7 +143,10 @@ def _four_bits(name: str, layer: Any, parts: dict[str, torch.Tensor], device: to
     Raises:
         ValueError: what stands beside the weights does not say how to read them.
     """
-    data, count = parts.pop("weight"), layer.out_features * layer.in_features
+    import torch
+
+    stored, count = parts.pop("weight"), layer.out_features * layer.in_features
+    data = stored.contiguous().view(torch.uint8).reshape(-1, 1)  # bytes, of whatever kind of number they are stored as
     try:
         weight: Any = bitsandbytes().nn.Params4bit.from_prequantized(
             data, parts, requires_grad=False, device=device, module=layer

@@ -255,9 +255,9 @@ class _Fetch:
     def _shards(self, listing: Listing) -> list[str]:
         """Names of the weight files that hold thinker tensors."""
         files = listing.files
+        if SINGLE in files:
+            return [SINGLE]
         if INDEX not in files:
-            if SINGLE in files:
-                return [SINGLE]
             if self.link.offline:
                 raise not_here(self.model.name)
             has = f"holds weights as pickles ({listing.pickle})" if listing.pickle else "holds no weights"

@@ -323,12 +323,11 @@ def _weight_files(folder: Path) -> dict[Path, list[str] | None]:
     Raises:
         ModelError: no safetensors weights, or an index that names a missing shard or one outside the folder.
     """
-    index = folder / INDEX
-    if not index.exists():
-        single = folder / SINGLE
-        if not single.exists():
-            raise ModelError(f"{folder} holds neither {SINGLE} nor {INDEX}", "only safetensors weights are read")
+    index, single = folder / INDEX, folder / SINGLE
+    if single.exists():  # before an index, as transformers has it: the index may be of an earlier save
         return {single: None}
+    if not index.exists():
+        raise ModelError(f"{folder} holds neither {SINGLE} nor {INDEX}", "only safetensors weights are read")
     try:
         weight_map: dict[str, str] = read_object(index)["weight_map"]
         if alien := _alien(weight_map):

@@ -65,7 +65,7 @@ class WeightCounts:
         linear = rows = layers = other = 0
         for name, tensor in tensors.items():
             if is_quantized_name(name):
-                packed = tensor.dtype == "U8" and tensor.shape[1:] == (1,)  # two weights to a byte
+                packed = tensor.shape[1:] == (1,)  # two weights to a byte, whatever the bytes are called
                 linear += tensor.size * 2 if packed else tensor.count
                 rows += 0 if packed or not tensor.shape else tensor.shape[0]
                 layers += 1

@@ -13,6 +13,7 @@ from echopix_cli.engine import Engine
 from echopix_cli.engine.features import open_features
 from echopix_cli.engine.opening import open_media
 from echopix_cli.engine.options import FilmOptions
+from echopix_cli.errors import FileLost
 from echopix_cli.media import DecodePlan
 from echopix_cli.shelf import FEATURES, Shelf
 from echopix_cli.weights.checkpoint import open_checkpoint
@@ -61,3 +62,26 @@ def test_a_film_that_the_cache_does_not_hold_keeps_its_first_windows(
     assert said == [f"features of only a part {words}"]
     assert opened(small) == [2.0], "those that were kept are found"
     assert {name: (small.folder / name).stat().st_ino for name in kept} == kept
+
+
+def test_nothing_of_another_film_is_kept_under_the_first_ones_identity(
+    engine: Engine, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A film that is replaced while its windows are read, whichever of them have been by then."""
+    shelf = Shelf(tmp_path / "shelf", 2**30)
+    features = open_features(shelf, engine.model, engine.processor.rules, open_checkpoint(engine.source.folder))
+    monkeypatch.setattr(engine, "features", features)
+    path = tmp_path / "replaced.mp4"
+    path.write_bytes(clips["both"].read_bytes())
+    moments = list[float]()
+
+    def watch(done: float, total: float, stage: str) -> None:
+        if done and not moments:  # the windows that follow are of the other file, and say so at the end only
+            (tmp_path / "new.mp4").write_bytes(clips["both"].read_bytes() + b"\0\0\0\x08free")
+            os.replace(tmp_path / "new.mp4", path)
+            moments.append(done)
+
+    with pytest.raises(FileLost, match=r"replaced\.mp4 changed while it was read"):
+        open_media(engine, str(path), engine.plan(DecodePlan()), ["What?"], films=FilmOptions(window=0.5), watch=watch)
+    kept = [item for item in shelf.items() if item.path.name.endswith(FEATURES)]
+    assert moments and len(kept) < 3, "those read before it was replaced, and none of the three or more after it"

@@ -18,7 +18,7 @@ from echopix_cli.model.attention import attention_received
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.question_attention import asking_rows, scoring_layer
-from echopix_cli.model.sieve import keep_count
+from echopix_cli.model.sieve import keep_count, spread_order
 from echopix_cli.model.text import causal_mask
 from echopix_cli.model.values import FirstLayers, Prompt, Selection
 from echopix_cli.settings import SIEVES
@@ -283,3 +283,15 @@ def test_memory_grows_with_the_length_and_not_its_square(
         assert sizes.square == []
         largest.append(sizes.largest / sieved.encoded.shape[1])  # a row
     assert largest[1] <= 1.05 * largest[0]
+
+
+def test_the_first_of_several_prompts_together_are_evenly_spread_over_them() -> None:
+    """Windows of a film have different numbers of rows: one of 300 gives thrice as many as one of 100."""
+    sizes = (300, 100, 257, 33)
+    orders = [spread_order(torch.ones(1, size, dtype=torch.bool))[0] for size in sizes]
+    assert all(float(order.min()) >= 0 and float(order.max()) < 1 for order in orders)
+    for share in (0.03, 0.1, 0.4):
+        first = torch.cat(orders).argsort(stable=True)[: round(share * sum(sizes))]
+        of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        for number, size in enumerate(sizes):
+            assert abs(int((of[first] == number).sum()) - share * size) <= 3

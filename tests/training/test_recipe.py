@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echopix_cli.errors import UsageError
 from echopix_cli.scenes import FAMILIES, WIDE_FAMILIES
 from echopix_cli.training.recipe import RECIPE, Recipe, read_assignments, read_values
+from echopix_cli.training.start import begin
+from echopix_cli.weights.registry import find_model
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 # What the command line took before recipes were files.
@@ -161,3 +165,25 @@ def test_scenes_have_splits_and_families_of_their_own() -> None:
     with pytest.raises(UsageError) as failed:
         Recipe(families=("dark", "corner"))
     assert "'corner'" in failed.value.message and "data=wide" in str(failed.value.hint)
+
+
+def test_what_a_recipe_says_of_the_model_is_what_is_trained(random_checkpoint: Path) -> None:
+    """What it leaves out is as the base has it; what it gives takes the place of that, whichever way."""
+    device = torch.device("cpu")
+    text = begin(Recipe(base=str(random_checkpoint)), device).model.config.text
+    before = text.sieve_view, text.sieve_output, len(text.sync_rope_section)
+    assert before == ("whole", "all", 4)
+    bundled = str(find_model("tiny").folder)
+    assert begin(Recipe(base=bundled), device).model.config.text.sieve_output == "media"
+    for output in ("all", "media"):
+        assert begin(Recipe(base=bundled, sieve_output=output), device).model.config.text.sieve_output == output
+        assert begin(Recipe(sieve_output=output), device).processor.config.text.sieve_output == output
+
+
+def test_three_axes_do_not_become_four(random_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_checkpoint, tmp_path / "three")
+    config = json.loads((tmp_path / "three" / "config.json").read_text())
+    config["thinker_config"]["text_config"]["sync_rope_section"] = [8, 12, 12]
+    (tmp_path / "three" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="trained with three axes"):
+        begin(Recipe(base=str(tmp_path / "three"), rope_axes=4), torch.device("cpu"))

@@ -144,6 +144,23 @@ def test_packed_tensors_that_do_not_fit_are_named(
         load_model(folder)
 
 
+@pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
+def test_packed_bytes_may_be_stored_as_any_kind_of_number(
+    copied: dict[str, Path], tmp_path: Path, storage: torch.dtype
+) -> None:
+    """What transformers writes with ``bnb_4bit_quant_storage``; read as numbers such bytes are NaN here and there."""
+    folder = Path(shutil.copytree(copied["nf4"], tmp_path / "copy"))
+    for file in folder.glob("quantized-*.safetensors"):
+        tensors = load_file(file)
+        for name, tensor in tensors.items():
+            if name.endswith("_proj.weight") and tensor.dtype == torch.uint8:
+                tensors[name] = tensor.reshape(1, -1).view(storage).reshape(-1, 1)
+        save_file(tensors, file)
+    assert open_checkpoint(folder).counts == open_checkpoint(copied["nf4"]).counts
+    found, expected = (load_model(at, dtype=torch.bfloat16).state_dict() for at in (folder, copied["nf4"]))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_widths_that_a_kernel_does_not_take(
     random_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

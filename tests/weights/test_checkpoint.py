@@ -173,3 +173,15 @@ def test_configurations_that_are_none(folder: Path, text: str, said: str) -> Non
     (folder / "config.json").write_text(text)
     with pytest.raises(ModelError, match=said):
         read_config(folder)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["shards beside it", "their index alone"])
+def test_one_file_of_weights_is_taken_before_an_index_as_transformers_does(folder: Path, whole: bool) -> None:
+    """Saved whole into a folder that had shards: the index is of what was there before."""
+    newer = {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()}
+    shard(folder, None)
+    save_file(newer, folder / "model.safetensors", metadata={"format": "pt"})
+    if not whole:
+        (folder / "a.safetensors").unlink()
+    loaded = load_model(folder, dtype=torch.float32).state_dict()
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in newer.items())
