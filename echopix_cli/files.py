@@ -24,16 +24,27 @@ def check_target(path: Path) -> None:
     """Refuse a place where no file can go before hours are spent on what goes there.
 
     Raises:
-        UsageError: its folder does not exist or cannot be written, or it is a folder itself.
+        UsageError: its folder does not exist, or cannot be entered or written, or it is a folder itself.
     """
     if (length := len(os.fsencode(path.name))) > _LONGEST:
         raise UsageError(f"a name of {length} bytes is too long for a file", "choose a shorter one")
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where a folder may not be entered
         raise UsageError(f"{path} is a folder", _HINT)
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist", _HINT)
-    if not os.access(path.parent, os.W_OK):
+    if not os.path.isdir(path.parent):
+        raise UsageError(f"the folder {path.parent} {_absence(path.parent)}", _HINT)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {path.parent} cannot be written", _HINT)
+
+
+def _absence(folder: Path) -> str:
+    """Why there is no folder."""
+    try:
+        os.stat(folder)
+    except PermissionError:
+        return "cannot be entered"
+    except (OSError, ValueError):
+        pass
+    return "does not exist"
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:

@@ -77,14 +77,14 @@ class Journal:
         spelling: Spelling = Spelling(),
         keep: bool = False,
     ) -> None:
-        if str(path) == "-" or (path.exists() and not path.is_file()):
-            what = "stdout" if str(path) == "-" else "a folder" if path.is_dir() else "a pipe or device"
+        if str(path) == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+            what = "stdout" if str(path) == "-" else "a folder" if os.path.isdir(path) else "a pipe or device"
             raise UsageError(f"{path} is {what}", f"name a file with {spelling.option}")
         self.path = path
         self.kept: dict[str, dict[str, Any]] = {}
         self.other_errors = 0  # lines of failures of other tasks, which stay
         self._spelling, self._keeps = spelling, keep
-        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        self._target = Path(os.path.realpath(path)) if os.path.islink(path) else path
         check_target(self._target)
         self._lock = threading.Lock()
         self._labels = {label_of(task) for task in tasks}

@@ -236,7 +236,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
 def _without_output(run: opt.Run, many: Many, tasks: list[Task]) -> list[Task]:
     """All tasks but those about the output file, which lies among what was named once it is there."""
     output = many.output
-    if output is None or not output.exists():
+    if output is None or not os.path.exists(output):
         return tasks
     own = {name for name in {task.media for task in tasks} if os.path.exists(name) and os.path.samefile(name, output)}
     if own:
@@ -251,10 +251,10 @@ def _keep_from_destroying(many: Many) -> None:
         UsageError: the output file is one of the lists.
     """
     output = many.output
-    if output is None or not output.exists():
+    if output is None or not os.path.exists(output):
         return
     for name in (many.tasks_file, many.questions_file):
-        if name is not None and name.exists() and os.path.samefile(name, output):
+        if name is not None and os.path.exists(name) and os.path.samefile(name, output):
             raise UsageError(f"{output} is to be read and overwritten", "name another --output")
 
 

@@ -15,7 +15,7 @@ _MOST = 2**26  # bytes of a file that are looked at
 
 def content_of(path: Path, most: int = _MOST) -> bytes | None:
     """The beginning of a regular file, enough to recognise it; None where it cannot be read or is no regular file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         with open(path, "rb") as file:

@@ -35,7 +35,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         UsageError: it is no folder, cannot be written, or holds an index of something else.
     """
-    if folder.is_dir():
+    if os.path.isdir(folder):
         require_own(folder / _INDEX, "report of echopix", is_report, _HINT)
     elif os.path.lexists(folder):
         raise UsageError(f"of several files, or with --output, a report is a folder, and {folder} is none", _HINT)

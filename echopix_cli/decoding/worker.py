@@ -185,13 +185,18 @@ class Worker:
                 self._end()
 
     def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, _Deadline]:
-        """A worker that has taken a request, and until when it has to be done."""
+        """A worker that has taken a request, and until when it has to be done.
+
+        Raises:
+            MediaError: its path starts where this process cannot look.
+            TimeoutError, EOFError, OSError: as of :meth:`_next`.
+        """
         for again in (True, False):
             channel = self._started()
             deadline = _Deadline(time.monotonic() + (math.inf if request[0] in _UNHURRIED else self.timeout))
-            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
+            here = _start_of(request[1])
             try:
-                channel.send(request, here)  # paths start where this process is now, not where that one was forked
+                channel.send(request, here)
                 self._next(channel, deadline)
                 return channel, deadline
             except TimeoutError:
@@ -281,6 +286,24 @@ class Worker:
         code = self._end()
         cause = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
         return MediaError(f"{shown(path)}: the decoder crashed{cause}", "copy or download it again")
+
+
+def _start_of(path: str) -> int:
+    """A descriptor of the folder that a path starts from: relative ones from where this process is now, not from where
+    a worker was forked; and wherever that is, the others from the root.
+
+    Raises:
+        MediaError: there is none to be had.
+    """
+    from echopix_cli.media.source import shown
+
+    try:
+        return os.open("/" if os.path.isabs(path) else ".", getattr(os, "O_PATH", os.O_RDONLY))
+    except OSError as error:
+        raise MediaError(
+            f"{shown(path)}: the folder that it starts from cannot be entered: {error.strerror or error}",
+            "give a whole path, or go to another folder",
+        ) from None
 
 
 def _kill(pid: int) -> None:
