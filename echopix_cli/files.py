@@ -47,13 +47,14 @@ def _absence(folder: Path) -> str:
     return "does not exist"
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666, masked: bool = True, durable: bool = True) -> None:
     """Write beside the target and rename once it is on the disk; an existing file is replaced.
 
     Args:
         path: of the target.
         content: all of it.
-        mode: of the new file, less what the umask takes away.
+        mode: of the new file.
+        masked: take away from that mode what the umask does.
         durable: wait for the disk. What is checked when it is read, and can be had again, need not wait.
 
     Raises:
@@ -65,6 +66,8 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(content)
+            if not masked:
+                os.fchmod(file.fileno(), mode)
         if durable:
             sync(partial)
         os.replace(partial, path)

@@ -32,8 +32,12 @@ def write_own(path: Path, content: bytes) -> None:
         EchopixError: the disk or the folder refuses.
     """
     target = Path(os.path.realpath(path))
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
-    write_whole(target, content, mode=mode)
+    try:
+        mode = stat.S_IMODE(os.stat(target).st_mode)
+    except OSError:
+        write_whole(target, content)
+    else:
+        write_whole(target, content, mode=mode, masked=False)
 
 
 def require_own(path: Path, what: str, is_own: Callable[[bytes], bool], hint: str) -> None:
