@@ -197,6 +197,19 @@ def named(path: str) -> dict[str, str]:
     return {"media": text} if text == path else {"media": text, "media_bytes": base64.b64encode(raw).decode()}
 
 
+def folder_of(path: str) -> dict[str, str]:
+    """Where a relative path starts, for a record: ``folder``, which is this process's; nothing of a whole path, nor
+    where the folder is gone or its own name no UTF-8."""
+    if os.path.isabs(path):
+        return {}
+    try:
+        folder = os.getcwd()
+        folder.encode()
+    except (OSError, UnicodeEncodeError):
+        return {}
+    return {"folder": folder}
+
+
 def name_in(record: Mapping[str, Any]) -> Any:
     """The name that :func:`named` put into a record, as the file system knows it.
 

@@ -320,18 +320,19 @@ def outcome_record(outcome: Outcome, served: bool = False) -> dict[str, Any]:
         outcome: of a task.
         served: whether a server gave it.
     """
+    from echopix_cli.files import folder_of, named
+
     task = outcome.task
     head = {
         "schema_version": SCHEMA_VERSION,
         "id": task.id,
         "key": outcome.key,
         "file": None if outcome.file is None else asdict(outcome.file),
+        **folder_of(task.media),
     }
     if outcome.answer is not None:
         return head | answer_record(outcome.answer, served)
     assert outcome.error is not None
-    from echopix_cli.files import named
-
     return head | named(task.media) | {"question": task.question, "error": error_record(outcome.error)}
 
 
