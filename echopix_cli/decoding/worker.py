@@ -51,6 +51,10 @@ class Decoded:
     seconds: float
 
 
+class _Killed(FileLost):
+    """Somebody, or the system for want of memory, ended the process that read a file: no fault of what is in it."""
+
+
 class _StoodStill(TimeoutError):
     """Nothing came of a request for too long."""
 
@@ -106,12 +110,18 @@ class Worker:
         return found
 
     def decode(self, path: str, plan: DecodePlan) -> Decoded:
-        """As :func:`echopix_cli.media.load_clip`, elsewhere.
+        """As :func:`echopix_cli.media.load_clip`, elsewhere; once more where the process that does it is killed.
 
         Raises:
             MediaError: as there; or the decoder crashed, or took longer than the timeout.
+            FileLost: it took longer, came no further, or the process was killed twice.
         """
-        *_, found = self.stream(path, plan)
+        try:
+            *_, found = self.stream(path, plan)
+        except _Killed:
+            if self._closed:
+                raise
+            *_, found = self.stream(path, plan)
         assert isinstance(found, Decoded)
         return found
 
@@ -284,6 +294,11 @@ class Worker:
         from echopix_cli.media.source import shown
 
         code = self._end()
+        if code == -signal.SIGKILL:
+            return _Killed(
+                f"{shown(path)}: the decoder crashed (SIGKILL): something ended it, as a system without memory does",
+                "run again, beside less that takes memory",
+            )
         cause = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
         return MediaError(f"{shown(path)}: the decoder crashed{cause}", "copy or download it again")
 
