@@ -19,6 +19,7 @@ from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line, unkept
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
+from echopix_cli.files import folder_of, named, shown
 from echopix_cli.results import DEMONSTRATION
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
                         held.callback(report.pages.close)
                     if journal is not None:
                         journal.begin()
+                    if report.records is not None:
+                        report.records.begin()
 
                 def stop() -> bool:
                     return bool(received)
@@ -293,7 +296,7 @@ class _Report:
                 self.records.write(record)
             elif self.readable and outcome.answer is not None:
                 task = outcome.task
-                head = f"{one_line(task.media)}: " + (f"{one_line(task.question)} → " if self.names_question else "")
+                head = f"{shown(task.media)}: " + (f"{one_line(task.question)} → " if self.names_question else "")
                 self.output.answer(head + one_line(outcome.answer.answer))
             if outcome.answer is not None:
                 self._say_notices(outcome.task.media, outcome.answer)
@@ -320,8 +323,6 @@ def outcome_record(outcome: Outcome, served: bool = False) -> dict[str, Any]:
         outcome: of a task.
         served: whether a server gave it.
     """
-    from echopix_cli.files import folder_of, named
-
     task = outcome.task
     head = {
         "schema_version": SCHEMA_VERSION,
