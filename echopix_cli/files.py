@@ -24,25 +24,37 @@ def check_target(path: Path) -> None:
     """Refuse a place where no file can go before hours are spent on what goes there.
 
     Raises:
-        UsageError: its folder does not exist or cannot be written, or it is a folder itself.
+        UsageError: its folder does not exist, or cannot be entered or written, or it is a folder itself.
     """
     if (length := len(os.fsencode(path.name))) > _LONGEST:
         raise UsageError(f"a name of {length} bytes is too long for a file", "choose a shorter one")
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where a folder may not be entered
         raise UsageError(f"{path} is a folder", _HINT)
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder {path.parent} does not exist", _HINT)
-    if not os.access(path.parent, os.W_OK):
+    if not os.path.isdir(path.parent):
+        raise UsageError(f"the folder {path.parent} {_absence(path.parent)}", _HINT)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {path.parent} cannot be written", _HINT)
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool = True) -> None:
+def _absence(folder: Path) -> str:
+    """Why there is no folder."""
+    try:
+        os.stat(folder)
+    except PermissionError:
+        return "cannot be entered"
+    except (OSError, ValueError):
+        pass
+    return "does not exist"
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666, masked: bool = True, durable: bool = True) -> None:
     """Write beside the target and rename once it is on the disk; an existing file is replaced.
 
     Args:
         path: of the target.
         content: all of it.
-        mode: of the new file, less what the umask takes away.
+        mode: of the new file.
+        masked: take away from that mode what the umask does.
         durable: wait for the disk. What is checked when it is read, and can be had again, need not wait.
 
     Raises:
@@ -54,6 +66,8 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, durable: bool 
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(content)
+            if not masked:
+                os.fchmod(file.fileno(), mode)
         if durable:
             sync(partial)
         os.replace(partial, path)
@@ -181,6 +195,19 @@ def named(path: str) -> dict[str, str]:
     raw = os.fsencode(path)
     text = raw.decode(errors="replace")
     return {"media": text} if text == path else {"media": text, "media_bytes": base64.b64encode(raw).decode()}
+
+
+def folder_of(path: str) -> dict[str, str]:
+    """Where a relative path starts, for a record: ``folder``, which is this process's; nothing of a whole path, nor
+    where the folder is gone or its own name no UTF-8."""
+    if os.path.isabs(path):
+        return {}
+    try:
+        folder = os.getcwd()
+        folder.encode()
+    except (OSError, UnicodeEncodeError):
+        return {}
+    return {"folder": folder}
 
 
 def name_in(record: Mapping[str, Any]) -> Any:

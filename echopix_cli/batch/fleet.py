@@ -255,7 +255,7 @@ class FleetBatch:
                     return
 
     async def _once(self, item: _Item) -> None:
-        media, plan = item.group.media, item.group.plan(self.settings)
+        media = item.group.media
         try:
             async with self.fleet.decoders.at() as decoder:
                 file, look = _told(await decoder.identify.remote(media, self._known(media)))
@@ -264,6 +264,7 @@ class FleetBatch:
                 item.file = self._files[media] = file
                 if not self._claim(item, file):
                     return
+                plan = item.group.plan(self.settings)
                 head, content = decoder.decode.options(num_returns=2).remote(media, plan, look, self._window)
                 film = _told(await head)
         except Changed as error:

@@ -19,10 +19,10 @@ from typing import Any
 
 from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import check_target, hidden_name, name_in, sync
+from echopix_cli.files import check_target, folder_of, hidden_name, name_in, sync
 
 _BEGINNING = b'{"schema_version": '  # of every line
-Label = tuple[str, str, str | int | None]  # media, question and id of a task
+Label = tuple[str, str, str | int | None]  # media, by its whole path where that is known, question and id of a task
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,15 @@ class Spelling:
     by_setting: bool = False
 
 
-def label_of(task: Task) -> Label:
-    """What tells a task from the others in a list."""
-    return task.media, task.question, task.id
+def labels_of(task: Task) -> tuple[Label, ...]:
+    """What tells a task from others, by its file's whole path; and as lines have it that do not say where a relative
+    path started."""
+    return tuple((path, task.question, task.id) for path in _paths(task.media))
+
+
+def _paths(media: str) -> tuple[str, ...]:
+    folder = folder_of(media)
+    return (os.path.join(folder["folder"], media), media) if folder else (media,)
 
 
 class Journal:
@@ -77,18 +83,18 @@ class Journal:
         spelling: Spelling = Spelling(),
         keep: bool = False,
     ) -> None:
-        if str(path) == "-" or (path.exists() and not path.is_file()):
-            what = "stdout" if str(path) == "-" else "a folder" if path.is_dir() else "a pipe or device"
+        if str(path) == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+            what = "stdout" if str(path) == "-" else "a folder" if os.path.isdir(path) else "a pipe or device"
             raise UsageError(f"{path} is {what}", f"name a file with {spelling.option}")
         self.path = path
         self.kept: dict[str, dict[str, Any]] = {}
         self.other_errors = 0  # lines of failures of other tasks, which stay
         self._spelling, self._keeps = spelling, keep
-        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        self._target = Path(os.path.realpath(path)) if os.path.islink(path) else path
         check_target(self._target)
         self._lock = threading.Lock()
-        self._labels = {label_of(task) for task in tasks}
-        self._done: dict[str, set[Label]] = defaultdict(set)
+        self._labels = {label for task in tasks for label in labels_of(task)}
+        self._done: dict[str, list[Label]] = defaultdict(list)
         self._facts: dict[tuple[str, int, int], str] = {}
         self._length = 0  # bytes that stay
         self._last = b""  # the last line of those
@@ -150,21 +156,21 @@ class Journal:
 
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
         """What is known of a file that looks as it did when it was last read."""
-        sha256 = self._facts.get((media, size, mtime_ns))
+        found = (self._facts.get((path, size, mtime_ns)) for path in _paths(media))
+        sha256 = next(filter(None, found), None)
         return None if sha256 is None else FileFacts(sha256, size, mtime_ns)
 
     def claim(self, key: str, task: Task) -> bool:
         """Whether a task was answered before, under this key: by its own name, or by another one that the file had
         then and has no longer. A copy of what was answered is another task; each line stands for one."""
         with self._lock:
-            known, own = self._done.get(key, set()), label_of(task)
-            if own not in known:
-                renamed = sorted((each for each in known - self._labels if _renamed(each, own)), key=str)
-                if not renamed:
-                    return False
-                own = renamed[0]
-            known.discard(own)
-            return True
+            known, own = self._done.get(key, []), labels_of(task)
+            found = [label for label in own if label in known] or sorted(
+                (each for each in known if each not in self._labels and _renamed(each, own[0])), key=str
+            )
+            if found:
+                known.remove(found[0])
+            return bool(found)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a line and wait until it is on the disk.
@@ -295,11 +301,11 @@ class Journal:
 
     def _remember(self, record: dict[str, Any]) -> None:
         if "error" not in record:
-            self._done[record["key"]].add(label_in(record))
+            self._done[record["key"]].append(label_in(record))
             if self._keeps:
                 self.kept[record["key"]] = record
         if (file := record["file"]) is not None:
-            self._facts[name_in(record), file["size"], file["mtime_ns"]] = file["sha256"]
+            self._facts[label_in(record)[0], file["size"], file["mtime_ns"]] = file["sha256"]
 
     def _replace(self, content: bytes) -> None:
         """Put a shorter file in the place of this one; it carries the lock before it carries the name."""
@@ -342,7 +348,7 @@ def record_in(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not {"id", "key", "file", "media", "question"} <= record.keys():
         return None
     try:
-        texts = [record["media"], name_in(record), record["question"]]
+        texts = [record["media"], name_in(record), record["question"], record.get("folder", "")]
     except ValueError:
         return None
     if "error" not in record:
@@ -373,15 +379,15 @@ def may_be_torn(end: bytes) -> bool:
 
 def _renamed(before: Label, now: Label) -> bool:
     """Whether the task of a line may be one of today whose file was called otherwise: nothing goes by the old name any
-    more, or the very same file does."""
+    more, or the very same file does. Of a relative name that may have started elsewhere, the former is not known."""
     if before[2] != now[2]:
         return False
     try:
         return os.path.samefile(before[0], now[0])
     except (OSError, ValueError):
-        return not os.path.lexists(before[0])
+        return os.path.isabs(before[0]) and not os.path.lexists(before[0])
 
 
 def label_in(record: dict[str, Any]) -> Label:
     """What tells the task of a record from others."""
-    return name_in(record), record["question"], record.get("id")
+    return os.path.join(record.get("folder", ""), name_in(record)), record["question"], record.get("id")

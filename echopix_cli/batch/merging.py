@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from echopix_cli.batch.journal import Journal, Label, label_in, may_be_torn, record_in
 from echopix_cli.errors import UsageError
+from echopix_cli.files import name_in
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,20 @@ class Merged:
 
 
 class _Line(NamedTuple):
-    """A record: its bytes with their newline, what tells its task from others, and its key; None of an error."""
+    """A record: its bytes with their newline, what tells its task from others, and its key; None of an error. And what
+    the same file with the same content has in another folder, or on another machine."""
 
     content: bytes
     label: Label
     key: str | None
+    anywhere: tuple[str, ...] | None
 
 
 def merge(parts: Sequence[Path], output: Path) -> Merged:
     """Put the records of some files, and those that the output holds already, together there: one a task and key.
 
     Of two answers to the same the first stays; an error goes where the task was answered, and of two the last stays.
+    A relative path is another file in another folder, where lines say in which it started.
 
     Args:
         parts: files as batches write them; a last line that was cut off is dropped.
@@ -70,7 +74,9 @@ def _one_each(lines: Iterable[_Line]) -> tuple[list[_Line], int]:
         else:
             answers.setdefault((line.key, line.label), line)
     answered = {label for _, label in answers}
-    kept = [*answers.values(), *(line for label, line in errors.items() if label not in answered)]
+    known = {line.anywhere for line in answers.values()} - {None}
+    failed = (line for label, line in errors.items() if label not in answered and line.anywhere not in known)
+    kept = [*answers.values(), *failed]
     return kept, count - len(kept)
 
 
@@ -106,7 +112,10 @@ def _lines(path: Path, locked: bool = False) -> list[_Line]:
         record = record_in(line)
         if record is None or "settings" in record:
             raise _foreign(path, number)
-        found.append(_Line(line + b"\n", label_in(record), None if "error" in record else record["key"]))
+        key, file = None if "error" in record else record["key"], record["file"]
+        own = (name_in(record), record["question"], repr(record["id"]))
+        anywhere = None if file is None else (*own, file["sha256"])
+        found.append(_Line(line + b"\n", label_in(record), key, anywhere))
     return found
 
 

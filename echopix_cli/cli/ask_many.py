@@ -19,6 +19,7 @@ from echopix_cli.cli.formats import Records
 from echopix_cli.cli.output import SCHEMA_VERSION, Tally, answer_record, one_line, unkept
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import EchopixError, ExitCode, Interrupted, UsageError
+from echopix_cli.files import folder_of, named, shown
 from echopix_cli.results import DEMONSTRATION
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def ask_many(run: opt.Run, many: Many) -> None:
                         held.callback(report.pages.close)
                     if journal is not None:
                         journal.begin()
+                    if report.records is not None:
+                        report.records.begin()
 
                 def stop() -> bool:
                     return bool(received)
@@ -236,7 +239,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
 def _without_output(run: opt.Run, many: Many, tasks: list[Task]) -> list[Task]:
     """All tasks but those about the output file, which lies among what was named once it is there."""
     output = many.output
-    if output is None or not output.exists():
+    if output is None or not os.path.exists(output):
         return tasks
     own = {name for name in {task.media for task in tasks} if os.path.exists(name) and os.path.samefile(name, output)}
     if own:
@@ -251,10 +254,10 @@ def _keep_from_destroying(many: Many) -> None:
         UsageError: the output file is one of the lists.
     """
     output = many.output
-    if output is None or not output.exists():
+    if output is None or not os.path.exists(output):
         return
     for name in (many.tasks_file, many.questions_file):
-        if name is not None and name.exists() and os.path.samefile(name, output):
+        if name is not None and os.path.exists(name) and os.path.samefile(name, output):
             raise UsageError(f"{output} is to be read and overwritten", "name another --output")
 
 
@@ -293,7 +296,7 @@ class _Report:
                 self.records.write(record)
             elif self.readable and outcome.answer is not None:
                 task = outcome.task
-                head = f"{one_line(task.media)}: " + (f"{one_line(task.question)} → " if self.names_question else "")
+                head = f"{shown(task.media)}: " + (f"{one_line(task.question)} → " if self.names_question else "")
                 self.output.answer(head + one_line(outcome.answer.answer))
             if outcome.answer is not None:
                 self._say_notices(outcome.task.media, outcome.answer)
@@ -326,12 +329,11 @@ def outcome_record(outcome: Outcome, served: bool = False) -> dict[str, Any]:
         "id": task.id,
         "key": outcome.key,
         "file": None if outcome.file is None else asdict(outcome.file),
+        **folder_of(task.media),
     }
     if outcome.answer is not None:
         return head | answer_record(outcome.answer, served)
     assert outcome.error is not None
-    from echopix_cli.files import named
-
     return head | named(task.media) | {"question": task.question, "error": error_record(outcome.error)}
 
 

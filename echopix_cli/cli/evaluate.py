@@ -248,7 +248,8 @@ def evaluate(
             unfinished.unlink(missing_ok=True)
     show(run, report, json, markdown)
     if failed and kept is not None:
-        run.output.notice(f"the same command tries {failed} failed question{'' if failed == 1 else 's'} again")
+        rest = f"; {unfinished} holds the other answers" if unfinished is not None and unfinished.exists() else ""
+        run.output.warn(f"the same command tries {failed} failed question{'' if failed == 1 else 's'} again{rest}")
     if report.failures:
         raise typer.Exit(ExitCode.FAILURE)
 

@@ -39,14 +39,18 @@ class Records:
     def __init__(self, output: Output, form: str) -> None:
         self._output, self._form, self._begun = output, form, False
 
+    def begin(self) -> None:
+        """Write the line of columns, where there is one and it was not written yet: also above no record at all."""
+        if self._form != "jsonl" and not self._begun:
+            self._line(COLUMNS)
+            self._begun = True
+
     def write(self, record: dict[str, Any]) -> None:
         """One answer's record, or one of an error."""
         if self._form == "jsonl":
             self._output.record(record)
             return
-        if not self._begun:
-            self._line(COLUMNS)
-            self._begun = True
+        self.begin()
         self._line(cells(record))
 
     def _line(self, values: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ _MOST = 2**26  # bytes of a file that are looked at
 
 def content_of(path: Path, most: int = _MOST) -> bytes | None:
     """The beginning of a regular file, enough to recognise it; None where it cannot be read or is no regular file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         with open(path, "rb") as file:
@@ -32,8 +32,12 @@ def write_own(path: Path, content: bytes) -> None:
         EchopixError: the disk or the folder refuses.
     """
     target = Path(os.path.realpath(path))
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
-    write_whole(target, content, mode=mode)
+    try:
+        mode = stat.S_IMODE(os.stat(target).st_mode)
+    except OSError:
+        write_whole(target, content)
+    else:
+        write_whole(target, content, mode=mode, masked=False)
 
 
 def require_own(path: Path, what: str, is_own: Callable[[bytes], bool], hint: str) -> None:

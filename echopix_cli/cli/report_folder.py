@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echopix_cli.cli.own_files import content_of, require_own
+from echopix_cli.cli.own_files import content_of, require_own, write_own
 from echopix_cli.cli.report import Page, Section, index, is_report, page, player_of, read_page, summary_of, url_of
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import write_whole
 
 if TYPE_CHECKING:
     from echopix_cli.batch.tasks import Task
@@ -35,7 +34,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         UsageError: it is no folder, cannot be written, or holds an index of something else.
     """
-    if folder.is_dir():
+    if os.path.isdir(folder):
         require_own(folder / _INDEX, "report of echopix", is_report, _HINT)
     elif os.path.lexists(folder):
         raise UsageError(f"of several files, or with --output, a report is a folder, and {folder} is none", _HINT)
@@ -100,7 +99,7 @@ class ReportFolder:
             head = content_of(file, _HEAD) or b""  # nothing of what is no file
             if found := summary_of(head.decode(errors="replace")):
                 rows.append((file.name, found))
-        write_whole(self._folder / _INDEX, index(sorted(rows, key=lambda row: (row[1].media, row[0]))).encode())
+        write_own(self._folder / _INDEX, index(sorted(rows, key=lambda row: (row[1].media, row[0]))).encode())
 
     def _flush(self) -> None:
         if self._media is not None:
@@ -117,7 +116,7 @@ class ReportFolder:
         sections = {each.key: each for each in [*before.sections, *self._sections]}
         player = max(before.player, player_of(self._answers), key=(None, "audio", "video").index)
         source = url_of(media, self._folder)
-        write_whole(path, page(os.path.basename(media), list(sections.values()), player, source).encode())
+        write_own(path, page(os.path.basename(media), list(sections.values()), player, source).encode())
 
 
 def page_name(media: str) -> str:

@@ -151,7 +151,7 @@ class Talk:
         self._served.append(display.server is not None)
         if (words := unread_words(len(turns), answer.turns_seen or 0)) and words[0] not in self._said:
             self._said.add(words[0])
-            self.run.output.notice(words[1])
+            self.run.output.warn(words[1])
         turns.append(Turn(question, answer.answer))
 
     @property

@@ -51,6 +51,10 @@ class Decoded:
     seconds: float
 
 
+class _Killed(FileLost):
+    """Somebody, or the system for want of memory, ended the process that read a file: no fault of what is in it."""
+
+
 class _StoodStill(TimeoutError):
     """Nothing came of a request for too long."""
 
@@ -106,12 +110,18 @@ class Worker:
         return found
 
     def decode(self, path: str, plan: DecodePlan) -> Decoded:
-        """As :func:`echopix_cli.media.load_clip`, elsewhere.
+        """As :func:`echopix_cli.media.load_clip`, elsewhere; once more where the process that does it is killed.
 
         Raises:
             MediaError: as there; or the decoder crashed, or took longer than the timeout.
+            FileLost: it took longer, came no further, or the process was killed twice.
         """
-        *_, found = self.stream(path, plan)
+        try:
+            *_, found = self.stream(path, plan)
+        except _Killed:
+            if self._closed:
+                raise
+            *_, found = self.stream(path, plan)
         assert isinstance(found, Decoded)
         return found
 
@@ -185,13 +195,18 @@ class Worker:
                 self._end()
 
     def _begin(self, request: tuple[Any, ...]) -> tuple[Channel, _Deadline]:
-        """A worker that has taken a request, and until when it has to be done."""
+        """A worker that has taken a request, and until when it has to be done.
+
+        Raises:
+            MediaError: its path starts where this process cannot look.
+            TimeoutError, EOFError, OSError: as of :meth:`_next`.
+        """
         for again in (True, False):
             channel = self._started()
             deadline = _Deadline(time.monotonic() + (math.inf if request[0] in _UNHURRIED else self.timeout))
-            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
+            here = _start_of(request[1])
             try:
-                channel.send(request, here)  # paths start where this process is now, not where that one was forked
+                channel.send(request, here)
                 self._next(channel, deadline)
                 return channel, deadline
             except TimeoutError:
@@ -279,8 +294,31 @@ class Worker:
         from echopix_cli.media.source import shown
 
         code = self._end()
+        if code == -signal.SIGKILL:
+            return _Killed(
+                f"{shown(path)}: the decoder crashed (SIGKILL): something ended it, as a system without memory does",
+                "run again, beside less that takes memory",
+            )
         cause = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ""
         return MediaError(f"{shown(path)}: the decoder crashed{cause}", "copy or download it again")
+
+
+def _start_of(path: str) -> int:
+    """A descriptor of the folder that a path starts from: relative ones from where this process is now, not from where
+    a worker was forked; and wherever that is, the others from the root.
+
+    Raises:
+        MediaError: there is none to be had.
+    """
+    from echopix_cli.media.source import shown
+
+    try:
+        return os.open("/" if os.path.isabs(path) else ".", getattr(os, "O_PATH", os.O_RDONLY))
+    except OSError as error:
+        raise MediaError(
+            f"{shown(path)}: the folder that it starts from cannot be entered: {error.strerror or error}",
+            "give a whole path, or go to another folder",
+        ) from None
 
 
 def _kill(pid: int) -> None:

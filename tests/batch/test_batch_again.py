@@ -186,6 +186,24 @@ def test_an_output_whose_name_is_as_long_as_names_may_be(ask, sounds: Path, tmp_
     assert [file.name for file in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "text"])
+def test_of_what_was_answered_before_a_table_has_its_columns(ask, sounds: Path, tmp_path: Path, form: str) -> None:
+    command = (sounds, "What?", "-o", tmp_path / "out.jsonl", "--format", form)
+    table = form in ("csv", "tsv")
+    first = ask(*command).out.splitlines()
+    assert len(first) == 6 + table
+    assert ask(*command).out.splitlines() == (first[:1] if table else [])
+
+
+def test_names_that_differ_in_spaces_alone_are_told_apart(ask, clips: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("a b.m4a", "a  b.m4a", "a\nb.m4a"):
+        (tmp_path / name).write_bytes(clips["dark"].read_bytes())
+    shown = ask(tmp_path, "What?", "--format", "text").out.splitlines()
+    assert {line.partition(".m4a: ")[0] for line in shown} == {
+        f"{tmp_path}/{name}" for name in ("a b", "a  b", r"a\nb")
+    }
+
+
 def test_beginning_anew(ask, sounds: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "out.jsonl", sounds / "0.m4a"
     assert ask(file, "What?", "-o", out).code == 0

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,15 @@ def test_an_item_is_tried_twice_and_then_a_record(
         again = [Task(str(tmp_path / "a.m4a"), "What?"), Task(str(tmp_path / "b.m4a"), "What?")]
         with pytest.raises(EchopixError, match="the disk is full"):  # no failure of the item
             module.FleetBatch(fleet, settings, full).run(again)
+        spans: list[Outcome] = []
+        early = BatchOptions(replace(settings.plan, end=0.5))
+        module.FleetBatch(fleet, early, spans.append).run([replace(again[0], start=0.6), again[1]])
     finally:
         fleet.close()
     assert len(ended) == len({outcome.task for outcome in ended}) == 2 * len(names)
+    impossible, possible = sorted(spans, key=lambda outcome: outcome.task.media)
+    assert "is not after its start" in str(impossible.error) and possible.error is None
+    assert impossible.key is not None and impossible.file is not None
     failed = {Path(outcome.task.media).stem: outcome.error for outcome in ended if outcome.error is not None}
     assert set(failed) == {"small-ever", "deadly-ever", "rewritten"}
     assert str(failed["rewritten"]).endswith("changed while it was read")

@@ -76,7 +76,7 @@ def test_failures_of_these_tasks_go_and_all_else_stays(
 
 
 def test_a_file_under_a_new_name_is_known_by_its_content(tmp_path: Path) -> None:
-    path, old = tmp_path / "out.jsonl", Task("old.mp4", "What?")
+    path, old = tmp_path / "out.jsonl", Task(str(tmp_path / "old.mp4"), "What?")
     path.write_bytes(line(old, "key"))
     for asked, expected in (
         ([old], [True]),

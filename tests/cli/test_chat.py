@@ -151,7 +151,7 @@ def test_of_turns_that_do_not_fit_the_newest_are_read_and_that_is_said(script: A
 
 
 def test_a_model_of_single_questions_says_so_once(script: Any) -> None:
-    ran = script("What instrument is playing?\nWhat instrument is playing?\nWhat?\n", "demo", "--model", "tiny")
+    ran = script("What instrument is playing?\nWhat instrument is playing?\nWhat?\n", "demo", "--model", "tiny", "-q")
     assert [record.get("turns_seen") for record in ran.records] == [None, 0, 0]
     assert ran.records[0]["answer"] == ran.records[1]["answer"] == right_answer()
     assert ran.records[0]["tokens"] == ran.records[1]["tokens"]

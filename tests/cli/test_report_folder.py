@@ -49,6 +49,27 @@ def test_pages_and_index(run, folder: Path, tmp_path: Path) -> None:
     assert len([link for link in links if "#" in link]) == 4
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_who_may_read_pages_may_read_them_after_the_next_run(
+    run, clips: dict[str, Path], tmp_path: Path, mode: int
+) -> None:
+    """Whatever the umask gives to new ones, which are those of another file."""
+    pages = tmp_path / "pages"
+    ask = ("ask", "--report", pages, "-q", "-Q")
+    assert run(*ask, "What?", clips["dark"], clips["silent"]).code == 0
+    before = list(pages.iterdir())
+    for page in before:
+        page.chmod(mode)
+    old = os.umask(0o077 if mode == 0o664 else 0o022)
+    try:
+        assert run(*ask, "Who?", clips["dark"], clips["both"]).code == 0
+    finally:
+        os.umask(old)
+    assert {page.stat().st_mode & 0o777 for page in before} == {mode}
+    (new,) = set(pages.iterdir()) - set(before)
+    assert new.stat().st_mode & 0o777 == (0o600 if mode == 0o664 else 0o644)
+
+
 def test_answers_of_runs_without_pages_are_said(run, folder: Path, tmp_path: Path) -> None:
     pages, out = tmp_path / "pages", tmp_path / "answers.jsonl"
     media = [folder / "a <b>.mp4", folder / "dark.m4a"]

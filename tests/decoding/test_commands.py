@@ -19,20 +19,52 @@ WHOLE = ("--fps", 25, "--max-frames", 400, "--window", 60)  # as one clip, not a
 @pytest.fixture
 def crashing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Decoders of files that are called ``long.mp4`` die for real, when the first part of the clip is there."""
+    return dying(monkeypatch, signal.SIGSEGV)
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, number: int, start: float | None = None, times: int = 99) -> list[int]:
+    """Which decoders died by this signal: all of ``long.mp4``, or those of what begins so late; at most so many."""
     stream, died = Worker.stream, []
 
-    def dying(self: Worker, path: str, plan: Any) -> Iterator[Any]:
+    def streamed(self: Worker, path: str, plan: Any) -> Iterator[Any]:
         for part in stream(self, path, plan):
-            if path.endswith("long.mp4") and self._pid not in died:
+            due = path.endswith("long.mp4") and self._pid not in died and len(died) < times
+            if due and (start is None or plan.start == start):
                 assert self._pid is not None
                 os.kill(self._pid, signal.SIGSTOP)
-                os.kill(self._pid, signal.SIGSEGV)
+                os.kill(self._pid, number)
                 os.kill(self._pid, signal.SIGCONT)
                 died.append(self._pid)
             yield part
 
-    monkeypatch.setattr(Worker, "stream", dying)
+    monkeypatch.setattr(Worker, "stream", streamed)
     return died
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "code", "unread"),
+    [(signal.SIGSEGV, 9, 0, 1), (signal.SIGKILL, 1, 0, 0), (signal.SIGKILL, 2, 1, None)],
+)
+def test_one_window_of_a_film(
+    run,
+    long_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    times: int,
+    code: int,
+    unread: int | None,
+) -> None:
+    """What crashes its decoder is a window less; of one that was killed nobody knows, and the film is asked again."""
+    died = dying(monkeypatch, number, start=5.0, times=times)
+    out = tmp_path / "out.jsonl"
+    arguments = ("ask", long_clip, "What?", "--window", 5, "-o", out)
+    ran = run(*arguments)
+    (record,) = map(json.loads, out.read_text().splitlines())
+    assert (ran.code, record.get("film", {}).get("unread")) == (code, unread), ran.err
+    if code:
+        assert "the decoder crashed (SIGKILL)" in record["error"]["message"] and len(died) == 2
+        assert "1 answered, 0 failed" in run(*arguments).err
 
 
 def said(clip: Path) -> str:
