@@ -1,4 +1,4 @@
-"""Options of a multiple-choice question, as people write them: cleaned, without letters of their own."""
+"""Options of a multiple-choice question: as people write them, cleaned, and as models read them, behind letters."""
 
 from __future__ import annotations
 
@@ -40,3 +40,8 @@ def without_letters(choices: Sequence[str]) -> tuple[str, ...]:
         for match, letter in zip(found, LETTERS, strict=False)
     )
     return tuple(match[3].strip() for match in found if match is not None) if own else tuple(choices)
+
+
+def posed(question: str, choices: Sequence[str]) -> str:
+    """The question as the model reads it: choices follow, one on a line, behind their letters."""
+    return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))])

@@ -9,8 +9,8 @@ from dataclasses import replace
 from echopix_cli.batch.items import BatchOptions, Group, Prepared, Stopped, nothing_unexpected
 from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
+from echopix_cli.choices import posed
 from echopix_cli.engine import Encoded, Engine
-from echopix_cli.engine.choices import posed
 from echopix_cli.engine.opening import open_media, require_same, unwatched
 from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import EchopixError, bare

@@ -1,4 +1,4 @@
-"""Multiple choice: options behind letters, and how likely the model finds each of the letters."""
+"""Multiple choice: how likely the model finds each of the letters that options stand behind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from echopix_cli.model.processing import Processor
 from echopix_cli.model.stepping import FixedCache
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import Sieved
-
-
-def posed(question: str, choices: Sequence[str]) -> str:
-    """The question as the model reads it: choices follow, one on a line, behind their letters."""
-    return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))])
 
 
 def letter_ids(processor: Processor, count: int) -> list[int]:

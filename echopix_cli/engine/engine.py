@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from echopix_cli.choices import LETTERS
+from echopix_cli.choices import LETTERS, posed
 from echopix_cli.decoding.worker import Decoded
 from echopix_cli.engine.answers import answer_of
-from echopix_cli.engine.choices import letter_ids, letter_shares, posed
+from echopix_cli.engine.choices import letter_ids, letter_shares
 from echopix_cli.engine.encoded import Encoded
 from echopix_cli.engine.encoding import ClipEncoder, decode_beside
 from echopix_cli.engine.features import FeatureCache, Fetched, open_features

@@ -9,9 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from echopix_cli.choices import LETTERS, without_letters
+from echopix_cli.choices import LETTERS, posed, without_letters
 from echopix_cli.documents import line_object, numbered_lines
-from echopix_cli.engine.choices import posed
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.matching import chosen, is_right, normalise
 from echopix_cli.evaluation.readers import READERS, Benchmark

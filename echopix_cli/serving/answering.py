@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from echopix_cli.choices import posed
 from echopix_cli.decoding.worker import probe
 from echopix_cli.engine import Encoded, Engine, TextPiece
-from echopix_cli.engine.choices import posed
 from echopix_cli.engine.film import Film
 from echopix_cli.engine.opening import open_media
 from echopix_cli.files import Look, look_at

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from echopix_cli.choices import LETTERS
-from echopix_cli.engine.choices import posed
+from echopix_cli.choices import LETTERS, posed
 from echopix_cli.scenes import CORNERS, COUNTED, INSTRUMENTS, NOTHING, NUMBERS, PICTURES, Item
 from echopix_cli.training.rows import NAMES
 
