@@ -168,11 +168,17 @@ def test_a_folder_laid_out_like_the_cache_cannot_lead_out_of_it(
 # Names that stand in files.
 
 
+def write_index(folder: Path, name: str) -> None:
+    """An index that names a shard, in place of the one file of weights."""
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"thinker.lm_head.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 @pytest.mark.parametrize("name", ["../b.safetensors", "/etc/passwd", "sub/b.safetensors", "..", ".", "",
                                   "/tmp/b.safetensors"])  # fmt: skip
 def test_an_index_cannot_name_files_elsewhere(folder: Path, name: str) -> None:
-    index = {"weight_map": {"thinker.lm_head.weight": name}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_index(folder, name)
     with pytest.raises(ModelError, match="names a shard"):
         open_checkpoint(folder)
 
@@ -180,8 +186,7 @@ def test_an_index_cannot_name_files_elsewhere(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "a.pt", "model.ckpt", "model.safetensors.pkl"])
 def test_an_index_cannot_name_pickles(folder: Path, name: str) -> None:
     plant_pickle(folder / name)
-    index = {"weight_map": {"thinker.lm_head.weight": name}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_index(folder, name)
     with pytest.raises(ModelError, match="no safetensors file"):
         open_checkpoint(folder)
     assert not (folder / "ran").exists()
