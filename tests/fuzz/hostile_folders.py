@@ -28,6 +28,7 @@ from mutate import DEMO, ROOT  # noqa: E402
 BASE = ROOT / "echopix_cli" / "assets" / "tiny"
 MEMORY = 2 * 2**30  # bytes resident; the model and its libraries take a quarter of it
 LIMIT = 60.0  # seconds
+INDEX = "model.safetensors.index.json"
 MARK = str(Path(tempfile.gettempdir()) / "echopix-folder-was-here")
 Spoil = Callable[[Path], object]
 
@@ -224,15 +225,24 @@ def _named() -> Iterator[tuple[str, Spoil]]:
         "header overlaps",
         _header(lambda raw: [raw[name].update(data_offsets=[0, 2]) for name in raw if name != "__metadata__"]),
     )
-    index = "model.safetensors.index.json"
     yield (
         "index of many names",
-        _text(index, json.dumps({"weight_map": {f"thinker.model.x{n}": "model.safetensors" for n in range(100_000)}})),
+        _index(json.dumps({"weight_map": {f"thinker.model.x{n}": "a.safetensors" for n in range(100_000)}})),
     )
     for name, value in (("list", []), ("numbers", {"thinker.a": 7}), ("outside", {"thinker.a": "../x.safetensors"}),
-                        ("itself", {"thinker.a": index}), ("nothing", {})):  # fmt: skip
-        yield f"index {name}", _text(index, json.dumps({"weight_map": value}))
-    yield "index deep", _text(index, _NESTED)
+                        ("itself", {"thinker.a": INDEX}), ("nothing", {})):  # fmt: skip
+        yield f"index {name}", _index(json.dumps({"weight_map": value}))
+    yield "index deep", _index(_NESTED)
+
+
+def _index(content: str) -> Spoil:
+    """An index in the place of the one file of weights, which is a shard then."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "a.safetensors")
+        (folder / INDEX).write_text(content)
+
+    return spoil
 
 
 def _fresh(folder: Path, name: str) -> Path:
