@@ -146,7 +146,7 @@ def _four_bits(name: str, layer: Any, parts: dict[str, torch.Tensor], device: to
     import torch
 
     stored, count = parts.pop("weight"), layer.out_features * layer.in_features
-    data = stored.contiguous().view(torch.uint8).reshape(-1, 1)  # bytes, of whatever kind of number they are stored as
+    data = stored.reshape(-1).view(torch.uint8)[:, None]  # bytes, of whatever kind of number they are stored as
     try:
         weight: Any = bitsandbytes().nn.Params4bit.from_prequantized(
             data, parts, requires_grad=False, device=device, module=layer

@@ -113,6 +113,7 @@ LAYER = "thinker.model.layers.1.mlp.up_proj."
     ("method", "spoil", "said"),
     [
         ("nf4", lambda t: t.update({LAYER + "weight": t[LAYER + "weight"][:-1].clone()}), "wrong shape for {}weight"),
+        ("nf4", lambda t: t.update({LAYER + "weight": torch.tensor(0.5).bfloat16()}), "wrong shape for {}weight"),
         ("nf4", lambda t: t.update({LAYER + "weight.absmax": torch.zeros(3)}), "wrong shape for {}weight"),
         ("nf4", lambda t: t.pop(LAYER + "weight"), "lacks {}weight"),
         ("nf4", lambda t: t.pop(LAYER + "weight.absmax"), "{}weight cannot be read"),
