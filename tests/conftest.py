@@ -28,8 +28,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 with contextlib.suppress(ImportError):  # what gpu/pack.py brings to a bare GPU machine is without it
     from hypothesis import settings
 
-    # A busy machine is no failure; and what failed once can be run again as it was.
-    settings.register_profile("suite", deadline=None, print_blob=True)
+    # The same code gets the same examples, so that a failure is of the change at hand; a busy machine is no failure.
+    # --hypothesis-profile explore draws others each time.
+    settings.register_profile("suite", deadline=None, derandomize=True)
+    settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1000)
     settings.load_profile("suite")
 
 

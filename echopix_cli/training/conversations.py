@@ -19,7 +19,7 @@ from echopix_cli.model.processing import DEFAULT_SYSTEM, Processor, prepare_clip
 from echopix_cli.training.batch import Batch, Example, LeftOut, Noticed, Unread, collate
 from echopix_cli.training.rows import Opening, make_row, pack_rows
 
-_MARKS = ("<video>", "<audio>", "<image>")
+MARKS = ("<video>", "<audio>", "<image>")  # where a message has its media; no words
 _FAMILY = "data"
 
 
@@ -95,7 +95,7 @@ def _text(content: object) -> str:
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise ValueError(f"content must be text, not {type(content).__name__}")
-    for mark in _MARKS:
+    for mark in MARKS:
         content = content.replace(mark, "")
     return content.strip()
 

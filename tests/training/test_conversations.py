@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echopix_cli.errors import UsageError
-from echopix_cli.training.conversations import Conversation, read_conversations
+from echopix_cli.training.conversations import MARKS, Conversation, read_conversations
 
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
+WORDS = TEXTS.filter(lambda text: not any(mark in text for mark in MARKS))
 
 
 def record(question: str, answer: str) -> dict[str, object]:
@@ -29,6 +30,22 @@ def test_any_text_is_read_as_it_was_written(
     lines = [json.dumps(record(*one), ensure_ascii=False) + ("\r\n\n" if end == "\r" else "\n") for one in said]
     path.write_bytes(("\ufeff" if mark else "").encode() + "".join(lines).encode())
     assert read_conversations(path) == tuple(Conversation(path.parent / "clip.mp4", *one) for one in said)
+
+
+@given(said=st.lists(st.sampled_from([*MARKS, "a", "é", " ", "<"]), max_size=6).map("".join))
+def test_marks_of_media_are_no_words(tmp_path_factory: pytest.TempPathFactory, said: str) -> None:
+    """Wherever they stand; a line of nothing but marks has no question, or no answer."""
+    path = tmp_path_factory.getbasetemp() / "marks.jsonl"
+    words = said
+    for mark in MARKS:
+        words = words.replace(mark, "")
+    for line, asked in ((record(said, "b"), (words.strip(), "b")), (record("a", said), ("a", words.strip()))):
+        path.write_text(json.dumps(line), encoding="utf-8")
+        if words.strip():
+            assert read_conversations(path) == (Conversation(path.parent / "clip.mp4", *asked),)
+        else:
+            with pytest.raises(UsageError, match=":1: the question or the answer is empty"):
+                read_conversations(path)
 
 
 @pytest.mark.parametrize(
