@@ -84,10 +84,8 @@ class Encoded:
             return self.survivors.spans[~self.survivors.is_audio], self.survivors.spans[self.survivors.is_audio]
         _, height, width = self.inputs.cells
         begins = self.inputs.grid_times
-        last = begins[-1:] + (np.diff(begins)[-1:] if len(begins) > 1 else self.sampling.second_per_grid or 0.0)
-        if self.sampling.end is not None:  # the last step is shown until the next would be, but not beyond the end
-            last = np.clip(self.sampling.end - self.sampling.start, begins[-1:], last)
-        shown = np.stack([begins, np.append(begins[1:], last)], axis=1).repeat(height * width, axis=0)
+        ends = np.append(begins[1:], self.inputs.grid_end)[: len(begins)]
+        shown = np.stack([begins, ends], axis=1).repeat(height * width, axis=0)
         heard = np.arange(self.inputs.audio_rows)[:, None] * AUDIO_ROW + np.array([0.0, AUDIO_ROW])
         return shown + self.sampling.start, heard + self.sampling.start
 

@@ -18,7 +18,7 @@ from echopix_cli.engine.meters import Clock
 from echopix_cli.media import Clip, DecodePlan
 from echopix_cli.media.sampling import Pixels
 from echopix_cli.media.timeline import Samples
-from echopix_cli.model.processing import ClipInputs, PixelRules, grid_times_of, hear, patchify
+from echopix_cli.model.processing import ClipInputs, PixelRules, grid_end_of, grid_times_of, hear, patchify
 from echopix_cli.model.thinker import EchoingPixelsThinker
 from echopix_cli.model.values import audio_row_counts
 
@@ -106,8 +106,13 @@ class ClipEncoder:
             steps, _, height, width = clip.frames.shape
             grid = (-(-steps // rules.temporal_patch_size), height // rules.patch_size, width // rules.patch_size)
         rows = 0 if audio is None else self._rows
-        times = grid_times_of(clip, rules)
-        inputs = ClipInputs(grid_thw=grid, grid_times=times, audio_rows=rows, merge_size=rules.merge_size)
+        inputs = ClipInputs(
+            grid_thw=grid,
+            grid_times=grid_times_of(clip, rules),
+            grid_end=grid_end_of(clip),
+            audio_rows=rows,
+            merge_size=rules.merge_size,
+        )
         return inputs, video, audio
 
 

@@ -37,7 +37,7 @@ from echopix_cli.weights.checkpoint import Checkpoint, read_tensors
 from echopix_cli.weights.opening import folder_revision
 from echopix_cli.weights.store import library_versions
 
-FORMAT = 3  # counted up whenever features, or how they are kept, come out differently
+FORMAT = 4  # counted up whenever features, or how they are kept, come out differently
 _STATED = "echopix"  # the name under which an entry's digest and facts stand
 _TOWERS = ("thinker.visual.", "thinker.audio_tower.")
 _TOWERS_DIGEST = ".towers"  # ends the names of files that hold the hash of a model's towers
@@ -236,6 +236,7 @@ def _packed(encoded: Encoded, name: str) -> bytes:
         "notices": encoded.notices,
         "grid_thw": inputs.grid_thw,
         "grid_times": inputs.grid_times.tolist(),
+        "grid_end": inputs.grid_end,
         "audio_rows": inputs.audio_rows,
         "merge_size": inputs.merge_size,
     }
@@ -271,6 +272,7 @@ def _unpacked(content: bytes, entry: Entry) -> Encoded:
         inputs=ClipInputs(
             grid_thw=None if grid is None else (grid[0], grid[1], grid[2]),
             grid_times=np.array(facts["grid_times"], np.float64),
+            grid_end=facts["grid_end"],
             audio_rows=facts["audio_rows"],
             merge_size=facts["merge_size"],
         ),

@@ -145,6 +145,7 @@ def _load(path: str | os.PathLike[str], plan: DecodePlan, heard: Heard | None, a
         start=plan.from_time,
         end=min(max(ends), plan.end or math.inf) if ends else plan.end,
         info=_with_rotation(layout, taken.rotation),
+        shown_until=None if taken.until is None else min(taken.until, plan.end or math.inf),
         source_fps=taken.fps,
         source_size=taken.size,
         asked_fps=plan.fps,

@@ -56,8 +56,9 @@ class Clip:
     ``frames`` is uint8 ``(T, 3, H, W)`` RGB, upright and already resized; ``frame_times`` is
     float64 ``(T,)``: true presentation times in seconds from the start of the media (the earliest
     track's start is 0). ``waveform`` is float32 ``(n,)`` in [-1, 1], 16 kHz mono; its sample 0 lies
-    at ``start``, so a late track begins with silence. ``refused`` says that the disk did not give all that was to be
-    read: another time it may.
+    at ``start``, so a late track begins with silence. ``shown_until`` is when the picture is over,
+    or the frame after the last of these was to be taken, which could not be decoded; None: at ``end``. ``refused`` says
+    that the disk did not give all that was to be read: another time it may.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Clip:
     start: float
     end: float | None  # None: the media does not say where it ends
     info: MediaInfo
+    shown_until: float | None = None
     source_fps: float | None = None  # of the span that was sampled
     source_size: tuple[int, int] | None = None  # (height, width) as displayed, before resizing
     asked_fps: float = 2.0

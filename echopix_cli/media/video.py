@@ -58,6 +58,7 @@ class Picture:
     decodable: bool = True  # False: there are frames in the span, or should be, and none came out
     end: float | None = None  # when the last readable frame leaves the screen
     reached: float | None = None  # the same, with frames that an edit list hides
+    until: float | None = None  # when it is over, or the frame after the last was to be taken, and did not come out
     notices: tuple[str, ...] = ()
 
 
@@ -134,7 +135,7 @@ def read_still_picture(
     check_size(shown(path), size[1], size[0], plan.limits)
     slots = Slots(np.zeros(1, np.int64), shown(path), plan, meter, arrived)
     slots.put(0, 0, pixels.transpose(2, 0, 1), size, still.rotation)
-    return Picture(slots.frames, np.zeros(1), None, size, slots.rotation, end=end, reached=end)
+    return Picture(slots.frames, np.zeros(1), None, size, slots.rotation, end=end, reached=end, until=end)
 
 
 def _reached(scan: Scan, plan: DecodePlan) -> float | None:
@@ -159,7 +160,9 @@ def _picture(slots: Slots, scan: Scan, plan: DecodePlan, fps: float | None, dama
         notices = (*notices, "parts of the video track are encrypted and were left out")
     times = scan.seconds(slots.ticks[slots.filled])
     frames = slots.frames if slots.filled.all() else slots.frames[slots.filled]
-    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, end, reached, notices)
+    lost = slots.missing[slots.missing > slots.ticks[slots.filled][-1]]
+    until = float(scan.seconds(lost)[0]) if len(lost) else scan.end
+    return Picture(frames, times, fps, slots.size, slots.rotation, False, True, end, reached, until, notices)
 
 
 def _when(scan: Scan, ticks: Ints, beyond: float = -math.inf) -> str:

@@ -99,7 +99,8 @@ class ClipInputs:
     """A clip ready for the towers.
 
     ``patches`` (n, 1176) uint8 with ``grid_thw``; ``grid_times`` (t,) seconds from the clip's start at which
-    each temporal grid step is shown; ``mel`` (128, frames); ``audio_rows`` rows that the sound will have.
+    each temporal grid step is shown, and ``grid_end`` those until which the last one is; ``mel`` (128, frames);
+    ``audio_rows`` rows that the sound will have.
     """
 
     patches: Tensor | None = None
@@ -108,6 +109,7 @@ class ClipInputs:
     mel: Tensor | None = None
     audio_rows: int = 0
     merge_size: int = 2
+    grid_end: float = 0.0
 
     @property
     def cells(self) -> tuple[int, int, int]:
@@ -127,7 +129,7 @@ def prepare_clip(clip: Clip, rules: PixelRules = PixelRules()) -> ClipInputs:
     """Patches, log-mel and times of a decoded clip; whatever it lacks stays empty."""
     patches, grid = (None, None) if clip.frames is None else cut_patches(clip.frames, rules)
     mel, rows = hear(clip.waveform)
-    return ClipInputs(patches, grid, grid_times_of(clip, rules), mel, rows, rules.merge_size)
+    return ClipInputs(patches, grid, grid_times_of(clip, rules), mel, rows, rules.merge_size, grid_end_of(clip))
 
 
 def grid_times_of(clip: Clip, rules: PixelRules) -> npt.NDArray[np.float64]:
@@ -137,6 +139,15 @@ def grid_times_of(clip: Clip, rules: PixelRules) -> npt.NDArray[np.float64]:
     # A slide that was already on screen when the span begins is shown from its first moment on.
     times: npt.NDArray[np.float64] = np.maximum(clip.frame_times[:: rules.temporal_patch_size] - clip.start, 0.0)
     return times
+
+
+def grid_end_of(clip: Clip) -> float:
+    """Seconds from the clip's start until which its last temporal grid step is shown; 0 without a picture."""
+    if clip.frame_times is None:
+        return 0.0
+    ends = clip.end if clip.shown_until is None else clip.shown_until
+    last = float(clip.frame_times[-1])  # a step holds two frames
+    return max(0.0, (last if ends is None else max(last, ends)) - clip.start)
 
 
 def hear(waveform: npt.NDArray[np.float32] | None) -> tuple[Tensor | None, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,10 +34,30 @@ def test_rows_lie_where_their_frames_and_sound_do(encoded: Encoded) -> None:
     begins = encoded.inputs.grid_times + 0.5
     assert np.array_equal(shown[:: height * width, 0], begins)
     assert np.array_equal(shown[:: height * width, 1][:-1], begins[1:])
-    assert encoded.sampling.end == pytest.approx(shown[-1, 1])
+    assert encoded.sampling.end == pytest.approx(3.072), "of the sound"
+    assert shown[-1, 1] == pytest.approx(3.0)
     assert shown[-1, 1] < begins[-1] + np.diff(begins)[-1]
     assert heard[0].tolist() == [0.5, 0.54]
     assert heard[-1, 1] == pytest.approx(0.5 + 0.04 * len(heard))
+
+
+@pytest.mark.parametrize(
+    ("more", "plan", "expected"),
+    [
+        ({"times": [0.0, 0.5, 1.0, 7.5], "sound": False}, DecodePlan(), [(0.0, 1.0), (1.0, 7.6)]),
+        ({"seconds": 2.0, "heard": (0.0, 7.0)}, DecodePlan(), [(0.0, 1.3), (1.3, 2.0)]),
+        ({"times": [0.0, 1.0, 30.0], "sound": False}, DecodePlan(start=8.0, end=16.0), [(8.0, 16.0)]),
+        ({"seconds": 8.0, "fps": 25, "sound": False}, DecodePlan(max_frames=2, min_frames=2), [(0.0, 8.0)]),
+    ],
+    ids=["variable rate", "sound goes on", "one picture stands", "two frames of many"],
+)
+def test_the_last_step_is_shown_until_the_picture_is_over(
+    random_engine: Engine, tmp_path: Path, more: dict[str, Any], plan: DecodePlan, expected: list[tuple[float, float]]
+) -> None:
+    encoded = random_engine.read(str(write_clip(tmp_path / "a.mp4", **more)), random_engine.plan(plan))
+    _, height, width = encoded.inputs.cells
+    shown = encoded.spans[0][:: height * width]
+    assert [(round(start, 3), round(end, 3)) for start, end in shown.tolist()] == expected
 
 
 @pytest.mark.parametrize("sieve", ["auto", "random", "per-modality"])

@@ -62,6 +62,22 @@ def test_damage_in_the_middle_is_skipped_over(tmp_path: Path, suffix: str) -> No
     assert any(said in notice for notice in clip.notices)
 
 
+def test_what_is_lost_at_the_end_was_not_shown(tmp_path: Path) -> None:
+    """The last frame that came out stands until the next that was wanted, and not until the picture is over."""
+    path = write_clip(tmp_path / "a.mov", greys(80), codec="png", pix_fmt="rgb24", sound=tone(8))
+    whole = load_clip(path, DecodePlan(fps=10, **SMALL))
+    assert (whole.shown_until, whole.end) == (pytest.approx(8.0), pytest.approx(8.0))
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for number, packet in enumerate(container.demux(video=0)):
+            if number >= 50 and packet.size and packet.pos is not None:
+                data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    clip = load_clip(path, DecodePlan(fps=10, **SMALL))
+    assert clip.frame_times is not None and clip.frame_times[-1] == pytest.approx(4.9)
+    assert (clip.shown_until, clip.end) == (pytest.approx(5.0), pytest.approx(8.0))
+
+
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 seconds of picture and sound, which lie beside one another in the file as they play."""
