@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from echopix_cli.media import Clip, DecodePlan
 
 Box = tuple[float, float, float, float]
+_Span = tuple[float, float | None]
 _SHOWN = 5  # moments of an answer
 _PIXELS = 640 * 360  # of a frame
 _AROUND = 5.0  # seconds in which a frame is looked for, where none begins at its own time
@@ -68,7 +69,7 @@ class Exhibitor:
 
     def __init__(self, path: str | os.PathLike[str], plan: DecodePlan) -> None:
         self._path, self._plan, self._lost = os.fspath(path), plan, 0.0
-        self._frames: dict[float, tuple[bytes, int, int, float] | None] = {}
+        self._frames: dict[tuple[float, _Span | None], tuple[bytes, int, int, float] | None] = {}
         self._sounds: dict[tuple[float, float], tuple[tuple[float, float], ...] | None] = {}
 
     def exhibits(self, answer: Answer) -> list[Exhibit]:
@@ -84,21 +85,22 @@ class Exhibitor:
         peak = _peak(answer.kept_tokens, moment)
         step = next((t for t in answer.kept_tokens if t.modality == "video" and t.start <= peak < t.end), None)
         begin = peak if step is None else step.start
-        if begin not in self._frames:
-            self._frames[begin] = self._frame(begin, answer.sampling.frames == 1)
-        found = self._frames[begin]
+        only = (answer.sampling.start, answer.sampling.end) if answer.sampling.frames == 1 else None
+        if (begin, only) not in self._frames:
+            self._frames[begin, only] = self._frame(begin, only)
+        found = self._frames[begin, only]
         if found is None:
             return None
         kept = [t.box for t in answer.kept_tokens if t.modality == "video" and step and t.start == step.start]
         return Still(*found, tuple(box for box in kept if box is not None))
 
-    def _frame(self, at: float, only: bool) -> tuple[bytes, int, int, float] | None:
-        """JPEG, width, height and true time of the frame that is shown at a time, or of the only one."""
+    def _frame(self, at: float, only: _Span | None) -> tuple[bytes, int, int, float] | None:
+        """JPEG, width, height and true time of the frame that is shown at a time, or of a span's only one."""
         plan = replace(
             self._plan, audio=False, max_pixels=_PIXELS, min_pixels=4, size_factor=2, min_frames=4, max_frames=16
         )
         around = [(max(0.0, at - before), at + after) for before, after in ((0.001, 0.2), (_AROUND, _AROUND))]
-        for start, end in [(self._plan.start, self._plan.end)] if only else around:
+        for start, end in [only] if only else around:
             clip = self._read(replace(plan, start=start, end=end, fps=16.0))
             if clip is not None and clip.frames is not None and clip.frame_times is not None:
                 from echopix_cli.media.stills import jpeg
@@ -128,12 +130,16 @@ class Exhibitor:
         return Wave(first, last, envelope, _joined(answer.kept_tokens, first, last))
 
     def _envelope(self, start: float, end: float) -> tuple[tuple[float, float], ...] | None:
+        """Lowest and highest values of the sound, evenly spread from ``start`` to ``end``: silence where it is over."""
         clip = self._read(replace(self._plan, video=False, start=start, end=end, max_audio_seconds=None))
         if clip is None or clip.waveform is None or not len(clip.waveform):
             return None
         import numpy as np
 
-        wave = clip.waveform / max(float(np.abs(clip.waveform).max()), _QUIET)
+        from echopix_cli.media.values import SAMPLE_RATE
+
+        silence = max(0, round((end - start) * SAMPLE_RATE) - len(clip.waveform))
+        wave = np.pad(clip.waveform, (0, silence)) / max(float(np.abs(clip.waveform).max()), _QUIET)
         parts = np.array_split(wave, min(_POINTS, len(wave)))
         return tuple((float(part.min()), float(part.max())) for part in parts)
 

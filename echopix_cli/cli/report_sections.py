@@ -19,7 +19,7 @@ _BARS = 250  # of a line
 _THINNEST = 4  # mark, in the same units
 _STATUS = {
     "used": "used",
-    "absent": "absent: the file has no sound",
+    "absent": "absent: no sound in the file, or in the part asked about",
     "disabled": "left out, as asked",
     "undecodable": "could not be decoded",
     "truncated": "only a part was used",

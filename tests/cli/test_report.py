@@ -13,13 +13,14 @@ import av
 import numpy as np
 import pytest
 from answers import an_answer
+from clips import write_clip
 from pages import check
 
 from echopix_cli.cli.report import page, url_of
 from echopix_cli.cli.report_exhibits import Exhibit, Exhibitor, Still, Wave
 from echopix_cli.cli.report_sections import section_of
 from echopix_cli.media import DecodePlan
-from echopix_cli.results import Choice, KeptToken, Moment
+from echopix_cli.results import Answer, Choice, KeptToken, Moment
 
 HOSTILE = "<script>alert(1)</script>\"'&<!-- end -->\x1b[2J\u202e]]></style>"
 SEEN = Moment(1.0, 2.0, "video", 0.7)
@@ -53,6 +54,36 @@ def test_the_frame_and_the_sound_of_a_moment(clips: dict[str, Path]) -> None:
     assert [(round(first, 2), round(last, 2)) for first, last in heard.wave.kept] == [(0.2, 0.28), (0.56, 0.6)]
     assert max(high for _, high in heard.wave.envelope) == pytest.approx(1.0, abs=0.1)
     assert all(-1.0 <= low <= high <= 1.0 for low, high in heard.wave.envelope)
+
+
+def test_each_answer_s_frame_is_one_of_its_own_span(clips: dict[str, Path]) -> None:
+    """Of one frame, the span that was asked about; and what an answer about another span saw at the time is not it."""
+
+    def about(start: float, end: float, frames: int) -> Answer:
+        answer = an_answer((Moment(1.05, 1.15, "audio", 1.0),), start=start, end=end,
+                           kept_tokens=(KeptToken(1.05, 1.15, "audio", 1.0),))  # fmt: skip
+        return replace(answer, sampling=replace(answer.sampling, frames=frames))
+
+    exhibitor = Exhibitor(clips["both"], DecodePlan())  # 30 frames in three seconds
+    seen = []
+    for span in ((0.0, 0.05, 1), (1.1, 1.15, 1), (0.0, 3.0, 6), (1.1, None, 1)):
+        (exhibit,) = exhibitor.exhibits(about(*span))  # type: ignore[arg-type]
+        assert exhibit.still is not None
+        seen.append(round(exhibit.still.time, 2))
+    assert seen == [0.0, 1.1, 1.1, 1.1]
+
+
+def test_sound_is_drawn_where_it_sounds(tmp_path: Path) -> None:
+    """A second of silence, one of a tone, and none in the four that are left of the picture."""
+    path = write_clip(tmp_path / "a.mp4", seconds=6.0, heard=(1.0, 2.0))
+    token = KeptToken(0.0, 6.0, "video", 1.0, (0.0, 0.0, 1.0, 1.0))
+    (exhibit,) = Exhibitor(path, DecodePlan()).exhibits(
+        an_answer((Moment(0.0, 6.0, "video", 1.0),), end=6.0, kept_tokens=(token,))
+    )
+    assert exhibit.wave is not None and (exhibit.wave.start, exhibit.wave.end) == (0.0, 6.0)
+    loud = [6.0 * place / len(exhibit.wave.envelope) for place, (_, high) in enumerate(exhibit.wave.envelope)
+            if high > 0.5]  # fmt: skip
+    assert (min(loud), max(loud)) == (pytest.approx(1.0, abs=0.06), pytest.approx(2.0, abs=0.1))
 
 
 def test_what_cannot_be_read_again_is_said(clips: dict[str, Path], tmp_path: Path) -> None:
@@ -145,6 +176,8 @@ def test_a_page_of_a_still_picture_and_of_sound_alone(run, clips: dict[str, Path
 
 
 def test_without_moments_the_page_still_answers() -> None:
-    parsed = check(page("x", [section_of(an_answer(()), [])], None, ""))
+    parsed = check(page("x", [section_of(an_answer((), sound=False), [])], None, ""))
     assert "a piano" in parsed.text
+    assert "no sound in the file, or in the part asked about" in parsed.text
+    assert "weighed by how much attention they get from the row that the answer is read from" in parsed.text
     assert not parsed.all("svg") and not parsed.all("img") and not parsed.all("script")
