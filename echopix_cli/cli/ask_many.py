@@ -226,11 +226,11 @@ def ask_many(run: opt.Run, many: Many) -> None:
         + (f"; {stay}" if other else "")
         + "".join(f"; {event}" for event in summary.events)
     )
-    passed = set() if left else {task.media for task in tasks} - report.ended  # all of them answered before
+    passed = () if left else (task for task in tasks if task not in report.ended)  # all of them answered before
     if report.pages is not None and (bare := report.pages.without(passed)):
         run.output.warn(
-            f"{bare} file{'' if bare == 1 else 's'} answered about by earlier runs without --report "
-            f"{'has' if bare == 1 else 'have'} no page; --overwrite answers anew"
+            f"{bare} answer{'' if bare == 1 else 's'} of earlier runs without --report "
+            f"{'is' if bare == 1 else 'are'} on no page; --overwrite answers anew"
         )
     if summary.failed:
         raise typer.Exit(ExitCode.FAILURE)
@@ -283,12 +283,12 @@ class _Report:
         self.shown: EchopixError | None = None
         self.said: dict[str, set[str]] = {}  # notices by file
         self.unkept: Counter[str] = Counter()  # answers by the modality of which nothing was kept
-        self.ended: set[str] = set()  # files of which something was answered, or failed
+        self.ended: set[Task] = set()  # what was answered, or failed
 
     def take(self, outcome: Outcome) -> None:
         """One outcome: kept first, then shown."""
         record = outcome_record(outcome, self.served)
-        self.ended.add(outcome.task.media)
+        self.ended.add(outcome.task)
         if self.journal is not None:
             self.journal.append(record)
         with self.tally.aside():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -48,11 +49,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says of one file, whose name is ``media`` as it is shown. ``player`` is as of :func:`player_of`."""
+    """What a page says of one file, whose name is ``media`` as it is shown, and whose folder ``where``, relative to the
+    page. ``player`` is as of :func:`player_of`."""
 
     media: str
     sections: tuple[Section, ...]
     player: str | None = None
+    where: str = ""
 
 
 def key_of(question: str, *more: object) -> str:
@@ -61,7 +64,7 @@ def key_of(question: str, *more: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def page(title: str, sections: Sequence[Section], player: str | None, source: str) -> str:
+def page(title: str, sections: Sequence[Section], player: str | None, source: str, where: str = "") -> str:
     """The whole page.
 
     Args:
@@ -69,15 +72,18 @@ def page(title: str, sections: Sequence[Section], player: str | None, source: st
         sections: a question each.
         player: ``video``, ``audio``, or None for none.
         source: URL of the media file, from :func:`url_of`.
+        where: the folder that it lies in, where others of that name may lie in others.
     """
     from markupsafe import Markup
 
-    summary = {"media": one_line(title), "answers": [[each.key, each.question, each.answer] for each in sections]}
+    answers = [[each.key, each.question, each.answer] for each in sections]
+    summary = {"media": one_line(title), "where": one_line(where), "answers": answers}
     return _render(
         "report.html",
         script=Markup(_asset("report.js")),
         summary=json.dumps(summary),
         title=one_line(title),
+        where=one_line(where),
         player=player,
         source=source,
         sections=[
@@ -88,8 +94,17 @@ def page(title: str, sections: Sequence[Section], player: str | None, source: st
 
 
 def index(rows: Sequence[tuple[str, Page]]) -> str:
-    """A page that leads to others, each with its file name."""
-    shown = [{"href": f"./{quote(name)}", "media": each.media, "answers": each.sections} for name, each in rows]
+    """A page that leads to others, each with its file name. Of media files called alike it says the folders."""
+    alike = Counter(each.media for _, each in rows)
+    shown = [
+        {
+            "href": f"./{quote(name)}",
+            "media": each.media,
+            "where": each.where if alike[each.media] > 1 else "",
+            "answers": each.sections,
+        }
+        for name, each in rows
+    ]
     return _render("report-index.html", rows=shown)
 
 
@@ -106,7 +121,8 @@ def summary_of(head: str) -> Page | None:
     from html import unescape
 
     summary = json.loads(unescape(found[1]))
-    return Page(summary["media"], tuple(Section(key, asked, said, "") for key, asked, said in summary["answers"]))
+    sections = tuple(Section(key, asked, said, "") for key, asked, said in summary["answers"])
+    return Page(summary["media"], sections, where=summary.get("where", ""))
 
 
 def read_page(text: str) -> Page | None:
@@ -133,6 +149,12 @@ def player_of(answers: Sequence[Answer]) -> str | None:
     if any(each.frames > 1 for each in taken):
         return "video"
     return "audio" if any(each.audio_seconds for each in taken) else None
+
+
+def folder_from(media: str | os.PathLike[str], folder: Path) -> str:
+    """The folder that a media file lies in, relative to that of a page; nothing where they are one."""
+    relative = os.path.relpath(os.path.dirname(os.path.abspath(media)), os.path.abspath(folder))
+    return "" if relative == os.curdir else relative
 
 
 def url_of(media: str | os.PathLike[str], folder: Path) -> str:

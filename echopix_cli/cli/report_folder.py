@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echopix_cli.cli.own_files import content_of, require_own, write_own
-from echopix_cli.cli.report import Page, Section, index, is_report, page, player_of, read_page, summary_of, url_of
+from echopix_cli.cli.report import (
+    Page,
+    Section,
+    folder_from,
+    index,
+    is_report,
+    key_of,
+    page,
+    player_of,
+    read_page,
+    summary_of,
+    url_of,
+)
 from echopix_cli.errors import EchopixError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
 
 _INDEX = "index.html"
 _PAUSE = 2.0  # seconds between two writings of one page
-_HEAD = 2**20  # bytes of a page in which its summary stands
+_HEAD = 2**20  # bytes of a page in which its summary is looked for at first
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -81,9 +93,16 @@ class ReportFolder:
             written = time.monotonic()
             self._due = written + max(_PAUSE, 10 * (written - began))  # a long page takes long
 
-    def without(self, media: Iterable[str]) -> int:
-        """How many of some files have no page."""
-        return sum(not (self._folder / page_name(name)).is_file() for name in media)
+    def without(self, tasks: Iterable[Task]) -> int:
+        """How many of some tasks are on no page."""
+        shown: dict[str, set[str]] = {}
+        missing = 0
+        for task in tasks:
+            if task.media not in shown:
+                found = _summary(self._folder / page_name(task.media)) or Page("", ())
+                shown[task.media] = {each.key for each in found.sections}
+            missing += key_of(task.question, task.id, task.start, task.end) not in shown[task.media]
+        return missing
 
     def close(self) -> None:
         """Write what is left, and the index of all pages that are there.
@@ -96,10 +115,10 @@ class ReportFolder:
             return
         rows = []
         for file in sorted(self._folder.glob("*.html")):
-            head = content_of(file, _HEAD) or b""  # nothing of what is no file
-            if found := summary_of(head.decode(errors="replace")):
+            if found := _summary(file):
                 rows.append((file.name, found))
-        write_own(self._folder / _INDEX, index(sorted(rows, key=lambda row: (row[1].media, row[0]))).encode())
+        rows.sort(key=lambda row: (row[1].media, row[1].where, row[0]))
+        write_own(self._folder / _INDEX, index(rows).encode())
 
     def _flush(self) -> None:
         if self._media is not None:
@@ -116,13 +135,25 @@ class ReportFolder:
         sections = {each.key: each for each in [*before.sections, *self._sections]}
         player = max(before.player, player_of(self._answers), key=(None, "audio", "video").index)
         source = url_of(media, self._folder)
-        write_own(path, page(os.path.basename(media), list(sections.values()), player, source).encode())
+        where = folder_from(media, self._folder)
+        write_own(path, page(os.path.basename(media), list(sections.values()), player, source, where).encode())
 
 
 def page_name(media: str) -> str:
     """What a media file's page is called: by the file's own name and where it lies."""
     where = hashlib.sha256(os.fsencode(os.path.abspath(media))).hexdigest()[:8]
     return f"{_UNSAFE.sub('-', os.path.basename(media))[:80].lstrip('.-')}-{where}.html"
+
+
+def _summary(path: Path) -> Page | None:
+    """What a page says, read as far as that takes; None of what is no page."""
+    most = _HEAD
+    while True:
+        head = content_of(path, most) or b""  # nothing of what is no file
+        found = summary_of(head.decode(errors="replace"))
+        if found or len(head) < most or not is_report(head):
+            return found
+        most *= 2
 
 
 def _before(path: Path) -> Page:

@@ -11,6 +11,8 @@ from urllib.parse import unquote
 import pytest
 from pages import check
 
+from echopix_cli.cli.report import Section, key_of
+from echopix_cli.cli.report import page as report_page
 from echopix_cli.cli.report_folder import page_name
 
 
@@ -76,14 +78,46 @@ def test_answers_of_runs_without_pages_are_said(run, folder: Path, tmp_path: Pat
     assert run("ask", *media, "-Q", "What?", "-o", out).code == 0
     ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q")
     assert ran.code == 0
-    assert "2 files answered about by earlier runs without --report have no page; --overwrite" in " ".join(
-        ran.err.split()
-    )
+    assert "2 answers of earlier runs without --report are on no page; --overwrite" in " ".join(ran.err.split())
+    ran = run("ask", *media, "-Q", "What?", "-Q", "Ho?", "-o", out, "--report", pages, "-q")  # pages hold the other one
+    assert "2 answers of earlier runs without --report are on no page; --overwrite" in " ".join(ran.err.split())
+    ran = run("ask", media[0], "-Q", "What?", "-Q", "Ho?", "-o", out, "--report", pages, "-q")
+    assert "1 answer of earlier runs without --report is on no page; --overwrite" in " ".join(ran.err.split())
     ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q", "--overwrite")
     assert "no page" not in ran.err
     assert "no page" not in run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q").err
     untried = ("ask", folder / "broken.mp4", *media, "-Q", "Who?", "-o", tmp_path / "new.jsonl", "--fail-fast")
     assert "no page" not in run(*untried, "--report", tmp_path / "others", "-q").err
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    pages, media = tmp_path / "pages", [tmp_path / day / "dark.m4a" for day in ("day1", "day2")]
+    for file in media:
+        file.parent.mkdir()
+        file.symlink_to(clips["dark"])
+    ask = ("-Q", "What?", "--report", pages, "-q", "-o")
+    assert run("ask", media[0], *ask, tmp_path / "1.jsonl").code == 0
+    assert "day1" not in check((pages / "index.html").read_text()).text, "one file of that name is told by it"
+    assert run("ask", media[1], *ask, tmp_path / "2.jsonl").code == 0
+    index = (pages / "index.html").read_text()
+    cells = re.findall(r'<tr><td><a href="./([^"]*)">dark.m4a</a> <span class="quiet">([^<]*)</span></td>', index)
+    assert cells == [(page_name(str(file)), f"../{file.parent.name}") for file in media]
+    for file in media:
+        text = (pages / page_name(str(file))).read_text()
+        assert f'<h1>dark.m4a <span class="quiet">../{file.parent.name}</span></h1>' in text
+
+
+def test_a_page_of_many_long_answers_stays_in_the_index(run, folder: Path, tmp_path: Path) -> None:
+    """Whose summary is longer than what is read of a page at first; and no answer of it counts as on no page."""
+    pages, out, media = tmp_path / "pages", tmp_path / "o.jsonl", folder / "dark.m4a"
+    asked = [Section(key_of(f"What {n}?", None, None, None), f"What {n}?", "a" * 900, "<p></p>") for n in range(1300)]
+    pages.mkdir()
+    (pages / page_name(str(media))).write_text(report_page("dark.m4a", asked, None, ""))
+    assert run("ask", media, "-Q", "What 7?", "-o", out, "-q").code == 0
+    ran = run("ask", media, "-Q", "What 7?", "-Q", "How?", "-o", out, "--report", pages, "-q")
+    assert ran.code == 0 and "no page" not in ran.err
+    index = check((pages / "index.html").read_text())
+    assert "Answers about 1 file" in index.text and len(index.all("tr")) == 1 + 1301
 
 
 def test_what_is_called_like_a_page_and_is_none(run, folder: Path, tmp_path: Path) -> None:
