@@ -175,9 +175,11 @@ def profile_table(profile: Profile) -> RenderableType:
 def _profile_facts(profile: Profile) -> RenderableType:
     from echopix_cli.results import DEMONSTRATION  # which is said when the model is loaded
 
-    answer, stages = profile.rows[-1].answer, profile.rows[0].stages
-    # A redundancy stage before the sieve makes it cheaper, CS2 always reads the whole prompt.
-    constant = "; the sieve itself costs the same at any budget" if answer.prefilter is None else ""
+    answers, stages = [row.answer for row in profile.rows], profile.rows[0].stages
+    answer = answers[-1]
+    # A sieve reads the whole prompt, whatever it keeps; another one, or a redundancy stage before it, changes the cost.
+    alike = len({each.sieve for each in answers}) == 1 and all(each.prefilter is None for each in answers)
+    constant = "; the sieve itself costs the same at any budget" if alike else ""
     shared, what = ["decode", "vision", "audio"], "sieve + prefill"
     if answer.film is not None:
         shared.append("windows")
