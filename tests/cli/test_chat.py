@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from terminals import Terminal
 
-from echopix_cli.cli.chat_lines import COMMANDS, Order, help_lines, read_line
+from echopix_cli.cli.chat_lines import COMMANDS, Order, help_lines, read_line, written
 from echopix_cli.cli.chat_prompt import Words
 from echopix_cli.cli.demo import right_answer
-from echopix_cli.cli.output import AnswersLost, Output
+from echopix_cli.cli.output import AnswersLost, Output, ReaderGone
 from echopix_cli.errors import UsageError
 
 
@@ -35,6 +36,11 @@ from echopix_cli.errors import UsageError
         ("/open '/a b/c.mp4' /budget 10%", [Order("/open", "/a b/c.mp4"), Order("/budget", "10%")]),
         ("/open /a b/my film.mp4 /budget 10%", [Order("/open", "/a b/my film.mp4"), Order("/budget", "10%")]),
         ("/open /end", [Order("/open", "/end")]),
+        ("/open it's me.mp4", [Order("/open", "it's me.mp4")]),
+        ('/save say "hi.jsonl', [Order("/save", 'say "hi.jsonl')]),
+        ("/open a  b.mp4 /new", [Order("/open", "a  b.mp4"), Order("/new")]),
+        ("/open back\\slash.mp4", [Order("/open", "back\\slash.mp4")]),
+        ("/open \"a /new\".mp4  /end '1:20'", [Order("/open", "a /new.mp4"), Order("/end", "1:20")]),
         ("/where", [Order("/where")]),
     ],
 )
@@ -53,6 +59,47 @@ def test_tab_completes_commands_and_paths(tmp_path: Path, typed: str, offered: l
         (tmp_path / name).touch()
     document = Document(typed.format(tmp_path))
     assert sorted(found.text for found in Words().get_completions(document, CompleteEvent())) == offered
+
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+ODD = st.lists(st.sampled_from(["'", '"', " ", "  ", "\\", "a", "new", "\n", "\u00a0", "~", "#", "\udcff"]), min_size=1)
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_what_is_completed_is_what_is_opened(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """From any beginning of its name on, whatever it is; in a folder of any name, too."""
+    name = (NAMES | ODD.map("".join)).filter(lambda name: name not in (".", "..") and len(os.fsencode(name)) < 200)
+    folder, file, command = data.draw(name), data.draw(name), data.draw(st.sampled_from(["/open", "/save"]))
+    place = tmp_path_factory.mktemp("named")
+    (place / folder).mkdir()
+    (place / folder / file).touch()
+
+    def completed(line: str, shown: str) -> str:
+        (found,) = [
+            found for found in Words().get_completions(Document(line), CompleteEvent()) if found.display_text == shown
+        ]
+        return line[: len(line) + found.start_position] + found.text
+
+    line = f"{command} {written(f'{place}/{folder[: data.draw(st.integers(0, len(folder)))]}')}"
+    line = completed(line, f"{folder}/")
+    assert read_line(line) == [Order(command, f"{place}/{folder}/")]
+    line = completed(line, file)
+    assert read_line(line) == [Order(command, f"{place}/{folder}/{file}")]
+    assert read_line(f"{line} /new") == [Order(command, f"{place}/{folder}/{file}"), Order("/new")]
+
+
+def test_names_that_begin_with_a_quotation_mark_are_completed_in_quotation_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("'tis.mp4", " first", "it's"):
+        Path(name).touch()
+    found = [found.text for found in Words().get_completions(Document("/open "), CompleteEvent())]
+    assert set(found) == {"''\"'\"'tis.mp4'", "' first'", "it's"}
+    (found,) = Words().get_completions(Document("/open ' fi"), CompleteEvent())
+    assert (found.text, found.start_position) == ("rst'", 0)
+    assert list(Words().get_completions(Document("/open it /new"), CompleteEvent())) == []
 
 
 @pytest.mark.parametrize("line", ["/nothing", "/open", "/save", "/where now", "/open 'x", "/budget 1 2"])
@@ -234,6 +281,66 @@ def test_the_budget_is_said_under_quiet_too(script: Any, clips: dict[str, Path])
     assert "the budget is 0.5" in script("/budget 0.5\n", clips["silent"], "-q").err
 
 
+@pytest.fixture
+def conversation(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``conversation(lines, *arguments)``: what is typed on a terminal, without the terminal."""
+
+    def chat(lines: list[str], *arguments: object) -> Any:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+        prompt = SimpleNamespace(lines=lambda: iter(lines))
+        monkeypatch.setattr("echopix_cli.cli.chat_prompt.Prompt", lambda history, status: prompt)
+        return run("chat", *arguments, "--device", "cpu")
+
+    return chat
+
+
+@pytest.mark.parametrize("how", ["conversation", "script"])
+def test_a_file_that_fails_leaves_no_other_unasked(
+    how: str, request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no film")
+    lines: Any = ["What?"] if how == "conversation" else "What?\n"
+    ran = request.getfixturevalue(how)(lines, broken, clips["silent"])
+    assert ran.err.count("error: ") == 1 and str(broken) in ran.err
+    if how == "script":
+        assert [record["media"] for record in ran.records] == [str(broken), str(clips["silent"])]
+    else:
+        assert (ran.code, ran.out.startswith(f"{clips['silent']}: ")) == (0, True)
+
+
+@pytest.mark.parametrize("flags", [(), ("--debug",)])
+def test_what_nobody_foresaw_ends_no_conversation(
+    conversation: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    from echopix_cli.engine import Engine
+
+    stream, asked = Engine.stream, list[str]()
+
+    def at_first(self: Any, encoded: Any, question: str, options: Any) -> Any:
+        asked.append(question)
+        if len(asked) == 1:
+            raise ZeroDivisionError("boom")
+        return stream(self, encoded, question, options)
+
+    monkeypatch.setattr(Engine, "stream", at_first)
+    ran = conversation(["What?", "Where?"], clips["silent"], *flags)
+    assert (ran.code, asked, len(ran.out.splitlines())) == (0, ["What?", "Where?"], 1)
+    assert ran.err.count("error: unexpected failure: ZeroDivisionError: boom") == 1
+    assert ran.err.count("in at_first") == len(flags)
+
+
+def test_a_conversation_whose_reader_is_gone_ends(
+    conversation: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(output: Output, text: str) -> None:
+        raise ReaderGone
+
+    monkeypatch.setattr(Output, "_write", gone)
+    ran = conversation(["What?", "Where?"], clips["silent"])
+    assert (ran.code, ran.err) == (141, ran.err.replace("error", ""))
+
+
 def test_several_files_are_all_asked(script: Any, clips: dict[str, Path]) -> None:
     ran = script("What?\n", clips["both"], clips["silent"])
     assert [record["media"] for record in ran.records] == [str(clips["both"]), str(clips["silent"])]
@@ -274,6 +381,25 @@ def test_a_conversation_on_a_terminal(columns: int, tmp_path: Path) -> None:
     assert history.stat().st_mode & 0o777 == 0o600
     drawn = [line for line in terminal.shown.splitlines() if line.startswith(("picture", "sound", "error", "note"))]
     assert drawn and max(map(len, drawn)) <= columns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
+def test_ctrl_c_while_the_libraries_are_imported_leaves_a_conversation(tmp_path: Path, seconds: float) -> None:
+    arguments = ("chat", "demo", "--device", "cpu", "--no-server")
+    with Terminal(*arguments, columns=80, environment=environment(tmp_path)) as terminal:
+        terminal.wait_for(">")
+        terminal.type("What instrument is playing?\r")
+        terminal.wait_for("loading the model")
+        time.sleep(seconds)
+        terminal.type("\x03")
+        terminal.wait_for("stopped")
+        terminal.wait_for(">")
+        terminal.type("What instrument is playing?\r")
+        terminal.wait_for(f"\n{right_answer()}")
+        terminal.wait_for(">")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
 
 
 @pytest.mark.slow
