@@ -346,6 +346,21 @@ def test_several_files_are_all_asked(script: Any, clips: dict[str, Path]) -> Non
     assert [record["media"] for record in ran.records] == [str(clips["both"]), str(clips["silent"])]
 
 
+@pytest.mark.parametrize(("most", "reads"), [(2**28, ["both", "silent"]), (0, ["both", "silent"] * 2)])
+def test_several_files_are_read_once_as_far_as_memory_for_them_goes(
+    script: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, most: int, reads: list[str]
+) -> None:
+    from echopix_cli.engine import Engine
+
+    read, found = Engine.read, list[str]()
+    monkeypatch.setattr("echopix_cli.serving.answering._MOST_HELD", most)
+    monkeypatch.setattr(Engine, "read", lambda self, path, *more: found.append(path) or read(self, path, *more))
+    ran = script("What?\nWhat?\n", clips["both"], clips["silent"], "--no-server")
+    assert found == [str(clips[name]) for name in reads]
+    assert len({(record["media"], record["answer"]) for record in ran.records[:2]}) == 2
+    assert len(ran.records) == 4
+
+
 def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "ECHOPIX_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
 
