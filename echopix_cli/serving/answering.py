@@ -34,6 +34,7 @@ class Held:
         """The clip, if it is held, the file is unchanged, and the same is taken of it; else it is given up."""
         held = self._clips.pop(path, None)
         if held is None or held[:2] != (plan, looked(path)):
+            self._give_up(0)  # now, as another one is read next
             return None
         self._clips[path] = held
         return held[2]
@@ -49,7 +50,11 @@ class Held:
         if encoded.survivors is None and look is not None and looked(path) == look:
             self._clips.pop(path, None)
             self._clips[path] = plan, look, encoded
-        while len(self._clips) > 1 and sum(_size(held) for _, _, held in self._clips.values()) > _MOST_HELD:
+            self._give_up(1)
+
+    def _give_up(self, but: int) -> None:
+        """Give up clips, those asked about longest ago first, until they are small enough, or so many are left."""
+        while len(self._clips) > but and sum(_size(held) for _, _, held in self._clips.values()) > _MOST_HELD:
             del self._clips[next(iter(self._clips))]
 
 
