@@ -115,6 +115,20 @@ def described(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
+def told(error: Exception, hint: str = "run again with --debug and report what it prints") -> EchopixError:
+    """An error as a user is told of it: one of ours as it is, any other in words.
+
+    Args:
+        error: what was raised.
+        hint: what to do about one that nobody foresaw.
+    """
+    if isinstance(error, EchopixError):
+        return error
+    unforeseen = EchopixError(f"unexpected failure: {described(error)}", hint)
+    unforeseen.__cause__ = error
+    return unforeseen
+
+
 def bare(error: EchopixError) -> EchopixError:
     """An error without the frames that it came through: they hold on to what the failed item took."""
     error.__cause__ = error.__context__ = error.__traceback__ = None

@@ -19,7 +19,7 @@ from echopix_cli.cli.misuse import WRONG_USE, explained, shown_help
 from echopix_cli.cli.output import Output, ReaderGone, inert, occupy_closed_streams
 from echopix_cli.cli.signals import terminate
 from echopix_cli.cli.threads import wait_passively
-from echopix_cli.errors import EchopixError, ExitCode, UsageError, described
+from echopix_cli.errors import EchopixError, ExitCode, UsageError, told
 from echopix_cli.settings import resolve
 
 # Read when transformers is imported, which is later: what it remarks on a model's files is not for stderr.
@@ -205,9 +205,7 @@ def main() -> NoReturn:
     except ReaderGone:
         code = ExitCode.PIPE_CLOSED
     except Exception as error:
-        _fail(
-            EchopixError(f"unexpected failure: {described(error)}", "run again with --debug and report what it prints")
-        )
+        _fail(told(error))
     if code == ExitCode.INTERRUPTED:
         Output().error(EchopixError("interrupted"))
     sys.exit(code)

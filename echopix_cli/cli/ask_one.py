@@ -71,7 +71,6 @@ class Display:
         request: that is answered.
         form: ``text`` or one of :class:`Records`.
         files: to write about the answers.
-        said: notices that were shown before, and are not shown again.
         label: before each answer's text.
         since: when waiting began, in seconds since the interpreter did.
     """
@@ -82,7 +81,6 @@ class Display:
         request: m.Ask,
         form: str,
         files: AnswerFiles,
-        said: set[str] | None = None,
         label: str = "",
         since: float = 0.0,
     ) -> None:
@@ -91,7 +89,6 @@ class Display:
         self.answers: list[Answer] = []
         self._records = None if form == "text" else Records(run.output, form)
         self._live = self._records is None and run.output.answers_on_terminal and not request.choices
-        self._said = set() if said is None else said
         self._progress = ExitStack()
         self._watch: Callable[[float, float, str], None] = films_progress(lambda text: None, "")
         self._open = False  # whether an answer's line has begun
@@ -109,7 +106,7 @@ class Display:
                     self._wait("waiting for the server")
             case m.Loaded(seconds):
                 if self.server is not None and self.server.welcome.model.demonstration:
-                    self._warn(DEMONSTRATION)
+                    self.run.warn(DEMONSTRATION)
                 self._started = since_start()
                 self._waited = Waited(self._started - seconds - self._since, seconds, 0.0, 0.0)
                 self._watch = films_progress(self._wait(f"reading {path}"), path)
@@ -124,7 +121,7 @@ class Display:
                 if self.run.settings.verbose:
                     self.run.describe(path, info)
                 for notice in notices:
-                    self._warn(f"{path}: {notice}")
+                    self.run.warn(f"{path}: {notice}")
             case m.Asked():
                 self._asked = time.perf_counter()
                 self._wait("answering")
@@ -170,13 +167,7 @@ class Display:
             seconds = {name: round(value, 3) for name, value in (*asdict(waited).items(), ("total", waited.total))}
             self._records.write(answer_record(answer, self.server is not None) | {"waited_s": seconds})
         for words in unkept(answer).values():
-            self._warn(f"{answer.media}: {words}; a larger --budget keeps more")
-
-    def _warn(self, text: str) -> None:
-        """Say something that nobody may miss, once."""
-        if text not in self._said:
-            self._said.add(text)
-            self.run.output.warn(text)
+            self.run.warn(f"{answer.media}: {words}; a larger --budget keeps more")
 
     def _begin(self) -> None:
         """Begin an answer's line, once."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
+from io import StringIO
 
 from echopix_cli.errors import UsageError
 from echopix_cli.parsers import is_whole
@@ -20,6 +23,8 @@ COMMANDS: dict[str, tuple[str, bool, str]] = {
     "/help": ("", True, "these commands"),
     "/quit": ("", True, "end, as Ctrl-D does"),
 }
+_QUOTES = ("'", '"')
+_NEXT = re.compile(rf"\s+(?=(?:{'|'.join(COMMANDS)})(?:\s|$))")  # what stands before another command
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,9 @@ class Order:
 def read_line(line: str) -> str | list[Order]:
     """A question, or the commands of a line: ``/start 1:20 /end 1:40``. A blank line is no command.
 
+    The name of a file is taken as it stands, up to the next command or the end; one that begins with a quotation mark,
+    as :func:`written` may write it, as a shell takes it.
+
     Raises:
         UsageError: a question that is not valid text; a command that there is not, or one without what must follow it.
     """
@@ -43,25 +51,58 @@ def read_line(line: str) -> str | list[Order]:
         if not is_whole(text):
             raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
         return text
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"{text}: {error}", "/open 'a name with spaces.mp4'") from None
     orders: list[Order] = []
-    while words:
-        name = words.pop(0)
+    while text:
+        name, text = _first(text)
         if name not in COMMANDS:
             raise UsageError(f"there is no command {name!r}", "/help lists what there is")
         metavar, optional, _ = COMMANDS[name]
         value = ""
-        if metavar and words and not (optional and words[0] in COMMANDS):
-            value = words.pop(0)
-            while metavar == "FILE" and words and words[0] not in COMMANDS:  # a name with spaces, as Tab completes it
-                value += f" {words.pop(0)}"
+        if metavar and text and not (optional and _first(text)[0] in COMMANDS):
+            value, text = _file(text) if metavar == "FILE" else _first(text)
         if metavar and not optional and not value:
             raise UsageError(f"{name} needs a {metavar}", f"{name} {metavar}")
         orders.append(Order(name, value))
     return orders
+
+
+def _first(text: str) -> tuple[str, str]:
+    """The first word, as a shell takes it, and what follows.
+
+    Raises:
+        UsageError: a quotation mark without its other one.
+    """
+    rest = StringIO(text)
+    words = shlex.shlex(rest, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        return words.get_token() or "", rest.read().strip()
+    except ValueError as error:
+        raise UsageError(f"{text}: {error}", "end it with the same quotation mark") from None
+
+
+def _file(text: str) -> tuple[str, str]:
+    """The name of a file, and what follows."""
+    if text.startswith(_QUOTES):
+        return _first(text)
+    end = _NEXT.search(text)
+    return (text, "") if end is None else (text[: end.start()], text[end.end() :])
+
+
+def written(file: str) -> str:
+    """The name of a file as :func:`read_line` takes it behind a command: as it is, or where that is something else, in
+    quotation marks."""
+    plain = file == file.strip() and not file.startswith(_QUOTES) and _NEXT.search(file) is None
+    return file if plain else shlex.quote(file)
+
+
+def meant(typed: str) -> str | None:
+    """The beginning of a file's name that was typed behind a command; None where something follows it already."""
+    for closing in ("", *_QUOTES):  # which may be still to come
+        with suppress(UsageError):
+            name, rest = _file(typed.lstrip() + closing)
+            return None if rest else name
+    return None
 
 
 def help_lines() -> list[str]:

@@ -15,7 +15,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
-from echopix_cli.cli.chat_lines import COMMANDS
+from echopix_cli.cli.chat_lines import COMMANDS, meant, written
 
 
 class Prompt:
@@ -84,9 +84,13 @@ class Words(Completer):
         text = document.text_before_cursor
         for name, (metavar, _, what) in COMMANDS.items():
             if metavar == "FILE" and text.startswith(f"{name} "):
-                rest = text[len(name) + 1 :]
-                for found in self._paths.get_completions(Document(rest, len(rest)), complete_event):
+                typed = text[len(name) + 1 :]
+                if (path := meant(typed)) is None:
+                    return
+                for found in self._paths.get_completions(Document(path, len(path)), complete_event):
                     slash = "/" if found.display_text.endswith("/") else ""  # the library shows it, and leaves it out
-                    yield Completion(found.text + slash, found.start_position, display=found.display)
+                    whole = written(path + found.text + slash)
+                    same = len(typed) if whole.startswith(typed) else 0
+                    yield Completion(whole[same:], same - len(typed), display=found.display)
             elif text.startswith("/") and name.startswith(text):
                 yield Completion(name, -len(text), display_meta=what)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.cli.output import Output
+from echopix_cli.cli.signals import unbroken
 from echopix_cli.errors import EchopixError, UsageError
 from echopix_cli.settings import Resolved, Settings, resolve, unknown_variables
 from echopix_cli.times import clock
@@ -31,6 +32,7 @@ class Run:
     resolved: Resolved
     output: Output
     _seen: dict[str, MediaInfo | None] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)  # what is said once
 
     @classmethod
     def begin(cls, flags: Mapping[str, Any]) -> Run:
@@ -54,6 +56,17 @@ class Run:
         """With other defaults of some settings."""
         return replace(self, resolved=self.resolved.preferring(**values))
 
+    def warn(self, text: str, kind: str | None = None) -> None:
+        """Say something that nobody may miss, once in all that the command does.
+
+        Args:
+            text: in words.
+            kind: what is said once, where its words change from time to time; None for the words.
+        """
+        if (once := text if kind is None else kind) not in self._said:
+            self._said.add(once)
+            self.output.warn(text)
+
     def engine(self, media: Sequence[str] = (), budget: float | None = None, keeps: bool = False) -> Engine:
         """Load the model, unless it is known beforehand that it and its work do not fit.
 
@@ -66,7 +79,7 @@ class Run:
         if engine.source.demonstration:
             from echopix_cli.results import DEMONSTRATION
 
-            self.output.warn(DEMONSTRATION)
+            self.warn(DEMONSTRATION)
         return engine
 
     def _engine(self, media: Sequence[str], budget: float | None, keeps: bool) -> Engine:
@@ -280,16 +293,18 @@ def _unsaid(text: str) -> None:
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Switch garbage collection off while torch is imported.
+    """Import torch and what needs it: to the end, as none of it can be imported a second time; and without garbage
+    collection.
 
     It makes hundreds of thousands of objects that all stay, and which would be searched again and again.
     """
-    if "torch" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    with unbroken():
+        if "torch" in sys.modules:
+            yield
+            return
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.freeze()
+            gc.enable()

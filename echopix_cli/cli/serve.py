@@ -3,8 +3,11 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +22,8 @@ from echopix_cli.times import clock
 
 if TYPE_CHECKING:
     from echopix_cli.cli.serve_http import AskedHttp
-    from echopix_cli.serving.client import Greeted
+    from echopix_cli.serving.messages import Welcome
+    from echopix_cli.serving.place import Holder
 
 SERVING = "Serving"
 _LOOK = 0.1  # seconds between looks at whether a server has ended
@@ -85,7 +89,7 @@ def serve(
 
 
 def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
-    from echopix_cli.serving.place import listening, locked, name_of, opened_folder, unlisten
+    from echopix_cli.serving.place import listening, locked, name_of, opened_folder, sign, unlisten
 
     wish = run.wish()
     with opened_folder(make=True) as folder:
@@ -95,6 +99,7 @@ def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
         if lock is None:
             raise UsageError("a server for this model runs already", "echopix serve --status")
         try:
+            sign(lock, wish.model, "loading")
             from echopix_cli.weights.opening import folder_revision
 
             named = folder_revision(Path(wish.model)) if os.path.isabs(wish.model) else None  # before it is read
@@ -103,7 +108,9 @@ def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
             from echopix_cli.serving.server import Listener
 
             desk = Desk(engine, wish, named)
-            with closing(listening(folder, name)) as listener, stopping() as received:
+            ending = partial(sign, lock, wish.model, "ending")
+            with closing(listening(folder, name)) as listener, stopping(ending) as received:
+                sign(lock, wish.model)
                 over = None if http is None else http.serve(desk, run.manner())
                 until = "Ctrl-C or echopix serve --stop" + (f", or {clock(idle)} without a question" if idle else "")
                 run.output.notice(f"{engine.facts.name} answers every echopix ask that wants it, until {until}")
@@ -123,7 +130,7 @@ def _serve(run: opt.Run, idle: float | None, http: "AskedHttp | None") -> None:
 
 
 def _status(run: opt.Run, json: bool) -> None:
-    found = [_facts(greeted) for greeted in _greeted()]
+    found = [one.facts for one in _found()]
     if json:
         run.output.record({"schema_version": SCHEMA_VERSION, "servers": found})
     else:
@@ -140,40 +147,107 @@ def _stop(run: opt.Run, json: bool) -> None:
     """End servers, of any version, and wait until they have.
 
     Raises:
-        EchopixError: one is in a container of its own.
+        EchopixError: one is in a container of its own; the others have ended.
     """
     one = run.wish().model if run.resolved.origins["model"] == "flag" else None
-    ended = []
-    for greeted in _greeted():
-        if one not in (None, greeted.welcome.held.model, greeted.welcome.asked):
+    ended, beyond = [], False
+    for found in _found():
+        if one is not None and one not in found.models:
             continue
-        if greeted.pid <= 0:
-            raise EchopixError("a server runs where its process cannot be reached", "end it in its own container")
-        with suppress(ProcessLookupError):  # it has ended meanwhile
-            os.kill(greeted.pid, signal.SIGTERM)
-        ended.append((greeted.name, _facts(greeted)))
+        if found.pid <= 0:
+            beyond = True
+            continue
+        if found.state != "ending":  # a second signal would end it at once
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(found.pid, signal.SIGTERM)
+        ended.append(found)
     with run.output.progress("waiting for what is being answered"):
-        for name, facts in ended:
-            _wait_for(name, facts["pid"])
+        for found in ended:
+            _wait_for(found.name, found.pid)
     if json:
-        run.output.record({"schema_version": SCHEMA_VERSION, "servers": [facts for _, facts in ended]})
-    for _, facts in ended:
-        run.output.notice(f"{facts['model']} (process {facts['pid']}) has ended")
+        run.output.record({"schema_version": SCHEMA_VERSION, "servers": [found.facts for found in ended]})
+    for found in ended:
+        run.output.notice(f"{found.model or 'a server'} (process {found.pid}) has ended")
+    if beyond:
+        raise EchopixError("a server runs where its process cannot be reached", "end it in its own container")
     if not ended:
         run.output.notice("no server runs" + (" for this model" if one else ""))
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _greeted() -> "list[Greeted]":
-    """All servers of this user, whatever they hold."""
+@dataclass(frozen=True)
+class _Found:
+    """A server of this user.
+
+    Attributes:
+        name: of its lock.
+        pid: its process.
+        welcome: what it says of itself; None where it does not.
+        holder: what stands in its lock; None where nothing does.
+    """
+
+    name: str
+    pid: int
+    welcome: "Welcome | None"
+    holder: "Holder | None"
+
+    @property
+    def models(self) -> set[str]:
+        """Names of what it holds, and of what it was begun for; none where that is unknown."""
+        said = set() if self.welcome is None else {self.welcome.held.model, self.welcome.asked}
+        return said | (set() if self.holder is None else {self.holder.model})
+
+    @property
+    def model(self) -> str | None:
+        """What it holds, for people; None where that is unknown."""
+        if self.welcome is not None:
+            return self.welcome.model.name
+        return None if self.holder is None else self.holder.model
+
+    @property
+    def state(self) -> str | None:
+        """``loading``, ``answering`` or ``ending``; None where that is unknown."""
+        state = "" if self.holder is None else self.holder.state
+        return state or (None if self.welcome is None else "answering")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of it; what only the server itself could say is null where it does not."""
+        said = self.welcome
+        return {
+            "model": self.model,
+            "revision": said and said.model.revision,
+            "dtype": said and said.model.dtype,
+            "device": said and said.model.device,
+            "quantization": said and said.model.quantization,
+            "pid": self.pid,
+            "version": said and said.version,
+            "since": said and datetime.fromtimestamp(said.since, UTC).isoformat(timespec="seconds"),
+            "answers": said and said.answers,
+            "running": said and said.running,
+            "idle_s": said and said.idle,
+            "http": said and (said.http or None),
+            "state": self.state,
+        }
+
+
+def _found() -> Iterator[_Found]:
+    """All servers of this user, whatever they hold and are doing; each as it is when it is taken."""
     from echopix_cli.serving.client import greet_all
     from echopix_cli.serving.messages import Wish
+    from echopix_cli.serving.place import holder_of, locks, opened_folder
 
-    any_wish, found = Wish("auto", "auto", "auto", "auto"), []  # whatever the settings say of a model
-    for greeted in greet_all(lambda: any_wish):
-        greeted.connection.close()
-        found.append(greeted)
-    return found
+    any_wish, seen = Wish("auto", "auto", "auto", "auto"), set[str]()  # whatever the settings say of a model
+    with opened_folder() as folder:
+        if folder is None:
+            return
+        for greeted in greet_all(lambda: any_wish):
+            greeted.connection.close()
+            seen.add(greeted.name)
+            yield _Found(greeted.name, greeted.pid, greeted.welcome, holder_of(folder, greeted.name))
+        for name in locks(folder):
+            if name not in seen and (holder := holder_of(folder, name)) is not None:
+                yield _Found(name, holder.pid, None, holder)
 
 
 def _wait_for(name: str, process: int) -> None:
@@ -189,32 +263,18 @@ def _wait_for(name: str, process: int) -> None:
         os.close(lock)
 
 
-def _facts(greeted: "Greeted") -> dict[str, Any]:
-    welcome, model = greeted.welcome, greeted.welcome.model
-    return {
-        "model": model.name,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "device": model.device,
-        "quantization": model.quantization,
-        "pid": greeted.pid,
-        "version": welcome.version,
-        "since": datetime.fromtimestamp(welcome.since, UTC).isoformat(timespec="seconds"),
-        "answers": welcome.answers,
-        "running": welcome.running,
-        "idle_s": welcome.idle,
-        "http": welcome.http or None,
-    }
-
-
 def _row(facts: dict[str, Any]) -> list[str]:
+    head, process = facts["model"] or "?", f"process {facts['pid']}"
+    if facts["version"] is None:
+        state = facts["state"]
+        return [head, "", process, f"is {state}" if state else "does not say what it holds"]
     held = facts["dtype"] if facts["quantization"] == "none" else f"{facts['quantization']} and {facts['dtype']}"
     words = [f"since {facts['since']}", f"{facts['answers']} answers", f"{facts['running']} under way"]
     if facts["idle_s"]:
         words.append(f"ends after {clock(facts['idle_s'])} without a question")
     if facts["http"]:
         words.append(facts["http"])
-    return [facts["model"], f"{held} on {facts['device']}", f"process {facts['pid']}", ", ".join(words)]
+    return [head, f"{held} on {facts['device']}", process, ", ".join(words)]
 
 
 def _idle(text: str) -> float:

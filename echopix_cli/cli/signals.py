@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -23,9 +24,7 @@ def stopping(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
 
     def take(number: int, frame: object) -> None:
         if received:
-            if sys.stderr.isatty():
-                os.write(2, b"\x1b[?25h")  # a progress bar hides the cursor
-            os._exit(128 + number)
+            _end_at_once(number)
         received.append(number)
         stop()
 
@@ -35,3 +34,33 @@ def stopping(stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Ctrl-C waits for the end of what cannot be done again once it was broken off, such as the import of a library
+    written in C; a second one ends the process at once. Where Ctrl-C is ignored, and in other threads, which it does
+    not reach, nothing changes."""
+    before, pressed = signal.getsignal(signal.SIGINT), list[int]()
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+
+    def take(number: int, frame: object) -> None:
+        if pressed:
+            _end_at_once(number)
+        pressed.append(number)
+
+    signal.signal(signal.SIGINT, take)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            before(signal.SIGINT, None)
+
+
+def _end_at_once(number: int) -> NoReturn:
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h")  # a progress bar hides the cursor
+    os._exit(128 + number)

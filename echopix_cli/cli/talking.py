@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,9 +17,9 @@ from echopix_cli.cli import options as opt
 from echopix_cli.cli.answer_files import AnswerFiles
 from echopix_cli.cli.ask_one import Display
 from echopix_cli.cli.chat_lines import Order, help_lines, read_line
-from echopix_cli.cli.output import SCHEMA_VERSION, AnswersLost, answer_record, one_line
+from echopix_cli.cli.output import SCHEMA_VERSION, AnswersLost, ReaderGone, answer_record, inert, one_line
 from echopix_cli.cli.waiting import since_start
-from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.errors import EchopixError, UsageError, told
 from echopix_cli.parsers import parse_budget
 from echopix_cli.results import Answer, Turn
 from echopix_cli.serving.messages import Ask
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from echopix_cli.files import Look
     from echopix_cli.serving.messages import Manner
 
+_UNHEARD = (AnswersLost, ReaderGone)  # whatever else would be answered
 _ENDS = ("/start", "/end")  # of the part that is asked about
 
 
@@ -45,7 +47,6 @@ class Talk:
         self.answers: list[Answer] = []
         self._served: list[bool] = []  # of each, whether a server gave it
         self._turns: dict[str, list[Turn]] = {}  # about each file, as it is read now
-        self._said: set[str] = set()  # what is said once
         self._saved: dict[str, Look] = {}  # files that this conversation wrote, as they were then
 
     def obey_all(self, orders: Sequence[Order]) -> bool:
@@ -133,6 +134,26 @@ class Talk:
         self._saved[str(path)] = look_at(path)
         self.run.output.notice(f"{len(lines)} answer{'' if len(lines) == 1 else 's'} in {path}")
 
+    def ask_each(self, question: str, form: str) -> Iterator[tuple[str, EchopixError]]:
+        """Put a question about each of the files, whatever becomes of the others; those that failed, and why.
+
+        Raises:
+            AnswersLost, ReaderGone: nobody hears the answers.
+        """
+        for path in list(self.media):
+            try:
+                self.ask(path, question, form)
+            except _UNHEARD:
+                raise
+            except Exception as error:
+                yield path, told(error)
+
+    def tell(self, error: EchopixError) -> None:
+        """Say what failed; with ``--debug``, after the traceback."""
+        if self.run.settings.debug:
+            self.run.output.stderr.write(inert("".join(traceback.format_exception(error))))
+        self.run.output.error(error)
+
     def ask(self, path: str, question: str, form: str) -> None:
         """Put a question about one of the files.
 
@@ -142,16 +163,15 @@ class Talk:
         label = f"{one_line(path)}: " if len(self.media) > 1 else ""
         turns = self._turns.setdefault(path, [])
         request = Ask(path, (question,), (), self.manner, tuple(turns))
-        with closing(Display(self.run, request, form, AnswerFiles(), self._said, label, since_start())) as display:
+        with closing(Display(self.run, request, form, AnswerFiles(), label, since_start())) as display:
             self.answering.answer(request, display)
             if self.run.settings.verbose:
                 display.finish()
             answer = display.answers[-1]
         self.answers.append(answer)
         self._served.append(display.server is not None)
-        if (words := unread_words(len(turns), answer.turns_seen or 0)) and words[0] not in self._said:
-            self._said.add(words[0])
-            self.run.output.warn(words[1])
+        if words := unread_words(len(turns), answer.turns_seen or 0):
+            self.run.warn(words[1], words[0])
         turns.append(Turn(question, answer.answer))
 
     @property
@@ -182,18 +202,18 @@ class Conversation(Talk):
             try:
                 if not self._take(line):
                     return
-            except AnswersLost:
+            except _UNHEARD:
                 raise
-            except EchopixError as error:
-                self.run.output.error(error)
+            except Exception as error:
+                self.tell(told(error))
             except KeyboardInterrupt:
                 self.run.output.notice("stopped")
 
     def _take(self, line: str) -> bool:
         said = read_line(line)
         if isinstance(said, str):
-            for path in list(self.media):
-                self.ask(path, said, "text")
+            for _, error in self.ask_each(said, "text"):
+                self.tell(error)
             return True
         return self.obey_all(said)
 
@@ -212,25 +232,20 @@ class Script(Talk):
         for line in _decoded(lines):
             said = read_line(line)
             if isinstance(said, str):
-                failed += sum(self._failed(path, said) for path in list(self.media))
+                for path, error in self.ask_each(said, "jsonl"):
+                    self._failed(path, said, error)
+                    failed += 1
             elif not self.obey_all(said):
                 break
         return failed
 
-    def _failed(self, path: str, question: str) -> bool:
-        try:
-            self.ask(path, question, "jsonl")
-            return False
-        except AnswersLost:
-            raise
-        except EchopixError as error:
-            from echopix_cli.cli.ask_many import error_record
-            from echopix_cli.files import named
+    def _failed(self, path: str, question: str, error: EchopixError) -> None:
+        from echopix_cli.cli.ask_many import error_record
+        from echopix_cli.files import named
 
-            head = {"schema_version": SCHEMA_VERSION, **named(path), "question": question}
-            self.run.output.record(head | {"error": error_record(error)})
-            self.run.output.error(error)
-            return True
+        head = {"schema_version": SCHEMA_VERSION, **named(path), "question": question}
+        self.run.output.record(head | {"error": error_record(error)})
+        self.tell(error)
 
 
 def unread_words(earlier: int, seen: int) -> tuple[str, str] | None:

@@ -20,18 +20,24 @@ class Cancelled(Exception):
     """Nobody waits for the answer any more."""
 
 
+_MOST_HELD = 256 * 2**20  # bytes of features, beyond which only the clip that was asked about last is held
+
+
 class Held:
-    """The clip that was asked about last, after the towers: the next question about it reads nothing."""
+    """Clips that were asked about, after the towers: the next question about one of them reads nothing. The last one is
+    held whatever its size, those before it as long as all of them are small enough."""
 
     def __init__(self) -> None:
-        self._key: tuple[str, DecodePlan, Look] | None = None
-        self._encoded: Encoded | None = None
+        self._clips: dict[str, tuple[DecodePlan, Look, Encoded]] = {}  # by path; asked about last, comes last
 
     def find(self, path: str, plan: DecodePlan) -> Encoded | None:
-        """It, if it is the same file, unchanged, and the same is taken of it; else it is given up."""
-        if self._key != self._key_of(path, plan):
-            self._key = self._encoded = None
-        return self._encoded
+        """The clip, if it is held, the file is unchanged, and the same is taken of it; else it is given up."""
+        held = self._clips.pop(path, None)
+        if held is None or held[:2] != (plan, looked(path)):
+            self._give_up(0)  # now, as another one is read next
+            return None
+        self._clips[path] = held
+        return held[2]
 
     def keep(self, path: str, plan: DecodePlan, look: Look | None, encoded: Encoded) -> None:
         """Hold a clip; a film is sieved with its question, and nothing of that serves another one.
@@ -41,13 +47,20 @@ class Held:
             look: at the file before that.
             encoded: what came of it.
         """
-        if encoded.survivors is None and look is not None and self._key_of(path, plan) == (path, plan, look):
-            self._key, self._encoded = (path, plan, look), encoded
+        if encoded.survivors is None and look is not None and looked(path) == look:
+            self._clips.pop(path, None)
+            self._clips[path] = plan, look, encoded
+            self._give_up(1)
 
-    @staticmethod
-    def _key_of(path: str, plan: DecodePlan) -> tuple[str, DecodePlan, Look] | None:
-        look = looked(path)
-        return None if look is None else (path, plan, look)
+    def _give_up(self, but: int) -> None:
+        """Give up clips, those asked about longest ago first, until they are small enough, or so many are left."""
+        while len(self._clips) > but and sum(_size(held) for _, _, held in self._clips.values()) > _MOST_HELD:
+            del self._clips[next(iter(self._clips))]
+
+
+def _size(encoded: Encoded) -> int:
+    """Bytes of a clip's features."""
+    return sum(part.nbytes for part in (encoded.video, encoded.audio) if part is not None)
 
 
 def looked(path: str) -> Look | None:

@@ -3,6 +3,7 @@ about it. Nothing else is opened, and nothing is fetched."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import stat
@@ -24,6 +25,33 @@ MOST_TEXT = 32_768  # characters of a question, or of a system prompt
 _MEDIA = ("video_url", "audio_url", "image_url")
 _SPEAKERS = ("the question", "an earlier answer")
 _EXTRAS = ("budget", "sieve", "start", "end")
+_READ = (
+    *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "seed"),
+    "echopix",
+)
+# What changes no answer, whatever its value: who asks, what is kept of it, and how fast it comes.
+_UNHEEDED = (
+    *("user", "metadata", "store", "safety_identifier", "service_tier", "prediction", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_retention"),
+)
+# What would change an answer, but for these values, which ask for what is done anyway.
+_AS_IT_IS: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "top_p": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "stop": ([], ""),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "modalities": (["text"],),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+}
 
 
 class Refused(Exception):
@@ -74,8 +102,6 @@ def chat_request(raw: Any, root: Path, model: str, manner: Manner, reads_turns: 
         raise Refused(400, "the body is no JSON object")
     if raw.get("model", model) != model:
         raise Refused(404, f"there is no model {raw['model']!r} here, only {model!r}", "model_not_found")
-    if raw.get("n", 1) not in (1, None):
-        raise Refused(400, "n: there is one answer to a question")
     _refuse_unheeded(raw)
     system, named, earlier, question = _messages(raw.get("messages"))
     if earlier and not reads_turns:
@@ -92,13 +118,17 @@ def chat_request(raw: Any, root: Path, model: str, manner: Manner, reads_turns: 
 
 
 def _refuse_unheeded(raw: Mapping[str, Any]) -> None:
-    """Refuse what would change the answer and is not done here; what leaves a greedy answer as it is passes."""
-    wanted = raw.get("response_format")
-    if wanted is not None and not (isinstance(wanted, dict) and wanted.get("type") == "text"):
-        raise Refused(400, "response_format: answers are text")
-    for name in ("stop", "logprobs", "top_logprobs", "logit_bias", "tools", "functions"):
-        if raw.get(name):
-            raise Refused(400, f"{name}: this server does not know it; leave it out")
+    """Refuse what is neither read here nor known to leave the answer as it is; null asks for nothing."""
+    for name, value in raw.items():
+        if value is None or name in _READ or name in _UNHEEDED:
+            continue
+        if name in _EXTRAS:
+            raise Refused(400, f"{name}: it belongs under echopix")
+        same = _AS_IT_IS.get(name)
+        if same is None:
+            raise Refused(400, f"unknown field {name!r}; leave it out")
+        if value not in same:
+            raise Refused(400, f"{name}: only {' or '.join(map(json.dumps, same))} is done here; leave it out")
 
 
 def _flag(raw: Mapping[str, Any], name: str) -> bool:
@@ -176,6 +206,10 @@ def _sampled(manner: Manner, raw: Mapping[str, Any]) -> Manner:
         if type(heat) not in (int, float) or not 0.0 <= heat <= 2.0:
             raise Refused(400, "temperature: expected a number from 0 to 2")
         manner = replace(manner, temperature=float(heat))
+    if (seed := raw.get("seed")) is not None:
+        if type(seed) is not int or not -(2**63) <= seed < 2**63:
+            raise Refused(400, "seed: expected a whole number of 64 bits")
+        manner = replace(manner, seed=seed)
     return manner
 
 

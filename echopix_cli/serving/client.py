@@ -30,11 +30,12 @@ _CLASSES = {kind.__name__: kind for kind in (EchopixError, UsageError, ModelErro
 
 @dataclass(frozen=True)
 class Greeted:
-    """A connection to a server of this name, what it said first, and the process that it is."""
+    """A connection to a server of this name, what it said first, and the process that it is. Without a welcome it said
+    nothing that is understood here: it is of another version, or has no place for another client."""
 
     name: str
     connection: socket.socket
-    welcome: m.Welcome
+    welcome: m.Welcome | None
     pid: int
 
 
@@ -55,7 +56,7 @@ def wish_of(model: str, device: str, dtype: str, quantize: str) -> m.Wish:
 
 
 def greet_all(wish: Callable[[], m.Wish]) -> Iterator[Greeted]:
-    """Every server of this user that answers, the newest first; whoever takes one closes its connection.
+    """Every server of this user that listens, the newest first; whoever takes one closes its connection.
 
     Args:
         wish: is asked for what is wanted, if there is any server.
@@ -76,10 +77,8 @@ def greet_all(wish: Callable[[], m.Wish]) -> Iterator[Greeted]:
                 welcome = received(connection)
             except (OSError, EOFError, Garbled):
                 welcome = None
-            if isinstance(welcome, m.Welcome):
-                yield Greeted(name.removesuffix(SOCKET), connection, welcome, peer.pid)
-            else:  # another version, which may say it otherwise
-                connection.close()
+            said = welcome if isinstance(welcome, m.Welcome) else None
+            yield Greeted(name.removesuffix(SOCKET), connection, said, peer.pid)
 
 
 def find_server(wish: Callable[[], m.Wish]) -> Server | None:
@@ -89,9 +88,10 @@ def find_server(wish: Callable[[], m.Wish]) -> Server | None:
         EchopixError: as :func:`greet_all`.
     """
     for greeted in greet_all(wish):
-        if greeted.welcome.version == __version__ and not greeted.welcome.refusal:
+        welcome = greeted.welcome
+        if welcome is not None and welcome.version == __version__ and not welcome.refusal:
             greeted.connection.settimeout(None)
-            return Server(greeted.connection, greeted.welcome)
+            return Server(greeted.connection, welcome)
         greeted.connection.close()
     return None
 

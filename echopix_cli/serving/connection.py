@@ -21,7 +21,7 @@ from echopix_cli.batch.items import Stopped
 from echopix_cli.batch.journal import FileFacts
 from echopix_cli.batch.outcomes import Outcome
 from echopix_cli.batch.tasks import Task
-from echopix_cli.errors import EchopixError, described
+from echopix_cli.errors import EchopixError, told
 from echopix_cli.media import require_file
 from echopix_cli.serving import many_messages as mm
 from echopix_cli.serving import messages as m
@@ -88,11 +88,8 @@ class Connection:
             pass
         except Left:
             self._say(failure_of(Ending("the server is ending", "run again")))
-        except EchopixError as error:
-            self._say(failure_of(error))
         except Exception as error:  # one request's failure is not the server's
-            hint = "run again with --no-server and --debug, and report it"
-            self._say(failure_of(EchopixError(f"unexpected failure: {described(error)}", hint)))
+            self._say(failure_of(told(error, "run again with --no-server and --debug, and report it")))
 
     def _stopped(self) -> bool:
         return self._cancelled.is_set() or self._gone.is_set()

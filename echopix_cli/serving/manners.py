@@ -41,7 +41,7 @@ def asking_of(engine: Planner, manner: Manner) -> AskOptions:
 
 def generation_of(manner: Manner) -> GenerationOptions:
     """How answers are made."""
-    options = GenerationOptions(max_new_tokens=manner.max_new_tokens, temperature=manner.temperature)
+    options = GenerationOptions(manner.max_new_tokens, manner.temperature, manner.seed)
     return options if manner.system is None else replace(options, system=manner.system)
 
 

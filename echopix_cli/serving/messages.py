@@ -46,6 +46,7 @@ class Manner:
         cache_size: bytes that they may take there.
         timeout: seconds that reading one clip of a batch, or one window of a film in it, may take.
         verbose: whether to tell more.
+        seed: of what is drawn above temperature 0; None draws anew each time.
     """
 
     plan: DecodePlan
@@ -64,6 +65,7 @@ class Manner:
     cache_size: int
     timeout: float
     verbose: bool
+    seed: int | None = None
 
 
 # --- from a client

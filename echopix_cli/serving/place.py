@@ -1,25 +1,28 @@
 """Where servers listen: a folder that is this user's alone, and in it a socket and a lock for each model.
 
 A lock is held as long as its server lives, and the kernel gives it back when that dies, however it dies. So what a dead
-server left behind is told from a living one at once, and never stands in the way.
+server left behind is told from a living one at once, and never stands in the way. In the lock stands who holds it, for
+as long as its server cannot be asked: while it loads the model, has no place for another client, or is ending.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError
 from echopix_cli.serving.messages import Wish
 
 SOCKET, LOCK = ".sock", ".lock"  # end the names of the two
+_MOST_SIGNED = 65_536  # bytes
 _CREDENTIALS = struct.Struct("3i")  # pid, uid and gid of SO_PEERCRED
 
 
@@ -29,6 +32,21 @@ class Peer:
 
     pid: int
     uid: int
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as it says itself.
+
+    Attributes:
+        pid: its process.
+        model: as of its wish.
+        state: what it is doing, where it cannot be asked: ``loading`` or ``ending``; else nothing.
+    """
+
+    pid: int
+    model: str
+    state: str
 
 
 def folder_path() -> Path:
@@ -98,10 +116,19 @@ def name_of(wish: Wish) -> str:
 
 def sockets(folder: int) -> list[str]:
     """Names of all sockets there, the newest first."""
+    return _names(folder, SOCKET)
+
+
+def locks(folder: int) -> list[str]:
+    """Names of all locks there, without their ending, the newest first; whether they are held or not."""
+    return [name.removesuffix(LOCK) for name in _names(folder, LOCK)]
+
+
+def _names(folder: int, ending: str) -> list[str]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(SOCKET):
+            if entry.name.endswith(ending):
                 with suppress(OSError):
                     found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
     return [name for _, name in sorted(found, reverse=True)]
@@ -167,6 +194,48 @@ def locked(folder: int, name: str) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def sign(lock: int, model: str, state: str = "") -> None:
+    """Write into a lock from :func:`locked` that this process holds it, for :func:`holder_of`; where there is no room
+    for that, nobody is told."""
+    text = json.dumps(asdict(Holder(os.getpid(), model, state))).encode("ascii")
+    with suppress(OSError):
+        os.pwrite(lock, text, 0)
+        os.ftruncate(lock, len(text))
+
+
+def holder_of(folder: int, name: str) -> Holder | None:
+    """Who holds the lock of this name; None where nobody does who is a process of this user here. What is written there
+    is not believed: the kernel has to know the lock as that process's."""
+    try:
+        lock = os.open(name + LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        raw = json.loads(os.read(lock, _MOST_SIGNED))
+        holder = Holder(**{field.name: raw[field.name] for field in fields(Holder)})
+        return holder if type(holder.pid) is int and _holds(holder.pid, os.fstat(lock)) else None
+    except (OSError, ValueError, TypeError, KeyError):  # nobody has signed it, or not to the end
+        return None
+    finally:
+        os.close(lock)
+
+
+def _holds(pid: int, file: os.stat_result) -> bool:
+    """Whether a process is of this user, and holds the lock of this file.
+
+    Raises:
+        OSError: there is no such process, or it cannot be looked at.
+    """
+    process = Path(f"/proc/{pid}")
+    if process.stat().st_uid != os.geteuid():
+        return False
+    for opened in (process / "fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            if os.path.samestat(opened.stat(), file) and "FLOCK" in (process / "fdinfo" / opened.name).read_text():
+                return True
+    return False
 
 
 def listening(folder: int, name: str) -> socket.socket:

@@ -7,75 +7,15 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from places import ROOT
-from prompt_toolkit.completion import CompleteEvent
-from prompt_toolkit.document import Document
 from terminals import Terminal
 
-from echopix_cli.cli.chat_lines import COMMANDS, Order, help_lines, read_line
-from echopix_cli.cli.chat_prompt import Words
 from echopix_cli.cli.demo import right_answer
-from echopix_cli.cli.output import AnswersLost, Output
-from echopix_cli.errors import UsageError
-
-
-@pytest.mark.parametrize(
-    ("line", "read"),
-    [
-        ("What is playing?", "What is playing?"),
-        ("  What is / playing?  ", "What is / playing?"),
-        ("", []),
-        ("/start 1:20 /end 1:40", [Order("/start", "1:20"), Order("/end", "1:40")]),
-        ("/start /end", [Order("/start"), Order("/end")]),
-        ("/open '/a b/c.mp4' /budget 10%", [Order("/open", "/a b/c.mp4"), Order("/budget", "10%")]),
-        ("/open /a b/my film.mp4 /budget 10%", [Order("/open", "/a b/my film.mp4"), Order("/budget", "10%")]),
-        ("/open /end", [Order("/open", "/end")]),
-        ("/where", [Order("/where")]),
-    ],
-)
-def test_lines_are_questions_or_commands(line: str, read: str | list[Order]) -> None:
-    assert read_line(line) == read
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [("/o", ["/open"]), ("/open {}/fi", ["lms/", "rst.mp4"]), ("/save {}/films/", ["one.mp4"]), ("What /o", [])],
-)
-def test_tab_completes_commands_and_paths(tmp_path: Path, typed: str, offered: list[str]) -> None:
-    """A folder's name goes on with its slash, so that Tab can be pressed again."""
-    (tmp_path / "films").mkdir()
-    for name in ("films/one.mp4", "first.mp4"):
-        (tmp_path / name).touch()
-    document = Document(typed.format(tmp_path))
-    assert sorted(found.text for found in Words().get_completions(document, CompleteEvent())) == offered
-
-
-@pytest.mark.parametrize("line", ["/nothing", "/open", "/save", "/where now", "/open 'x", "/budget 1 2"])
-def test_what_is_no_command_is_said(line: str) -> None:
-    with pytest.raises(UsageError):
-        read_line(line)
-
-
-@given(st.text(), st.lists(st.sampled_from([*COMMANDS, "1:20", "a b", "'", "x.mp4"])))
-@settings(max_examples=100)
-def test_any_line_is_read_or_refused(text: str, words: list[str]) -> None:
-    for line in (text, f"/{text}", " ".join(words)):
-        try:
-            read = read_line(line)
-        except UsageError as error:
-            assert error.message
-            continue
-        assert isinstance(read, str) or all(order.name in COMMANDS for order in read)
-
-
-def test_help_names_every_command() -> None:
-    assert [line.split()[0] for line in help_lines()] == list(COMMANDS)
-    assert max(map(len, help_lines())) <= 79
+from echopix_cli.cli.output import AnswersLost, Output, ReaderGone
 
 
 @pytest.fixture
@@ -234,9 +174,84 @@ def test_the_budget_is_said_under_quiet_too(script: Any, clips: dict[str, Path])
     assert "the budget is 0.5" in script("/budget 0.5\n", clips["silent"], "-q").err
 
 
+@pytest.fixture
+def conversation(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``conversation(lines, *arguments)``: what is typed on a terminal, without the terminal."""
+
+    def chat(lines: list[str], *arguments: object) -> Any:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+        prompt = SimpleNamespace(lines=lambda: iter(lines))
+        monkeypatch.setattr("echopix_cli.cli.chat_prompt.Prompt", lambda history, status: prompt)
+        return run("chat", *arguments, "--device", "cpu")
+
+    return chat
+
+
+@pytest.mark.parametrize("how", ["conversation", "script"])
+def test_a_file_that_fails_leaves_no_other_unasked(
+    how: str, request: pytest.FixtureRequest, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no film")
+    lines: Any = ["What?"] if how == "conversation" else "What?\n"
+    ran = request.getfixturevalue(how)(lines, broken, clips["silent"])
+    assert ran.err.count("error: ") == 1 and str(broken) in ran.err
+    if how == "script":
+        assert [record["media"] for record in ran.records] == [str(broken), str(clips["silent"])]
+    else:
+        assert (ran.code, ran.out.startswith(f"{clips['silent']}: ")) == (0, True)
+
+
+@pytest.mark.parametrize("flags", [(), ("--debug",)])
+def test_what_nobody_foresaw_ends_no_conversation(
+    conversation: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    from echopix_cli.engine import Engine
+
+    stream, asked = Engine.stream, list[str]()
+
+    def at_first(self: Any, encoded: Any, question: str, options: Any) -> Any:
+        asked.append(question)
+        if len(asked) == 1:
+            raise ZeroDivisionError("boom")
+        return stream(self, encoded, question, options)
+
+    monkeypatch.setattr(Engine, "stream", at_first)
+    ran = conversation(["What?", "Where?"], clips["silent"], *flags)
+    assert (ran.code, asked, len(ran.out.splitlines())) == (0, ["What?", "Where?"], 1)
+    assert ran.err.count("error: unexpected failure: ZeroDivisionError: boom") == 1
+    assert ran.err.count("in at_first") == len(flags)
+
+
+def test_a_conversation_whose_reader_is_gone_ends(
+    conversation: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(output: Output, text: str) -> None:
+        raise ReaderGone
+
+    monkeypatch.setattr(Output, "_write", gone)
+    ran = conversation(["What?", "Where?"], clips["silent"])
+    assert (ran.code, ran.err) == (141, ran.err.replace("error", ""))
+
+
 def test_several_files_are_all_asked(script: Any, clips: dict[str, Path]) -> None:
     ran = script("What?\n", clips["both"], clips["silent"])
     assert [record["media"] for record in ran.records] == [str(clips["both"]), str(clips["silent"])]
+
+
+@pytest.mark.parametrize(("most", "reads"), [(2**28, ["both", "silent"]), (0, ["both", "silent"] * 2)])
+def test_several_files_are_read_once_as_far_as_memory_for_them_goes(
+    script: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, most: int, reads: list[str]
+) -> None:
+    from echopix_cli.engine import Engine
+
+    read, found = Engine.read, list[str]()
+    monkeypatch.setattr("echopix_cli.serving.answering._MOST_HELD", most)
+    monkeypatch.setattr(Engine, "read", lambda self, path, *more: found.append(path) or read(self, path, *more))
+    ran = script("What?\nWhat?\n", clips["both"], clips["silent"], "--no-server")
+    assert found == [str(clips[name]) for name in reads]
+    assert len({(record["media"], record["answer"]) for record in ran.records[:2]}) == 2
+    assert len(ran.records) == 4
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -274,6 +289,25 @@ def test_a_conversation_on_a_terminal(columns: int, tmp_path: Path) -> None:
     assert history.stat().st_mode & 0o777 == 0o600
     drawn = [line for line in terminal.shown.splitlines() if line.startswith(("picture", "sound", "error", "note"))]
     assert drawn and max(map(len, drawn)) <= columns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
+def test_ctrl_c_while_the_libraries_are_imported_leaves_a_conversation(tmp_path: Path, seconds: float) -> None:
+    arguments = ("chat", "demo", "--device", "cpu", "--no-server")
+    with Terminal(*arguments, columns=80, environment=environment(tmp_path)) as terminal:
+        terminal.wait_for(">")
+        terminal.type("What instrument is playing?\r")
+        terminal.wait_for("loading the model")
+        time.sleep(seconds)
+        terminal.type("\x03")
+        terminal.wait_for("stopped")
+        terminal.wait_for(">")
+        terminal.type("What instrument is playing?\r")
+        terminal.wait_for(f"\n{right_answer()}")
+        terminal.wait_for(">")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
 
 
 @pytest.mark.slow

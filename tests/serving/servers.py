@@ -45,6 +45,7 @@ class Running:
         """What it says of itself now."""
         (greeted,) = greet_all(lambda: self.wish)
         greeted.connection.close()
+        assert greeted.welcome is not None
         return greeted.welcome
 
     def ended(self) -> tuple[int, str]:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import manner
 
+from echopix_cli.engine import GenerationOptions
 from echopix_cli.results import Turn
 from echopix_cli.serving.chat_request import ChatRequest, Refused, below, chat_request, opened_below
+from echopix_cli.serving.manners import generation_of
 
 SEGMENTS = ["..", ".", "a", "b.mp4", "out", "in", "loop", "%2e%2e", "%2E.", "", "..%2f..", "%00", "\udcff", "x" * 300]
 
@@ -108,7 +111,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = ["model", "messages", "n", "stream", "stream_options", "max_tokens", "temperature", "echopix"]
+FIELDS = [
+    *("model", "messages", "n", "stream", "stream_options", "max_tokens", "temperature", "echopix"),
+    *("seed", "tool_choice", "stop", "budget"),
+]
 EXTRAS = st.dictionaries(st.sampled_from(["budget", "sieve", "start", "end"]), JSON, max_size=4)
 
 
@@ -140,7 +146,22 @@ def test_what_is_asked_for_is_taken(root: Path) -> None:
     ("change", "status", "said"),
     [
         ({"model": "gpt-9"}, 404, "only 'tiny'"),
-        ({"n": 2}, 400, "one answer"),
+        ({"n": 2}, 400, "n: only 1 is done here"),
+        ({"top_p": 0.5}, 400, "top_p"),
+        ({"frequency_penalty": 1}, 400, "frequency_penalty"),
+        ({"presence_penalty": -1}, 400, "presence_penalty"),
+        ({"repetition_penalty": 1.1}, 400, "repetition_penalty"),
+        ({"guided_choice": ["a", "b"]}, 400, "unknown field 'guided_choice'"),
+        ({"guided_choice": []}, 400, "unknown field 'guided_choice'"),
+        ({"tool_choice": "required"}, 400, 'tool_choice: only "none" or "auto" is done here'),
+        ({"modalities": ["text", "audio"]}, 400, "modalities"),
+        ({"reasoning_effort": "high"}, 400, "unknown field 'reasoning_effort'"),
+        ({"budget": 0.5}, 400, "budget: it belongs under echopix"),
+        ({"sieve": "random"}, 400, "sieve: it belongs under echopix"),
+        ({"start": 1, "echopix": {"end": 2}}, 400, "start: it belongs under echopix"),
+        ({"seed": "1"}, 400, "seed"),
+        ({"seed": True}, 400, "seed"),
+        ({"seed": 2**63}, 400, "seed"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "user", "content": "What?"}]}, 400, "there are 0"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, 400, "parts"),
@@ -160,6 +181,30 @@ def test_what_is_wrong_is_said(root: Path, change: dict[str, Any], status: int, 
     with pytest.raises(Refused, match=said) as refused:
         chat_request(asked("a/b.mp4") | change, root, "tiny", manner(8))
     assert refused.value.status == status
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": 1, "top_p": 1.0, "frequency_penalty": 0, "presence_penalty": 0.0, "repetition_penalty": 1.0},
+        {"stop": [], "tools": [], "functions": [], "tool_choice": "auto", "function_call": "none"},
+        {"logprobs": False, "top_logprobs": 0, "logit_bias": {}, "modalities": ["text"], "response_format": None},
+        {"response_format": {"type": "text"}, "stop": "", "parallel_tool_calls": False},
+        {"user": "me", "metadata": {"a": "b"}, "store": True, "safety_identifier": "x", "service_tier": "flex"},
+        {"prompt_cache_key": "x", "stream_options": {"include_obfuscation": False}},
+        {name: None for name in ("n", "top_p", "seed", "stop", "echopix", "budget", "guided_choice", "max_tokens")},
+    ],
+)
+def test_what_asks_for_nothing_else_passes(root: Path, change: dict[str, Any]) -> None:
+    plain, found = (chat_request(asked("a/b.mp4", **more), root, "tiny", manner(8)) for more in ({}, change))
+    assert found == plain
+
+
+@pytest.mark.parametrize("seed", [0, -(2**63), 2**63 - 1])
+def test_a_seed_is_the_answers(root: Path, seed: int) -> None:
+    own = chat_request(asked("a/b.mp4", seed=seed, temperature=1), root, "tiny", manner(8)).ask.manner
+    assert generation_of(own) == GenerationOptions(8, 1.0, seed)
+    torch.Generator().manual_seed(seed)
 
 
 def conversation(*more: tuple[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,11 @@ def test_an_answer_is_the_one_that_ask_gives(server: HttpServer, run, clips: dic
     assert found.usage.completion_tokens == record["tokens"]["generated"]
 
 
+def test_what_is_drawn_is_drawn_again_with_the_same_seed(server: HttpServer) -> None:
+    drawn = [ask(server, max_tokens=8, temperature=2, seed=seed).choices[0].message.content for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_a_conversation_is_read_with_its_turns(server: HttpServer, run, clips: dict[str, Path], monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("What?\nAnd then?\n"))
     first, second = run("chat", clips["both"], "--device", "cpu", "--max-new-tokens", "4", "--no-server").records

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +25,19 @@ from echopix_cli.errors import EchopixError
 from echopix_cli.serving import messages as m
 from echopix_cli.serving.client import find_server
 from echopix_cli.serving.desk import Desk
-from echopix_cli.serving.place import address, listening, locked, name_of, opened_folder, sockets
+from echopix_cli.serving.place import (
+    Holder,
+    address,
+    holder_of,
+    listening,
+    locked,
+    locks,
+    name_of,
+    opened_folder,
+    sign,
+    sockets,
+)
+from echopix_cli.serving.server import _MOST
 from echopix_cli.weights.opening import folder_revision
 
 LONG = 400  # tokens of an answer that takes seconds
@@ -151,6 +166,103 @@ def test_status_says_what_runs(near: Running, command) -> None:
     assert f"process {near.process.pid}" in command("serve", "--status").out
 
 
+def silent(folder: Path, said: bytes) -> subprocess.Popen[bytes]:
+    """A process that listens as a server does, and says something else."""
+    code = (
+        "import socket, sys\n"
+        "own = socket.socket(socket.AF_UNIX)\n"
+        "own.bind(sys.argv[1])\n"
+        "own.listen()\n"
+        "while True:\n"
+        "    other, _ = own.accept()\n"
+        "    other.recv(65536)\n"
+        "    other.sendall(bytes.fromhex(sys.argv[2]))\n"
+        "    other.close()\n"
+    )
+    place = folder / "echopix"
+    place.mkdir(mode=0o700)
+    process = subprocess.Popen([sys.executable, "-c", code, str(place / "other.sock"), said.hex()])
+    wait_until(lambda: (place / "other.sock").exists())
+    return process
+
+
+@pytest.mark.parametrize("said", [b"", b'\0\0\0\x1c{"is":"Welcome","version":1}'], ids=["nothing", "less"])
+def test_a_server_of_another_version_is_seen_and_ended(runtime: Path, command, said: bytes) -> None:
+    process = silent(runtime, said)
+    try:
+        ran = command("serve", "--status", "--json")
+        (record,) = ran.records[0]["servers"]
+        assert (ran.code, record["pid"], record["model"], record["state"]) == (0, process.pid, None, None)
+        shown = command("serve", "--status").out
+        assert f"process {process.pid}" in shown and "does not say what it holds" in shown
+        assert find_server(lambda: m.Wish("auto", "auto", "auto", "auto")) is None
+        assert command("serve", "--stop", "--model", "tiny").code == 1, "nobody knows that it holds this"
+        assert process.poll() is None
+        ran = command("serve", "--stop")
+        assert (ran.code, f"process {process.pid}) has ended" in ran.err) == (0, True)
+        assert process.wait(PATIENCE) == -signal.SIGTERM
+    finally:
+        process.kill()
+
+
+def test_a_server_that_loads_is_seen_and_ended(runtime: Path, command) -> None:
+    process = started(runtime, "tiny")
+    try:
+        wait_until(lambda: any(path.stat().st_size for path in (runtime / "echopix").glob("*.lock")), process=process)
+        (record,) = command("serve", "--status", "--json").records[0]["servers"]
+        assert (record["pid"], record["model"], record["state"]) == (process.pid, "tiny", "loading")
+        assert "is loading" in command("serve", "--status").out
+        assert command("serve", "--stop", "--model", "auto").code == 1
+        assert command("serve", "--stop", "--model", "tiny").code == 0
+        assert process.wait(PATIENCE) == 143
+        assert command("serve", "--status").code == 1
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_without_room_for_another_client_is_seen(near: Running, command) -> None:
+    clients = [greeted(near) for _ in range(_MOST)]
+    try:
+        assert find_server(lambda: near.wish) is None
+        (record,) = command("serve", "--status", "--json").records[0]["servers"]
+        assert (record["pid"], record["model"], record["version"]) == (near.process.pid, near.wish.model, None)
+    finally:
+        for client in clients:
+            client.connection.close()
+    wait_until(lambda: listens(near))
+
+
+def test_a_lock_is_its_holders_and_nobody_else_is_believed_to_hold_it(runtime: Path) -> None:
+    """A process's number is another's after its end; what a dead server wrote stays."""
+    with opened_folder(make=True) as folder:
+        assert folder is not None
+        lock = locked(folder, "own")
+        assert lock is not None and holder_of(folder, "own") is None, "unsigned"
+        sign(lock, "tiny" * 9, "loading")
+        sign(lock, "tiny")
+        assert holder_of(folder, "own") == Holder(os.getpid(), "tiny", "")
+        assert locks(folder) == ["own"]
+        file = runtime / "echopix" / "own.lock"
+        signed = file.read_text()
+        other = subprocess.Popen(["sleep", "60"])
+        try:
+            for pid in (other.pid, 1, 0, -1, True, "1", None, 2**40):
+                file.write_text(json.dumps(json.loads(signed) | {"pid": pid}))
+                assert holder_of(folder, "own") is None
+        finally:
+            other.kill()
+            other.wait()
+        for text in ("", "[]", "{}", "nonsense", '{"pid": 1}', signed[:-1]):
+            file.write_text(text)
+            assert holder_of(folder, "own") is None
+        file.write_text(signed)
+        os.close(lock)
+        with file.open():  # which holds nothing
+            assert holder_of(folder, "own") is None
+        assert holder_of(folder, "none") is None
+
+
 def test_servers_are_found_whatever_model_is_set(near: Running, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECHOPIX_MODEL", "nonsense")
     assert command("serve", "--status").code == 0
@@ -200,7 +312,9 @@ def test_there_is_one_server_for_a_model(near: Running) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_lets_the_running_answer_end_and_no_other(runtime: Path, random_checkpoint: Path, clips) -> None:
+def test_sigterm_lets_the_running_answer_end_and_no_other(
+    runtime: Path, random_checkpoint: Path, clips, command
+) -> None:
     with serving(runtime, str(random_checkpoint)) as server:
         first, second = greeted(server), greeted(server)
         first.say(ask(clips["both"], 5 * LONG))
@@ -208,7 +322,15 @@ def test_sigterm_lets_the_running_answer_end_and_no_other(runtime: Path, random_
         second.say(ask(clips["both"], 2))
         second.hear(m.Found)
         server.process.send_signal(signal.SIGTERM)
-        assert isinstance(first.hear(m.Done)[-2], m.Answered)
+        wait_until(lambda: not listens(server))
+        (record,) = command("serve", "--status", "--json").records[0]["servers"]
+        assert (record["pid"], record["state"]) == (server.process.pid, "ending")
+        heard = list[object]()
+        reading = threading.Thread(target=lambda: heard.extend(first.hear(m.Done)))
+        reading.start()
+        assert command("serve", "--stop").code == 0, "it waits, and cuts nothing off"
+        reading.join()
+        assert isinstance(heard[-2], m.Answered)
         (failure,) = second.hear(m.Failure)
         assert isinstance(failure, m.Failure)
         assert (failure.kind, failure.message) == ("Ending", "the server is ending")

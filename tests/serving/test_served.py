@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clips import write_clip
-from servers import Running, environment
+from servers import Running, environment, listens, serving
 from terminals import Terminal
+from waiting import wait_until
+
+from echopix_cli.results import DEMONSTRATION
 
 _TIMES = re.compile(r"[0-9.]+ (?:ms|s|[MG]iB|tokens/s)")
 
@@ -158,6 +163,27 @@ def test_the_client_imports_neither_torch_nor_transformers(near: Running, clips:
             ours = {name.partition(".")[2] for name in names if name.startswith("echopix_cli.")}
             assert ours == ASKING | NAMING | {"__main__"}
             assert names & SLOW == set()
+
+
+@pytest.mark.slow
+def test_what_was_said_is_not_said_again_by_who_goes_on_without_a_server(
+    runtime: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOPIX_DEVICE", "cpu")
+    with serving(runtime, "tiny") as server:
+        wait_until(lambda: listens(server))
+
+        class Lines(io.StringIO):
+            def __iter__(self) -> Iterator[str]:
+                yield "What instrument is playing?\n"
+                server.process.kill()
+                server.process.wait()
+                yield "What instrument is playing?\n"
+
+        monkeypatch.setattr("sys.stdin", Lines())
+        ran = command("chat", "demo")
+    assert [record.get("server", False) for record in ran.records] == [True, False]
+    assert ran.err.count(DEMONSTRATION) == 1
 
 
 def test_names_that_mean_the_same_everywhere_are_not_looked_up(tmp_path: Path) -> None:
