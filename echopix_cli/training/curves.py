@@ -43,14 +43,14 @@ def draw_curves(folder: Path, kind: str) -> bytes:
             axes[0].plot(*_averaged(np.array(points, dtype=float)), label=name)
     axes[0].set(yscale="log", ylabel="loss", title=f"Training of {folder.resolve().name}")
     axes[0].grid(alpha=0.3)
-    axes[0].legend()
     if checks:
         for name in checks[-1]["validation"]:
             points = [(r["step"], 100 * r["validation"][name]["all"]) for r in checks if name in r["validation"]]
             axes[1].plot(*np.array(points, dtype=float).T, marker=".", label=name)
         axes[1].set(ylabel="right answers on val, %", ylim=(0, 100))
         axes[1].grid(alpha=0.3)
-        axes[1].legend(fontsize="small", ncols=2)
+    for one in axes:
+        one.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)  # covers no curve
     axes[-1].set(xlabel="step")
     target = io.BytesIO()
     figure.savefig(target, format=kind.removeprefix("."), dpi=120)

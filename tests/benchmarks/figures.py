@@ -33,7 +33,7 @@ from echopix_cli.files import identity_of, sha256_of
 from echopix_cli.scenes import SPLITS, families_of
 from echopix_cli.weights.registry import resolve_model
 
-SEED = 400_000  # of the first scene; nobody looks at these before a model is chosen
+SEED = 600_000  # of the first scene; nobody looks at these before a model is chosen
 SEED_OF_FILES = 500_000
 SEED_OUTSIDE = 2026
 _A_FAMILY = 4  # files
