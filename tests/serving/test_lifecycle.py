@@ -173,6 +173,7 @@ def silent(folder: Path, said: bytes) -> subprocess.Popen[bytes]:
         "own = socket.socket(socket.AF_UNIX)\n"
         "own.bind(sys.argv[1])\n"
         "own.listen()\n"
+        "print(flush=True)\n"
         "while True:\n"
         "    other, _ = own.accept()\n"
         "    other.recv(65536)\n"
@@ -181,8 +182,10 @@ def silent(folder: Path, said: bytes) -> subprocess.Popen[bytes]:
     )
     place = folder / "echopix"
     place.mkdir(mode=0o700)
-    process = subprocess.Popen([sys.executable, "-c", code, str(place / "other.sock"), said.hex()])
-    wait_until(lambda: (place / "other.sock").exists())
+    command = [sys.executable, "-c", code, str(place / "other.sock"), said.hex()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # it listens
     return process
 
 
