@@ -156,6 +156,9 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["ask", "{both}", "What?", "--model", "no-such-model"], 3, "tiny"),
         (["ask", "/none/such.mp4", "What?"], 4, "such.mp4"),
         (["ask", "-", "-"], 2, "only one thing"),
+        (["ask", "-", "--questions", "-"], 2, "only one thing"),
+        (["ask", "{both}", "-Q", "-", "--questions", "-"], 2, "only one thing"),
+        (["ask", "{bad}", "What?", "--glob", ""], 2, "the pattern of --glob is empty"),
         (["ask", "{both}", "/tmp"], 2, "is a folder"),
         (["ask", "{both}", "What?", "--choices", "one"], 2, "choices"),
         (["ask", "{both}", "What?", "--choices", "one\udcff|two"], 2, "a choice is not valid UTF-8"),
@@ -323,13 +326,13 @@ def test_unexpected_failures_are_one_line(run, clips: dict[str, Path], monkeypat
 def test_splitting_arguments(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     file = str(tmp_path / "a.mp4")
-    assert split_arguments([file, "What?"], [], False) == ([file], ["What?"])
-    assert split_arguments([file, file], ["What?", "Who?"], False) == ([file, file], ["What?", "Who?"])
+    assert split_arguments([file, "What?"], [], None) == ([file], ["What?"])
+    assert split_arguments([file, file], ["What?", "Who?"], None) == ([file, file], ["What?", "Who?"])
     with pytest.raises(UsageError, match="no question given"):
-        split_arguments([file, file], [], False)
+        split_arguments([file, file], [], None)
     with pytest.raises(UsageError, match="no question given"):
-        split_arguments([file], [], False)
-    assert split_arguments([file, file], [], True) == ([file, file], [])
+        split_arguments([file], [], None)
+    assert split_arguments([file, file], [], Path("questions.txt")) == ([file, file], [])
 
 
 @pytest.mark.parametrize(
