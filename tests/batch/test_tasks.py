@@ -229,7 +229,7 @@ def test_media_beside_a_file_in_this_folder_are_called_as_they_are(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
     assert read_tasks(Path("-"))[0].media == "a.mp4"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nonsense")))
-    with pytest.raises(UsageError, match="^stdin, line 1 is not JSON"):
+    with pytest.raises(UsageError, match=r"^stdin, line 1 is not JSON"):
         read_tasks(Path("-"))
 
 

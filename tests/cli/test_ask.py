@@ -172,6 +172,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["ask", "{both}", "--questions", "/none.txt"], 2, "/none.txt"),
         (["ask", "{both}", "What?", "-o", "/none/out.jsonl"], 2, "/none"),
         (["ask", "{both}", "What?", "-o", "{both}"], 2, "no record"),
+        (["ask", "{both}", "What?", "-o", ""], 2, "the name of a file to write is empty"),
+        (["ask", "{both}", "What?", "--vtt", ""], 2, "the name of a file to write is empty"),
         (["ask", "{bad}/empty.mp4", "What?"], 4, "is empty"),
         (["ask", "{bad}/text.mp4", "What?"], 4, "not a media file"),
         (["ask", "{bad}/list.mp4", "What?"], 4, "playlist"),
