@@ -121,13 +121,13 @@ def table_of(kind: type[Any]) -> dict[str, Setting]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file; nothing when there is none.
+    """A TOML file, with or without a byte-order mark; nothing when there is none.
 
     Raises:
         UsageError: it cannot be read, or is not TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         import tomllib
 
         return tomllib.loads(text)

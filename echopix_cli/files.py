@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,14 +19,38 @@ WHOLE = 2**20  # bytes up to which a file is known by all of its content
 _BLOCK = 1 << 20  # bytes read at a time
 _SAMPLES, _SAMPLE = 16, 1 << 14  # of a larger file: how many blocks are read, and their bytes
 _HINT = "name a file in a folder that exists and can be written"
+_FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or name a file on another disk"
+
+
+def check_stream(path: Path) -> None:
+    """Refuse ``-`` and whatever else names stdout or stderr, which have answers and notes, for a file of its own.
+
+    Raises:
+        UsageError: it is one of them.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if str(path) == "-" or _leads_to(path, number):
+            raise UsageError(f"{path} is {name}, and no file of its own", _HINT)
+
+
+def _leads_to(path: Path, number: int) -> bool:
+    """Whether a path is that of the file which this process has open under a number."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(number))
+    except (OSError, ValueError):
+        return False  # there is none yet, or none is open
 
 
 def check_target(path: Path) -> None:
     """Refuse a place where no file can go before hours are spent on what goes there.
 
     Raises:
-        UsageError: its folder does not exist, or cannot be entered or written, or it is a folder itself.
+        UsageError: its folder does not exist, or cannot be entered or written, or it is a folder itself, stdout or
+            stderr.
     """
+    if str(path) == ".":  # as which a path without a name is read
+        raise UsageError("the name of a file to write is empty, or that of this folder", _HINT)
+    check_stream(path)
     if (length := len(os.fsencode(path.name))) > _LONGEST:
         raise UsageError(f"a name of {length} bytes is too long for a file", "choose a shorter one")
     if os.path.isdir(path):  # Path.is_dir raises where a folder may not be entered
@@ -74,7 +99,8 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, masked: bool =
         if durable:
             sync(path.parent)
     except OSError as error:
-        raise EchopixError(f"cannot write {path}: {error.strerror or error}", _HINT) from error
+        hint = _ROOM if error.errno in _FULL else _HINT
+        raise EchopixError(f"cannot write {path}: {error.strerror or error}", hint) from error
     finally:
         with suppress(OSError):  # nothing is there, or nothing could be written in the first place
             partial.unlink()

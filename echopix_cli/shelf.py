@@ -128,14 +128,18 @@ class Shelf:
             self._path(name).unlink()
 
     def items(self) -> list[Item]:
-        """All that lies there, what was used last at the end."""
+        """All that lies there, what was used last at the end.
+
+        Raises:
+            EchopixError: the folder is there, and cannot be looked into.
+        """
         return sorted(self._matching(_NAME), key=lambda item: (item.used, item.path.name))
 
     def clear(self) -> list[Item]:
         """Remove everything, half-written files too; what was removed.
 
         Raises:
-            EchopixError: the disk refuses.
+            EchopixError: the disk refuses, or the folder cannot be looked into.
         """
         gone = [*self._matching(_NAME), *self._matching(_LEFT_BEHIND)]
         for item in gone:
@@ -146,11 +150,15 @@ class Shelf:
         return gone
 
     def _trim(self, beside: Collection[str]) -> None:
-        items, share = self.items(), self.cap // _SHARE
+        try:
+            items, partial = self.items(), list(self._matching(_LEFT_BEHIND))
+        except EchopixError:
+            return
+        share = self.cap // _SHARE
         total = sum(item.size for item in items)
         self._sizes = {item.path.name: item.size for item in items}
         old = time.time() - _ABANDONED
-        going = [item for item in self._matching(_LEFT_BEHIND) if item.used < old]
+        going = [item for item in partial if item.used < old]
         most = self.cap if total <= self.cap else self.cap - share
         for item in items:
             if total <= most:
@@ -175,14 +183,17 @@ class Shelf:
 
     def _matching(self, names: re.Pattern[str]) -> Iterator[Item]:
         try:
-            found = sorted(os.listdir(self.folder))
-        except OSError:
+            for name in sorted(os.listdir(self.folder)):
+                if names.fullmatch(name):
+                    with suppress(FileNotFoundError):  # another process was quicker
+                        status = os.lstat(self.folder / name)
+                        yield Item(self.folder / name, status.st_size, status.st_mtime)
+        except FileNotFoundError:
             return
-        for name in found:
-            if names.fullmatch(name):
-                with suppress(OSError):
-                    status = os.lstat(self.folder / name)
-                    yield Item(self.folder / name, status.st_size, status.st_mtime)
+        except OSError as error:
+            raise EchopixError(
+                f"cannot look into {self.folder}: {error.strerror or error}", "check its permissions"
+            ) from error
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):

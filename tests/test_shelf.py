@@ -209,6 +209,19 @@ def test_a_disk_that_refuses(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(EchopixError, match="cannot write to"):
         Shelf(tmp_path / "file" / "features", 1000).put(name(1), b"one")
     assert Shelf(tmp_path / "file" / "features", 1000).get(name(1)) is None
+    for look in (Shelf.items, Shelf.clear):
+        with pytest.raises(EchopixError, match="cannot look into"):
+            look(Shelf(tmp_path / "file" / "features", 1000))
+
+
+def test_what_cannot_be_listed_can_be_written(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    shelf.put(name(1), bytes(600))
+    shelf.put(name(2), bytes(600))
+    assert (shelf.get(name(1)), shelf.get(name(2))) == (bytes(600), bytes(600))
 
 
 WRITER = """

@@ -83,9 +83,8 @@ class Journal:
         spelling: Spelling = Spelling(),
         keep: bool = False,
     ) -> None:
-        if str(path) == "-" or (os.path.exists(path) and not os.path.isfile(path)):
-            what = "stdout" if str(path) == "-" else "a folder" if os.path.isdir(path) else "a pipe or device"
-            raise UsageError(f"{path} is {what}", f"name a file with {spelling.option}")
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise UsageError(f"{path} is a pipe or device", f"name a file with {spelling.option}")
         self.path = path
         self.kept: dict[str, dict[str, Any]] = {}
         self.other_errors = 0  # lines of failures of other tasks, which stay

@@ -6,7 +6,7 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -75,13 +75,15 @@ def find_media(
     Args:
         named: files and folders.
         pattern: what files found in folders are called, in place of the known extensions; with a ``/`` in it, the
-            path within the folder.
+            path within the folder, part by part: ``*`` stands for no ``/``, ``**`` for any number of folders.
         still: is told of still pictures in folders, which without a pattern are passed over.
 
     Raises:
         MediaError: a folder that was named cannot be read.
-        UsageError: there is nothing in any of them.
+        UsageError: there is nothing in any of them, or the pattern is empty.
     """
+    if pattern == "":
+        raise UsageError("the pattern of --glob is empty", "--glob '*.wav', or leave it out")
     found: list[str] = []
     for name in named:
         found += _search(name, pattern, still) if os.path.isdir(name) else [name]
@@ -116,7 +118,22 @@ def _wanted(path: str, pattern: str | None) -> bool:
     name = os.path.basename(path)
     if pattern is None:
         return _extension(name) in EXTENSIONS
-    return fnmatchcase(path if "/" in pattern else name, pattern)
+    return _fits(path.split("/"), pattern.split("/")) if "/" in pattern else fnmatchcase(name, pattern)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a file's path are those of a pattern, of which ``**`` is any number of folders."""
+    *folders, last = pattern
+    parts = [*(part for part in folders if part != "."), last]
+    if last == "**":  # whatever lies in them
+        parts.append("*")
+    taken = {0}  # how many names the parts so far may have taken
+    for part in parts:
+        if part == "**":
+            taken = {count for count in range(len(names)) if count >= min(taken, default=len(names))}
+        else:
+            taken = {count + 1 for count in taken if count < len(names) and fnmatchcase(names[count], part)}
+    return len(names) in taken
 
 
 def _extension(name: str) -> str:
@@ -124,13 +141,23 @@ def _extension(name: str) -> str:
 
 
 def read_paths(stream: BinaryIO, null: bool = False) -> list[str]:
-    """Paths on stdin, one per line, or ended by NUL as ``find -print0`` writes them."""
-    parts = stream.read().removeprefix(codecs.BOM_UTF8).split(b"\0" if null else b"\n")
-    return [os.fsdecode(part if null else part.removesuffix(b"\r")) for part in parts if part.strip()]
+    """Paths on stdin, one per line, or ended by NUL as ``find -print0`` writes them.
+
+    Raises:
+        UsageError: they end otherwise than was said.
+    """
+    content = stream.read().removeprefix(codecs.BOM_UTF8)
+    if not null and b"\0" in content:
+        raise UsageError("the paths on stdin hold null characters, which no name can", "-0, if they end the paths")
+    parts = content.split(b"\0" if null else b"\n")
+    paths = [os.fsdecode(part if null else part.removesuffix(b"\r")) for part in parts if part.strip()]
+    if null and b"\0" not in content and b"\n" in content and not all(map(os.path.lexists, paths)):
+        raise UsageError("no null character ends a path on stdin, but newlines are there", "leave -0 out")
+    return paths
 
 
 def read_questions(path: Path) -> list[Task]:
-    """Questions of a file: one per line, or JSON objects of ``question`` and perhaps ``id`` and ``choices``.
+    """Questions of a file, one per line: as text, or a JSON object of ``question`` and perhaps ``id`` and ``choices``.
 
     Returns:
         Tasks whose media is yet to be said.
@@ -138,10 +165,12 @@ def read_questions(path: Path) -> list[Task]:
     Raises:
         UsageError: the file cannot be read, or a line is no question.
     """
-    lines = _lines(path)
-    if not any(text.lstrip().startswith("{") for _, text in lines):
-        return [Task("", text.strip()) for _, text in lines]
-    return [_task(raw, _QUESTION_FIELDS, where) for where, raw in _objects(lines, path)]
+    return [
+        _task(_object(line, where), _QUESTION_FIELDS, where)
+        if line.lstrip().startswith("{")
+        else Task("", line.strip())
+        for where, line in _lines(path)
+    ]
 
 
 def read_tasks(path: Path) -> list[Task]:
@@ -153,30 +182,28 @@ def read_tasks(path: Path) -> list[Task]:
         UsageError: the file cannot be read, or a line is no task.
     """
     folder = os.path.dirname(path)
-    tasks = [_task(raw, _TASK_FIELDS, where) for where, raw in _objects(_lines(path), path)]
+    tasks = [_task(_object(line, where), _TASK_FIELDS, where) for where, line in _lines(path)]
     return [replace(task, media=os.path.join(folder, task.media)) for task in tasks]
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Lines that hold something, with their numbers."""
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """Lines that hold something, after where they stand."""
+    name = "stdin" if str(path) == "-" else str(path)
     try:
         raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         lines = numbered_lines(raw)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}", "give a UTF-8 text file") from None
+        raise UsageError(f"cannot read {name}: {error}", "give a UTF-8 text file") from None
     if not lines:
-        raise UsageError(f"{path} holds nothing", "write one question or task a line into it")
-    return lines
+        raise UsageError(f"{name} holds nothing", "write one question or task a line into it")
+    return [(f"{name}, line {number}", line) for number, line in lines]
 
 
-def _objects(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in lines:
-        where = f"{path}, line {number}"
-        try:
-            raw = line_object(line)
-        except ValueError as error:
-            raise UsageError(f"{where} is {error}", "write one JSON object a line") from None
-        yield where, raw
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        return line_object(line)
+    except ValueError as error:
+        raise UsageError(f"{where} is {error}", "write one JSON object a line") from None
 
 
 def _task(raw: dict[str, Any], known: set[str], where: str) -> Task:

@@ -56,9 +56,6 @@ class AnswerFiles:
         """
         from echopix_cli.cli.own_files import require_own
 
-        for option, file in (("--vtt", self.vtt), ("--report", self.report)):
-            if str(file) == "-":
-                raise UsageError(f"{option} - names no file, and stdout has the answers", f"{option} FILE")
         if self.vtt is not None:
             from echopix_cli.cli.webvtt import is_webvtt
 

@@ -20,18 +20,20 @@ from echopix_cli.settings import MODEL
 _EXAMPLE = 'echopix ask clip.mp4 "What instrument is playing?"'
 
 
-def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: bool) -> tuple[list[str], list[str]]:
+def split_arguments(
+    arguments: Sequence[str], questions: Sequence[str], listed: Path | None
+) -> tuple[list[str], list[str]]:
     """Media and questions of a command line: as with ``cp``, the last argument is the question, unless
     questions were given by ``-Q`` or in a file (``listed``); then every argument is media. ``-`` as the question
     reads it from stdin.
 
     Raises:
-        UsageError: no question, no media, or an empty question.
+        UsageError: no question, no media, an empty question, or more than one thing is to be read from stdin.
     """
     media, asked = list(arguments), list(questions)
-    if media == [demo.NAME] and not asked and not listed and demo.media_path(demo.NAME) != demo.NAME:
+    if media == [demo.NAME] and not asked and listed is None and demo.media_path(demo.NAME) != demo.NAME:
         asked = [demo.QUESTION]
-    if not asked and not listed:
+    if not asked and listed is None:
         if not media:
             raise UsageError("no media and no question given", _EXAMPLE)
         last = media.pop()
@@ -44,12 +46,12 @@ def split_arguments(arguments: Sequence[str], questions: Sequence[str], listed: 
         asked = [last]
     if not media:
         raise UsageError("no media given", _EXAMPLE)
-    if (questions or listed) and media[-1].endswith("?") and not os.path.lexists(media[-1]):
+    if (questions or listed is not None) and media[-1].endswith("?") and not os.path.lexists(media[-1]):
         raise UsageError(
             f"{media[-1]!r} is no file: where -Q or --questions asks, every argument is media",
             "give each question with -Q",
         )
-    if [*media, *asked].count("-") > 1:
+    if [*media, *asked, str(listed)].count("-") > 1:
         raise UsageError("only one thing can be read from stdin", _EXAMPLE)
     asked = [_from_stdin() if question == "-" else question for question in asked]
     for question in asked:
@@ -171,7 +173,7 @@ def ask(
         _refuse_beside_input(arguments, question, questions)
         files, asked = list[str](), list[str]()
     else:
-        files, asked = split_arguments(arguments, question or [], questions is not None)
+        files, asked = split_arguments(arguments, question or [], questions)
     if files and all(demo.media_path(name) != name for name in files):
         run = run.preferring(model="tiny")  # which knows it, whatever the GPU would hold
     files = [demo.media_path(name) for name in files]

@@ -229,7 +229,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
     passed = () if left else (task for task in tasks if task not in report.ended)  # all of them answered before
     if report.pages is not None and (bare := report.pages.without(passed)):
         run.output.warn(
-            f"{bare} answer{'' if bare == 1 else 's'} of earlier runs without --report "
+            f"{bare} answer{'' if bare == 1 else 's'} of earlier runs "
             f"{'is' if bare == 1 else 'are'} on no page; --overwrite answers anew"
         )
     if summary.failed:

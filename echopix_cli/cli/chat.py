@@ -1,5 +1,6 @@
 """``echopix chat``: a conversation about one file, or several; and a script of questions from a pipe."""
 
+import io
 import sys
 from contextlib import closing
 from typing import Annotated
@@ -38,6 +39,8 @@ def chat(
         if sys.stdin.isatty():
             Conversation(run, answering, files).talk()
         else:
+            if isinstance(sys.stdin, io.TextIOWrapper):  # a line in another encoding is one question that fails
+                sys.stdin.reconfigure(errors="surrogateescape")
             failed = Script(run, answering, files).read(sys.stdin)
             if failed:
                 raise typer.Exit(ExitCode.FAILURE)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from io import StringIO
 
 from echopix_cli.errors import UsageError
-from echopix_cli.parsers import is_whole
 
 # What follows each command, whether that may be left out, and what it does.
 COMMANDS: dict[str, tuple[str, bool, str]] = {
@@ -42,14 +41,12 @@ def read_line(line: str) -> str | list[Order]:
     as :func:`written` may write it, as a shell takes it.
 
     Raises:
-        UsageError: a question that is not valid text; a command that there is not, or one without what must follow it.
+        UsageError: a command that there is not, or one without what must follow it.
     """
     text = line.strip()
     if not text:
         return []
     if not text.startswith("/"):
-        if not is_whole(text):
-            raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
         return text
     orders: list[Order] = []
     while text:

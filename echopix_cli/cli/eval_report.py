@@ -97,7 +97,7 @@ def show(run: opt.Run, report: "Report", json: bool, markdown: bool) -> None:
         output.show(report_tables(report, output.console.width))
     for failure in report.failures[:_SHOWN]:
         where = "" if failure.setting is None else f" with {failure.setting}"
-        output.warn(f"{failure.id} failed{where}: {failure.reason}")
+        output.warn(f"question {failure.id} failed{where}: {failure.reason}")
     if (rest := len(report.failures) - _SHOWN) > 0:
         output.warn(f"{rest} more failures are listed in the JSON report")
     for media, notice in report.notices[:_SHOWN]:

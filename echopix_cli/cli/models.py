@@ -119,6 +119,7 @@ def path(run: opt.Run, name: Name) -> None:
     from echopix_cli.weights.store import Store
 
     model = find_model(name)
+    _require_checkpoint(model)
     try:
         folder = files_of(model).folder
     except NotHere:
@@ -186,6 +187,7 @@ def pull(run: opt.Run, name: Name, dry_run: DryRun = False, json: opt.Json = Fal
 
 def _fetch(run: opt.Run, model: "Model") -> dict[str, Any]:
     """Download a model's full-precision files where they are not here; returns what was done as a JSON object."""
+    _require_checkpoint(model)
     if model.folder is not None:
         run.output.notice(f"{model.name} is on this machine already: nothing to fetch")
         return {"schema_version": SCHEMA_VERSION, "name": model.name, "folder": str(model.folder), "fetched": 0}
@@ -193,6 +195,18 @@ def _fetch(run: opt.Run, model: "Model") -> dict[str, Any]:
 
     done = fetch(run.output, model)
     return pulled_record(model, done)
+
+
+def _require_checkpoint(model: "Model") -> None:
+    """Refuse a folder that no model could be loaded from, as loading it would.
+
+    Raises:
+        ModelError: what is wrong with it.
+    """
+    if model.folder is not None:
+        from echopix_cli.weights.checkpoint import open_checkpoint
+
+        open_checkpoint(model.folder).config  # noqa: B018 - which is checked when it is asked for
 
 
 def _has_copy(run: opt.Run, model: "Model") -> bool:
@@ -248,9 +262,9 @@ def verify(run: opt.Run, name: Name, json: opt.Json = False) -> None:
     again = f"echopix models pull {model.typed}"
     faults, checked = [], "the checksums that the hub states"
     if model.folder is not None:
-        source = resolve_model(name)
+        resolve_model(name)
         with run.output.progress("reading"):
-            faults = _structure(source.folder)
+            faults = _structure(model)
         checked = "headers and lengths; there are no checksums to compare with"
         again = "copy or convert it again"
     elif entry is not None:
@@ -349,12 +363,10 @@ def _remove(output: Output, removals: "list[Removal]", yes: bool, dry_run: bool,
         raise EchopixError(f"{where} stayed: {why}" + (f" (and {len(stayed) - 1} more)" if len(stayed) > 1 else ""))
 
 
-def _structure(folder: Any) -> list[str]:
-    """What is wrong with a folder that has no checksums: its configuration, headers and lengths of its weights."""
-    from echopix_cli.weights.checkpoint import open_checkpoint
-
+def _structure(model: "Model") -> list[str]:
+    """What is wrong with a model's folder without checksums: its configuration, headers and lengths of its weights."""
     try:
-        open_checkpoint(folder).config  # noqa: B018 - which is checked when it is asked for
+        _require_checkpoint(model)
     except ModelError as error:
         return [error.message]
     return []

@@ -25,6 +25,7 @@ from echopix_cli.cli.report import (
     url_of,
 )
 from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.files import check_stream
 
 if TYPE_CHECKING:
     from echopix_cli.batch.tasks import Task
@@ -44,8 +45,9 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder of pages where none can be.
 
     Raises:
-        UsageError: it is no folder, cannot be written, or holds an index of something else.
+        UsageError: it is no folder, or stdout or stderr, cannot be written, or holds an index of something else.
     """
+    check_stream(folder)
     if os.path.isdir(folder):
         require_own(folder / _INDEX, "report of echopix", is_report, _HINT)
     elif os.path.lexists(folder):

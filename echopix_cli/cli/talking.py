@@ -20,7 +20,7 @@ from echopix_cli.cli.chat_lines import Order, help_lines, read_line
 from echopix_cli.cli.output import SCHEMA_VERSION, AnswersLost, ReaderGone, answer_record, inert, one_line
 from echopix_cli.cli.waiting import since_start
 from echopix_cli.errors import EchopixError, UsageError, told
-from echopix_cli.parsers import parse_budget
+from echopix_cli.parsers import is_whole, parse_budget
 from echopix_cli.results import Answer, Turn
 from echopix_cli.serving.messages import Ask
 from echopix_cli.times import clock, parse_time
@@ -160,6 +160,8 @@ class Talk:
         Raises:
             EchopixError: it cannot be answered.
         """
+        if not is_whole(question):
+            raise UsageError("the question is not valid UTF-8", "check the encoding of the terminal or file")
         label = f"{one_line(path)}: " if len(self.media) > 1 else ""
         turns = self._turns.setdefault(path, [])
         request = Ask(path, (question,), (), self.manner, tuple(turns))
@@ -222,15 +224,14 @@ class Script(Talk):
     """From a pipe: a record a line and file, whatever becomes of the others."""
 
     def read(self, lines: Iterable[str]) -> int:
-        """Answer all; how many were not.
+        """Answer all; how many were not. Bytes that are no text come as lone surrogates.
 
         Raises:
-            UsageError: a line that is not valid text; or a command that cannot be followed, after which nothing would
-                be about what was meant.
+            UsageError: a command that cannot be followed, after which nothing would be about what was meant.
         """
         failed = 0
-        for line in _decoded(lines):
-            said = read_line(line)
+        for number, line in enumerate(lines):
+            said = read_line(line if number else line.removeprefix("\ufeff"))
             if isinstance(said, str):
                 for path, error in self.ask_each(said, "jsonl"):
                     self._failed(path, said, error)
@@ -243,7 +244,8 @@ class Script(Talk):
         from echopix_cli.cli.ask_many import error_record
         from echopix_cli.files import named
 
-        head = {"schema_version": SCHEMA_VERSION, **named(path), "question": question}
+        whole = "".join(character if is_whole(character) else "\ufffd" for character in question)
+        head = {"schema_version": SCHEMA_VERSION, **named(path), "question": whole}
         self.run.output.record(head | {"error": error_record(error)})
         self.tell(error)
 
@@ -260,19 +262,6 @@ def unread_words(earlier: int, seen: int) -> tuple[str, str] | None:
     if seen == 0:
         return "none", "turns before were not read: the model takes single questions only, or they are too long"
     return "some", f"of {earlier} turns before, the last {seen} were read: more do not fit"
-
-
-def _decoded(lines: Iterable[str]) -> Iterator[str]:
-    """Lines of a stream.
-
-    Raises:
-        UsageError: one is in another encoding.
-    """
-    try:
-        for number, line in enumerate(lines):
-            yield line if number else line.removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the questions on stdin are not valid text: {error.reason}", "pipe in UTF-8") from None
 
 
 def _read(parse: Callable[[str], float], order: Order) -> float:

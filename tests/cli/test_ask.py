@@ -156,6 +156,9 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["ask", "{both}", "What?", "--model", "no-such-model"], 3, "tiny"),
         (["ask", "/none/such.mp4", "What?"], 4, "such.mp4"),
         (["ask", "-", "-"], 2, "only one thing"),
+        (["ask", "-", "--questions", "-"], 2, "only one thing"),
+        (["ask", "{both}", "-Q", "-", "--questions", "-"], 2, "only one thing"),
+        (["ask", "{bad}", "What?", "--glob", ""], 2, "the pattern of --glob is empty"),
         (["ask", "{both}", "/tmp"], 2, "is a folder"),
         (["ask", "{both}", "What?", "--choices", "one"], 2, "choices"),
         (["ask", "{both}", "What?", "--choices", "one\udcff|two"], 2, "a choice is not valid UTF-8"),
@@ -169,6 +172,8 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["ask", "{both}", "--questions", "/none.txt"], 2, "/none.txt"),
         (["ask", "{both}", "What?", "-o", "/none/out.jsonl"], 2, "/none"),
         (["ask", "{both}", "What?", "-o", "{both}"], 2, "no record"),
+        (["ask", "{both}", "What?", "-o", ""], 2, "the name of a file to write is empty"),
+        (["ask", "{both}", "What?", "--vtt", ""], 2, "the name of a file to write is empty"),
         (["ask", "{bad}/empty.mp4", "What?"], 4, "is empty"),
         (["ask", "{bad}/text.mp4", "What?"], 4, "not a media file"),
         (["ask", "{bad}/list.mp4", "What?"], 4, "playlist"),
@@ -323,13 +328,13 @@ def test_unexpected_failures_are_one_line(run, clips: dict[str, Path], monkeypat
 def test_splitting_arguments(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     file = str(tmp_path / "a.mp4")
-    assert split_arguments([file, "What?"], [], False) == ([file], ["What?"])
-    assert split_arguments([file, file], ["What?", "Who?"], False) == ([file, file], ["What?", "Who?"])
+    assert split_arguments([file, "What?"], [], None) == ([file], ["What?"])
+    assert split_arguments([file, file], ["What?", "Who?"], None) == ([file, file], ["What?", "Who?"])
     with pytest.raises(UsageError, match="no question given"):
-        split_arguments([file, file], [], False)
+        split_arguments([file, file], [], None)
     with pytest.raises(UsageError, match="no question given"):
-        split_arguments([file], [], False)
-    assert split_arguments([file, file], [], True) == ([file, file], [])
+        split_arguments([file], [], None)
+    assert split_arguments([file, file], [], Path("questions.txt")) == ([file, file], [])
 
 
 @pytest.mark.parametrize(

@@ -126,14 +126,16 @@ def test_a_command_that_cannot_be_followed_ends_a_script(script: Any, clips: dic
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # which it is depends on the locale
-def test_a_question_in_another_encoding_ends_a_script(
+def test_a_question_in_another_encoding_is_one_that_fails(
     run: Any, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, errors: str
 ) -> None:
-    lines = io.TextIOWrapper(io.BytesIO("Où?\n".encode("latin-1")), encoding="utf-8", errors=errors)
-    monkeypatch.setattr("sys.stdin", lines)
+    raw = b"What?\n" + "Où?\n".encode("latin-1") + "Où?\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8", errors=errors))
     ran = run("chat", clips["silent"], "--device", "cpu")
-    assert (ran.code, ran.out) == (2, "")
-    assert "not valid" in ran.err
+    assert (ran.code, [record["question"] for record in ran.records]) == (1, ["What?", "O\ufffd?", "Où?"])
+    error = {"type": "UsageError", "message": "the question is not valid UTF-8", "exit_code": 2}
+    assert [error.items() <= record.get("error", {}).items() for record in ran.records] == [False, True, False]
+    assert ran.err.count("error: ") == 1
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(script: Any, clips: dict[str, Path]) -> None:

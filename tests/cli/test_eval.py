@@ -140,7 +140,7 @@ def test_failed_items_are_reported_and_change_the_exit_code(run, clips: dict[str
     assert (setting["overall"]["total"], setting["overall"]["failed"]) == (7, 6)
     assert setting["evidence"] is None
     assert [failure["id"] for failure in record["failures"]] == [f"gone{index}" for index in range(6)]
-    assert "gone0 failed: " in ran.err
+    assert "question gone0 failed: " in ran.err
     assert "1 more failures" in ran.err
     assert "6 questions, counted as wrong" in run("eval", "--data", data, "--sieve", "cs2", "-b", "0.1").err
 

@@ -69,7 +69,7 @@ def test_what_the_file_makes_impossible_is_not_to_be_tried_again(run, worldsense
     worldsense.write_text(json.dumps(entries))
     ran = run(*arguments)
     assert ran.code == 1 and "2 of 3 questions were answered before" in ran.err
-    assert "zZ/task0 failed: the file gives it the answer" in ran.err
+    assert "question zZ/task0 failed: the file gives it the answer" in ran.err
     assert "again" not in ran.err and not unfinished.exists()
 
 

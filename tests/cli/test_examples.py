@@ -269,3 +269,5 @@ def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, 
         assert done.stdout
     else:
         check_answers(line, done.stdout, written(sandbox, before))
+        for path in sandbox.glob("*answers.jsonl"):  # of a batch, whatever it was about
+            assert command("records", "merge", path, "-o", tmp_path / "merged.jsonl").code == 0

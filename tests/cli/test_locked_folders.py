@@ -35,6 +35,23 @@ def test_pages_of_many_there(locked: Path, clips: dict[str, Path], tmp_path: Pat
     assert ran.stderr.startswith(f"error: the folder {locked} does not exist or cannot be written\n")
 
 
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+@pytest.mark.parametrize("command", ["info", "clear"])
+def test_a_cache_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, mode: int) -> None:
+    """Nothing was found is not said where nothing could be looked at."""
+    monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path))
+    features = tmp_path / "features"
+    features.mkdir()
+    kept = features / f"{1:064x}.safetensors"
+    kept.touch()
+    features.chmod(mode)
+    ran = bound("cache", command)
+    features.chmod(0o700)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.splitlines()[0] == f"error: cannot look into {features}: Permission denied"
+    assert kept.exists()
+
+
 def test_a_command_that_is_run_there(locked: Path, clips: dict[str, Path]) -> None:
     """Whole paths are read as anywhere; one that starts there is said to."""
     here = f"cd {shlex.quote(str(locked))} && chmod 0 ."

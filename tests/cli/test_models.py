@@ -133,7 +133,7 @@ def test_pull_as_json(command, server: HubServer, repository: Repository, folder
     assert done["not_needed"] == sum(map(len, repository.files.values())) - done["bytes"]
 
 
-def test_path_and_info(command, server: HubServer, folder: Path) -> None:
+def test_path_and_info(command, server: HubServer, folder: Path, tmp_path: Path) -> None:
     ran = command("models", "path", NAME)
     assert (ran.code, ran.out) == (3, "")
     assert f"try: echopix models pull {NAME}" in ran.err
@@ -152,6 +152,10 @@ def test_path_and_info(command, server: HubServer, folder: Path) -> None:
     ]
     assert (rows["parameters"], rows["context"]) == (f"{numbers / 1e6:.1f} million", f"{context} tokens")
     assert rows["weights"].startswith(f"none {2 * numbers / 2**20:.1f} MiB, int8 ")
+    for what in ("path", "pull"):
+        nothing = command("models", what, tmp_path)
+        assert (nothing.code, nothing.out) == (3, "")
+        assert f"error: {tmp_path} holds no config.json\n" in nothing.err
     wrong = command("models", "info", "quen")
     assert wrong.code == 3
     assert "qwen2.5-omni-3b" in wrong.err

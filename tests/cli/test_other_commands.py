@@ -121,7 +121,7 @@ def test_profile_default_budgets(run, clips: dict[str, Path]) -> None:
 def test_precedence(tmp_path: Path) -> None:
     """Flag over environment over file over default."""
     file = tmp_path / "config.toml"
-    file.write_text("fps = 1.0\nmax_frames = 7\nno_audio = true\nbudget = 0.5\n")
+    file.write_text("\ufefffps = 1.0\nmax_frames = 7\nno_audio = true\nbudget = 0.5\n")
     environment = {"ECHOPIX_FPS": "3", "ECHOPIX_BUDGET": "0.25"}
     found = resolve({"budget": "0.05", "no_audio": None}, environment, file)
     assert resolve({"no_audio": False}, environment, file).origins["no_audio"] == "flag"

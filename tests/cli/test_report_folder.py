@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -78,16 +79,32 @@ def test_answers_of_runs_without_pages_are_said(run, folder: Path, tmp_path: Pat
     assert run("ask", *media, "-Q", "What?", "-o", out).code == 0
     ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q")
     assert ran.code == 0
-    assert "2 answers of earlier runs without --report are on no page; --overwrite" in " ".join(ran.err.split())
+    assert "2 answers of earlier runs are on no page; --overwrite" in " ".join(ran.err.split())
     ran = run("ask", *media, "-Q", "What?", "-Q", "Ho?", "-o", out, "--report", pages, "-q")  # pages hold the other one
-    assert "2 answers of earlier runs without --report are on no page; --overwrite" in " ".join(ran.err.split())
+    assert "2 answers of earlier runs are on no page; --overwrite" in " ".join(ran.err.split())
     ran = run("ask", media[0], "-Q", "What?", "-Q", "Ho?", "-o", out, "--report", pages, "-q")
-    assert "1 answer of earlier runs without --report is on no page; --overwrite" in " ".join(ran.err.split())
+    assert "1 answer of earlier runs is on no page; --overwrite" in " ".join(ran.err.split())
     ran = run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q", "--overwrite")
     assert "no page" not in ran.err
     assert "no page" not in run("ask", *media, "-Q", "What?", "-o", out, "--report", pages, "-q").err
     untried = ("ask", folder / "broken.mp4", *media, "-Q", "Who?", "-o", tmp_path / "new.jsonl", "--fail-fast")
     assert "no page" not in run(*untried, "--report", tmp_path / "others", "-q").err
+
+
+def test_a_page_that_finds_no_room(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    """What to do is said; the answer stays in the output, and the next run tells that it is on no page."""
+    pages, out = tmp_path / "pages", tmp_path / "answers.jsonl"
+    ask = ("ask", clips["both"], "What?", "-o", out, "--report", pages, "-q")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+    try:
+        ran = run(*ask)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (ran.code, len(out.read_text().splitlines())) == (1, 1)
+    assert "  try: make room there, or name a file on another disk" in ran.err.splitlines()
+    ran = run(*ask)
+    assert "1 answer of earlier runs is on no page; --overwrite" in " ".join(ran.err.split())
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(run, clips: dict[str, Path], tmp_path: Path) -> None:

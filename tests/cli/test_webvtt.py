@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from answers import an_answer
+from places import ROOT
 
 from echopix_cli.cli.webvtt import is_webvtt, webvtt
 from echopix_cli.results import Moment
@@ -103,14 +107,31 @@ def test_what_a_link_leads_to_is_written_and_stays_private(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "real"]
 
 
-@pytest.mark.parametrize("option", ["--vtt", "--report"])
-def test_stdout_is_for_answers(
-    run, clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+@pytest.mark.parametrize(
+    ("command", "name", "stream"),
+    [
+        ("ask {clip} What? --vtt", "-", "stdout"),
+        ("ask {clip} What? --vtt", "out", "stdout"),
+        ("ask {clip} What? --report", "/dev/stdout", "stdout"),
+        ("ask {clip} What? --report", "/dev/stderr", "stderr"),
+        ("ask {clip} What? -o", "/dev/stdout", "stdout"),
+        ("ask {clip} demo What? --report", "-", "stdout"),
+        ("ask {clip} demo What? --report", "/dev/stdout", "stdout"),
+        ("eval --data scenes:test --count 1 --force -o", "/proc/self/fd/1", "stdout"),
+    ],
+)
+def test_streams_are_for_answers_and_notes(
+    clips: dict[str, Path], tmp_path: Path, command: str, name: str, stream: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran = run("ask", clips["both"], "What?", option, "-")
-    assert (ran.code, ran.out, list(tmp_path.iterdir())) == (2, "", [])
-    assert f"{option} - names no file" in ran.err
+    """In files, too, where nothing but their names tells them from others."""
+    words = [sys.executable, "-m", "echopix_cli", *command.format(clip=clips["dark"]).split(), name]
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ECHOPIX_MODEL": "tiny"}
+        done = subprocess.run(words, stdout=out, stderr=err, cwd=tmp_path, env=environment, check=False)
+    said = (tmp_path / "err").read_text().splitlines()[0]
+    assert (done.returncode, (tmp_path / "out").read_bytes()) == (2, b"")
+    assert said.endswith(f" is {stream}, and no file of its own")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["err", "out"]
 
 
 def test_it_is_of_one_file(run, clips: dict[str, Path], tmp_path: Path) -> None:
