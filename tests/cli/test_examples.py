@@ -166,7 +166,7 @@ def written(folder: Path, before: set[Path]) -> list[Path]:
 
 def check_answers(line: str, out: str, files: list[Path]) -> None:
     """All that a command line asks is answered, on stdout or in files: rightly, or by one of the choices that it gives,
-    which the bundled model was never trained on."""
+    among which the bundled model chooses at chance."""
     asked = [question for question in ANSWERS if question in line or "questions.txt" in line] or [QUESTION]
     found = list(answers_in(out, asked[0]))
     for path in files:
@@ -242,7 +242,7 @@ def test_examples_of_the_shell_run(command: Any, sandbox: Path, tmp_path: Path, 
         pytest.skip("jq is not on this machine")
     if "echopix" not in line:
         (sandbox / "clips" / "broken.mp4").write_text("no film")
-        choices = ("--choices", f"{ANSWERS[QUESTION]}|a dog")
+        choices = ("--choices", f"{ANSWERS[QUESTION]}|a {ANSWERS[QUESTION]}")  # whichever it takes is right
         assert command("ask", "clips", QUESTION, *choices, "--model", "tiny", "-o", "answers.jsonl").code == 1
         shutil.copy(sandbox / "answers.jsonl", sandbox / "part-1.jsonl")
     else:
