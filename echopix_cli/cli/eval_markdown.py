@@ -45,7 +45,7 @@ def recovered_markdown(record: Mapping[str, Any]) -> str:
         rows.append(["mean", "", *(_share(one["share"]) for one in shown)])
     rows += [[f"{family} (apart)", _points(gap), *["" for _ in shown]] for family, gap in found["apart"].items()]
     heads = ["recovered, %", f"{found['full']} less none, points", *(one["setting"] for one in shown)]
-    said = "Apart: families in which none is as right, as far as can be told; the mean is without them."
+    said = "Apart: families that need no token, as far as can be told; the mean is without them."
     return "\n".join(["", *_table(heads, rows), "", *([said, ""] if found["apart"] else [])])
 
 
@@ -188,7 +188,7 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
     )
     if (recovered := record.get("recovered")) and recovered["needing"]:
         apart = ", ".join(map(_cell, recovered["apart"]))
-        without = f" without {apart}, where none is as right as far as can be told" if apart else ""
+        without = f" without {apart}, which need no token as far as can be told" if apart else ""
         full = _cell(recovered["full"])
         yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing anew alone."
     if said := "; ".join(f"{name}: {_cell(value)}" for name, value in data_rows(record["options"])):
