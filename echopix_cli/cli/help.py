@@ -7,12 +7,14 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from typer.core import TyperCommand, TyperGroup
 
 from echopix_cli.cli.manual import MORE, topics
-from echopix_cli.cli.parameters import OTHER, Parameter, parameters_of
+from echopix_cli.cli.parameters import OTHER, Parameter, parameter, parameters_of
+from echopix_cli.errors import UsageError
 from echopix_cli.settings import SHOW
 
 _WIDEST_LABEL = 30  # characters; what is longer has its text below it
@@ -65,10 +67,16 @@ def _sparing(raw: Any) -> Callable[[Any, Any], Any]:
     """
     convert: Callable[[Any, Any], Any] = raw.process_value
     kind, several = raw.type_descriptor.annotation, raw.nargs == -1 or bool(getattr(raw, "multiple", False))
-    if raw.required:
+    named = Path in (kind, *get_args(kind))
+    if raw.required and not named:
         return convert
 
     def process(context: Any, value: Any) -> Any:
+        if named and "" in (value if isinstance(value, tuple) else (value,)):
+            own = parameter(raw)  # the current folder, if it were taken: a shell's unset variable
+            raise UsageError(f"{own.names[0] if own.names else own.value}: the name is empty", own.spoken)
+        if raw.required:
+            return convert(context, value)
         if value is None:
             value = () if several else None
         elif kind == list[str] and isinstance(value, tuple) and all(isinstance(item, str) for item in value):

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from echopix_cli.cli.parameters import Parameter, parameter, parameters_of
+from echopix_cli.cli.parameters import parameter, parameters_of
 from echopix_cli.errors import UsageError
 
 WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # what typer raises about command lines, whatever they lack
@@ -36,18 +36,18 @@ def explained(error: Any) -> UsageError:
             return UsageError(f"{command} has no option {error.option_name}", f"--set {key}=VALUE: {RECIPE[key].help}")
         names = [name for option in options for name in option.names]
         near = get_close_matches(error.option_name, names, 1)
-        hint = next((_described(option) for option in options if near and near[0] in option.names), more)
+        hint = next((option.spoken for option in options if near and near[0] in option.names), more)
         return UsageError(f"{command} has no option {error.option_name}", hint)
     if kind == "BadOptionUsage":
         own = next((option for option in options if error.option_name in option.names), None)
         fault = "takes no value" if "does not take a value" in message else "needs a value"
-        return UsageError(f"{error.option_name} {fault}", more if own is None else _described(own))
+        return UsageError(f"{error.option_name} {fault}", more if own is None else own.spoken)
     if (raw := getattr(error, "param", None)) is not None:
         own = parameter(raw)
         name = own.names[0] if own.names else own.value
         if kind == "MissingParameter":
             return UsageError(f"{name} is missing", f"{more} shows how {command} is called")
-        return UsageError(f"{name}: {_wanted(raw, message)}", _described(own))
+        return UsageError(f"{name}: {_wanted(raw, message)}", own.spoken)
     if found := re.match(r"No such command '(.*?)'\.", message):
         return _no_command(found[1], command, context, more)
     if found := re.match(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", message):
@@ -62,10 +62,6 @@ def _no_command(name: str, command: str, context: Any, more: str) -> UsageError:
     if command == "echopix" and not near and os.path.lexists(name):
         return UsageError(f"{name} is a file, not a command", f"echopix ask {shlex.quote(name)} QUESTION")
     return UsageError(f"{command} has no command {name!r}", f"{command} {near[0]}" if near else more)
-
-
-def _described(option: Parameter) -> str:
-    return f"{option.label}: {option.text}"
 
 
 def _wanted(raw: Any, message: str) -> str:

@@ -56,6 +56,11 @@ class Parameter:
             parts.append("[required]")
         return " ".join(part for part in parts if part)
 
+    @property
+    def spoken(self) -> str:
+        """All of it in one line, for who used it wrongly."""
+        return f"{self.label}: {self.text}"
+
 
 def parameters_of(command: Any) -> list[Parameter]:
     """A command's arguments, then its options, as they were declared.

@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from places import ROOT
 
+from echopix_cli.cli.app import command_line
 from echopix_cli.cli.completion import SHELLS, target
 from echopix_cli.cli.examples import EXAMPLES
 from echopix_cli.cli.parameters import Parameter, allowed_in, choices_in, parameters_of
@@ -22,6 +24,14 @@ from echopix_cli.settings import unknown_variables
 
 sys.path.insert(0, str(ROOT / "completions"))
 import generate
+
+
+def walked(own: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every parameter of a command tree, with the words that its command is called by."""
+    yield from ((path, raw) for raw in own.params)
+    for name, below in getattr(own, "commands", {}).items():
+        yield from walked(below, *path, name)
+
 
 TREE = {command.name: command for command in generate.command_tree()}
 
@@ -309,3 +319,22 @@ def test_parameters_say_what_typer_knows() -> None:
         Parameter((), "NAME", "", "Arguments", required=True),
         Parameter(("--count", "-n"), "N", "how many", "Other", default="3"),
     ]
+
+
+NAMED = [
+    (path, raw)
+    for path, raw in walked(typer.main.get_command(command_line()))
+    if Path in (raw.type_descriptor.annotation, *get_args(raw.type_descriptor.annotation))
+]
+
+
+@pytest.mark.parametrize(("path", "raw"), NAMED, ids=[f"{' '.join(path)} {raw.name}" for path, raw in NAMED])
+def test_an_empty_name_of_a_file_is_not_the_current_folder(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: tuple[str, ...], raw: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*path, *([max(raw.opts, key=len)] if raw.opts[0].startswith("-") else [])]
+    done = command(*options, *[""] * max(1, raw.nargs))
+    assert done.code == 2 and done.out == ""
+    assert done.err.startswith("error: ") and "the name is empty" in done.err
+    assert not list(tmp_path.iterdir())
