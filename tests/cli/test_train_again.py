@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,17 @@ def holder(out: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """One on which no file gets longer than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -84,6 +96,17 @@ def test_a_folder_in_which_nothing_came_to_be_goes(tmp_path: Path) -> None:
     with owned(tmp_path / "mine"):
         pass
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_a_new_run_that_found_no_room_is_started_again(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ("train", "--out", out, "--base", random_checkpoint, *ONE, *FAMILY)
+    with full_disk((random_checkpoint / "tokenizer.json").stat().st_size - 1):
+        ran = command(*flags)
+    assert ran.code == 1
+    assert ran.err.startswith(f"error: cannot write {out / 'tokenizer.json'}: File too large")
+    assert set(files_in(out)) == {"recipe.toml"}
+    assert command(*flags).code == 0
 
 
 def test_it_goes_on_with_the_same_base_alone(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
