@@ -182,3 +182,31 @@ def test_a_sieve_stage_on_an_exported_full_model_starts_from_its_decoder(
     assert ran.code == 2
     assert f"{model} holds a model, as --export writes it, and no checkpoint of a run" in " ".join(ran.err.split())
     assert files_in(model) == before
+
+
+def test_an_export_that_fails_leaves_nothing(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    """So that it can be done again where it was to be; an empty folder that was there stays."""
+    run, mine, new = tmp_path / "run", tmp_path / "mine", tmp_path / "new" / "model"
+    assert command("train", "--out", run, "--base", random_checkpoint, *ONE, *FAMILY).code == 0
+    mine.mkdir()
+    (tmp_path / "thesis.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for target in (mine, new):
+        export = ("train", "--out", run, "--export", target)
+        with full_disk((run / "model.safetensors").stat().st_size // 2):
+            ran = command(*export)
+        assert ran.code == 1
+        said, hint = ran.err.splitlines()
+        assert said.startswith(f"error: cannot write {target / 'model.safetensors'}: ") and "File too large" in said
+        assert hint.strip() == "try: make room there, and run again"
+        ran = command(*export, "--without-sieve")
+        assert ran.code == 3 and "three-axis positions" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+    ran = command("train", "--out", run, "--export", tmp_path / "thesis.txt" / "model")
+    assert (ran.code, sorted(tmp_path.rglob("*"))) == (1, before)
+    assert ran.err.splitlines()[-1].strip() == "try: name a folder that can be written"
+    whole = {"model.safetensors", "config.json", "recipe.toml", "tokenizer.json", "tokenizer_config.json"}
+    whole |= {"chat_template.jinja", "preprocessor_config.json", "generation_config.json"}
+    for target in (mine, new):
+        assert command("train", "--out", run, "--export", target).code == 0
+        assert set(files_in(target)) == whole
