@@ -177,7 +177,7 @@ def survey(
 
 def open_media(
     engine: Engine,
-    path: str,
+    path: str | os.PathLike[str],
     plan: DecodePlan,
     questions: Sequence[str],
     options: AskOptions | Sequence[AskOptions] = AskOptions(),  # noqa: B008 - frozen
@@ -208,7 +208,7 @@ def open_media(
         MediaError: the file cannot be opened, holds nothing that can be decoded, or changed while it was read.
         DeviceError: out of memory.
     """
-    window = window_of(engine, films)
+    path, window = os.fspath(path), window_of(engine, films)
     read = read_unless_film(engine, path, plan, window, info)
     if isinstance(read, Encoded):
         return (read,) * len(questions)
