@@ -39,7 +39,7 @@ def window_of(engine: Engine, options: FilmOptions) -> float:
     Raises:
         UsageError: one was asked for that the model's context does not hold.
     """
-    if not options.window:
+    if options.window is None:
         return engine.processor.rules.window_seconds or FAMILY_WINDOW
     most = engine.plan(DecodePlan()).max_audio_seconds
     if most and options.window > most:

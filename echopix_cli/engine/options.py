@@ -41,10 +41,21 @@ class FilmOptions:
 
     ``window`` is the length of one in seconds, None what the checkpoint was trained on; ``look`` is how many of them
     are read again at the full rate for a question, where all were only glanced at.
+
+    Raises:
+        UsageError: a window that is no finite time above 0, or fewer looks than none.
     """
 
     window: float | None = None
     look: int = 4
+
+    def __post_init__(self) -> None:
+        if self.window is not None and not 0.0 < self.window < math.inf:
+            raise UsageError(
+                f"a window of {self.window:g} s is no finite time above 0", "leave it out for the model's own"
+            )
+        if not self.look >= 0:
+            raise UsageError(f"look {self.look} is below 0", "0 reads no window again")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def encoded(random_engine: Engine, clips: dict[str, Path]) -> Encoded:
         (lambda: GenerationOptions(temperature=math.inf), "temperature inf is negative or not finite"),
         (lambda: GenerationOptions(temperature=-0.5), "temperature -0.5 is negative or not finite"),
         (lambda: GenerationOptions(seed=2**63), f"seed {2**63} has more than 64 bits"),
+        (lambda: FilmOptions(window=-2.0), "a window of -2 s is no finite time above 0"),
+        (lambda: FilmOptions(window=0.0), "a window of 0 s is no finite time above 0"),
+        (lambda: FilmOptions(window=math.nan), "a window of nan s is no finite time above 0"),
+        (lambda: FilmOptions(window=math.inf), "a window of inf s is no finite time above 0"),
+        (lambda: FilmOptions(look=-1), "look -1 is below 0"),
     ],
 )
 def test_options_that_make_no_answer_are_refused(made: Callable[[], object], said: str) -> None:
