@@ -21,15 +21,24 @@ def clean_choices(choices: Sequence[str]) -> tuple[str, ...]:
         UsageError: fewer than two or more than there are letters, an empty one, one twice, or one that is not UTF-8.
     """
     texts = without_letters([" ".join(choice.split()) for choice in choices])
+    require_choices(texts)
+    return texts
+
+
+def require_choices(texts: Sequence[str]) -> None:
+    """Check that one of some options can be chosen.
+
+    Raises:
+        UsageError: as :func:`clean_choices`.
+    """
     if not 2 <= len(texts) <= len(LETTERS):
         raise UsageError(f"{len(texts)} choices; between 2 and {len(LETTERS)} are possible", _HINT)
-    if not all(texts):
+    if not all(text.strip() for text in texts):
         raise UsageError("a choice is empty", _HINT)
     if len(set(texts)) < len(texts):
         raise UsageError("two choices are the same", _HINT)
     if not all(map(is_whole, texts)):
         raise UsageError("a choice is not valid UTF-8", "check the encoding of the terminal or file")
-    return texts
 
 
 def without_letters(choices: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ WHOLE = 2**20  # bytes up to which a file is known by all of its content
 _BLOCK = 1 << 20  # bytes read at a time
 _SAMPLES, _SAMPLE = 16, 1 << 14  # of a larger file: how many blocks are read, and their bytes
 _HINT = "name a file in a folder that exists and can be written"
-_FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or name a file on another disk"
+FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or name a file on another disk"
 
 
 def check_stream(path: Path) -> None:
@@ -99,7 +99,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, masked: bool =
         if durable:
             sync(path.parent)
     except OSError as error:
-        hint = _ROOM if error.errno in _FULL else _HINT
+        hint = _ROOM if error.errno in FULL else _HINT
         raise EchopixError(f"cannot write {path}: {error.strerror or error}", hint) from error
     finally:
         with suppress(OSError):  # nothing is there, or nothing could be written in the first place

@@ -251,14 +251,16 @@ def _export(trainer: "Trainer", folder: Path, dtype: str, without_sieve: bool) -
     import torch
 
     from echopix_cli.training import tiny
+    from echopix_cli.training.folders import filled
 
-    tiny.save_processor(trainer.processor, folder)
-    if not without_sieve:
-        trainer.recipe.save(folder)  # a run that begins from here asks it for the stage
     kinds: dict[str, torch.dtype] = {
         "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
     }  # fmt: skip
-    trainer.export(folder, kinds.get(dtype), stock=without_sieve)
+    with filled(folder) as stage:
+        tiny.save_processor(trainer.processor, stage)
+        if not without_sieve:
+            trainer.recipe.save(stage)  # a run that begins from here asks it for the stage
+        trainer.export(stage, kinds.get(dtype), stock=without_sieve)
 
 
 def _line(progress: "Progress") -> str:

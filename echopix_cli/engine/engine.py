@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from echopix_cli.choices import LETTERS, posed
+from echopix_cli.choices import LETTERS, posed, require_choices
 from echopix_cli.decoding.worker import Decoded
 from echopix_cli.engine.answers import answer_of
 from echopix_cli.engine.choices import letter_ids, letter_shares
@@ -89,7 +90,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        model: str = "tiny",
+        model: str | os.PathLike[str] = "tiny",
         device: str = "auto",
         dtype: str = "auto",
         quantize: str = "auto",
@@ -103,7 +104,7 @@ class Engine:
         """Load a model by name or path; ``auto`` chooses one by the device's free memory.
 
         Args:
-            model: name, path or ``auto``.
+            model: name, path or ``auto``; what is no text, such as a :class:`~pathlib.Path`, is always a path.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             dtype: of all that is not quantized; ``auto`` is told in :func:`~.precision.precision_of`.
             quantize: ``auto``, ``none``, ``int8`` or ``nf4``, for the linear layers of decoder and CS2. A copy of the
@@ -119,9 +120,9 @@ class Engine:
             DeviceError: the device is not there, or model and work do not fit on it.
         """
         where = choose_device(device)
-        clock = Clock(where)
+        clock, name = Clock(where), model if isinstance(model, str) else os.path.join(os.curdir, model)
         with memory_errors(where, NO_ROOM):  # making a copy is no part of loading: it is done once
-            found = prepare(model, where, dtype, quantize, workload=workload, watcher=watcher)
+            found = prepare(name, where, dtype, quantize, workload=workload, watcher=watcher)
         if found.replaces_download and not keep_source:
             drop_download(found.model)
         checkpoint = found.checkpoint
@@ -155,7 +156,9 @@ class Engine:
         """
         return self.processor.plan(plan, max_pixels)
 
-    def read(self, path: str, plan: DecodePlan, identity: Callable[[], str] | None = None) -> Encoded:
+    def read(
+        self, path: str | os.PathLike[str], plan: DecodePlan, identity: Callable[[], str] | None = None
+    ) -> Encoded:
         """Decode a file and encode it, or take its features from the cache.
 
         Args:
@@ -168,7 +171,7 @@ class Engine:
             DeviceError: out of memory.
         """
         reset_peaks(self.device)
-        clock = Clock(self.device)
+        path, clock = os.fspath(path), Clock(self.device)
         with memory_errors(self.device, self.advice):
             with clock.stage("decode"):
                 entry = self.features.entry(path, plan, identity) if self.features else None
@@ -247,7 +250,8 @@ class Engine:
             options: budget, sieve and generation.
 
         Raises:
-            UsageError: an empty question, a budget outside (0, 1], or a sieve that this model has not.
+            UsageError: a question that is empty or no valid UTF-8, a budget outside (0, 1], or a sieve that this model
+                has not.
             DeviceError: out of memory.
         """
         clock, shown, pieces = Clock(self.device), "", TextStream(self.processor.tokenizer.core)
@@ -294,15 +298,18 @@ class Engine:
         Args:
             encoded: from :meth:`encode` or :meth:`read`.
             question: in the user's words, without the options.
-            choices: texts of the options, from :func:`~echopix_cli.choices.clean_choices`.
+            choices: texts of the options, which :func:`~echopix_cli.choices.clean_choices` makes of what people write.
             options: budget and sieve; of generation only the system prompt matters.
             wording: the whole text that the model reads, where it is not the question with the options below it.
 
         Raises:
-            UsageError: as in :meth:`stream`.
+            UsageError: as in :meth:`stream`; fewer than two choices or more than there are letters, an empty one, or
+                one twice, where no ``wording`` shows them already.
             ModelError: the vocabulary has no tokens for the letters.
             DeviceError: out of memory.
         """
+        if not wording:
+            require_choices(choices)
         letters = letter_ids(self.processor, len(choices))
         clock = Clock(self.device)
         with memory_errors(self.device, self.advice):

@@ -39,7 +39,7 @@ def window_of(engine: Engine, options: FilmOptions) -> float:
     Raises:
         UsageError: one was asked for that the model's context does not hold.
     """
-    if not options.window:
+    if options.window is None:
         return engine.processor.rules.window_seconds or FAMILY_WINDOW
     most = engine.plan(DecodePlan()).max_audio_seconds
     if most and options.window > most:
@@ -177,7 +177,7 @@ def survey(
 
 def open_media(
     engine: Engine,
-    path: str,
+    path: str | os.PathLike[str],
     plan: DecodePlan,
     questions: Sequence[str],
     options: AskOptions | Sequence[AskOptions] = AskOptions(),  # noqa: B008 - frozen
@@ -208,7 +208,7 @@ def open_media(
         MediaError: the file cannot be opened, holds nothing that can be decoded, or changed while it was read.
         DeviceError: out of memory.
     """
-    window = window_of(engine, films)
+    path, window = os.fspath(path), window_of(engine, films)
     read = read_unless_film(engine, path, plan, window, info)
     if isinstance(read, Encoded):
         return (read,) * len(questions)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from echopix_cli.model.templates import FAMILY_TEMPLATE as FAMILY_TEMPLATE
 from echopix_cli.model.templates import Turns, turns_of
 from echopix_cli.model.tokenization import Tokenizer, load_tokenizer
 from echopix_cli.model.values import audio_row_counts
+from echopix_cli.parsers import is_whole
 from echopix_cli.results import Turn
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -222,10 +223,14 @@ class Processor:
         :meth:`around_question`. Of ``earlier`` turns, :meth:`read_again` go in between, the first one with the media.
 
         Raises:
-            UsageError: the question is empty, or longer than the model's context.
+            UsageError: the question is empty, or longer than the model's context, or a text is no valid UTF-8.
         """
         if not question.strip():
             raise UsageError("the question is empty", 'ask something: echopix ask clip.mp4 "What is happening?"')
+        if not all(map(is_whole, (question, system, *(text for turn in earlier for text in astuple(turn))))):
+            raise UsageError(
+                "the question, or what goes with it, is not valid UTF-8", "check the encoding of where it comes from"
+            )
         before, after = self.around_question(clip, system, rows)
         asked = [*(token for turn in self.read_again(earlier) for token in self._turn_ids(turn)),
                  *self.question_ids(question)]  # fmt: skip

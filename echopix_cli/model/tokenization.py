@@ -17,6 +17,7 @@ import tokenizers
 
 from echopix_cli.documents import read_object
 from echopix_cli.errors import ModelError, described
+from echopix_cli.files import write_whole
 
 _LARGEST = 64 * 2**20  # bytes of tokenizer.json; the family's has 11 MB
 _LONGEST = 1000  # characters of an added token
@@ -86,12 +87,16 @@ class Tokenizer:
         return str(self.core.decode(list(ids), skip_special_tokens=True))
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json``, ``tokenizer_config.json`` and the chat template, as they are read."""
-        self.core.save(str(folder / "tokenizer.json"))
+        """Write ``tokenizer.json``, ``tokenizer_config.json`` and the chat template, as they are read.
+
+        Raises:
+            EchopixError: the disk or the folder refuses; what lay there stays.
+        """
+        write_whole(folder / "tokenizer.json", self.core.to_str(pretty=True).encode())
         text = json.dumps(self.settings, indent=2, sort_keys=True)
-        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / "tokenizer_config.json", (text + "\n").encode())
         if isinstance(self.chat_template, str):
-            (folder / _TEMPLATE).write_text(self.chat_template, encoding="utf-8")
+            write_whole(folder / _TEMPLATE, self.chat_template.encode())
 
 
 def load_tokenizer(folder: Path, rows: int) -> Tokenizer:

@@ -109,8 +109,8 @@ class Trainer:
         end = recipe.steps if until is None else min(until, recipe.steps)
         with refusals(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            tiny.save_processor(self.processor, self.folder)
-        recipe.save(self.folder)
+        recipe.save(self.folder)  # first: a folder with a recipe is a run, which can be started again
+        tiny.save_processor(self.processor, self.folder)
         if not self.step:
             keep_sources(recipe, self.folder)
         self._forget_later_metrics()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
+from echopix_cli.training.folders import made
 
 LOCK = ".lock"
 
@@ -29,10 +30,8 @@ def owned(folder: Path) -> Iterator[None]:
         return
     path = folder / LOCK
     with ExitStack() as held:
-        for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
-            held.callback(_remove_empty, missing)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(made(folder))
             held.callback(os.close, _locked(path))
         except BlockingIOError:
             raise UsageError(
@@ -67,8 +66,3 @@ def _lock(file: int) -> None:
         raise BlockingIOError(error.errno, error.strerror) from error
     except OSError:
         pass
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()

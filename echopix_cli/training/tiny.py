@@ -11,6 +11,7 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from echopix_cli.files import write_whole
 from echopix_cli.model.configuration import EchoingPixelsConfig
 from echopix_cli.model.modeling import EchoingPixelsForConditionalGeneration
 from echopix_cli.model.processing import FAMILY_TEMPLATE, PixelRules, Processor
@@ -150,7 +151,11 @@ def build_model(config: EchoingPixelsConfig, seed: int) -> EchoingPixelsForCondi
 
 
 def save_processor(processor: Processor, folder: Path) -> None:
-    """Write tokenizer, generation and preprocessing files, as :meth:`Processor.load` reads them."""
+    """Write tokenizer, generation and preprocessing files, as :meth:`Processor.load` reads them.
+
+    Raises:
+        EchopixError: the disk or the folder refuses; what lay there stays.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     processor.tokenizer.save(folder)
     rules = processor.rules
@@ -167,4 +172,4 @@ def save_processor(processor: Processor, folder: Path) -> None:
     }
     generation = {"eos_token_id": sorted(processor.stop_ids), "do_sample": False}
     for name, value in (("preprocessor_config.json", preprocessor), ("generation_config.json", generation)):
-        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / name, (json.dumps(value, indent=2) + "\n").encode())

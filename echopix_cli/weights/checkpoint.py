@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.errors import EchopixError, ModelError
-from echopix_cli.files import sync, write_whole
+from echopix_cli.files import FULL, sync, write_whole
 from echopix_cli.weights.opening import Checkpoint as Checkpoint
 from echopix_cli.weights.opening import open_checkpoint as open_checkpoint
 from echopix_cli.weights.opening import opened, unreadable
@@ -163,4 +163,6 @@ def refusals(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise EchopixError(f"cannot write {path}: {reason}", "make room there, and run again") from error
+        full = not isinstance(error, OSError) or error.errno in FULL
+        hint = "make room there, and run again" if full else "name a folder that can be written"
+        raise EchopixError(f"cannot write {path}: {reason}", hint) from error

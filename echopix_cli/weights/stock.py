@@ -122,7 +122,7 @@ def load_base(
     if sieve_layers > config.text.num_hidden_layers:
         raise ModelError(
             f"{folder} has {config.text.num_hidden_layers} decoder layers, too few for a CS2 of {sieve_layers}",
-            f"train with --sieve-layers {max(1, config.text.num_hidden_layers // 4)}",
+            f"train with --set sieve_layers={max(1, config.text.num_hidden_layers // 4)}",
         )
     tensors = read_tensors(checkpoint)
     layers = "thinker.model.layers."

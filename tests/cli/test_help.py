@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from echopix_cli.cli.completion import SHELLS, target
 from echopix_cli.cli.examples import EXAMPLES
 from echopix_cli.cli.parameters import Parameter, allowed_in, choices_in, parameters_of
 from echopix_cli.settings import unknown_variables
+from echopix_cli.training.recipe import RECIPE
 
 sys.path.insert(0, str(ROOT / "completions"))
 import generate
@@ -306,6 +308,28 @@ def test_every_variable_that_the_program_names_is_known() -> None:
     named = set(re.findall(r"\bECHOPIX_[A-Z_]*[A-Z]\b", sources))
     assert {"ECHOPIX_UNSEEN_FONT", "ECHOPIX_CACHE_DIR"} <= named
     assert unknown_variables(dict.fromkeys(named, "x")) == []
+
+
+def texts_in(source: str) -> Iterator[str]:
+    """The texts of a module that are no docstrings, and the parts of those that are put together."""
+    nodes = list(ast.walk(ast.parse(source)))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def test_options_that_texts_name_are_there() -> None:
+    """Such as those of hints: what begins with two dashes is an option of some command, and what --set sets a key."""
+    raws = [raw for _, raw in walked(typer.main.get_command(command_line()))]
+    options = {name for raw in raws for name in (*raw.opts, *raw.secondary_opts)}
+    texts = [text for path in (ROOT / "echopix_cli").rglob("*.py") for text in texts_in(path.read_text())]
+    named = {word for text in texts for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)}
+    assert "--budget" in named
+    assert named <= options | {"--help", "--unseen-font"}  # the latter is of a script
+    keys = {key for text in texts for key in re.findall(r"--set (\w+)=", text)}
+    assert "sieve_layers" in keys
+    assert keys <= set(RECIPE)
 
 
 def test_parameters_say_what_typer_knows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,17 @@ def holder(out: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """One on which no file gets longer than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -84,6 +96,17 @@ def test_a_folder_in_which_nothing_came_to_be_goes(tmp_path: Path) -> None:
     with owned(tmp_path / "mine"):
         pass
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_a_new_run_that_found_no_room_is_started_again(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ("train", "--out", out, "--base", random_checkpoint, *ONE, *FAMILY)
+    with full_disk((random_checkpoint / "tokenizer.json").stat().st_size - 1):
+        ran = command(*flags)
+    assert ran.code == 1
+    assert ran.err.startswith(f"error: cannot write {out / 'tokenizer.json'}: File too large")
+    assert set(files_in(out)) == {"recipe.toml"}
+    assert command(*flags).code == 0
 
 
 def test_it_goes_on_with_the_same_base_alone(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
@@ -159,3 +182,31 @@ def test_a_sieve_stage_on_an_exported_full_model_starts_from_its_decoder(
     assert ran.code == 2
     assert f"{model} holds a model, as --export writes it, and no checkpoint of a run" in " ".join(ran.err.split())
     assert files_in(model) == before
+
+
+def test_an_export_that_fails_leaves_nothing(command: Any, random_checkpoint: Path, tmp_path: Path) -> None:
+    """So that it can be done again where it was to be; an empty folder that was there stays."""
+    run, mine, new = tmp_path / "run", tmp_path / "mine", tmp_path / "new" / "model"
+    assert command("train", "--out", run, "--base", random_checkpoint, *ONE, *FAMILY).code == 0
+    mine.mkdir()
+    (tmp_path / "thesis.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for target in (mine, new):
+        export = ("train", "--out", run, "--export", target)
+        with full_disk((run / "model.safetensors").stat().st_size // 2):
+            ran = command(*export)
+        assert ran.code == 1
+        said, hint = ran.err.splitlines()
+        assert said.startswith(f"error: cannot write {target / 'model.safetensors'}: ") and "File too large" in said
+        assert hint.strip() == "try: make room there, and run again"
+        ran = command(*export, "--without-sieve")
+        assert ran.code == 3 and "three-axis positions" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+    ran = command("train", "--out", run, "--export", tmp_path / "thesis.txt" / "model")
+    assert (ran.code, sorted(tmp_path.rglob("*"))) == (1, before)
+    assert ran.err.splitlines()[-1].strip() == "try: name a folder that can be written"
+    whole = {"model.safetensors", "config.json", "recipe.toml", "tokenizer.json", "tokenizer_config.json"}
+    whole |= {"chat_template.jinja", "preprocessor_config.json", "generation_config.json"}
+    for target in (mine, new):
+        assert command("train", "--out", run, "--export", target).code == 0
+        assert set(files_in(target)) == whole
