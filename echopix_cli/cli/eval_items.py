@@ -189,11 +189,10 @@ def _keys(
     """What each question's answers depend on, in 32 hexadecimal digits; by the question's index."""
     from echopix_cli.batch.keys import weights_of
 
-    plan = {name: value for name, value in asdict(asking.plan).items() if name != "limits"}
     shared = {
         "version": __version__,
         "model": [engine.facts.name, weights_of(engine), engine.facts.dtype, engine.facts.quantization],
-        "asking": {**asdict(asking), "plan": plan},
+        "asking": {**asdict(asking), "plan": asking.of_files},
         "settings": [setting.name for setting in settings],
     }
     identities: dict[str, str | None] = {}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from echopix_cli.media import DecodePlan
 
 ONE = ("--sieve", "none", "-b", "1")
 
@@ -47,3 +50,15 @@ def test_scenes_start_nowhere(run, folder: Path) -> None:
     assert run(*arguments).code == 0
     assert "folder" not in json.loads((folder / "it.jsonl").read_text())
     assert "note: 1 of 1 questions were answered before" in run(*arguments).err
+
+
+def test_the_report_says_which_part_of_the_files_was_read(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it was set: enough to run it again."""
+    arguments = ("eval", "--data", "d/q.jsonl", "--count", "1", "--json", *ONE)
+    whole = run(*arguments).records[0]["options"]
+    assert {field.name for field in fields(DecodePlan)} - {"limits"} <= whole.keys()
+    assert (whole["start"], whole["end"], whole["audio_track"]) == (None, None, None)
+    for name, value in (("START", "0:01"), ("END", "2"), ("AUDIO_TRACK", "0")):
+        monkeypatch.setenv(f"ECHOPIX_{name}", value)
+    part = run(*arguments).records[0]["options"]
+    assert part == {**whole, "start": 1.0, "end": 2.0, "audio_track": 0}
