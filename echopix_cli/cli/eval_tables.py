@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.eval_data import data_rows
-from echopix_cli.cli.eval_markdown import drawn_anew, sound_lost
+from echopix_cli.cli.eval_markdown import drawn_anew, failed_questions, sound_lost
 from echopix_cli.cli.output import one_line
 from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
@@ -215,8 +215,7 @@ def _facts(report: Report) -> Table:
         ("recovered", _recovered_note(report.recovery)),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
-        ("failed", f"{max(r.overall.failed for r in report.results)} questions, counted as wrong"
-         if report.failures else ""),
+        ("failed", failed_questions(result.overall.failed for result in report.results)),
         ("sound", sound_lost(report.audio)),
         ("took", "" if report.seconds is None else f"{report.seconds:.0f} s"),
     ]  # fmt: skip

@@ -62,3 +62,13 @@ def test_the_report_says_which_part_of_the_files_was_read(run, folder: Path, mon
         monkeypatch.setenv(f"ECHOPIX_{name}", value)
     part = run(*arguments).records[0]["options"]
     assert part == {**whole, "start": 1.0, "end": 2.0, "audio_track": 0}
+
+
+def test_markdown_and_tables_say_what_failed(run, folder: Path) -> None:
+    arguments = ("eval", "--data", "d/q.jsonl", "--markdown", *ONE)
+    whole = run(*arguments)
+    assert (whole.code, "ailed" in whole.out) == (0, False)
+    (folder / "d/dark.m4a").unlink()
+    ran = run(*arguments)
+    assert (ran.code, "\nFailed: 1 question, counted as wrong.\n" in ran.out) == (1, True)
+    assert "1 question, counted as wrong" in run("eval", "--data", "d/q.jsonl", *ONE).err
