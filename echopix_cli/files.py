@@ -228,9 +228,9 @@ def look_at(path: str | os.PathLike[str]) -> Look:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """The path as given, in one printable line: control characters and broken encodings escaped."""
+    """The path as given, in one printable line: control characters and broken encodings escaped, nothing as ``''``."""
     text = os.fsdecode(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) or "''"
 
 
 def named(path: str) -> dict[str, str]:

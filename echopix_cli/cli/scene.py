@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @opt.taking(*opt.PRINTING)
 def scene(
     run: opt.Run,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="the mp4 to write; with --count, a folder for many")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the mp4 to write; with --count, a folder for many")],
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="which scene; the same number, the same scene")] = 0,
     family: Annotated[
         str | None,
@@ -70,7 +70,7 @@ def scene(
     ] = 224,
     fps: Annotated[int, typer.Option("--fps", min=1, max=60, metavar="RATE", help="frames per second")] = 25,
     data: Annotated[
-        str | None,
+        Path | None,
         typer.Option("--data", metavar="FILE", help="write the questions to a JSONL file too", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace files that exist", show_default=False)] = False,
@@ -82,15 +82,14 @@ def scene(
     heard once, or never. Files appear when all are complete.
     """
     # --fps here is of the file that is written, not the setting of that name.
-    folder = _folder(Path(out), many=count is not None)
+    folder = _folder(out, many=count is not None)
     with run.output.progress("writing scripts"):
         scripts = [_subject(split, seed + k, family, movie) for k in range(count or 1)]
-    media = [Path(out)] if count is None else [folder / f"{_kind(s)}-{s.seed:06d}.mp4" for s in scripts]
-    questions = None if data is None else Path(data)
-    _require_free(media, questions, folder, force)
+    media = [out] if count is None else [folder / f"{_kind(s)}-{s.seed:06d}.mp4" for s in scripts]
+    _require_free(media, data, folder, force)
     scenes = list(zip(media, scripts, strict=True))
     with run.output.progress("rendering") as say:
-        _write(scenes, questions, folder, size, fps, force, say)
+        _write(scenes, data, folder, size, fps, force, say)
     if json:
         for path, script in scenes:
             run.output.record(scene_record(str(path), script))
