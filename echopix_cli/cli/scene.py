@@ -14,7 +14,6 @@ import typer
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.output import SCHEMA_VERSION, Output, one_line
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import rename_new
 from echopix_cli.times import TIME_HELP, clock
 
 if TYPE_CHECKING:
@@ -210,6 +209,7 @@ def _write(
         UsageError: a file has come to exist meanwhile, and is not to be replaced.
         EchopixError: the disk refuses.
     """
+    from echopix_cli.files import rename_new
     from echopix_cli.scenes import Movie, write_movie, write_mp4
 
     home = folder if questions is None else questions.parent
