@@ -106,6 +106,24 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666, masked: bool =
             partial.unlink()
 
 
+def rename_new(part: Path, path: Path) -> None:
+    """Give a file its name, unless something has it.
+
+    Raises:
+        FileExistsError: something has it.
+        OSError: the disk refuses.
+    """
+    try:
+        os.link(part, path)  # renaming would replace what lies there
+    except FileExistsError:
+        raise
+    except OSError:  # file systems of cameras and sticks have no second names
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+        os.replace(part, path)
+    else:
+        part.unlink()
+
+
 def hidden_name(name: str) -> str:
     """What a file is called that is to take the place of one of this name: always the same, and never too long."""
     whole = os.fsencode(name)
@@ -210,9 +228,9 @@ def look_at(path: str | os.PathLike[str]) -> Look:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """The path as given, in one printable line: control characters and broken encodings escaped."""
+    """The path as given, in one printable line: control characters and broken encodings escaped, nothing as ``''``."""
     text = os.fsdecode(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) or "''"
 
 
 def named(path: str) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _require_quoted(media: Sequence[str], last: str) -> None:
     """
     words = [last]
     for name in reversed(media):
-        if name in ("-", demo.NAME) or os.sep in name or os.path.splitext(name)[1] or os.path.lexists(name):
+        if name in ("", "-", demo.NAME) or os.sep in name or os.path.splitext(name)[1] or os.path.lexists(name):
             break
         words.insert(0, name)
     if len(words) > 1 and not any(len(word.split()) > 1 for word in words):

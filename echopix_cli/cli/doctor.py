@@ -42,8 +42,9 @@ def doctor(
 
     Exits with 1 when something needed is broken. The network is asked with --online only.
     """
-    output, findings = _begun({"debug": debug, "no_color": no_color})
-    checks: list[Callable[[], Iterator[Finding]]] = [
+    run, findings = _begun({"debug": debug, "no_color": no_color})
+    output = run.output
+    checks: list[Callable[[opt.Run], Iterator[Finding]]] = [
         _versions, _device, _bitsandbytes, _video, _sound, _model, _disk, _fitting,
     ]  # fmt: skip
     if online:
@@ -52,7 +53,7 @@ def doctor(
     for check in (None, *checks):
         if check is not None:
             with output.progress(f"trying: {check.__name__.strip('_')}"):
-                findings += _safely(check)
+                findings += _safely(check, run)
         for finding in findings[shown:] if not json else ():
             output.columns((finding.state, finding.name, finding.detail), (6, 15))
             if finding.hint:
@@ -67,27 +68,27 @@ def doctor(
         raise typer.Exit(ExitCode.FAILURE)
 
 
-def _begun(flags: dict[str, bool | None]) -> tuple[Output, list[Finding]]:
-    """Where to write, and where settings come from; where they do not fit, all else is tried without a config file."""
-    from echopix_cli.settings import config_path
+def _begun(flags: dict[str, bool | None]) -> tuple[opt.Run, list[Finding]]:
+    """Settings, and where they come from; where they do not fit, all else is tried without any."""
+    from echopix_cli.settings import config_path, resolve
 
-    path = config_path()
     try:
+        path = config_path()
         there = "" if path.exists() else " (not there)"
-        return opt.Run.begin(flags).output, [Finding("config", "ok", f"{path}{there}")]
+        return opt.Run.begin(flags), [Finding("config", "ok", f"{path}{there}")]
     except UsageError as error:
         os.environ[f"{ENVIRONMENT_PREFIX}CONFIG"] = os.devnull
-        color = False if flags["no_color"] else None
-        return Output(color=color), [Finding("settings", "broken", error.message, error.hint)]
+        run = opt.Run(resolve(flags, {}, Path(os.devnull)), Output(color=False if flags["no_color"] else None))
+        return run, [Finding("settings", "broken", error.message, error.hint)]
 
 
-def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _safely(check: Callable[[opt.Run], Iterator[Finding]], run: opt.Run) -> Iterator[Finding]:
     """A check's findings; whatever it raises is a finding too, since finding that out is what it is for."""
     try:
         # Libraries have much to say; what matters of it is a finding.
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            found = list(check())
+            found = list(check(run))
         yield from found
     except EchopixError as error:
         yield Finding(check.__name__.strip("_"), "broken", error.message, error.hint or "")
@@ -96,7 +97,7 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield Finding(check.__name__.strip("_"), "broken", what, "reinstall echopix in a fresh virtual environment")
 
 
-def _versions() -> Iterator[Finding]:
+def _versions(_: opt.Run) -> Iterator[Finding]:
     import torch
     import transformers
 
@@ -104,7 +105,7 @@ def _versions() -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{torch.__version__}, transformers {transformers.__version__}")
 
 
-def _device() -> Iterator[Finding]:
+def _device(_: opt.Run) -> Iterator[Finding]:
     import torch
 
     from echopix_cli.engine.precision import bfloat16_gain, capability_of, precision_of
@@ -136,7 +137,7 @@ def _device() -> Iterator[Finding]:
         )
 
 
-def _bitsandbytes() -> Iterator[Finding]:
+def _bitsandbytes(_: opt.Run) -> Iterator[Finding]:
     import torch
 
     from echopix_cli.weights import packing
@@ -155,7 +156,7 @@ def _bitsandbytes() -> Iterator[Finding]:
     )
 
 
-def _video() -> Iterator[Finding]:
+def _video(_: opt.Run) -> Iterator[Finding]:
     from importlib.metadata import version
 
     from echopix_cli.decoding.worker import decode
@@ -170,7 +171,7 @@ def _video() -> Iterator[Finding]:
     )
 
 
-def _sound() -> Iterator[Finding]:
+def _sound(_: opt.Run) -> Iterator[Finding]:
     import wave
     from importlib.metadata import version
     from tempfile import TemporaryDirectory
@@ -189,7 +190,7 @@ def _sound() -> Iterator[Finding]:
     yield Finding("sound", "ok", f"soundfile {version('soundfile')} reads a WAV: {clip.audio_seconds:.1f} s")
 
 
-def _model() -> Iterator[Finding]:
+def _model(_: opt.Run) -> Iterator[Finding]:
     from echopix_cli.engine import Engine
     from echopix_cli.media import DecodePlan
 
@@ -204,7 +205,7 @@ def _model() -> Iterator[Finding]:
     )
 
 
-def _disk() -> Iterator[Finding]:
+def _disk(_: opt.Run) -> Iterator[Finding]:
     import shutil
 
     from echopix_cli.files import nearest_folder
@@ -222,7 +223,7 @@ def _disk() -> Iterator[Finding]:
         )
 
 
-def _fitting() -> Iterator[Finding]:
+def _fitting(run: opt.Run) -> Iterator[Finding]:
     import torch
 
     from echopix_cli.engine.forecast import foresee, free_memory
@@ -231,7 +232,6 @@ def _fitting() -> Iterator[Finding]:
     from echopix_cli.weights.packing import METHODS
     from echopix_cli.weights.registry import REGISTERED
 
-    run = opt.Run.begin({})
     work, here = run.workload(), choose_device("auto")
     device = here if here.type == "cuda" else torch.device("cuda")  # what a GPU would need, where there is none
     free, precision = free_memory(here) if here.type == "cuda" else None, precision_of("auto", device)
@@ -246,7 +246,7 @@ def _fitting() -> Iterator[Finding]:
     yield Finding("auto", "ok", f"--model auto takes {why if why.startswith(name) else f'{name}, {why}'}")
 
 
-def _hub() -> Iterator[Finding]:
+def _hub(_: opt.Run) -> Iterator[Finding]:
     from echopix_cli.weights.environment import hub_constants, require_connection
     from echopix_cli.weights.registry import REGISTERED
     from echopix_cli.weights.web import Web

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echopix_cli.cli import options as opt
+from echopix_cli.cli.parameters import Parameter
 from echopix_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from echopix_cli.evaluation.marks import Marks
 
+_OWN = ("compare", "output", "force", "json", "markdown", *opt.PRINTING)  # options that a comparison heeds
 _AGAIN = "echopix eval … --output FILE, with the same data in both"
 
 
@@ -58,7 +60,7 @@ def compared(first: Path, second: Path) -> dict[str, Any]:
 def compare_reports(
     run: opt.Run,
     files: tuple[Path, Path],
-    others: Sequence[str],
+    typed: Mapping[str, Parameter],
     output: Path | None,
     force: bool,
     json: bool,
@@ -66,10 +68,16 @@ def compare_reports(
 ) -> None:
     """Two reports beside one another, written and shown.
 
+    Args:
+        run: the command.
+        files: of the reports.
+        typed: what the command line gives, of which a comparison heeds no option about questions.
+        output, force, json, markdown: as they were given.
+
     Raises:
         UsageError: other options ask for an evaluation, or the two cannot be compared.
     """
-    if others:
+    if others := [own.names[0] for name, own in typed.items() if name not in _OWN]:
         raise UsageError(f"--compare asks no questions, and {others[0]} is about those", f"leave {others[0]} out")
     run.require_output(json or markdown or output, "--json, --markdown or --output FILE")
     from echopix_cli.cli.eval_targets import check_targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from echopix_cli.batch.tasks import Task
 from echopix_cli.cli.output import SCHEMA_VERSION
 from echopix_cli.errors import UsageError
 from echopix_cli.evaluation.values import Graded, Pool, Rows
-from echopix_cli.files import identity_of, named
+from echopix_cli.files import folder_of, identity_of, named
 from echopix_cli.results import AudioStatus
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class Items:
         Raises:
             EchopixError: the disk refuses, or somebody else changed the file.
         """
-        self._journal.append(item_record(result, self._keys[question.index]))
+        started = folder_of(question.media) if question.of_file else {}
+        self._journal.append(item_record(result, self._keys[question.index], started))
 
     def confirm(self) -> None:
         """Check that the file holds everything that was written.
@@ -109,8 +110,14 @@ class Items:
         self._journal.close()
 
 
-def item_record(item: ItemResult, key: str) -> dict[str, Any]:
-    """One question with its answers by setting, for ``--items``; with ``error`` where one of them failed."""
+def item_record(item: ItemResult, key: str, folder: Mapping[str, str]) -> dict[str, Any]:
+    """One question with its answers by setting, for ``--items``; with ``error`` where one of them failed.
+
+    Args:
+        item: the question, answered.
+        key: what its answers depend on.
+        folder: where a relative path of its file starts, as :func:`~echopix_cli.files.folder_of` has it.
+    """
     failures = [outcome.failure for outcome in item.outcomes.values() if outcome.failure]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -118,6 +125,7 @@ def item_record(item: ItemResult, key: str) -> dict[str, Any]:
         "key": key,
         "file": None,
         **named(item.media),
+        **folder,
         "family": item.family,
         "question": item.question,
         "answer": item.answer,
@@ -181,16 +189,15 @@ def _keys(
     """What each question's answers depend on, in 32 hexadecimal digits; by the question's index."""
     from echopix_cli.batch.keys import weights_of
 
-    plan = {name: value for name, value in asdict(asking.plan).items() if name != "limits"}
     shared = {
         "version": __version__,
         "model": [engine.facts.name, weights_of(engine), engine.facts.dtype, engine.facts.quantization],
-        "asking": {**asdict(asking), "plan": plan},
+        "asking": {**asdict(asking), "plan": asking.of_files},
         "settings": [setting.name for setting in settings],
     }
     identities: dict[str, str | None] = {}
     for question in questions:
-        if question.movie is None and question.script is None and question.media not in identities:
+        if question.of_file and question.media not in identities:
             identities[question.media] = None
             with suppress(OSError, ValueError):
                 if os.path.isfile(question.media):

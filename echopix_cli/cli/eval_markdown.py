@@ -193,6 +193,8 @@ def _caption(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"Recovered: (budget − none) / ({full} − none), means over families{without}; by drawing anew alone."
     if said := "; ".join(f"{name}: {_cell(value)}" for name, value in data_rows(record["options"])):
         yield f"{said[0].upper()}{said[1:]}."
+    if failed := failed_questions(setting["overall"].get("failed", 0) for setting in record["settings"]):
+        yield f"Failed: {failed}."
     if lost := sound_lost(record.get("audio", {})):
         yield f"Sound: {lost}."
     command = one_line(record["command"]).replace("`", "'")
@@ -210,6 +212,16 @@ def drawn_anew(record: Mapping[str, Any]) -> str:
     return f"{record['clips']:,} clips" + (
         f" or the {recordings:,} recorded samples that they play" if recordings else ""
     )
+
+
+def failed_questions(counts: Iterable[int]) -> str:
+    """How many questions got no answer; empty where all did.
+
+    Args:
+        counts: of each setting.
+    """
+    most = max(counts)
+    return f"{most:,} question{'' if most == 1 else 's'}, counted as wrong" if most else ""
 
 
 def sound_lost(audio: Mapping[str, int]) -> str:

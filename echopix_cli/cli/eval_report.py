@@ -41,9 +41,8 @@ def facts_of(
     if questions[0].movie is not None:
         sampled = {"fps": plan.fps, "max_frames": plan.max_frames, **asdict(asking.films)}
         taken = {"length": questions[0].movie.duration, "scene_side": asking.side, **sampled}
-    elif not any(question.script for question in questions):
-        pixels = {"max_pixels": plan.max_pixels}
-        taken = {"fps": plan.fps, "max_frames": plan.max_frames, **pixels, **asdict(asking.films)}
+    elif questions[0].of_file:
+        taken = {**asking.of_files, **asdict(asking.films)}
     return Facts(
         version=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from echopix_cli.cli.eval_data import data_rows
-from echopix_cli.cli.eval_markdown import drawn_anew, sound_lost
+from echopix_cli.cli.eval_markdown import drawn_anew, failed_questions, sound_lost
 from echopix_cli.cli.output import one_line
 from echopix_cli.cli.tables import facts_grid, precision, seconds
 from echopix_cli.evaluation.intervals import Interval
-from echopix_cli.evaluation.values import Recovery, Report, SettingResult, Share
+from echopix_cli.evaluation.values import Recovery, Report, SettingResult, Share, written
 
 _CORNER = "accuracy, %"
 _LONGEST_FAMILY = 20
@@ -73,7 +73,7 @@ def _columns(result: SettingResult) -> int:
     """Terminal columns of a setting's widest cell, with the space beside it."""
     shares = [share for own in (result.families, *result.groups.values()) for share in own.values()]
     cells = [result.mean, result.overall.accuracy, *(share.accuracy for share in shares)]
-    return 2 + max(len(result.setting.sieve), *(len(_percent(cell)) for cell in cells))
+    return 2 + max(*map(len, _heading(result).splitlines()), *(len(_percent(cell)) for cell in cells))
 
 
 def _by(corner: str, shares: Sequence[Mapping[str, Share]], results: Sequence[SettingResult]) -> Table:
@@ -102,7 +102,7 @@ def _accuracy(results: Sequence[SettingResult]) -> Table:
 
 def _heading(result: SettingResult) -> str:
     budget = result.setting.budget
-    return f"{result.setting.sieve}\n{f'{budget:g}' if budget else ''}"
+    return f"{result.setting.sieve}\n{written(budget) if budget else ''}"
 
 
 def _recovered(recovery: Recovery) -> Table:
@@ -203,7 +203,7 @@ def _facts(report: Report) -> Table:
     first = report.results[0]
     kind = " (demonstration)" if model.demonstration else ""
     times = [(result.setting.budget, result.median_seconds) for result in report.results]
-    latency = [f"{seconds(value)} at {budget:g}" for budget, value in times if value is not None]
+    latency = [f"{seconds(value)} at {written(budget)}" for budget, value in times if value is not None]
     rows = [
         ("model", f"{model.name}{kind}, {model.parameters / 1e6:.1f} M parameters, {precision(model)}"),
         ("data", f"{facts.data}, {facts.count} questions, {_each(list(first.families.values()))}; seed {facts.seed}"),
@@ -215,8 +215,7 @@ def _facts(report: Report) -> Table:
         ("recovered", _recovered_note(report.recovery)),
         ("evidence", _evidence_note(first)),
         ("latency", f"median of sieve, prefill and answer: {', '.join(latency)}" if latency else ""),
-        ("failed", f"{max(r.overall.failed for r in report.results)} questions, counted as wrong"
-         if report.failures else ""),
+        ("failed", failed_questions(result.overall.failed for result in report.results)),
         ("sound", sound_lost(report.audio)),
         ("took", "" if report.seconds is None else f"{report.seconds:.0f} s"),
     ]  # fmt: skip

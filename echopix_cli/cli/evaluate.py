@@ -10,6 +10,7 @@ import typer
 
 from echopix_cli.cli import options as opt
 from echopix_cli.cli.eval_report import facts_of, show, write
+from echopix_cli.cli.parameters import typed_in
 from echopix_cli.cli.signals import stopping
 from echopix_cli.errors import ExitCode, Interrupted, UsageError
 from echopix_cli.settings import SIEVES as NAMES
@@ -38,6 +39,7 @@ _OTHER, _SINGLE_PASS = "other-question", "single-pass"  # written out, not impor
 )  # fmt: skip
 def evaluate(
     run: opt.Run,
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Option(
@@ -188,13 +190,7 @@ def evaluate(
     if compare is not None:
         from echopix_cli.cli.eval_compare import compare_reports
 
-        given = {
-            "count": count, "length": length, "budget": budget, "sieve": sieve, "family": family, "items": items,
-            "shard": shard, "full": full, "plot": plot, "format": format, "media-root": media_root, "answers": answers,
-        }  # fmt: skip
-        compare_reports(
-            run, compare, [f"--{name}" for name, value in given.items() if value], output, force, json, markdown
-        )
+        compare_reports(run, compare, typed_in(context), output, force, json, markdown)
         return
     budgets = [opt.read_budget(value) for value in budget or []]
     movies = data.startswith(_MOVIES)

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from typer.core import TyperCommand, TyperGroup
 
 from echopix_cli.cli.manual import MORE, topics
+from echopix_cli.cli.misuse import told_of
 from echopix_cli.cli.parameters import OTHER, Parameter, parameter, parameters_of
 from echopix_cli.errors import UsageError
 from echopix_cli.settings import SHOW
@@ -27,6 +28,11 @@ class Command(TyperCommand):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         _spare(self.params)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What is left of the command line; of what does not fit, the command is known."""
+        with told_of(ctx):
+            return super().parse_args(ctx, args)
 
     def get_help(self, ctx: Any) -> str:
         """The whole help text."""
@@ -43,6 +49,11 @@ class Group(TyperGroup):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         _spare(self.params)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What is left of the command line; of what does not fit, the command is known."""
+        with told_of(ctx):
+            return super().parse_args(ctx, args)
 
     def get_help(self, ctx: Any) -> str:
         """The whole help text."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +22,16 @@ _HELP_ASKED = "NoArgsIsHelpError"  # what it raises where a group is called with
 def shown_help(error: Any) -> str | None:
     """The help that a group without a command asks for; None where something else is wrong."""
     return error.format_message() if type(error).__name__ == _HELP_ASKED else None
+
+
+@contextmanager
+def told_of(context: Any) -> Iterator[None]:
+    """Whatever is found wrong meanwhile is of this command: its parser does not always say so."""
+    try:
+        yield
+    except WRONG_USE as error:
+        vars(error)["ctx"] = vars(error).get("ctx") or context
+        raise
 
 
 def explained(error: Any) -> UsageError:
@@ -40,7 +52,9 @@ def explained(error: Any) -> UsageError:
         return UsageError(f"{command} has no option {error.option_name}", hint)
     if kind == "BadOptionUsage":
         own = next((option for option in options if error.option_name in option.names), None)
-        fault = "takes no value" if "does not take a value" in message else "needs a value"
+        several = re.search(r"requires (\d+) arguments", message)
+        needs = f"needs {several[1]} values" if several else "needs a value"
+        fault = "takes no value" if "does not take a value" in message else needs
         return UsageError(f"{error.option_name} {fault}", more if own is None else own.spoken)
     if (raw := getattr(error, "param", None)) is not None:
         own = parameter(raw)

@@ -82,12 +82,13 @@ def info(run: opt.Run, name: Name, json: opt.Json = False) -> None:
         run.output.record({"schema_version": SCHEMA_VERSION, **record})
         return
     weights = record["weight_bytes"]
+    to_fetch = record["key"] is not None and not record["checked"]
     rows = [
         ["name", record["name"]],
         ["source", record["source"]],
-        ["revision", record["revision"] or "– (resolved by the first download)"],
+        ["revision", record["revision"] or ("– (resolved by the first download)" if to_fetch else "–")],
         ["layout", record["layout"] or "–"],
-        ["licence", record["licence"] or "– (the hub states it before a download)"],
+        ["licence", record["licence"] or ("– (the hub states it before a download)" if to_fetch else "–")],
         ["state", record["state"]],
         ["folder", record["folder"] or "–"],
         ["size", size_cell(record)],

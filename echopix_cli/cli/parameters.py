@@ -71,6 +71,16 @@ def parameters_of(command: Any) -> list[Parameter]:
     return [*_arguments(command), *_options(command)]
 
 
+def typed_in(context: Any) -> dict[str, Parameter]:
+    """Those that a command line gives, by the name of the function's argument.
+
+    Args:
+        context: typer's, of the command that runs.
+    """
+    sources = ((raw, context.get_parameter_source(raw.name)) for raw in context.command.params)
+    return {raw.name: parameter(raw) for raw, source in sources if source is not None and source.name == "COMMANDLINE"}
+
+
 def parameter(raw: Any) -> Parameter:
     """What typer knows of one parameter."""
     # A switch's other way round comes last: it takes back what a config file has set.

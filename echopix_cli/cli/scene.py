@@ -4,7 +4,7 @@ import json as json_module
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @opt.taking(*opt.PRINTING)
 def scene(
     run: opt.Run,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="the mp4 to write; with --count, a folder for many")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the mp4 to write; with --count, a folder for many")],
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="which scene; the same number, the same scene")] = 0,
     family: Annotated[
         str | None,
@@ -69,7 +69,7 @@ def scene(
     ] = 224,
     fps: Annotated[int, typer.Option("--fps", min=1, max=60, metavar="RATE", help="frames per second")] = 25,
     data: Annotated[
-        str | None,
+        Path | None,
         typer.Option("--data", metavar="FILE", help="write the questions to a JSONL file too", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace files that exist", show_default=False)] = False,
@@ -81,15 +81,14 @@ def scene(
     heard once, or never. Files appear when all are complete.
     """
     # --fps here is of the file that is written, not the setting of that name.
-    folder = _folder(Path(out), many=count is not None)
+    folder = _folder(out, many=count is not None)
     with run.output.progress("writing scripts"):
         scripts = [_subject(split, seed + k, family, movie) for k in range(count or 1)]
-    media = [Path(out)] if count is None else [folder / f"{_kind(s)}-{s.seed:06d}.mp4" for s in scripts]
-    questions = None if data is None else Path(data)
-    _require_free(media, questions, folder, force)
+    media = [out] if count is None else [folder / f"{_kind(s)}-{s.seed:06d}.mp4" for s in scripts]
+    _require_free(media, data, folder, force)
     scenes = list(zip(media, scripts, strict=True))
     with run.output.progress("rendering") as say:
-        _write(scenes, questions, folder, size, fps, say)
+        _write(scenes, data, folder, size, fps, force, say)
     if json:
         for path, script in scenes:
             run.output.record(scene_record(str(path), script))
@@ -181,8 +180,7 @@ def _require_free(media: Sequence[Path], questions: Path | None, folder: Path, f
             raise UsageError(f"{path} exists and is not a file", "choose another name")
     taken = [path for path in wanted if os.path.lexists(path)]
     if taken and not force:
-        others = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise UsageError(f"{taken[0]} exists{others}", "add --force to replace, or choose another name")
+        raise _exists(taken[0], f" (and {len(taken) - 1} more)" if len(taken) > 1 else "")
     if questions is not None:
         place = _real(questions)
         if not os.path.isdir(place.parent) and str(place.parent) != os.path.realpath(folder):  # about to be made
@@ -192,19 +190,26 @@ def _require_free(media: Sequence[Path], questions: Path | None, folder: Path, f
             raise UsageError(f"{questions} would be both a scene and its questions", "--data questions.jsonl")
 
 
+def _exists(path: Path, more: str = "") -> UsageError:
+    return UsageError(f"{path} exists{more}", "add --force to replace, or choose another name")
+
+
 def _write(
     scenes: "Sequence[tuple[Path, Subject]]",
     questions: Path | None,
     folder: Path,
     size: int,
     fps: int,
+    force: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Render beside where the files go, and give them their names when all are complete.
+    """Render beside where the files go, and give them their names when all are complete: all of them or none.
 
     Raises:
+        UsageError: a file has come to exist meanwhile, and is not to be replaced.
         EchopixError: the disk refuses.
     """
+    from echopix_cli.files import rename_new
     from echopix_cli.scenes import Movie, write_movie, write_mp4
 
     home = folder if questions is None else questions.parent
@@ -222,8 +227,15 @@ def _write(
                 lines = desk / "questions"
                 lines.write_text("".join(line for scene in scenes for line in data_lines(*scene, home)), "ascii")
                 parts.append((lines, questions))
-            for part, path in parts:
-                os.replace(part, path)
+            with ExitStack() as undo:
+                for part, path in parts:
+                    try:
+                        (os.replace if force else rename_new)(part, path)
+                    except FileExistsError:
+                        raise _exists(path, " by now: it came while scenes were rendered") from None
+                    if not force:
+                        undo.callback(path.unlink, missing_ok=True)
+                undo.pop_all()
     except OSError as error:
         places = str(folder) if home == folder else f"{folder} or {home}"
         reason = error.strerror or str(error)

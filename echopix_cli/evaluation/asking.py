@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from echopix_cli.engine import AskOptions, Encoded, Engine, GenerationOptions, SieveOptions
 from echopix_cli.engine.options import FilmOptions
@@ -36,6 +36,11 @@ class Asking:
     prefilter: bool | None = None
     films: FilmOptions = field(default_factory=FilmOptions)
     by_letters: bool = False
+
+    @property
+    def of_files(self) -> dict[str, int | float | bool | None]:
+        """What is taken from a media file, by the plan's names; its limits refuse files and change none."""
+        return {name: value for name, value in asdict(self.plan).items() if name != "limits"}
 
     @property
     def without(self) -> str:

@@ -74,6 +74,11 @@ class Question:
     fault: str = ""
 
     @property
+    def of_file(self) -> bool:
+        """Whether ``media`` is the path of a file, and no scene or movie that is made for the question."""
+        return self.script is None and self.movie is None
+
+    @property
     def recordings(self) -> tuple[str, ...]:
         """Recorded samples that its scene plays, or the scenes of its needles; none where nobody knows them."""
         needles = () if self.movie is None else (needle.script for needle in self.movie.needles)

@@ -23,7 +23,17 @@ from echopix_cli.evaluation.asking import Asking, options_of, result_of, scoring
 from echopix_cli.evaluation.films import Screened, answered, lettered, open_file
 from echopix_cli.evaluation.movies import Haystack
 from echopix_cli.evaluation.questions import Question
-from echopix_cli.evaluation.values import AROUND, OTHER, OWN, SINGLE_PASS, Condition, Graded, ItemResult, Rows
+from echopix_cli.evaluation.values import (
+    AROUND,
+    OTHER,
+    OWN,
+    SINGLE_PASS,
+    Condition,
+    Graded,
+    ItemResult,
+    Rows,
+    written,
+)
 from echopix_cli.model.decoding import generate
 from echopix_cli.model.values import Prompt, Sieved
 from echopix_cli.scenes import evidence_rows, sample_times, scene_clip
@@ -43,7 +53,8 @@ def settings_of(
     Raises:
         UsageError: nothing is left to measure.
     """
-    descending = sorted(set(budgets), reverse=True)
+    # As they are written: 33.3 % is not 0.333 in its last bit.
+    descending = sorted({float(written(budget)) for budget in budgets}, reverse=True)
     found = []
     for sieve in dict.fromkeys(sieves):
         if sieve == "none":

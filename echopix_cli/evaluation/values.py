@@ -17,6 +17,11 @@ SIEVES = ("cs2", *CONTROLS)  # of a model with a trained sieve
 LOST = (AudioStatus.UNDECODABLE, AudioStatus.TRUNCATED)  # sound that is there, and was not heard or not all of it
 
 
+def written(budget: float) -> str:
+    """A budget as records and tables have it: one that reads the same is the same."""
+    return f"{budget:.12g}"
+
+
 @dataclass(frozen=True, order=True)
 class Condition:
     """A way of choosing audio-visual rows, and the fraction kept: 0 for ``none``, 1 for ``without-cs2``."""
@@ -27,7 +32,7 @@ class Condition:
     @property
     def name(self) -> str:
         """As it is written in records: ``cs2@0.1``, ``none``, ``without-cs2``."""
-        return self.sieve if self.sieve in ("none", AROUND) else f"{self.sieve}@{self.budget:g}"
+        return self.sieve if self.sieve in ("none", AROUND) else f"{self.sieve}@{written(self.budget)}"
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def find_model(name: str) -> Model:
     if name.startswith(PREFIX):
         return _parse_hub(name, name)
     path = Path(os.path.expanduser(name))
-    if os.path.isdir(path):  # unlike Path.is_dir, this takes names that no file can have
+    if name and os.path.isdir(path):  # unlike Path.is_dir, this takes names that no file can have
         return Model(path.resolve().name, folder=path, origin="given")
     near = difflib.get_close_matches(name.lower(), list(known), 1)
     guess = f"did you mean {near[0]}? " if near else ""

@@ -222,7 +222,7 @@ def test_a_record_that_lacks_only_its_newline_stays(tmp_path: Path) -> None:
 
 def test_items_of_an_evaluation_are_no_records_of_a_batch(tmp_path: Path) -> None:
     path = tmp_path / "precious"
-    item = json.dumps(item_record(ItemResult("1", "a.mp4", "f", "q", "yes", 2, 1, {}), "key")).encode()
+    item = json.dumps(item_record(ItemResult("1", "a.mp4", "f", "q", "yes", 2, 1, {}), "key", {})).encode()
     items = Spelling("an evaluation", "--items", by_setting=True)
     for content, spelling in (
         (item + b"\n", Spelling()),

@@ -96,13 +96,35 @@ def test_a_broken_config_file_is_a_finding_among_others(
     assert f"hears {right_answer()!r}" in found["tiny"]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CONFIG", "gone.toml", "ECHOPIX_CONFIG names gone.toml, which does not exist"),
+        ("BUDGET", "7", "ECHOPIX_BUDGET: '7' does not fit"),
+        ("START", "x", "ECHOPIX_START: "),
+    ],
+)
+def test_a_wrong_setting_is_one_finding_and_all_else_is_tried(
+    command: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    whole = findings(command("doctor", "--json")).keys()
+    monkeypatch.setenv("ECHOPIX_CONFIG", "/dev/null")  # put back at the end
+    monkeypatch.setenv(f"ECHOPIX_{name}", value)
+    ran = command("doctor", "--json")
+    found = findings(ran)
+    assert (ran.code, ran.err) == (1, "")
+    assert [key for key, finding in found.items() if finding["state"] == "broken"] == ["settings"]
+    assert found["settings"]["detail"].startswith(said) and found["settings"]["hint"]
+    assert found.keys() == {"settings", *whole} - {"config"}
+
+
 def test_libraries_say_nothing_in_between(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
     import warnings
 
     from echopix_cli.cli import doctor
 
-    def chatter() -> Any:
+    def chatter(run: Any) -> Any:
         warnings.warn("a library warns", stacklevel=1)
         print("a library prints")
         print("a library complains", file=sys.stderr)

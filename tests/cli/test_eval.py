@@ -81,6 +81,16 @@ def test_a_budget_from_the_settings_is_measured_beside_all(run, monkeypatch: pyt
     assert [setting["budget"] for setting in record["settings"]] == [1.0, 0.7]
 
 
+def test_budgets_are_as_many_settings_as_they_are(run, tmp_path: Path) -> None:
+    """However near one another they are; and one that is written in two ways is one."""
+    items, budgets = tmp_path / "i.jsonl", [word for b in ("1", "0.9999999", "0.333", "33.3%") for word in ("-b", b)]
+    (record,) = run("eval", "--count", "1", "--sieve", "auto", *budgets, "--items", items, "--json").records
+    names = ["cs2@1", "cs2@0.9999999", "cs2@0.333"]
+    assert [setting["setting"] for setting in record["settings"]] == names
+    assert [setting["budget"] for setting in record["settings"]] == [1.0, 0.9999999, 0.333]
+    assert list(json.loads(items.read_text())["settings"]) == names
+
+
 def test_tables_go_to_stderr_and_agree_with_the_json(run, tmp_path: Path) -> None:
     output = tmp_path / "r.json"
     ran = run("eval", *FEW, "-o", output)

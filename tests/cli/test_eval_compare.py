@@ -98,9 +98,10 @@ def test_what_cannot_be_compared(command, reports: tuple[Path, Path], tmp_path: 
         record["settings"][0][field] = value
         text.write_text(json.dumps(record))
         assert "cannot be compared" in one_error(command("eval", "--compare", text, first))
-    assert "--compare asks no questions, and --count is about those" in one_error(
-        command("eval", "--compare", first, second, "--count", "4")
-    )
+    for others in (("--count", "4"), ("--data", "scenes:test"), ("--model", "x"), ("--around-sieve",), ("--seed", "0")):
+        assert f"--compare asks no questions, and {others[0]} is about those" in one_error(
+            command("eval", "--compare", first, second, *others, "-q", "--json", "--debug")
+        )
     assert "print the same to one place" in one_error(
         command("eval", "--compare", first, second, "--json", "--markdown")
     )

@@ -161,6 +161,17 @@ def test_path_and_info(command, server: HubServer, folder: Path, tmp_path: Path)
     assert "qwen2.5-omni-3b" in wrong.err
 
 
+def test_what_a_download_would_bring_is_told_of_what_is_downloaded(
+    command, server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text('[models]\ngone = "gone"\n')
+    monkeypatch.setenv("ECHOPIX_CONFIG", str(tmp_path / "config.toml"))
+    told = ["– (resolved by the first download)", "– (the hub states it before a download)"]
+    for name, expected in ((NAME, told), (tmp_path, ["–", "–"]), ("gone", ["–", "–"])):
+        rows = dict(line.split("\t", 1) for line in command("models", "info", name).out.splitlines())
+        assert [rows["revision"], rows["licence"]] == expected
+
+
 def test_verify_finds_a_flipped_byte_and_pull_mends_it(command, server: HubServer, folder: Path) -> None:
     command("models", "pull", NAME)
     assert "is whole" in command("models", "verify", NAME).err

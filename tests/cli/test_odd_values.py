@@ -71,6 +71,29 @@ def test_what_does_not_fit_is_said_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["ask", "", "What?"], 4, "'' does not exist"),
+        (["ask", "", "-Q", "What?"], 4, "'' does not exist"),
+        (["chat", ""], 4, "'' does not exist"),
+        (["profile", ""], 4, "'' does not exist"),
+        (["bench", "", "--shape", "tiny"], 4, "'' does not exist"),
+        (["ask", "demo", "What?", "--model", ""], 3, "no model named ''"),
+        *((["models", command, ""], 3, "no model named ''") for command in ("info", "path", "verify", "pull", "rm")),
+    ],
+)
+def test_an_empty_name_of_media_or_a_model_is_told(
+    run, words: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a shell writes a variable that is not set: no message lacks its subject, and none means this folder."""
+    monkeypatch.chdir(tmp_path)
+    ran = run(*words)
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith(f"error: {said}") and "\n  try: " in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_longest_names_that_a_disk_takes(tmp_path: Path) -> None:
     name = "ä" * 127 + "a"  # 255 bytes
     check_target(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -215,6 +216,38 @@ def test_nothing_is_replaced_without_force(run, room: Path) -> None:
     assert run("scene", "out.mp4", "--data", "q.jsonl", "--force", *SMALL).code == 0
     assert probe(room / "out.mp4").tracks[0].codec == "h264"
     assert json.loads((room / "q.jsonl").read_text().splitlines()[0])["media"] == "out.mp4"
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("late", ["out.mp4", "q.jsonl"])
+def test_what_comes_while_it_renders_is_not_replaced(
+    run, room: Path, monkeypatch: pytest.MonkeyPatch, late: str, links: bool
+) -> None:
+    """Nor is half of a run left beside it; also on file systems without hard links."""
+    import echopix_cli.scenes
+
+    write = echopix_cli.scenes.write_mp4
+
+    def write_late(*arguments: Any) -> None:
+        write(*arguments)
+        (room / late).write_text("mine")
+
+    def refuse(*names: Any, **more: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(echopix_cli.scenes, "write_mp4", write_late)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    arguments = ("scene", "out.mp4", "--data", "q.jsonl", *SMALL)
+    ran = run(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {late} exists by now") and "--force" in ran.err
+    assert (left_in(room), (room / late).read_text()) == ([late], "mine")
+    (room / late).unlink()
+    monkeypatch.setattr(echopix_cli.scenes, "write_mp4", write)
+    assert run(*arguments).code == 0
+    assert left_in(room) == ["out.mp4", "q.jsonl"]
+    assert run(*arguments, "--force").code == 0
 
 
 def test_one_taken_name_of_many(run, room: Path) -> None:
