@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echopix_cli.cli.output import one_line
 from echopix_cli.cli.own_files import content_of, require_own, write_own
 from echopix_cli.cli.report import (
     Page,
@@ -101,7 +102,7 @@ class ReportFolder:
         missing = 0
         for task in tasks:
             if task.media not in shown:
-                found = _summary(self._folder / page_name(task.media)) or Page("", ())
+                found = _summary(self._page_of(task.media)) or Page("", ())
                 shown[task.media] = {each.key for each in found.sections}
             missing += key_of(task.question, task.id, task.start, task.end) not in shown[task.media]
         return missing
@@ -128,7 +129,7 @@ class ReportFolder:
         self._media, self._sections, self._answers = None, [], []
 
     def _write(self, media: str) -> None:
-        path = self._folder / page_name(media)
+        path = self._page_of(media)
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -140,10 +141,18 @@ class ReportFolder:
         where = folder_from(media, self._folder)
         write_own(path, page(os.path.basename(media), list(sections.values()), player, source, where).encode())
 
+    def _page_of(self, media: str) -> Path:
+        """Where a media file's page lies. Under a name of fewer digits lies one that an earlier version made, of this
+        file or of another one with those digits; where it is this one's, it stays its page."""
+        earlier = self._folder / page_name(media, digits=8)
+        found, where = _summary(earlier), one_line(folder_from(media, self._folder))
+        own = found is not None and found.media == one_line(os.path.basename(media)) and found.where in ("", where)
+        return earlier if own else self._folder / page_name(media)
 
-def page_name(media: str) -> str:
+
+def page_name(media: str, digits: int = 16) -> str:
     """What a media file's page is called: by the file's own name and where it lies."""
-    where = hashlib.sha256(os.fsencode(os.path.abspath(media))).hexdigest()[:8]
+    where = hashlib.sha256(os.fsencode(os.path.abspath(media))).hexdigest()[:digits]
     return f"{_UNSAFE.sub('-', os.path.basename(media))[:80].lstrip('.-')}-{where}.html"
 
 

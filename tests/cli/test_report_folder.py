@@ -124,6 +124,27 @@ def test_files_of_one_name_are_told_apart_by_their_folders(run, clips: dict[str,
         assert f'<h1>dark.m4a <span class="quiet">../{file.parent.name}</span></h1>' in text
 
 
+def test_pages_that_were_called_by_fewer_digits(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    """Of two folders they may be the same, as of these. Such a page stays its own file's, and is no other one's."""
+    alike = ("/d/cam17757/clip.mp4", "/d/cam40579/clip.mp4")
+    assert len({page_name(media, digits=8) for media in alike}) == 1
+    assert len({page_name(media) for media in alike}) == 2
+    pages, media = tmp_path / "pages", [tmp_path / day / "dark.m4a" for day in ("day1", "day2")]
+    for file in media:
+        file.parent.mkdir()
+        file.symlink_to(clips["dark"])
+    ask = ("--report", pages, "-q", "-Q", "What?", "-o", tmp_path / "o.jsonl")
+    assert run("ask", media[0], *ask).code == 0
+    earlier, taken = (pages / page_name(str(file), digits=8) for file in media)
+    (pages / page_name(str(media[0]))).rename(earlier)
+    taken.write_text(earlier.read_text())
+    ran = run("ask", *media, *ask, "-Q", "Who?")
+    assert ran.code == 0 and "no page" not in ran.err
+    new = pages / page_name(str(media[1]))
+    assert {page.name for page in pages.iterdir()} == {each.name for each in (earlier, taken, new)} | {"index.html"}
+    assert [len(check(page.read_text()).all("section")) for page in (earlier, taken, new)] == [2, 1, 2]
+
+
 def test_a_page_of_many_long_answers_stays_in_the_index(run, folder: Path, tmp_path: Path) -> None:
     """Whose summary is longer than what is read of a page at first; and no answer of it counts as on no page."""
     pages, out, media = tmp_path / "pages", tmp_path / "o.jsonl", folder / "dark.m4a"
