@@ -75,43 +75,6 @@ def test_failures_of_these_tasks_go_and_all_else_stays(
     assert not list(path.parent.glob(".*.part"))
 
 
-def test_a_file_under_a_new_name_is_known_by_its_content(tmp_path: Path) -> None:
-    path, old = tmp_path / "out.jsonl", Task(str(tmp_path / "old.mp4"), "What?")
-    path.write_bytes(line(old, "key"))
-    for asked, expected in (
-        ([old], [True]),
-        ([Task("new.mp4", "What?")], [True]),
-        ([old, Task("copy.mp4", "What?")], [True, False]),  # one line is there, and it is the first one's
-        ([Task("copy.mp4", "What?"), old], [False, True]),
-        ([Task("new.mp4", "What?"), Task("copy.mp4", "What?")], [True, False]),
-    ):
-        journal = reopened(path, asked)
-        assert [journal.claim("key", task) for task in asked] == expected
-        assert not any(journal.claim("key", task) for task in asked)  # each line stands for one task
-        journal.close()
-
-
-def test_a_copy_is_another_task_and_another_spelling_is_not(tmp_path: Path) -> None:
-    path, old, copy = tmp_path / "out.jsonl", tmp_path / "a.mp4", tmp_path / "b.mp4"
-    old.write_bytes(b"video")
-    copy.write_bytes(b"video")
-    (tmp_path / "link.mp4").symlink_to(old)
-    path.write_bytes(line(Task(str(old), "What?"), "key"))
-    for task, expected in (
-        (Task(str(copy), "What?"), False),
-        (Task(str(tmp_path / "link.mp4"), "What?"), True),
-        (Task(f"{tmp_path}/./a.mp4", "What?"), True),
-        (Task(str(old), "What?", 7), False),  # an id that nothing was answered under
-    ):
-        journal = reopened(path, [task])
-        assert journal.claim("key", task) is expected, task
-        journal.close()
-    old.rename(tmp_path / "c.mp4")
-    journal = reopened(path, [Task(str(copy), "What?")])
-    assert journal.claim("key", Task(str(copy), "What?")), "whatever it was called, it is no longer there"
-    journal.close()
-
-
 def test_a_run_that_never_began_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     Journal(path).close()
