@@ -61,7 +61,8 @@ class ReportFolder:
     """Takes answers in the order in which they come, and writes a page whenever those of a file have ended.
 
     A page keeps what earlier runs have put there about other questions. While answers about one file still come, its
-    page is written every few seconds, so that a process that is killed takes no more with it. It is for one thread.
+    page is written every few seconds, so that a process that is killed takes no more with it; what is written is held
+    there alone. It is for one thread.
 
     Args:
         folder: made when the first page is written.
@@ -71,8 +72,8 @@ class ReportFolder:
     def __init__(self, folder: Path, plan: DecodePlan) -> None:
         self._folder, self._plan = folder, plan
         self._media: str | None = None
-        self._sections: list[Section] = []
-        self._answers: list[Answer] = []
+        self._sections: list[Section] = []  # that are on no page yet
+        self._player: str | None = None
         self._due = 0.0  # when the page is to be written while more may come
 
     def add(self, task: Task, answer: Answer) -> None:
@@ -90,7 +91,7 @@ class ReportFolder:
             self._due = time.monotonic() + _PAUSE
         exhibits = self._exhibitor.exhibits(answer)
         self._sections.append(section_of(answer, exhibits, task.id, task.start, task.end))
-        self._answers.append(answer)
+        self._player = _fuller(self._player, player_of([answer]))
         if (began := time.monotonic()) >= self._due:
             self._write(task.media)
             written = time.monotonic()
@@ -121,12 +122,12 @@ class ReportFolder:
             if found := _summary(file):
                 rows.append((file.name, found))
         rows.sort(key=lambda row: (row[1].media, row[1].where, row[0]))
-        write_own(self._folder / _INDEX, index(rows).encode())
+        write_own(self._folder / _INDEX, index(rows))
 
     def _flush(self) -> None:
-        if self._media is not None:
+        if self._media is not None and self._sections:
             self._write(self._media)
-        self._media, self._sections, self._answers = None, [], []
+        self._media = self._player = None
 
     def _write(self, media: str) -> None:
         path = self._page_of(media)
@@ -136,10 +137,11 @@ class ReportFolder:
             raise EchopixError(f"cannot make {self._folder}: {error.strerror or error}", _HINT) from error
         before = _before(path)
         sections = {each.key: each for each in [*before.sections, *self._sections]}
-        player = max(before.player, player_of(self._answers), key=(None, "audio", "video").index)
+        self._player = _fuller(before.player, self._player)
         source = url_of(media, self._folder)
         where = folder_from(media, self._folder)
-        write_own(path, page(os.path.basename(media), list(sections.values()), player, source, where).encode())
+        write_own(path, page(os.path.basename(media), list(sections.values()), self._player, source, where))
+        self._sections = []
 
     def _page_of(self, media: str) -> Path:
         """Where a media file's page lies. Under a name of fewer digits lies one that an earlier version made, of this
@@ -156,12 +158,17 @@ def page_name(media: str, digits: int = 16) -> str:
     return f"{_UNSAFE.sub('-', os.path.basename(media))[:80].lstrip('.-')}-{where}.html"
 
 
+def _fuller(one: str | None, other: str | None) -> str | None:
+    """Of two players the one that shows more, as of :func:`~.report.player_of`."""
+    return max(one, other, key=(None, "audio", "video").index)
+
+
 def _summary(path: Path) -> Page | None:
     """What a page says, read as far as that takes; None of what is no page."""
     most = _HEAD
     while True:
         head = content_of(path, most) or b""  # nothing of what is no file
-        found = summary_of(head.decode(errors="replace"))
+        found = summary_of(head)
         if found or len(head) < most or not is_report(head):
             return found
         most *= 2
@@ -175,8 +182,8 @@ def _before(path: Path) -> Page:
     """
     if not os.path.lexists(path):
         return Page("", ())
-    content = content_of(path)
+    # The whole of it, however long: what is not read here would be gone from the page that takes its place.
+    content = content_of(path, -1)
     if content is None or (content and not is_report(content)):
         raise EchopixError(f"{path} exists and is no report of echopix", _HINT)
-    # The whole of it, however long: what is not read here would be gone from the page that takes its place.
-    return read_page(path.read_text(encoding="utf-8", errors="replace")) or Page("", ())
+    return read_page(content) or Page("", ())

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import resource
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+from answers import an_answer
 from pages import check
 
+from echopix_cli.batch.tasks import Task
+from echopix_cli.cli import report_folder
 from echopix_cli.cli.report import Section, key_of
 from echopix_cli.cli.report import page as report_page
-from echopix_cli.cli.report_folder import page_name
+from echopix_cli.cli.report_folder import ReportFolder, page_name
+from echopix_cli.media import DecodePlan
+from echopix_cli.results import Answer
 
 
 @pytest.fixture
@@ -150,7 +158,7 @@ def test_a_page_of_many_long_answers_stays_in_the_index(run, folder: Path, tmp_p
     pages, out, media = tmp_path / "pages", tmp_path / "o.jsonl", folder / "dark.m4a"
     asked = [Section(key_of(f"What {n}?", None, None, None), f"What {n}?", "a" * 900, "<p></p>") for n in range(1300)]
     pages.mkdir()
-    (pages / page_name(str(media))).write_text(report_page("dark.m4a", asked, None, ""))
+    (pages / page_name(str(media))).write_bytes(report_page("dark.m4a", asked, None, ""))
     assert run("ask", media, "-Q", "What 7?", "-o", out, "-q").code == 0
     ran = run("ask", media, "-Q", "What 7?", "-Q", "How?", "-o", out, "--report", pages, "-q")
     assert ran.code == 0 and "no page" not in ran.err
@@ -209,6 +217,40 @@ def test_a_run_that_is_killed_leaves_the_page_of_what_it_answered(
     asked = [part for number in range(4) for part in ("-Q", f"What {number}?")]
     assert run("ask", folder / "dark.m4a", *asked, "-o", tmp_path / "out.jsonl", "--report", pages, "-q").code == 0
     assert check((pages / page_name(str(folder / "dark.m4a"))).read_text()).all("section")
+
+
+def test_what_is_on_a_page_is_held_there_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many questions there are about one file; at the end all of them are on it, and the player of any."""
+
+    def held() -> int:
+        gc.collect()
+        return sum(type(one) in (Answer, Section) for one in gc.get_objects())
+
+    monkeypatch.setattr(report_folder, "_PAUSE", 0.0)
+    monkeypatch.setattr(report_folder, "time", SimpleNamespace(monotonic=lambda: 0.0))  # it is always time to write
+    media, before = str(tmp_path / "a.mp4"), held()
+    folder = ReportFolder(tmp_path / "pages", DecodePlan())
+    for number in range(5):
+        folder.add(Task(media, f"What {number}?"), an_answer((), question=f"What {number}?", picture=number == 1))
+        assert held() == before
+    folder.close()
+    text = (tmp_path / "pages" / page_name(media)).read_text()
+    assert re.findall("<h2>(What .)", text) == [f"What {number}" for number in range(5)]
+    assert '<div class="player"><video ' in text
+
+
+def test_a_long_page_is_held_no_oftener_than_it_has_to_be() -> None:
+    """Once in pieces and once whole, beside the sections themselves."""
+    sections = [Section(key_of(str(n)), str(n), "yes", f"<p>{n}\N{EN DASH}{'a' * 10**6}</p>") for n in range(9)]
+    report_page("a.mp4", sections, None, "")  # what templates need is there
+    tracemalloc.start()
+    try:
+        size = len(report_page("a.mp4", sections, None, ""))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 9 * 10**6
+    assert most < 2.5 * size
 
 
 @pytest.mark.parametrize("place", ["file", "foreign", "nowhere/pages"])
