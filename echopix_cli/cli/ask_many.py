@@ -94,9 +94,22 @@ def tasks_of(many: Many, still: Callable[[str], None] = lambda path: None) -> li
             raise UsageError("no paths came in on stdin", "find . -name '*.mp4' | echopix ask - QUESTION")
         tasks = [replace(task, media=media) for media in find_media(named, many.glob, still) for task in asked]
     tasks = [task if task.choices else replace(task, choices=many.choices) for task in tasks]
-    if len({(task.media, task.question, task.id) for task in tasks}) < len(tasks):
-        raise UsageError("a question is asked twice of the same file", "leave one out, or give each an id of its own")
+    first: dict[tuple[str, str, str | int | None], Task] = {}
+    for task in tasks:
+        if (other := first.setdefault((task.media, task.question, task.id), task)) is not task:
+            raise _repeated(other, task)
     return tasks if many.shard is None else shard(tasks, *parse_shard(many.shard))
+
+
+def _repeated(one: Task, other: Task) -> UsageError:
+    """Of two tasks whose records nothing would tell apart."""
+    differ = [name for name in ("start", "end", "budget", "choices") if getattr(one, name) != getattr(other, name)]
+    return UsageError(
+        f"{shown(one.media)} is asked twice"
+        + (f", with another {' and '.join(differ)}" if differ else "")
+        + f": {one_line(one.question)}",
+        'give each an id of its own: {"id": "clip-1"}' if differ else "leave one out, or give each an id of its own",
+    )
 
 
 def ask_many(run: opt.Run, many: Many) -> None:

@@ -124,9 +124,25 @@ def test_malformed_input_is_refused_before_the_model_is_loaded(ask, sounds: Path
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {tmp_path}/tasks.jsonl, line 2: 'media' is missing")
     assert not out.exists()
-    ran = ask(sounds, "-Q", "What?", "-Q", "What?")
-    assert ran.code == 2
-    assert "asked twice" in ran.err
+    ran = ask(sounds, "-Q", "Who?", "-Q", "What?", "-Q", "What?")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            f"error: {sounds / '0.m4a'} is asked twice: What?",
+            "  try: leave one out, or give each an id of its own",
+        ],
+    )
+    one = {"media": "sounds/1.m4a", "question": "What?", "start": 1, "budget": 0.5}
+    lines = [one, {**one, "id": 1}, {**one, "start": 2, "choices": ["a", "b"]}]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = ask("--input", tmp_path / "tasks.jsonl")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            f"error: {sounds / '1.m4a'} is asked twice, with another start and choices: What?",
+            '  try: give each an id of its own: {"id": "clip-1"}',
+        ],
+    )
     assert counted["load"] == 0
 
 
