@@ -249,9 +249,7 @@ class Journal:
                 raise self._foreign(1)  # before all of what may be a film is read
             content = first + reader.read()
         whole = content[: content.rfind(b"\n") + 1]
-        torn = content[len(whole) :]
-        if whole:
-            torn = torn.rstrip(b"\0")  # what some file systems leave of a line when the power fails
+        torn = content[len(whole) :].rstrip(b"\0")  # what some file systems leave of a line when the power fails
         lines, kept = whole.splitlines(keepends=True), []
         while len(lines) > 1 and not lines[-1].strip():
             lines.pop()  # a blank line that an editor left at the end

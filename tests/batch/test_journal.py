@@ -164,7 +164,7 @@ def test_blank_lines_at_the_end_go(tmp_path: Path) -> None:
 def test_a_record_that_lacks_only_its_newline_stays(tmp_path: Path) -> None:
     path, task, failed = tmp_path / "out.jsonl", Task("b.mp4", "q"), Task("failed.mp4", "q")
     last = line(task, "key")[:-1]
-    for before, tail in ((b"", b""), (OURS, b""), (OURS, bytes(300)), (OURS + b"\n", b"")):
+    for before, tail in ((b"", b""), (b"", bytes(300)), (OURS, b""), (OURS, bytes(300)), (OURS + b"\n", b"")):
         for gone in (b"", line(failed, None, True)):
             path.write_bytes(gone + before + last + tail)
             opened = Journal(path, [failed, task])
@@ -207,10 +207,10 @@ def test_items_of_an_evaluation_are_no_records_of_a_batch(tmp_path: Path) -> Non
 
 def test_lines_that_the_power_took(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    for tail in (bytes(700), OURS[:50] + bytes(300)):
-        path.write_bytes(OURS + tail)
+    for before, tail in ((OURS, bytes(700)), (OURS, OURS[:50] + bytes(300)), (b"", OURS[:50] + bytes(300))):
+        path.write_bytes(before + tail)
         reopened(path).close()
-        assert path.read_bytes() == OURS
+        assert path.read_bytes() == before
 
 
 def test_nothing_changes_before_it_begins(tmp_path: Path) -> None:
