@@ -161,6 +161,15 @@ def test_shares_merge_to_the_whole(ask, sounds: Path, tmp_path: Path) -> None:
     assert (ran.code, ran.err) == (0, "note: 0 answered, 0 failed, 12 before\n")
 
 
+def test_a_share_without_files_loads_no_model(ask, sounds: Path, tmp_path: Path, counted: dict[str, int]) -> None:
+    """Its part is there all the same, for whoever merges all of them, and so are the columns of a table."""
+    out = tmp_path / "7.jsonl"
+    ran = ask(sounds, "What?", "--shard", "7/8", "-o", out, "--format", "csv")
+    assert (ran.code, out.read_bytes(), counted["load"]) == (0, b"", 0)
+    assert ran.out.splitlines() == ["id,media,question,answer,probability,audio,kept,total,notices,error"]
+    assert ran.err == "note: --shard 7/8 holds no files: there are fewer of them than shares\n"
+
+
 # --- files are decoded ahead, but not far
 
 
