@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -15,6 +15,10 @@ from echopix_cli.engine.opening import open_media, require_same, unwatched
 from echopix_cli.engine.survey import Watch
 from echopix_cli.errors import EchopixError, bare
 from echopix_cli.results import Answer
+
+# Questions that a film's windows pass for at once. Each holds as many rows as its last prompt may have, and none is
+# answered before the last window has passed; more of them read the film again, from the cache where one is kept.
+_AT_ONCE = 32
 
 
 class Asker:
@@ -43,29 +47,31 @@ class Asker:
 
     def ask(self, group: Group, prepared: Prepared) -> Iterator[Outcome]:
         """The outcomes of a group's open tasks, as they come; fewer where it was told to stop."""
-        encoded: tuple[Encoded, ...] | None = None
+        read: list[Encoded] = []  # what the next tasks can be put to
         failure = prepared.error
         for place, (task, key) in enumerate(prepared.open):
             answer, error = None, failure
             try:
+                if failure is None and not read:
+                    try:
+                        read = self._read(group, prepared, prepared.open[place:])
+                    except EchopixError as raised:
+                        error = failure = bare(raised)  # what one file cannot do, its other questions cannot
                 if failure is None:
-                    if encoded is None:
-                        encoded = self._encode(group, prepared)
-                    answer = self._answer(encoded[place], task)
+                    answer = self._answer(read.pop(0), task)
             except Stopped:
                 return
             except EchopixError as raised:
                 error = bare(raised)
-                failure = error if encoded is None else None  # what one file cannot do, its other questions cannot
             yield Outcome(task, key, prepared.file, answer, error)
 
-    def _encode(self, group: Group, prepared: Prepared) -> tuple[Encoded, ...]:
-        """For each open task of a group what it can be put to."""
+    def _read(self, group: Group, prepared: Prepared, left: Sequence[tuple[Task, str | None]]) -> list[Encoded]:
+        """What the next of the tasks that are left can be put to, for each of them: of a clip for all."""
         with nothing_unexpected(), self.turn():
             if prepared.film is None:
                 assert prepared.fetched is not None
-                return (self.engine.encode(prepared.fetched),) * len(prepared.open)
-            questions = [posed(task.question, task.choices) for task, _ in prepared.open]
+                return [self.engine.encode(prepared.fetched)] * len(left)
+            questions = [posed(task.question, task.choices) for task, _ in left[:_AT_ONCE]]
             own = self.settings
             found = open_media(
                 self.engine,
@@ -80,7 +86,7 @@ class Asker:
             )
             assert prepared.look is not None
             require_same(group.media, prepared.look, prepared.identity)
-            return found
+            return list(found)
 
     def _watching(self, path: str) -> Watch:
         told = self.reading(path)

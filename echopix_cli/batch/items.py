@@ -47,7 +47,7 @@ class Group:
 @dataclass(frozen=True)
 class Prepared:
     """A group after its file was looked at: what is left to ask, and the file's content, or why there is none. A film's
-    is read when its turn comes, for all of its questions at once."""
+    is read when its turn comes, for some of its questions at once."""
 
     file: FileFacts | None
     open: tuple[tuple[Task, str | None], ...]

@@ -13,16 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
+from echopix_cli.batch.lines import Label, label_in, labels_of, may_be_torn, paths_of, record_in, renamed
 from echopix_cli.batch.tasks import Task
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.files import check_target, folder_of, hidden_name, name_in, sync
-
-_BEGINNING = b'{"schema_version": '  # of every line
-Label = tuple[str, str, str | int | None]  # media, by its whole path where that is known, question and id of a task
+from echopix_cli.files import check_target, hidden_name, sync
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,6 @@ class Spelling:
     what: str = "a batch"
     option: str = "--output"
     by_setting: bool = False
-
-
-def labels_of(task: Task) -> tuple[Label, ...]:
-    """What tells a task from others, by its file's whole path; and as lines have it that do not say where a relative
-    path started."""
-    return tuple((path, task.question, task.id) for path in _paths(task.media))
-
-
-def _paths(media: str) -> tuple[str, ...]:
-    folder = folder_of(media)
-    return (os.path.join(folder["folder"], media), media) if folder else (media,)
 
 
 class Journal:
@@ -92,7 +79,8 @@ class Journal:
         self._target = Path(os.path.realpath(path)) if os.path.islink(path) else path
         check_target(self._target)
         self._lock = threading.Lock()
-        self._labels = {label for task in tasks for label in labels_of(task)}
+        self._tasks = tuple(tasks)
+        self._labels = {label for task in self._tasks for label in labels_of(task)}
         self._done: dict[str, list[Label]] = defaultdict(list)
         self._facts: dict[tuple[str, int, int], str] = {}
         self._length = 0  # bytes that stay
@@ -155,7 +143,7 @@ class Journal:
 
     def facts_of(self, media: str, size: int, mtime_ns: int) -> FileFacts | None:
         """What is known of a file that looks as it did when it was last read."""
-        found = (self._facts.get((path, size, mtime_ns)) for path in _paths(media))
+        found = (self._facts.get((path, size, mtime_ns)) for path in paths_of(media))
         sha256 = next(filter(None, found), None)
         return None if sha256 is None else FileFacts(sha256, size, mtime_ns)
 
@@ -165,7 +153,7 @@ class Journal:
         with self._lock:
             known, own = self._done.get(key, []), labels_of(task)
             found = [label for label in own if label in known] or sorted(
-                (each for each in known if each not in self._labels and _renamed(each, own[0])), key=str
+                (each for each in known if each not in self._labels and renamed(each, own[0])), key=str
             )
             if found:
                 known.remove(found[0])
@@ -261,9 +249,7 @@ class Journal:
                 raise self._foreign(1)  # before all of what may be a film is read
             content = first + reader.read()
         whole = content[: content.rfind(b"\n") + 1]
-        torn = content[len(whole) :]
-        if whole:
-            torn = torn.rstrip(b"\0")  # what some file systems leave of a line when the power fails
+        torn = content[len(whole) :].rstrip(b"\0")  # what some file systems leave of a line when the power fails
         lines, kept = whole.splitlines(keepends=True), []
         while len(lines) > 1 and not lines[-1].strip():
             lines.pop()  # a blank line that an editor left at the end
@@ -277,7 +263,7 @@ class Journal:
             record = self._record(line)
             if record is None:
                 raise self._foreign(number)
-            if "error" not in record or label_in(record) not in self._labels:
+            if "error" not in record or not self._again(record):
                 kept.append(line)
                 self._remember(record)
                 self.other_errors += "error" in record
@@ -286,6 +272,25 @@ class Journal:
         self._length, self._last = sum(map(len, kept)), kept[-1] if kept else b""
         if scattered or len(kept) < len(lines):
             self._shorter = b"".join(kept)
+
+    def _again(self, record: dict[str, Any]) -> bool:
+        """Whether a failure is one of this run's tasks: by its own name, or by another one that the file had then and
+        has no longer, as of :meth:`claim`; which file that is, size and time say."""
+        label, file = label_in(record), record["file"]
+        if label in self._labels or file is None:
+            return label in self._labels
+        alike = self._looks.get((file["size"], file["mtime_ns"]), ())
+        return any(own[1] == label[1] and renamed(label, own) for own in alike)
+
+    @cached_property
+    def _looks(self) -> dict[tuple[int, int], list[Label]]:
+        """This run's tasks by the size and time that their files have now."""
+        found: dict[tuple[int, int], list[Label]] = defaultdict(list)
+        for task in self._tasks:
+            with suppress(OSError, ValueError):
+                status = os.stat(task.media)
+                found[status.st_size, status.st_mtime_ns].append(labels_of(task)[0])
+        return found
 
     def _record(self, line: bytes) -> dict[str, Any] | None:
         record = record_in(line)
@@ -336,57 +341,3 @@ class Journal:
             f"cannot write {self.path}: {error.strerror or error}",
             f"make room or name another {self._spelling.option}, and run again",
         )
-
-
-def record_in(line: bytes) -> dict[str, Any] | None:
-    """A line as a record; None where it is none of ours."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or not {"id", "key", "file", "media", "question"} <= record.keys():
-        return None
-    try:
-        texts = [record["media"], name_in(record), record["question"], record.get("folder", "")]
-    except ValueError:
-        return None
-    if "error" not in record:
-        texts.append(record["key"])
-    numbers = []
-    if (file := record["file"]) is not None:
-        if not isinstance(file, dict) or not {"sha256", "size", "mtime_ns"} <= file.keys():
-            return None
-        texts.append(file["sha256"])
-        numbers = [file["size"], file["mtime_ns"]]
-    ours = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
-    return record if ours and isinstance(record["id"], (str, int, NoneType)) else None
-
-
-def may_be_torn(end: bytes) -> bool:
-    """Whether a last line that is no record may be the beginning of one of ours, and not of some other file that was
-    named by mistake."""
-    if end[: len(_BEGINNING)] != _BEGINNING[: len(end)]:
-        return False
-    try:
-        json.loads(end)
-    except ValueError:
-        return True
-    except RecursionError:
-        pass
-    return False
-
-
-def _renamed(before: Label, now: Label) -> bool:
-    """Whether the task of a line may be one of today whose file was called otherwise: nothing goes by the old name any
-    more, or the very same file does. Of a relative name that may have started elsewhere, the former is not known."""
-    if before[2] != now[2]:
-        return False
-    try:
-        return os.path.samefile(before[0], now[0])
-    except (OSError, ValueError):
-        return os.path.isabs(before[0]) and not os.path.lexists(before[0])
-
-
-def label_in(record: dict[str, Any]) -> Label:
-    """What tells the task of a record from others."""
-    return os.path.join(record.get("folder", ""), name_in(record)), record["question"], record.get("id")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from echopix_cli.batch.journal import Journal, Label, label_in, may_be_torn, record_in
+from echopix_cli.batch.journal import Journal
+from echopix_cli.batch.lines import Label, label_in, may_be_torn, record_in
 from echopix_cli.errors import UsageError
 from echopix_cli.files import name_in
 

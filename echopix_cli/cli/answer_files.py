@@ -92,4 +92,4 @@ class AnswerFiles:
             exhibitor = Exhibitor(path, plan)
             sections = [section_of(answer, exhibitor.exhibits(answer)) for answer in answers]
             source = url_of(path, self.report.parent)
-            write_own(self.report, page(os.path.basename(path), sections, player_of(answers), source).encode())
+            write_own(self.report, page(os.path.basename(path), sections, player_of(answers), source))

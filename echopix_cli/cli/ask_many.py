@@ -94,9 +94,22 @@ def tasks_of(many: Many, still: Callable[[str], None] = lambda path: None) -> li
             raise UsageError("no paths came in on stdin", "find . -name '*.mp4' | echopix ask - QUESTION")
         tasks = [replace(task, media=media) for media in find_media(named, many.glob, still) for task in asked]
     tasks = [task if task.choices else replace(task, choices=many.choices) for task in tasks]
-    if len({(task.media, task.question, task.id) for task in tasks}) < len(tasks):
-        raise UsageError("a question is asked twice of the same file", "leave one out, or give each an id of its own")
+    first: dict[tuple[str, str, str | int | None], Task] = {}
+    for task in tasks:
+        if (other := first.setdefault((task.media, task.question, task.id), task)) is not task:
+            raise _repeated(other, task)
     return tasks if many.shard is None else shard(tasks, *parse_shard(many.shard))
+
+
+def _repeated(one: Task, other: Task) -> UsageError:
+    """Of two tasks whose records nothing would tell apart."""
+    differ = [name for name in ("start", "end", "budget", "choices") if getattr(one, name) != getattr(other, name)]
+    return UsageError(
+        f"{shown(one.media)} is asked twice"
+        + (f", with another {' and '.join(differ)}" if differ else "")
+        + f": {one_line(one.question)}",
+        'give each an id of its own: {"id": "clip-1"}' if differ else "leave one out, or give each an id of its own",
+    )
 
 
 def ask_many(run: opt.Run, many: Many) -> None:
@@ -127,7 +140,14 @@ def ask_many(run: opt.Run, many: Many) -> None:
             with run.output.progress(f"reading {many.output}"):
                 journal = Journal(many.output, tasks, many.overwrite)
             held.callback(journal.close)
-        if found and not tasks:
+        records = _printed(run, many)
+        if not found:  # which only a share can be
+            run.output.notice(f"--shard {many.shard} holds no files: there are fewer of them than shares")
+            for each in (journal, records):
+                if each is not None:
+                    each.begin()
+            return
+        if not tasks:
             raise UsageError(f"there is nothing to ask about but {many.output}, the --output", "name another --output")
         if many.report is not None:  # before the model is loaded for nothing
             from echopix_cli.cli.report_folder import check_folder
@@ -154,7 +174,7 @@ def ask_many(run: opt.Run, many: Many) -> None:
             """What came of all tasks, and the signal that ended it; None where a server did not begin with them."""
             engine = run.engine(keeps=True) if server is None and fleet is None else None
             with stopping() as received, run.output.tally(len(tasks)) as tally:
-                report = _Report(run, many, tasks, tally, journal, server is not None)
+                report = _Report(run, many, tasks, tally, journal, records, server is not None)
 
                 def began(plan: DecodePlan) -> None:
                     report.begun = True
@@ -236,6 +256,17 @@ def ask_many(run: opt.Run, many: Many) -> None:
         raise typer.Exit(ExitCode.FAILURE)
 
 
+def _form(run: opt.Run, many: Many) -> str | None:
+    """Of what is printed; None of nothing."""
+    return many.form or ("text" if run.output.answers_on_terminal else "jsonl" if many.output is None else None)
+
+
+def _printed(run: opt.Run, many: Many) -> Records | None:
+    """What prints records; None where lines for people are printed, or nothing."""
+    form = _form(run, many)
+    return None if form in ("text", None) else Records(run.output, form)
+
+
 def _without_output(run: opt.Run, many: Many, tasks: list[Task]) -> list[Task]:
     """All tasks but those about the output file, which lies among what was named once it is there."""
     output = many.output
@@ -271,14 +302,13 @@ class _Report:
         tasks: Sequence[Task],
         tally: Tally,
         journal: Journal | None,
+        records: Records | None,
         served: bool,
     ) -> None:
         self.output, self.tally, self.journal, self.served = run.output, tally, journal, served
         self.begun = False  # whether anything was asked
         self.pages: ReportFolder | None = None
-        form = many.form or ("text" if run.output.answers_on_terminal else "jsonl" if journal is None else None)
-        self.records = None if form in ("text", None) else Records(run.output, form)
-        self.readable = form == "text"
+        self.records, self.readable = records, _form(run, many) == "text"
         self.names_question = len({task.question for task in tasks}) > 1
         self.shown: EchopixError | None = None
         self.said: dict[str, set[str]] = {}  # notices by file

@@ -14,7 +14,8 @@ _MOST = 2**26  # bytes of a file that are looked at
 
 
 def content_of(path: Path, most: int = _MOST) -> bytes | None:
-    """The beginning of a regular file, enough to recognise it; None where it cannot be read or is no regular file."""
+    """The beginning of a regular file, enough to recognise it, or with -1 all of it; None where it cannot be read or is
+    no regular file."""
     if not os.path.isfile(path):
         return None
     try:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 MARK = "A report by echopix"
 _START = f"<!doctype html>\n<!-- {MARK} -->\n"
-_SECTION = re.compile(r"<!-- question ([0-9a-f]{16}) -->\n(.*?)\n<!-- end -->", re.DOTALL)
-_PLAYER = re.compile(r'<div class="player"><(video|audio) ')
-_SUMMARY = re.compile(r'<meta name="echopix" content="([^"]*)">')
+_SECTION = re.compile(rb"<!-- question ([0-9a-f]{16}) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+_PLAYER = re.compile(rb'<div class="player"><(video|audio) ')
+_SUMMARY = re.compile(rb'<meta name="echopix" content="([^"]*)">')
 _BARE = """\
 <section id="q-{key}">
 <h2>{question}</h2>
@@ -45,6 +45,10 @@ class Section:
     question: str
     answer: str
     html: str
+
+    def __html__(self) -> str:
+        """As templates put it into a page: as it stands."""
+        return self.html
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ def key_of(question: str, *more: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def page(title: str, sections: Sequence[Section], player: str | None, source: str, where: str = "") -> str:
-    """The whole page.
+def page(title: str, sections: Sequence[Section], player: str | None, source: str, where: str = "") -> bytes:
+    """The whole page, however much is on it held no oftener than it has to be.
 
     Args:
         title: the media file's name.
@@ -87,13 +91,12 @@ def page(title: str, sections: Sequence[Section], player: str | None, source: st
         player=player,
         source=source,
         sections=[
-            {"key": each.key, "question": each.question, "answer": each.answer, "html": Markup(each.html)}
-            for each in sections
+            {"key": each.key, "question": each.question, "answer": each.answer, "html": each} for each in sections
         ],
     )
 
 
-def index(rows: Sequence[tuple[str, Page]]) -> str:
+def index(rows: Sequence[tuple[str, Page]]) -> bytes:
     """A page that leads to others, each with its file name. Of media files called alike it says the folders."""
     alike = Counter(each.media for _, each in rows)
     shown = [
@@ -113,27 +116,28 @@ def is_report(content: bytes) -> bool:
     return content.startswith(_START.encode())
 
 
-def summary_of(head: str) -> Page | None:
+def summary_of(head: bytes) -> Page | None:
     """What a page says, from its beginning and so without the HTML of its sections; None of what is no page."""
     found = _SUMMARY.search(head)
-    if not head.startswith(_START) or found is None:
+    if not is_report(head) or found is None:
         return None
     from html import unescape
 
-    summary = json.loads(unescape(found[1]))
+    summary = json.loads(unescape(found[1].decode(errors="replace")))
     sections = tuple(Section(key, asked, said, "") for key, asked, said in summary["answers"])
     return Page(summary["media"], sections, where=summary.get("where", ""))
 
 
-def read_page(text: str) -> Page | None:
+def read_page(content: bytes) -> Page | None:
     """What a page says; None of what is no page. Sections of another version's, which has another style, are rebuilt
     from what it says of them: question and answer stay, and what was shown of them goes."""
-    found = summary_of(text)
+    found = summary_of(content)
     if found is None:
         return None
-    html, player = dict(_SECTION.findall(text)) if _policy() in text else {}, _PLAYER.search(text)
+    ours, player = _policy().encode() in content, _PLAYER.search(content)
+    html = {one[1].decode(): one[2].decode(errors="replace") for one in _SECTION.finditer(content)} if ours else {}
     sections = tuple(replace(s, html=html[s.key] if s.key in html else _bare(s)) for s in found.sections)
-    return replace(found, sections=sections, player=player and player[1])
+    return replace(found, sections=sections, player=player and player[1].decode())
 
 
 def _bare(section: Section) -> str:
@@ -182,12 +186,13 @@ def _environment() -> Environment:
     )
 
 
-def _render(template: str, **values: Any) -> str:
+def _render(template: str, **values: Any) -> bytes:
     from markupsafe import Markup
 
     style = Markup(_asset("report.css"))
     shared = {"mark": MARK, "version": __version__, "policy": Markup(_policy()), "style": style}
-    return _environment().get_template(template).render(**shared, **values)
+    pieces = _environment().get_template(template).generate(**shared, **values)
+    return b"".join(piece.encode() for piece in pieces)
 
 
 def _policy() -> str:

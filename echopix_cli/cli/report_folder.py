@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echopix_cli.cli.output import one_line
 from echopix_cli.cli.own_files import content_of, require_own, write_own
 from echopix_cli.cli.report import (
     Page,
@@ -60,7 +61,8 @@ class ReportFolder:
     """Takes answers in the order in which they come, and writes a page whenever those of a file have ended.
 
     A page keeps what earlier runs have put there about other questions. While answers about one file still come, its
-    page is written every few seconds, so that a process that is killed takes no more with it. It is for one thread.
+    page is written every few seconds, so that a process that is killed takes no more with it; what is written is held
+    there alone. It is for one thread.
 
     Args:
         folder: made when the first page is written.
@@ -70,8 +72,8 @@ class ReportFolder:
     def __init__(self, folder: Path, plan: DecodePlan) -> None:
         self._folder, self._plan = folder, plan
         self._media: str | None = None
-        self._sections: list[Section] = []
-        self._answers: list[Answer] = []
+        self._sections: list[Section] = []  # that are on no page yet
+        self._player: str | None = None
         self._due = 0.0  # when the page is to be written while more may come
 
     def add(self, task: Task, answer: Answer) -> None:
@@ -89,7 +91,7 @@ class ReportFolder:
             self._due = time.monotonic() + _PAUSE
         exhibits = self._exhibitor.exhibits(answer)
         self._sections.append(section_of(answer, exhibits, task.id, task.start, task.end))
-        self._answers.append(answer)
+        self._player = _fuller(self._player, player_of([answer]))
         if (began := time.monotonic()) >= self._due:
             self._write(task.media)
             written = time.monotonic()
@@ -101,7 +103,7 @@ class ReportFolder:
         missing = 0
         for task in tasks:
             if task.media not in shown:
-                found = _summary(self._folder / page_name(task.media)) or Page("", ())
+                found = _summary(self._page_of(task.media)) or Page("", ())
                 shown[task.media] = {each.key for each in found.sections}
             missing += key_of(task.question, task.id, task.start, task.end) not in shown[task.media]
         return missing
@@ -120,31 +122,45 @@ class ReportFolder:
             if found := _summary(file):
                 rows.append((file.name, found))
         rows.sort(key=lambda row: (row[1].media, row[1].where, row[0]))
-        write_own(self._folder / _INDEX, index(rows).encode())
+        write_own(self._folder / _INDEX, index(rows))
 
     def _flush(self) -> None:
-        if self._media is not None:
+        if self._media is not None and self._sections:
             self._write(self._media)
-        self._media, self._sections, self._answers = None, [], []
+        self._media = self._player = None
 
     def _write(self, media: str) -> None:
-        path = self._folder / page_name(media)
+        path = self._page_of(media)
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise EchopixError(f"cannot make {self._folder}: {error.strerror or error}", _HINT) from error
         before = _before(path)
         sections = {each.key: each for each in [*before.sections, *self._sections]}
-        player = max(before.player, player_of(self._answers), key=(None, "audio", "video").index)
+        self._player = _fuller(before.player, self._player)
         source = url_of(media, self._folder)
         where = folder_from(media, self._folder)
-        write_own(path, page(os.path.basename(media), list(sections.values()), player, source, where).encode())
+        write_own(path, page(os.path.basename(media), list(sections.values()), self._player, source, where))
+        self._sections = []
+
+    def _page_of(self, media: str) -> Path:
+        """Where a media file's page lies. Under a name of fewer digits lies one that an earlier version made, of this
+        file or of another one with those digits; where it is this one's, it stays its page."""
+        earlier = self._folder / page_name(media, digits=8)
+        found, where = _summary(earlier), one_line(folder_from(media, self._folder))
+        own = found is not None and found.media == one_line(os.path.basename(media)) and found.where in ("", where)
+        return earlier if own else self._folder / page_name(media)
 
 
-def page_name(media: str) -> str:
+def page_name(media: str, digits: int = 16) -> str:
     """What a media file's page is called: by the file's own name and where it lies."""
-    where = hashlib.sha256(os.fsencode(os.path.abspath(media))).hexdigest()[:8]
+    where = hashlib.sha256(os.fsencode(os.path.abspath(media))).hexdigest()[:digits]
     return f"{_UNSAFE.sub('-', os.path.basename(media))[:80].lstrip('.-')}-{where}.html"
+
+
+def _fuller(one: str | None, other: str | None) -> str | None:
+    """Of two players the one that shows more, as of :func:`~.report.player_of`."""
+    return max(one, other, key=(None, "audio", "video").index)
 
 
 def _summary(path: Path) -> Page | None:
@@ -152,7 +168,7 @@ def _summary(path: Path) -> Page | None:
     most = _HEAD
     while True:
         head = content_of(path, most) or b""  # nothing of what is no file
-        found = summary_of(head.decode(errors="replace"))
+        found = summary_of(head)
         if found or len(head) < most or not is_report(head):
             return found
         most *= 2
@@ -166,8 +182,8 @@ def _before(path: Path) -> Page:
     """
     if not os.path.lexists(path):
         return Page("", ())
-    content = content_of(path)
+    # The whole of it, however long: what is not read here would be gone from the page that takes its place.
+    content = content_of(path, -1)
     if content is None or (content and not is_report(content)):
         raise EchopixError(f"{path} exists and is no report of echopix", _HINT)
-    # The whole of it, however long: what is not read here would be gone from the page that takes its place.
-    return read_page(path.read_text(encoding="utf-8", errors="replace")) or Page("", ())
+    return read_page(content) or Page("", ())

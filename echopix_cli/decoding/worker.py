@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from echopix_cli.decoding.channel import Array, Channel, mapped
 from echopix_cli.decoding.nursery import bury, fork_worker
@@ -19,6 +20,7 @@ from echopix_cli.errors import EchopixError, FileLost, MediaError
 if TYPE_CHECKING:
     from echopix_cli.media import Clip, DecodePlan, Limits, MediaInfo
 
+T = TypeVar("T")
 _PATIENCE = 120.0  # seconds without a packet, a frame or a byte: a decoder that hangs, or a drive that is gone
 _SLICE = 1.0  # seconds of a wait: while the command is stopped, as by Ctrl-Z, no more of them pass
 _UNHURRIED = ("fingerprint", "identity")  # requests that take as long as a file has bytes, and tell that they go on
@@ -68,6 +70,7 @@ class _Deadline:
 
 class Worker:
     """One process that reads files, started when it is first needed and again when it has died. For one thread a time.
+    What it is at when it is killed is tried once more, but for a stream.
 
     Args:
         timeout: seconds that one request may take, from asking to the last byte of the reply; reading all bytes of a
@@ -116,12 +119,7 @@ class Worker:
             MediaError: as there; or the decoder crashed, or took longer than the timeout.
             FileLost: it took longer, came no further, or the process was killed twice.
         """
-        try:
-            *_, found = self.stream(path, plan)
-        except _Killed:
-            if self._closed:
-                raise
-            *_, found = self.stream(path, plan)
+        found = self._last(lambda: self.stream(path, plan))
         assert isinstance(found, Decoded)
         return found
 
@@ -164,9 +162,17 @@ class Worker:
         self._end()
 
     def _ask(self, what: str, path: str, *arguments: Any) -> Any:
-        with closing(self._talk(what, path, *arguments)) as messages:
-            (_, value), _ = next(messages)
+        (_, value), _ = self._last(lambda: self._talk(what, path, *arguments))
         return value
+
+    def _last(self, request: Callable[[], Iterator[T]]) -> T:
+        """The last that comes of a request; where the process is killed meanwhile, of the same one once more."""
+        try:
+            return deque(request(), maxlen=1).pop()
+        except _Killed:
+            if self._closed:
+                raise
+        return deque(request(), maxlen=1).pop()
 
     def _talk(self, what: str, path: str, *arguments: Any) -> Generator[tuple[tuple[str, Any], list[int]]]:
         """A request, and the messages about it up to ``done``.

@@ -76,7 +76,7 @@ class Survey:
             :class:`~echopix_cli.errors.FileLost` where there will be none of any other either.
         encode: of what was fetched.
         watch: is told seconds of media done, of how many, and what is being done, also again and again while a window
-            is waited for. What it raises ends the survey.
+            is waited for, and between the questions that one is put to. What it raises ends the survey.
         spent: seconds that it took before to find out what the windows are.
     """
 
@@ -170,17 +170,21 @@ class Survey:
         """Read windows, and put each to the questions that want it."""
         lengths = {number: end - start for number, (start, end) in enumerate(self.film.spans) if number in wanted}
         done, total = 0.0, sum(lengths.values())
-        self.watch(done, total, stage)
-        with closing(self._read(list(wanted), full, lambda: self.watch(done, total, stage))) as windows:
+
+        def tell() -> None:
+            self.watch(done, total, stage)
+
+        tell()
+        with closing(self._read(list(wanted), full, tell)) as windows:
             for number, found in windows:
                 if isinstance(found, Encoded):
-                    self._put(number, found, wanted[number])
+                    self._put(number, found, wanted[number], tell)
                 else:
                     (self._unlooked if full else self._unread)[number] = found.error
                     for q in wanted[number]:
                         self._asked[q].seconds["decode"] += found.seconds
                 done += lengths[number]
-                self.watch(done, total, stage)
+                tell()
 
     def _read(
         self, numbers: list[int], full: bool, waits: Callable[[], None]
@@ -209,11 +213,13 @@ class Survey:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _put(self, number: int, encoded: Encoded, whom: Sequence[int]) -> None:
+    def _put(self, number: int, encoded: Encoded, whom: Sequence[int], between: Callable[[], None]) -> None:
         """One window, to some questions. Several sieves of one question share its scores, and count the same time."""
         thinker, capacity = self.thinker, self._rows_at_full_rate(encoded)
         kept = replace(encoded, video=None, audio=None)
-        for question, group in groupby(whom, key=self.questions.__getitem__):
+        for place, (question, group) in enumerate(groupby(whom, key=self.questions.__getitem__)):
+            if place:
+                between()
             same, clock = list(group), Clock(thinker.device)
             with clock.stage("sieve"):
                 posed = self.pose(encoded, question)

@@ -153,7 +153,7 @@ def test_files_that_change_places_and_keep_size_and_time(
         assert (answers[str(file)]["answer"], answers[str(file)]["moments"]) == (alone["answer"], alone["moments"])
 
 
-def test_the_output_among_what_is_named_is_not_asked_about(ask, sounds: Path, tmp_path: Path) -> None:
+def test_the_output_among_what_is_named_is_not_asked_about(ask, sounds: Path) -> None:
     """As where a shell's clips/* or --glob names it from the second run on."""
     out = sounds / "answers.jsonl"
     assert ask(sounds, "--glob", "*", "What?", "-o", out).code == 0
@@ -162,8 +162,6 @@ def test_the_output_among_what_is_named_is_not_asked_about(ask, sounds: Path, tm
     named = ask(sounds / "0.m4a", out, "-Q", "What?", "-o", out)
     assert (named.code, named.err.splitlines()[-1]) == (0, "note: 0 answered, 0 failed, 1 before")
     assert ask(out, "-Q", "What?", "-o", out).code == 2
-    shard = ask(sounds, "What?", "-o", tmp_path / "part.jsonl", "--shard", "90/90")
-    assert (shard.code, shard.err) == (0, "note: 0 answered, 0 failed\n")  # there may be nothing for one of many
 
 
 def test_failures_of_files_that_are_gone_are_counted(ask, sounds: Path, tmp_path: Path) -> None:

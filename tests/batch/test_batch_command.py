@@ -124,9 +124,25 @@ def test_malformed_input_is_refused_before_the_model_is_loaded(ask, sounds: Path
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"error: {tmp_path}/tasks.jsonl, line 2: 'media' is missing")
     assert not out.exists()
-    ran = ask(sounds, "-Q", "What?", "-Q", "What?")
-    assert ran.code == 2
-    assert "asked twice" in ran.err
+    ran = ask(sounds, "-Q", "Who?", "-Q", "What?", "-Q", "What?")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            f"error: {sounds / '0.m4a'} is asked twice: What?",
+            "  try: leave one out, or give each an id of its own",
+        ],
+    )
+    one = {"media": "sounds/1.m4a", "question": "What?", "start": 1, "budget": 0.5}
+    lines = [one, {**one, "id": 1}, {**one, "start": 2, "choices": ["a", "b"]}]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = ask("--input", tmp_path / "tasks.jsonl")
+    assert (ran.code, ran.err.splitlines()) == (
+        2,
+        [
+            f"error: {sounds / '1.m4a'} is asked twice, with another start and choices: What?",
+            '  try: give each an id of its own: {"id": "clip-1"}',
+        ],
+    )
     assert counted["load"] == 0
 
 
@@ -143,6 +159,15 @@ def test_shares_merge_to_the_whole(ask, sounds: Path, tmp_path: Path) -> None:
     assert sorted(whole) == sorted((f"{number}.m4a", text) for number in range(6) for text in ("What?", "Who?"))
     ran = ask(sounds, "-Q", "What?", "-Q", "Who?", "-o", tmp_path / "all.jsonl")
     assert (ran.code, ran.err) == (0, "note: 0 answered, 0 failed, 12 before\n")
+
+
+def test_a_share_without_files_loads_no_model(ask, sounds: Path, tmp_path: Path, counted: dict[str, int]) -> None:
+    """Its part is there all the same, for whoever merges all of them, and so are the columns of a table."""
+    out = tmp_path / "7.jsonl"
+    ran = ask(sounds, "What?", "--shard", "7/8", "-o", out, "--format", "csv")
+    assert (ran.code, out.read_bytes(), counted["load"]) == (0, b"", 0)
+    assert ran.out.splitlines() == ["id,media,question,answer,probability,audio,kept,total,notices,error"]
+    assert ran.err == "note: --shard 7/8 holds no files: there are fewer of them than shares\n"
 
 
 # --- files are decoded ahead, but not far

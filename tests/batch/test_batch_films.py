@@ -15,7 +15,11 @@ from clips import write_clip
 from places import ROOT
 from waiting import wait_until
 
+from echopix_cli.batch import asking
+from echopix_cli.batch.journal import Journal
 from echopix_cli.decoding.worker import Worker
+from echopix_cli.engine import Engine
+from echopix_cli.engine.opening import open_media
 
 
 @pytest.fixture
@@ -91,6 +95,36 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ECHOPIX_CACHE", "true")
     monkeypatch.setenv("ECHOPIX_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "features"
+
+
+def test_many_questions_are_answered_some_at_a_time(
+    kept: Path, ask, tmp_path: Path, counted: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question holds rows of its own until it is answered; the windows are decoded once for all of them."""
+    events, append = list[object](), Journal.append
+
+    def opened(engine: Engine, path: str, plan: object, questions: list[str], *more: Any, **options: Any) -> Any:
+        events.append(len(questions))
+        return open_media(engine, path, plan, questions, *more, **options)  # type: ignore[arg-type]
+
+    def appended(journal: Journal, record: dict[str, Any]) -> None:
+        events.append("answer")
+        append(journal, record)
+
+    monkeypatch.setattr(asking, "open_media", opened)
+    monkeypatch.setattr(Journal, "append", appended)
+    out, path, questions = tmp_path / "out.jsonl", write_clip(tmp_path / "a.mkv", seconds=1.75), tmp_path / "q.txt"
+    questions.write_text("".join(f"Question {number}?\n" for number in range(34)))
+    ran = ask(path, "--questions", questions, "--window", "1", "-o", out)
+    assert ran.code == 0
+    assert events == [32, *["answer"] * 32, 2, *["answer"] * 2]
+    assert counted["decode"] == 2, "windows"
+    records = records_of(out)
+    assert [record["question"] for record in records] == questions.read_text().splitlines()
+    assert ask(path, "Question 33?", "--window", "1", "-o", tmp_path / "alone.jsonl").code == 0
+    (alone,) = records_of(tmp_path / "alone.jsonl")
+    same = ("key", "answer", "tokens", "moments", "film", "sampling", "notices")
+    assert [records[33][name] for name in same] == [alone[name] for name in same]
 
 
 @pytest.mark.slow

@@ -119,7 +119,9 @@ def test_texts_of_any_origin_are_harmless() -> None:
     )
     still = Still(b"\xff\xd8", 640, 360, 1.5, ((0.0, 0.0, 0.5, 1.0),))
     exhibit = Exhibit(SEEN, still, Wave(0.0, 3.0, ((-0.5, 1.0), (0.0, 0.0)), ((0.0, 1.5),)))
-    parsed = check(page(f"{HOSTILE}\udcff.mp4", [section_of(answer, [exhibit])], "video", url_of("/x/y", Path("/x"))))
+    parsed = check(
+        page(f"{HOSTILE}\udcff.mp4", [section_of(answer, [exhibit])], "video", url_of("/x/y", Path("/x"))).decode()
+    )
     assert len(parsed.all("script")) == len(parsed.all("style")) == len(parsed.all("section")) == 1
     assert parsed.text.count("<script>alert(1)</script>") >= 5
     assert "\x1b" not in parsed.text and "\u202e" not in parsed.text
@@ -176,7 +178,7 @@ def test_a_page_of_a_still_picture_and_of_sound_alone(run, clips: dict[str, Path
 
 
 def test_without_moments_the_page_still_answers() -> None:
-    parsed = check(page("x", [section_of(an_answer((), sound=False), [])], None, ""))
+    parsed = check(page("x", [section_of(an_answer((), sound=False), [])], None, "").decode())
     assert "a piano" in parsed.text
     assert "no sound in the file, or in the part asked about" in parsed.text
     assert "weighed by how much attention they get from the row that the answer is read from" in parsed.text

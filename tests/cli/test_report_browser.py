@@ -58,11 +58,11 @@ def written(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]) ->
     exhibitor = Exhibitor(media, DecodePlan())
     sections = [section_of(answer, exhibitor.exhibits(answer)) for answer in answers]
     out = folder / "page.html"
-    out.write_text(page(NAME, sections, "video", url_of(media, folder)))
-    found = read_page(out.read_text())
+    out.write_bytes(page(NAME, sections, "video", url_of(media, folder)))
+    found = read_page(out.read_bytes())
     assert found is not None
-    (folder / "index.html").write_text(index([("page.html", found)]))
-    (folder / "away.html").write_text(page(NAME, sections, "video", url_of(folder / "gone.mp4", folder)))
+    (folder / "index.html").write_bytes(index([("page.html", found)]))
+    (folder / "away.html").write_bytes(page(NAME, sections, "video", url_of(folder / "gone.mp4", folder)))
     return folder
 
 

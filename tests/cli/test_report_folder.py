@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import resource
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+from answers import an_answer
 from pages import check
 
+from echopix_cli.batch.tasks import Task
+from echopix_cli.cli import report_folder
 from echopix_cli.cli.report import Section, key_of
 from echopix_cli.cli.report import page as report_page
-from echopix_cli.cli.report_folder import page_name
+from echopix_cli.cli.report_folder import ReportFolder, page_name
+from echopix_cli.media import DecodePlan
+from echopix_cli.results import Answer
 
 
 @pytest.fixture
@@ -124,12 +132,33 @@ def test_files_of_one_name_are_told_apart_by_their_folders(run, clips: dict[str,
         assert f'<h1>dark.m4a <span class="quiet">../{file.parent.name}</span></h1>' in text
 
 
+def test_pages_that_were_called_by_fewer_digits(run, clips: dict[str, Path], tmp_path: Path) -> None:
+    """Of two folders they may be the same, as of these. Such a page stays its own file's, and is no other one's."""
+    alike = ("/d/cam17757/clip.mp4", "/d/cam40579/clip.mp4")
+    assert len({page_name(media, digits=8) for media in alike}) == 1
+    assert len({page_name(media) for media in alike}) == 2
+    pages, media = tmp_path / "pages", [tmp_path / day / "dark.m4a" for day in ("day1", "day2")]
+    for file in media:
+        file.parent.mkdir()
+        file.symlink_to(clips["dark"])
+    ask = ("--report", pages, "-q", "-Q", "What?", "-o", tmp_path / "o.jsonl")
+    assert run("ask", media[0], *ask).code == 0
+    earlier, taken = (pages / page_name(str(file), digits=8) for file in media)
+    (pages / page_name(str(media[0]))).rename(earlier)
+    taken.write_text(earlier.read_text())
+    ran = run("ask", *media, *ask, "-Q", "Who?")
+    assert ran.code == 0 and "no page" not in ran.err
+    new = pages / page_name(str(media[1]))
+    assert {page.name for page in pages.iterdir()} == {each.name for each in (earlier, taken, new)} | {"index.html"}
+    assert [len(check(page.read_text()).all("section")) for page in (earlier, taken, new)] == [2, 1, 2]
+
+
 def test_a_page_of_many_long_answers_stays_in_the_index(run, folder: Path, tmp_path: Path) -> None:
     """Whose summary is longer than what is read of a page at first; and no answer of it counts as on no page."""
     pages, out, media = tmp_path / "pages", tmp_path / "o.jsonl", folder / "dark.m4a"
     asked = [Section(key_of(f"What {n}?", None, None, None), f"What {n}?", "a" * 900, "<p></p>") for n in range(1300)]
     pages.mkdir()
-    (pages / page_name(str(media))).write_text(report_page("dark.m4a", asked, None, ""))
+    (pages / page_name(str(media))).write_bytes(report_page("dark.m4a", asked, None, ""))
     assert run("ask", media, "-Q", "What 7?", "-o", out, "-q").code == 0
     ran = run("ask", media, "-Q", "What 7?", "-Q", "How?", "-o", out, "--report", pages, "-q")
     assert ran.code == 0 and "no page" not in ran.err
@@ -188,6 +217,40 @@ def test_a_run_that_is_killed_leaves_the_page_of_what_it_answered(
     asked = [part for number in range(4) for part in ("-Q", f"What {number}?")]
     assert run("ask", folder / "dark.m4a", *asked, "-o", tmp_path / "out.jsonl", "--report", pages, "-q").code == 0
     assert check((pages / page_name(str(folder / "dark.m4a"))).read_text()).all("section")
+
+
+def test_what_is_on_a_page_is_held_there_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many questions there are about one file; at the end all of them are on it, and the player of any."""
+
+    def held() -> int:
+        gc.collect()
+        return sum(type(one) in (Answer, Section) for one in gc.get_objects())
+
+    monkeypatch.setattr(report_folder, "_PAUSE", 0.0)
+    monkeypatch.setattr(report_folder, "time", SimpleNamespace(monotonic=lambda: 0.0))  # it is always time to write
+    media, before = str(tmp_path / "a.mp4"), held()
+    folder = ReportFolder(tmp_path / "pages", DecodePlan())
+    for number in range(5):
+        folder.add(Task(media, f"What {number}?"), an_answer((), question=f"What {number}?", picture=number == 1))
+        assert held() == before
+    folder.close()
+    text = (tmp_path / "pages" / page_name(media)).read_text()
+    assert re.findall("<h2>(What .)", text) == [f"What {number}" for number in range(5)]
+    assert '<div class="player"><video ' in text
+
+
+def test_a_long_page_is_held_no_oftener_than_it_has_to_be() -> None:
+    """Once in pieces and once whole, beside the sections themselves."""
+    sections = [Section(key_of(str(n)), str(n), "yes", f"<p>{n}\N{EN DASH}{'a' * 10**6}</p>") for n in range(9)]
+    report_page("a.mp4", sections, None, "")  # what templates need is there
+    tracemalloc.start()
+    try:
+        size = len(report_page("a.mp4", sections, None, ""))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 9 * 10**6
+    assert most < 2.5 * size
 
 
 @pytest.mark.parametrize("place", ["file", "foreign", "nowhere/pages"])

@@ -10,8 +10,8 @@ import signal
 import threading
 import time
 import wave
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from echopix_cli.decoding import worker as worker_module
 from echopix_cli.decoding.channel import Channel
 from echopix_cli.decoding.worker import Decoded, Heard, Ready, Worker, borrowed, probe
 from echopix_cli.errors import FileLost, MediaError
-from echopix_cli.files import sha256_of
+from echopix_cli.files import identity_of, sha256_of
 from echopix_cli.media import Clip, DecodePlan, Limits, load_clip
 from echopix_cli.media import probe as probe_here
 
@@ -189,32 +189,73 @@ def test_a_bad_file_costs_no_process(worker: Worker, clips: dict[str, Path], tmp
     assert pid_of(worker) == first
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_crash_fails_one_file(worker: Worker, clips: dict[str, Path], tmp_path: Path, number: signal.Signals) -> None:
-    """The worker has said that it took a request, and stands still in the middle of it, when it is asked and dies."""
-    silence(tmp_path / "long.wav", seconds=900)
-    worker.fingerprint(str(clips["dark"]))
-    first = pid_of(worker)
-    here = os.open(".", os.O_RDONLY)
-    channel_of(worker).send(("decode", str(tmp_path / "long.wav"), PLAN), here)
-    os.close(here)
-    assert select.select([channel_of(worker)], [], [], 20)[0]
-    os.kill(first, signal.SIGSTOP)
-    with ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(worker.decode, str(clips["dark"]), PLAN)
-        time.sleep(0.1)
-        assert not asked.done()
-        os.kill(first, number)
-        os.kill(first, signal.SIGCONT)
-        if number == signal.SIGKILL:  # no fault of the file, which is tried once more
-            assert asked.result(20).clip.waveform is not None
-        else:
-            with pytest.raises(MediaError, match=rf"dark\.m4a: the decoder crashed \({number.name}\)") as raised:
-                asked.result(20)
-            assert not isinstance(raised.value, FileLost)
-    assert gone(first)
+@pytest.fixture
+def struck(worker: Worker, clips: dict[str, Path], tmp_path: Path) -> Callable[..., Future[Any]]:
+    """What comes of a request whose worker gets a signal while it is at it: it has said that it took one, and stands
+    still in the middle of that, when it is asked and dies."""
+
+    def strike(number: signal.Signals, ask: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        silence(tmp_path / "long.wav", seconds=900)
+        worker.fingerprint(str(clips["dark"]))
+        first = pid_of(worker)
+        here = os.open(".", os.O_RDONLY)
+        channel_of(worker).send(("decode", str(tmp_path / "long.wav"), PLAN), here)
+        os.close(here)
+        assert select.select([channel_of(worker)], [], [], 20)[0]
+        os.kill(first, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(ask, *arguments)
+            time.sleep(0.1)
+            assert not asked.done()
+            os.kill(first, number)
+            os.kill(first, signal.SIGCONT)
+        assert gone(first)
+        return asked
+
+    return strike
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_crash_fails_one_file(
+    worker: Worker, clips: dict[str, Path], struck: Callable[..., Future[Any]], number: signal.Signals
+) -> None:
+    asked = struck(number, worker.decode, str(clips["dark"]), PLAN)
+    with pytest.raises(MediaError, match=rf"dark\.m4a: the decoder crashed \({number.name}\)") as raised:
+        asked.result(20)
+    assert not isinstance(raised.value, FileLost)
     assert worker.decode(str(clips["dark"]), PLAN).clip.waveform is not None
-    assert pid_of(worker) != first
+
+
+def test_what_is_killed_is_tried_once_more(
+    worker: Worker, clips: dict[str, Path], struck: Callable[..., Future[Any]]
+) -> None:
+    """No fault of the file: whatever was being done about it."""
+    path, limits = str(clips["dark"]), PLAN.limits
+    assert struck(signal.SIGKILL, worker.decode, path, PLAN).result(20).clip.waveform is not None
+    assert struck(signal.SIGKILL, worker.fingerprint, path).result(20) == sha256_of(clips["dark"])
+    assert struck(signal.SIGKILL, worker.identity, path).result(20) == identity_of(path)
+    assert struck(signal.SIGKILL, worker.probe, path, limits).result(20) == probe_here(clips["dark"])
+
+
+@pytest.mark.parametrize("what", ["decode", "fingerprint"])
+def test_what_is_killed_twice_is_lost(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Both times after it took a request that takes long."""
+    path, killed, begin = tmp_path / "long.wav", list[int](), Worker._begin
+    silence(path, seconds=900)
+    os.truncate(path, 200 * 2**30)  # and no room on the disk
+
+    def killing(self: Worker, request: Any) -> Any:
+        begun = begin(self, request)
+        killed.append(pid_of(self))
+        os.kill(pid_of(self), signal.SIGKILL)
+        return begun
+
+    monkeypatch.setattr(Worker, "_begin", killing)
+    with pytest.raises(FileLost, match=r"long\.wav: the decoder crashed \(SIGKILL\)"):
+        worker.decode(str(path), PLAN) if what == "decode" else worker.fingerprint(str(path))
+    assert len(set(killed)) == 2
 
 
 def test_a_worker_that_died_while_idle_harms_no_file(worker: Worker, clips: dict[str, Path]) -> None:

@@ -73,6 +73,26 @@ def test_each_question_has_the_seconds_that_its_own_sieving_took(
     assert [engine.ask(one, "What?", AskOptions(0.1, SHORT)).latency.sieve for one in found] == [4.0, 4.0, 31.0]
 
 
+def test_whoever_watches_can_end_it_between_two_questions(
+    engine: Engine, film: Film, windows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of questions about one window take minutes."""
+    asked, pose = list[str](), engine.pose
+
+    def posed(encoded: Encoded, question: str, *more: Any) -> Any:
+        asked.append(question)
+        return pose(encoded, question, *more)
+
+    def watch(done: float, total: float, stage: str) -> None:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "pose", posed)
+    with pytest.raises(KeyboardInterrupt):
+        survey(engine, "film", film, list("abcde"), lambda number, full: Fetched(windows[number]), watch=watch)
+    assert asked == ["a", "b"]
+
+
 def test_a_budget_each_chooses_among_windows_too(engine: Engine, film: Film, windows: list[Encoded]) -> None:
     """Each modality's highest rows of all windows, in the part of the last prompt that it has of all rows."""
     options = AskOptions(0.2, SHORT, SieveOptions("per-modality"))
