@@ -48,8 +48,8 @@ def check_target(path: Path) -> None:
         UsageError: its folder does not exist, or cannot be entered or written, or it is a folder itself, stdout or
             stderr.
     """
-    if str(path) == ".":  # as which a path without a name is read
-        raise UsageError("the name of a file to write is empty, or that of this folder", _HINT)
+    if str(path) == ".":
+        raise UsageError("the name of a file to write is that of this folder", _HINT)
     check_stream(path)
     if (length := len(os.fsencode(path.name))) > _LONGEST:
         raise UsageError(f"a name of {length} bytes is too long for a file", "choose a shorter one")
