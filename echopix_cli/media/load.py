@@ -35,6 +35,7 @@ from echopix_cli.media.source import (
     search_far,
     shown,
     start_of,
+    take_as_one,
     video_tracks,
 )
 from echopix_cli.media.stated import read_stated
@@ -193,7 +194,8 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             others=len(container.streams) > len(info.tracks),
             late=frozenset(late),
         )
-    return _read_layout(path, plan) if late and search_far(path) else layout
+    again = (late and search_far(path)) or (clock.renumbered and take_as_one(path))
+    return _read_layout(path, plan) if again else layout
 
 
 def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | None:
