@@ -23,12 +23,11 @@ from echopix_cli.media.demux import Damage, can_omit, indexed, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.recall import leave, take
 from echopix_cli.media.register import DELAY, Register
-from echopix_cli.media.sampling import Flags, Floats, Ints
+from echopix_cli.media.sampling import SLIDE, Flags, Floats, Ints
 from echopix_cli.media.source import again, opened, shown, video_tracks
 
 _FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
 _TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
-_SLIDE = 1.0  # seconds; a picture that stays at least so long is worth a frame of its own
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def candidates(scan: Scan, start: float, end: float | None) -> Ints:
         inside &= times < end - _TOLERANCE
     on_screen = int(np.searchsorted(times, start + _TOLERANCE, side="right")) - 1
     following = times[inside][0] if inside.any() else scan.end
-    if on_screen >= 0 and start < scan.end and (not inside.any() or following - start > _SLIDE):
+    if on_screen >= 0 and start < scan.end and (not inside.any() or following - start > SLIDE):
         inside[on_screen] = True
     return ticks[inside]
 
