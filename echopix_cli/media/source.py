@@ -270,8 +270,14 @@ def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:
-    """The video streams in file order, without cover art, thumbnails and tiles of a larger picture."""
-    return [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_TRACK]
+    """The video streams in file order, without cover art, thumbnails and tiles of a larger picture.
+
+    Beside pictures that move, the still one of an animated AVIF, which has no duration, is such a thumbnail.
+    """
+    tracks = [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_TRACK]
+    if not container.format.name.startswith("mov") or all(stream.duration is None for stream in tracks):
+        return tracks
+    return [stream for stream in tracks if stream.duration is not None or stream.frames != 1]
 
 
 def audio_tracks(container: InputContainer) -> list[AudioStream]:
