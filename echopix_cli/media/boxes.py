@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import os
 import re
-from dataclasses import dataclass
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from echopix_cli.media.pulse import beat
 
@@ -36,6 +38,8 @@ class Boxes:
         holes: from where to where it is damaged before that: each ends with a fragment.
         broken: whether it is damaged, or cut, from ``end`` on.
         another: byte at which another MP4 begins, which stands behind the first; None where none does.
+        fragmented: whether it consists of fragments.
+        ends: seconds at which tracks end, by their numbers, where an edit list tells.
     """
 
     size: int
@@ -43,6 +47,8 @@ class Boxes:
     holes: tuple[tuple[int, int], ...] = ()
     broken: bool = False
     another: int | None = None
+    fragmented: bool = False
+    ends: Mapping[int, float] = field(default_factory=dict)
 
 
 def read_boxes(file: io.FileIO) -> Boxes:
@@ -80,10 +86,13 @@ def _walk(file: int, size: int) -> Boxes:
         following = None if len(holes) == _MOST_HOLES else _next_fragment(file, at + _HEAD + 4, size)
         if following is None:
             cut = name == b"mdat" and length > 0  # what there is of it can be read
-            return Boxes(size, size if cut else at, tuple(holes), broken=True)
+            return Boxes(size, size if cut else at, tuple(holes), broken=True, fragmented=True)
         holes.append((at, following))
         at, fragments = following, True
-    return Boxes(size, size, tuple(holes), another=another if len(films) > 1 and not fragments else None)
+    if fragments:
+        return Boxes(size, size, tuple(holes), fragmented=True)
+    ends = _ends(file, *films[0]) if films else {}
+    return Boxes(size, size, another=another if len(films) > 1 else None, ends=ends)
 
 
 def _head(head: bytes, left: int) -> tuple[bytes, int]:
@@ -94,6 +103,41 @@ def _head(head: bytes, left: int) -> tuple[bytes, int]:
     elif length == 0:
         length = left  # it reaches to the end
     return (name, length) if _NAME.fullmatch(name) and length >= least else (name, 0)
+
+
+def _inside(file: int, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Names of the boxes between two places, and from where to where what each of them holds reaches."""
+    for _ in range(_MOST_PARTS):
+        head = os.pread(file, _HEAD, at) if at + 8 <= end else b""
+        name, length = _head(head, end - at)
+        if not length or at + length > end:
+            return
+        yield name, at + (_HEAD if head[:4] == b"\0\0\0\1" else 8), at + length
+        at += length
+
+
+def _ends(file: int, at: int, length: int) -> dict[int, float]:
+    """When the tracks of a film end, their delays included, by their numbers, where edit lists tell."""
+    unit, ends = 0, dict[int, int]()
+    for name, begin, end in _inside(file, at + 8, at + length):
+        if name == b"mvhd":
+            unit = _number(file, begin)
+        elif name == b"trak":
+            parts = {part: (first, last) for part, first, last in _inside(file, begin, end)}
+            edits = {part: (first, last) for part, first, last in _inside(file, *parts.get(b"edts", (0, 0)))}
+            if b"tkhd" in parts and b"elst" in edits:
+                first, last = edits[b"elst"]
+                content = os.pread(file, min(last - first, _LARGEST_HEAD), first)
+                entry = struct.Struct(">QqI" if content[:1] == b"\1" else ">IiI")
+                content = content[8 : 8 + (len(content) - 8) // entry.size * entry.size]
+                ends[_number(file, parts[b"tkhd"][0])] = sum(lasts for lasts, _, _ in entry.iter_unpack(content))
+    return {number: ticks / unit for number, ticks in ends.items() if ticks and unit}
+
+
+def _number(file: int, at: int) -> int:
+    """What stands behind the times when a film, or a track of it, was made and changed: its unit, or its number."""
+    head = os.pread(file, 24, at)
+    return int.from_bytes(head[20:24] if head[:1] == b"\1" else head[12:16], "big")
 
 
 def _fragment(file: int, at: int, length: int) -> bool:

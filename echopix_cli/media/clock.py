@@ -25,7 +25,7 @@ from echopix_cli.media.memory import require_memory
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import Broken, broken_between
 from echopix_cli.media.source import READ_ERRORS, late_tracks, open_regular, origin_of
-from echopix_cli.media.transport import goes_on, torn
+from echopix_cli.media.transport import Turns, goes_on, in_place, torn
 
 # Containers that may hold more than one clock, and how many seconds without any picture or sound they may hold:
 # a longer time is a jump. Broadcast recordings are cut together; the others let a picture stand for minutes.
@@ -62,6 +62,7 @@ class Clock:
         closed: seconds of the pauses that the file's clock passed over and that were closed up.
         torn: by stream index; numbers of packets before which the file is damaged, though nothing else says so.
         late: kinds, "video" or "audio", of the tracks that FFmpeg met behind where it looks for them.
+        renumbered: whether a track goes on under another number, which FFmpeg takes for another track.
         broken: what tells that of two packets which leave a time out between them, where that is asked for each.
     """
 
@@ -70,6 +71,7 @@ class Clock:
     closed: Sequence[float] = ()
     torn: Mapping[int, Sequence[int]] = field(default_factory=dict)
     late: Sequence[str] = ()
+    renumbered: bool = False
     broken: Broken | None = field(default=None, compare=False)
 
     @property
@@ -124,16 +126,19 @@ def read_clock(
     if gap is None or not timed:
         return Clock(origin, broken=broken)
     wanted = {track.index for track in timed}
+    turns = Turns(container, timed if container.format.name == "mpegts" else ())
+    seen = {*wanted, *(track.index for track in turns.others)}
     for stream in container.streams:
-        if stream.index not in wanted:
+        if stream.index not in seen:
             stream.discard = Discard.all
     if len({track.type for track in timed}) == 1:
         gap = max(gap, _PAUSE)
     record = _Record({track.index: float(track.time_base or 0) for track in timed}, gap, matroska=joined)
     try:
-        for packet in container.demux(*timed):
+        for packet in in_place(container, *timed, *turns.others):
             beat()
-            if packet.size > 0:
+            turns.see(packet)
+            if packet.size > 0 and packet.stream.index in wanted:
                 record.add(packet)
                 most -= 1
                 if most <= 0:
@@ -146,7 +151,8 @@ def read_clock(
             record.keep_pauses(file)
             damaged = record.torn(file)
     shifts = record.shifts()
-    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged, late_tracks(container), broken)
+    late = late_tracks(container)
+    return Clock(origin, record.runs(shifts), record.closed(shifts), damaged, late, turns.taken, broken)
 
 
 @dataclass

@@ -24,6 +24,7 @@ from echopix_cli.media.memory import require_memory
 from echopix_cli.media.pulse import beat
 from echopix_cli.media.resync import suspicious
 from echopix_cli.media.source import READ_ERRORS, video_tracks
+from echopix_cli.media.transport import in_place
 
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that cannot step over a broken place would report it for ever
 _TRIES = 3  # errors in a row, from which what cannot be read is stepped over,
@@ -125,7 +126,7 @@ def _packets(container: InputContainer, stream: _Track, damage: Damage, *, seeka
     failures = 0  # of the medium, up to the last packet
     while True:
         try:
-            for packet in container.demux(stream):
+            for packet in in_place(container, stream):
                 beat()
                 if errors and last is not None and packet.dts is not None and packet.dts <= last:
                     continue

@@ -1,10 +1,11 @@
-"""How far the media in a file reach: without the tags behind them."""
+"""How far the media in a file reach: without the tags, or a photo's other pictures, behind them."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import re
 import struct
 
 from echopix_cli.media.boxes import filled_holes, read_boxes
@@ -13,6 +14,11 @@ from echopix_cli.media.refusals import count_refusal
 
 _READINGS = 4  # how often all bytes of a file may be read before that is no sign any more that reading it goes on
 _FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
+_LARGEST_PHOTO = 2**28  # bytes; larger ones are read as they are
+_SCAN, _END = 0xDA, 0xD9  # JPEG's marks of what is followed by a picture's data, and of its end
+_MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # one in that data
+# Segments of a photo in front of a gain map, a depth map or a second view, and what they hold: CIPA DC-007, and XMP.
+_SEVERAL = ((0xE2, b"MPF\0"), (0xE1, b"Container:Directory"))
 
 
 class MediaFile:
@@ -64,14 +70,41 @@ class MediaFile:
 
 
 def media_size(file: io.FileIO) -> int:
-    """Bytes up to the tags that stand behind bare MPEG audio, which its decoder would take for damage."""
+    """Bytes up to what stands behind the media: tags behind MPEG audio, which its decoder would take for damage, or a
+    photo's other pictures, which would be taken for more frames.
+    """
     size = os.fstat(file.fileno()).st_size
     head = bytes_at(file, 0, 4)
     if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
         while (length := _tag_length(file, size)) and length < size:
             size -= length
+    elif head[:2] == b"\xff\xd8":
+        size = _photo_end(file) or size
     file.seek(0)
     return size
+
+
+def _photo_end(file: io.FileIO) -> int | None:
+    """Where a JPEG ends that tells of other pictures behind it; None if it does not, or where that is not found."""
+    at, several = 2, False
+    while (head := bytes_at(file, at, 4))[:1] == b"\xff" and len(head) == 4:
+        mark, length = head[1], int.from_bytes(head[2:], "big")
+        if mark == _SCAN:
+            break
+        if not several and any(mark == one for one, _ in _SEVERAL):
+            several = any(mark == one and sign in bytes_at(file, at + 4, max(0, length - 2)) for one, sign in _SEVERAL)
+        at += 2 + length
+    if not several:
+        return None
+    data = bytes_at(file, at, _LARGEST_PHOTO)
+    end = 0
+    while found := _MARK.search(data, end):
+        beat()
+        begin = found.start()
+        if data[begin + 1] == _END:
+            return at + begin + 2
+        end = begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
+    return None
 
 
 def _tag_length(file: io.FileIO, size: int) -> int:

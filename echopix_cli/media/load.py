@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media.audio import Sound, is_plain, read_plain, read_track
-from echopix_cli.media.boxes import read_boxes
+from echopix_cli.media.boxes import Boxes, read_boxes
 from echopix_cli.media.clock import Clock, read_clock
 from echopix_cli.media.cost import Meter
 from echopix_cli.media.demux import Damage, open_decoder, packets, video_frames
@@ -35,6 +35,7 @@ from echopix_cli.media.source import (
     search_far,
     shown,
     start_of,
+    take_as_one,
     video_tracks,
 )
 from echopix_cli.media.stated import read_stated
@@ -185,18 +186,19 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             clock=clock,
             video=video,
             audio=audio,
-            video_end=None if seen is None else _declared_end(seen, clock),
-            audio_end=None if heard is None else _declared_end(heard, clock),
+            video_end=None if seen is None else _declared_end(seen, clock, boxes),
+            audio_end=None if heard is None else _declared_end(heard, clock, boxes),
             stated=stated,
             holes=tuple(begin / boxes.size for begin, _ in boxes.holes),
             broken=boxes.broken,
             others=len(container.streams) > len(info.tracks),
             late=frozenset(late),
         )
-    return _read_layout(path, plan) if late and search_far(path) else layout
+    again = (late and search_far(path)) or (clock.renumbered and take_as_one(path))
+    return _read_layout(path, plan) if again else layout
 
 
-def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | None:
+def _declared_end(stream: VideoStream | AudioStream, clock: Clock, boxes: Boxes) -> float | None:
     """When a track ends according to its header, in seconds from the start of the media."""
     if clock.jumps:
         return None
@@ -204,7 +206,10 @@ def _declared_end(stream: VideoStream | AudioStream, clock: Clock) -> float | No
     if stream.duration is None or stream.time_base is None or whole:
         tag = _TAG.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's, written by most programs
         return None if tag is None else int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - clock.origin
-    return (start_of(stream) or 0.0) + float(stream.duration * stream.time_base) - clock.origin
+    end = float(stream.duration * stream.time_base)
+    if not boxes.fragmented:  # of fragments FFmpeg tells when the last one ends
+        end = min(end + (start_of(stream) or 0.0), boxes.ends.get(stream.id, math.inf))
+    return end - clock.origin
 
 
 def _read_sound(path: str | os.PathLike[str], track: int, layout: Layout, plan: DecodePlan, meter: Meter) -> Sound:

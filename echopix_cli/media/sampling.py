@@ -19,6 +19,8 @@ MAX_ASPECT_RATIO = 200
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+SLIDE = 1.0  # seconds; a picture that stays at least so long is worth a frame of its own
+_SAME_RATE = 1.01  # rates that differ by less are the same
 _BAND = 2**23  # pixels that are made narrower at once
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -82,7 +84,8 @@ def choose_frames(
     At a constant rate these are the family's evenly spaced indices. At a variable rate evenly spaced
     indices would crowd where frames are dense, so each of as many evenly spaced *times* takes the
     frame nearest to it; a frame that stays longer than they are apart counts as if it stayed just so long.
-    If that many frames are all there are, all are taken.
+    If that many frames are all there are, but for one that would make their number odd, all are taken: at a
+    constant rate only of slides.
     """
     total = len(times)
     if total < FRAME_FACTOR:
@@ -94,10 +97,11 @@ def choose_frames(
     count = smart_nframes(total, rate, fps=fps, min_frames=min_frames, max_frames=max_frames)
     even = np.linspace(times[0], times[-1], total)
     # Matroska and FLV round timestamps to milliseconds; that alone is not a variable rate.
-    if float(np.abs(times - even).max()) <= max(0.0015, 0.05 * spacing):
-        return frame_indices(total, count), rate
-    if total <= max_frames and count + FRAME_FACTOR > total:
+    constant = float(np.abs(times - even).max()) <= max(0.0015, 0.05 * spacing)
+    if total <= max_frames and count + FRAME_FACTOR > total and (rate * SLIDE < _SAME_RATE or not constant):
         return np.arange(total), rate
+    if constant:
+        return frame_indices(total, count), rate
     counted = capped(times, count)
     found = nearest(counted, np.linspace(counted[0], counted[-1], count))
     return fill_up(counted, found, count), rate

@@ -23,12 +23,11 @@ from echopix_cli.media.demux import Damage, can_omit, indexed, seek_before
 from echopix_cli.media.plan import DecodePlan
 from echopix_cli.media.recall import leave, take
 from echopix_cli.media.register import DELAY, Register
-from echopix_cli.media.sampling import Flags, Floats, Ints
+from echopix_cli.media.sampling import SLIDE, Flags, Floats, Ints
 from echopix_cli.media.source import again, opened, shown, video_tracks
 
 _FALLBACK_FPS = 25.0  # FFmpeg's own guess for elementary streams, which carry no timestamps
 _TOLERANCE = 1e-6  # seconds; timestamps are compared with times that people typed
-_SLIDE = 1.0  # seconds; a picture that stays at least so long is worth a frame of its own
 
 
 @dataclass(frozen=True)
@@ -164,14 +163,17 @@ def _scan(
     if timeless and register.parts:
         return _ending(scan, lengths)
     if timeless or tick <= 0:
-        step = 1.0 / (scan.header_fps or _FALLBACK_FPS)
+        told = np.frombuffer(lengths, np.int64)
+        # A bare stream's header tells a made-up rate, and its packets the true one.
+        step = float(told[told > 0].mean()) * tick if told.any() else 1.0 / (scan.header_fps or _FALLBACK_FPS)
         if in_order:
             times: Floats = np.sort(scan.decoding.astype(np.float64)) * tick - clock.origin
-            return _counted(scan, times, step, register.parting(begin, until))
+            return _counted(scan, times, float(told[-1]) * tick or step, register.parting(begin, until))
         times = np.arange(until, dtype=np.float64) * step
         if counted is not None:
             times = fill_times(counted.ticks, tick, step) - (0.0 if timeless == until else clock.origin)
-        return _counted(scan, times, step, np.zeros(len(times), np.bool_))
+        last = float(times[-1] - times[-2]) if len(times) > 1 else step
+        return _counted(scan, times, last, np.zeros(len(times), np.bool_))
     first = int(scan.keys.argmax())
     if scan.keys.any() and first > 0 and not sought:
         whole = frames_before(path, track, plan, clock, meter, first)
@@ -188,16 +190,16 @@ def _ending(scan: Scan, lengths: array[int]) -> Scan:
     return dataclasses.replace(scan, end=end, reached=int(ends.max()) * scan.tick - scan.origin)
 
 
-def _counted(scan: Scan, times: Floats, step: float, keys: Flags) -> Scan | None:
+def _counted(scan: Scan, times: Floats, last: float, keys: Flags) -> Scan | None:
     """The scan of a track whose frames, at ``times`` in ascending seconds, are told apart by counting them.
 
     Args:
+        last: seconds for which the last one is shown.
         keys: flags of the frames that are the first to come out where decoding begins with the packet of their number.
     """
     if not len(times):
         return None
-    count, seconds = len(times), float(times[-1] - times[0])
-    end = float(times[-1]) + (float(times[-1] - times[-2]) if count > 1 else step)
+    count, seconds, end = len(times), float(times[-1] - times[0]), float(times[-1]) + last
     return dataclasses.replace(
         scan,
         ticks=np.arange(count),
@@ -233,7 +235,7 @@ def candidates(scan: Scan, start: float, end: float | None) -> Ints:
         inside &= times < end - _TOLERANCE
     on_screen = int(np.searchsorted(times, start + _TOLERANCE, side="right")) - 1
     following = times[inside][0] if inside.any() else scan.end
-    if on_screen >= 0 and start < scan.end and (not inside.any() or following - start > _SLIDE):
+    if on_screen >= 0 and start < scan.end and (not inside.any() or following - start > SLIDE):
         inside[on_screen] = True
     return ticks[inside]
 

@@ -68,6 +68,8 @@ _FAR, _FAR_SHARE = 2**28, 8
 _LISTED = re.compile(r"^  Stream #0:(\d+)\S*: (Video|Audio):", re.MULTILINE)  # in FFmpeg's description of a file
 _PROGRAMME = re.compile(r"^  Program ", re.MULTILINE)
 _late: set[Look] = set()  # files that hold such tracks, as far as this process has read them
+_renumbered: set[Look] = set()  # files whose tracks go on under other numbers, likewise
+_AS_ONE = {"merge_pmt_versions": "1"}  # FFmpeg's option for taking these as the same tracks
 _NO_PICTURE_TRACK = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 
 
@@ -122,7 +124,8 @@ def opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[InputContai
         if head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & _ANIMATED:
             raise MediaError(f"{shown(path)} is an animated WebP, which cannot be read", "convert it to MP4 or GIF")
         medium = MediaFile(file)
-        probe = _far(limits) if _look(path) in _late else {}
+        look = _look(path)
+        probe = {**(_far(limits) if look in _late else {}), **(_AS_ONE if look in _renumbered else {})}
         try:
             container = _open(medium, limits, probe)
         except MemoryError as error:  # that is how FFmpeg says that there are too many streams, too
@@ -184,10 +187,19 @@ class _Left:
 
 def search_far(path: str | os.PathLike[str]) -> bool:
     """From now on search the first 256 MiB of a file for tracks when it is opened; False if that was done before."""
+    return _noted(path, _late)
+
+
+def take_as_one(path: str | os.PathLike[str]) -> bool:
+    """From now on take tracks of a transport stream that go on under another number as one; False as above."""
+    return _noted(path, _renumbered)
+
+
+def _noted(path: str | os.PathLike[str], files: set[Look]) -> bool:
     look = _look(path)
-    if look is None or look in _late:
+    if look is None or look in files:
         return False
-    _late.add(look)
+    files.add(look)
     return True
 
 
@@ -258,8 +270,14 @@ def _not_media(path: str | os.PathLike[str], head: bytes) -> MediaError:
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:
-    """The video streams in file order, without cover art, thumbnails and tiles of a larger picture."""
-    return [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_TRACK]
+    """The video streams in file order, without cover art, thumbnails and tiles of a larger picture.
+
+    Beside pictures that move, the still one of an animated AVIF, which has no duration, is such a thumbnail.
+    """
+    tracks = [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_TRACK]
+    if not container.format.name.startswith("mov") or all(stream.duration is None for stream in tracks):
+        return tracks
+    return [stream for stream in tracks if stream.duration is not None or stream.frames != 1]
 
 
 def audio_tracks(container: InputContainer) -> list[AudioStream]:

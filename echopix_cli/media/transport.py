@@ -7,14 +7,82 @@ pause of picture and sound, however long, can be told from recordings that were 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 
 _SYNC, _NOTHING = 0x47, 0x1FFF  # how each packet begins; the stream that only fills up, which is not counted
 _SIZES = (188, 192, 204)  # bytes of a packet: as broadcast, with a time in front, with a checksum behind
 _ENOUGH = 8  # packets in a row that show where they begin
 _MARGIN = 2**19  # bytes looked at on either side: tables and sound come a few times a second
 _LONGEST = 2**24  # bytes looked at between
+_MPEG_AUDIO = ("mp1", "mp2", "mp3")  # FFmpeg may take one for another, and its decoder of one reads the others
+
+
+def in_place(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """The packets of tracks, each track's in the order in which they stand in the file.
+
+    Where a track goes on under another number, nothing tells FFmpeg that the last picture before is whole: it comes out
+    at the end of the file, where no decoder could make anything of it, and is left out.
+    """
+    if container.format.name != "mpegts":
+        yield from container.demux(*streams)
+        return
+    last: dict[int, int] = {}
+    for packet in container.demux(*streams):
+        index, place = packet.stream.index, packet.pos
+        if place is not None:
+            if place < last.get(index, place):
+                continue
+            last[index] = place
+        yield packet
+
+
+class Turns:
+    """Tells whether the tracks that are read go on in others of the same kind, as where a programme gets new numbers.
+
+    Args:
+        container: a transport stream.
+        chosen: tracks of it that are read.
+    """
+
+    def __init__(self, container: InputContainer, chosen: Sequence[Stream]) -> None:
+        self._pairs = [
+            (one, other) for one in chosen for other in container.streams if one != other and one.type == other.type
+        ]
+        self._reach: dict[int, tuple[int, int]] = {}  # where each track's first and last packet begin
+
+    @property
+    def others(self) -> list[Stream]:
+        """The tracks that the chosen ones may go on in."""
+        return [other for _, other in self._pairs]
+
+    def see(self, packet: Packet[Any]) -> None:
+        """Take the next packet of the file."""
+        if packet.size > 0 and packet.pos is not None:
+            first, _ = self._reach.get(packet.stream.index, (packet.pos, 0))
+            self._reach[packet.stream.index] = first, packet.pos
+
+    @property
+    def taken(self) -> bool:
+        """Whether other tracks lie before, or behind, a chosen one in the file, and all that do are coded alike."""
+        apart = [_coding(one) == _coding(other) for one, other in self._pairs if self._apart(one.index, other.index)]
+        return bool(apart) and all(apart)
+
+    def _apart(self, one: int, other: int) -> bool:
+        if one not in self._reach or other not in self._reach:
+            return False
+        (first, last), (begin, end) = self._reach[one], self._reach[other]
+        return last < begin or end < first
+
+
+def _coding(stream: Stream) -> str | None:
+    name = stream.codec_context.name if stream.codec_context is not None else None
+    return "mpeg" if name is not None and name.startswith(_MPEG_AUDIO) else name
 
 
 def goes_on(file: io.FileIO, before: int, after: int) -> bool:

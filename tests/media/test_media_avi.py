@@ -1,4 +1,6 @@
-"""AVI, which stores no times of presentation: every frame at its time, and windows cost what they cost elsewhere."""
+"""AVI, which stores no times of presentation, and bare streams, which store none: every frame at its time, and windows
+of AVI cost what they cost elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers import CODED_RATE, codes, tones, write_coded
+from makers import CODED_RATE, coded, codes, tones, write_clip, write_coded
 
 from echopix_cli.media import Clip, DecodePlan, load_clip, resync
 from echopix_cli.media.cost import Meter
@@ -140,3 +142,27 @@ def test_a_file_is_opened_once_to_look_between_its_packets(tmp_path: Path, monke
     path = write_coded(tmp_path / "a.avi", 0, 4, codec="mpeg4", options={}, audio_codec="libmp3lame")
     assert load_clip(path).notices == ()
     assert asked == [path]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
+def test_a_picture_behind_a_long_gap_stays_as_long_as_any(tmp_path: Path, codec: str) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    times = [0, 0.04, 0.08, 2, 12]
+    path = write_clip(tmp_path / "a.avi", [coded(n) for n in range(5)], fps=25, times=times, codec=codec,
+                      pix_fmt=pix_fmt, tick=Fraction(1, 25), options={"bf": "0"})  # fmt: skip
+    clip = load_clip(path, DecodePlan(min_pixels=28 * 28, max_pixels=100 * 28 * 28))
+    assert clip.frames is not None and codes(clip.frames) == [0, 1, 2, 3, 4] and clip.notices == ()
+    assert clip.frame_times is not None and clip.frame_times.tolist() == pytest.approx(times)
+    assert clip.end == pytest.approx(12.04) and clip.shown_until == pytest.approx(12.04)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_a_bare_stream_is_as_fast_as_it_says(tmp_path: Path, codec: str, suffix: str) -> None:
+    path = write_clip(tmp_path / f"a.{suffix}", [coded(n) for n in range(60)], fps=15, codec=codec, pix_fmt="yuv420p",
+                      tick=Fraction(1, 15), options={"preset": "ultrafast", "x265-params": "log-level=0"})  # fmt: skip
+    clip = load_clip(path, DecodePlan(min_pixels=28 * 28, max_pixels=100 * 28 * 28, fps=15))
+    assert clip.frames is not None and codes(clip.frames) == list(range(60)) and clip.notices == ()
+    assert clip.frame_times is not None and clip.frame_times.tolist() == pytest.approx([n / 15 for n in range(60)])
+    assert clip.end == pytest.approx(4) and clip.source_fps == pytest.approx(15)
+    later = load_clip(path, DecodePlan(min_pixels=28 * 28, max_pixels=100 * 28 * 28, fps=15, start=2))
+    assert later.frames is not None and codes(later.frames) == list(range(30, 60))

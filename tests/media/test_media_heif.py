@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import coded as numbered
+from makers import codes, write_clip
 
 from echopix_cli.errors import MediaError
 from echopix_cli.media import DecodePlan, load_clip, probe
@@ -246,3 +248,13 @@ def test_a_crop_to_the_left_of_a_grey_picture() -> None:
         pytest.skip("the files that were handled wrongly are not here")
     clip = load_clip(path, DecodePlan(**SMALL))
     assert clip.source_size == (100, 29) and clip.notices == ()
+
+
+def test_an_animated_avif_is_one_track(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.avif", [numbered(n) for n in range(10)], codec="libsvtav1", pix_fmt="yuv420p",
+                      tick=Fraction(1, 10), options={"preset": "12"}, format="avif")  # fmt: skip
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 2  # a still picture stands beside those that move
+    clip = load_clip(path, DecodePlan(min_pixels=28 * 28, max_pixels=100 * 28 * 28, fps=10.0))
+    assert clip.frames is not None and codes(clip.frames) == list(range(10)) and clip.notices == ()
+    assert [(track.index, track.duration) for track in clip.info.tracks] == [(0, 1.0)]

@@ -71,3 +71,26 @@ def test_a_track_without_a_decoder_gives_way(tmp_path: Path) -> None:
     assert load_clip(write_two_tracks(tmp_path / "b.mov", tones(0, 2), tones(2, 4))).notices == (
         "the file has 2 audio tracks; track 0 was used",
     )
+
+
+def test_a_programme_that_goes_on_under_other_numbers(tmp_path: Path) -> None:
+    def part(name: str, first: int, number: str, coding: str = "mp2") -> bytes:
+        return write_coded(tmp_path / name, first, first + 4, options={"preset": "ultrafast", "bf": "0"},
+                           video_start=1 + first, sound_start=1 + first, audio_codec=coding,
+                           container_options={"mpegts_start_pid": number}).read_bytes()  # fmt: skip
+
+    begin, path = part("a.ts", 0, "256"), tmp_path / "both.ts"
+    path.write_bytes(begin + part("b.ts", 4, "700"))
+    clip = load_clip(path, DecodePlan(**SMALL))
+    assert [track.kind for track in clip.info.tracks] == ["video", "audio"]
+    assert clip.audio_status is AudioStatus.USED and clip.notices == ()
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == list(range(8))
+    assert clip.frames is not None and clip.frame_times is not None
+    assert codes(clip.frames) == [round((time - clip.frame_times[0]) * CODED_RATE) for time in clip.frame_times]
+    assert codes(clip.frames)[-1] == 8 * CODED_RATE - 1
+    later = load_clip(path, DecodePlan(start=5, end=7, **SMALL))
+    assert later.frames is not None and codes(later.frames)[0] == 5 * CODED_RATE
+    assert later.waveform is not None and seconds_heard(later.waveform) == [5, 6]
+    # What is coded in another way cannot be the same track.
+    path.write_bytes(begin + part("c.ts", 4, "700", "aac"))
+    assert "the file has 2 audio tracks; track 0 was used" in load_clip(path, DecodePlan(**SMALL)).notices

@@ -114,6 +114,21 @@ def test_constant_rate_follows_the_index_rule_despite_rounded_timestamps() -> No
         np.testing.assert_array_equal(chosen, frame_indices(300, 20))
 
 
+@pytest.mark.parametrize("total", [3, 5, 9, 10, 119])
+@pytest.mark.parametrize("rate", [0.2, 0.5, 1.0])
+def test_of_slides_at_regular_times_all_are_taken(total: int, rate: float) -> None:
+    chosen, _ = choose_frames(np.arange(total) / rate, rate, fps=2.0, min_frames=4, max_frames=120)
+    assert chosen.tolist() == list(range(total))
+
+
+def test_slides_beyond_the_most_frames_and_faster_pictures_follow_the_index_rule() -> None:
+    slides, _ = choose_frames(np.arange(9) * 2.0, 0.5, fps=2.0, min_frames=4, max_frames=8)
+    np.testing.assert_array_equal(slides, frame_indices(9, 8))
+    for rate in (2.0, 10.0):
+        faster, _ = choose_frames(np.arange(5) / rate, rate, fps=2.0, min_frames=4, max_frames=120)
+        np.testing.assert_array_equal(faster, frame_indices(5, 4))
+
+
 def test_a_wrong_header_rate_is_not_believed() -> None:
     chosen, rate = choose_frames(np.arange(100) / 10.0, 1000.0, fps=2.0, min_frames=4, max_frames=120)
     assert rate == pytest.approx(10.0) and len(chosen) == 20

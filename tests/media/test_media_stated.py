@@ -70,6 +70,33 @@ def test_a_file_whose_times_begin_late_is_cut_short(tmp_path: Path, suffix: str,
     assert parse_time(found[1]) < 7 and parse_time(found[2]) == pytest.approx(10, abs=1.0)
 
 
+def test_a_whole_mp4_with_a_delay_and_a_cut_of_its_sound(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 0, 4, sound_start=1.0)
+    data = bytearray(path.read_bytes())
+    edits = data.rindex(b"elst") + 8
+    count, empty, nowhere = struct.unpack_from(">IIi", data, edits)
+    assert (count, nowhere) == (2, -1) and empty == pytest.approx(1000, abs=100)
+    struct.pack_into(">I", data, edits + 16, 3000)  # of the sound, of which there are 4 seconds, 3 are heard
+    path.write_bytes(data)
+    clip = load_clip(path, PLAN)
+    assert clip.notices == () and clip.waveform is not None and clip.end == pytest.approx(4, abs=0.1)
+
+
+def test_fragments_of_a_recorder_that_never_stops(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 0, 6, container_options={"movflags": "frag_keyframe+empty_moov"})
+    with av.open(str(path)) as container:
+        hours = {stream.id: round(3600 / stream.time_base) for stream in container.streams if stream.time_base}
+    data, at = bytearray(path.read_bytes()), 0
+    while (at := data.find(b"tfdt\1", at) + 8) > 8:
+        (track,) = struct.unpack_from(">I", data, data.rindex(b"tfhd", 0, at) + 8)
+        struct.pack_into(">Q", data, at, struct.unpack_from(">Q", data, at)[0] + hours[track])
+    path.write_bytes(data[: data.rindex(b"mfra") - 4])  # which lists the times that were
+    with av.open(str(path)) as container:
+        assert container.start_time == pytest.approx(3600e6, abs=1e5)
+    clip = load_clip(path, PLAN)
+    assert clip.notices == () and clip.end == pytest.approx(6, abs=0.1)
+
+
 def test_an_avi_whose_end_was_never_written(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     source = write_coded(tmp_path / "s.mkv", 0, 8, codec="mpeg4", options={"g": "25"}, audio_codec="libmp3lame",
