@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from echopix_cli.choices import posed
 from echopix_cli.engine import AskOptions, Engine, GenerationOptions
 from echopix_cli.engine.sieves import SieveChoice
 from echopix_cli.errors import UsageError
@@ -331,7 +332,7 @@ def test_letters_decide_as_choices_of_ask_do(engine: Engine, asking: Asking, cli
     results = answered(engine, asked, [FULL, CS2], replace(asking, by_letters=True))
     for setting in (FULL, CS2):
         options = AskOptions(setting.budget)
-        best = engine.decide(engine.read(path, asking.plan), "What?", choices, options).choices
+        best = engine.decide(engine.read(path, asking.plan), "What?", choices, options, posed("What?", choices)).choices
         letter = max(best, key=lambda choice: choice.probability).letter
         for question, result in zip(asked, results, strict=True):
             outcome = result.outcomes[setting]
