@@ -119,7 +119,11 @@ def rename_new(part: Path, path: Path) -> None:
         raise
     except OSError:  # file systems of cameras and sticks have no second names
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except OSError:
+            path.unlink()  # what only held the name
+            raise
     else:
         part.unlink()
 

@@ -13,7 +13,7 @@ from echopix_cli.choices import posed
 from echopix_cli.engine import Encoded, Engine
 from echopix_cli.engine.opening import open_media, require_same, unwatched
 from echopix_cli.engine.survey import Watch
-from echopix_cli.errors import EchopixError, bare
+from echopix_cli.errors import DeviceError, EchopixError, UsageError, bare
 from echopix_cli.results import Answer
 
 # Questions that a film's windows pass for at once. Each holds as many rows as its last prompt may have, and none is
@@ -48,16 +48,27 @@ class Asker:
     def ask(self, group: Group, prepared: Prepared) -> Iterator[Outcome]:
         """The outcomes of a group's open tasks, as they come; fewer where it was told to stop."""
         read: list[Encoded] = []  # what the next tasks can be put to
-        failure = prepared.error
+        failure, most = prepared.error, _AT_ONCE
         for place, (task, key) in enumerate(prepared.open):
             answer, error = None, failure
             try:
-                if failure is None and not read:
+                while error is None and not read:
+                    left = prepared.open[place:]
                     try:
-                        read = self._read(group, prepared, prepared.open[place:])
+                        read = self._read(group, prepared, left[:most])
+                    except (DeviceError, UsageError) as raised:
+                        some = min(most, len(left))
+                        if prepared.film is not None and some > 1:  # one, or all of them at once, are too much
+                            most = -(-some // 2)
+                            continue
+                        error = bare(raised)
+                        if prepared.film is not None and isinstance(raised, UsageError):
+                            most = _AT_ONCE  # it is this question's
+                        else:
+                            failure = error
                     except EchopixError as raised:
                         error = failure = bare(raised)  # what one file cannot do, its other questions cannot
-                if failure is None:
+                if error is None:
                     answer = self._answer(read.pop(0), task)
             except Stopped:
                 return
@@ -65,13 +76,13 @@ class Asker:
                 error = bare(raised)
             yield Outcome(task, key, prepared.file, answer, error)
 
-    def _read(self, group: Group, prepared: Prepared, left: Sequence[tuple[Task, str | None]]) -> list[Encoded]:
-        """What the next of the tasks that are left can be put to, for each of them: of a clip for all."""
+    def _read(self, group: Group, prepared: Prepared, some: Sequence[tuple[Task, str | None]]) -> list[Encoded]:
+        """For each of some tasks what it can be put to: a clip for all, of a film the windows that it chose from."""
         with nothing_unexpected(), self.turn():
             if prepared.film is None:
                 assert prepared.fetched is not None
-                return [self.engine.encode(prepared.fetched)] * len(left)
-            questions = [posed(task.question, task.choices) for task, _ in left[:_AT_ONCE]]
+                return [self.engine.encode(prepared.fetched)] * len(some)
+            questions = [posed(task.question, task.choices) for task, _ in some]
             own = self.settings
             found = open_media(
                 self.engine,

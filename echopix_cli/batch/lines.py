@@ -23,7 +23,8 @@ def labels_of(task: Task) -> tuple[Label, ...]:
 def paths_of(media: str) -> tuple[str, ...]:
     """The whole path of a media file, and what lines have that do not say where a relative one started."""
     folder = folder_of(media)
-    return (os.path.join(folder["folder"], media), media) if folder else (media,)
+    alone = os.path.normpath(media)
+    return (os.path.normpath(os.path.join(folder["folder"], media)), alone) if folder else (alone,)
 
 
 def record_in(line: bytes) -> dict[str, Any] | None:
@@ -77,4 +78,5 @@ def renamed(before: Label, now: Label) -> bool:
 
 def label_in(record: dict[str, Any]) -> Label:
     """What tells the task of a record from others."""
-    return os.path.join(record.get("folder", ""), name_in(record)), record["question"], record.get("id")
+    path = os.path.normpath(os.path.join(record.get("folder", ""), name_in(record)))
+    return path, record["question"], record.get("id")

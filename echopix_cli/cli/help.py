@@ -19,6 +19,7 @@ from echopix_cli.errors import UsageError
 from echopix_cli.settings import SHOW
 
 _WIDEST_LABEL = 30  # characters; what is longer has its text below it
+_NAMES = {"DIR", "FILE", "DATA"}  # metavars of what names a file, a folder or a set of data
 _NARROW = 70  # columns, below which all texts stand below their labels
 
 
@@ -78,7 +79,8 @@ def _sparing(raw: Any) -> Callable[[Any, Any], Any]:
     """
     convert: Callable[[Any, Any], Any] = raw.process_value
     kind, several = raw.type_descriptor.annotation, raw.nargs == -1 or bool(getattr(raw, "multiple", False))
-    named = Path in (kind, *get_args(kind))
+    metavar = raw.metavar or ""
+    named = Path in (kind, *get_args(kind)) or not _NAMES.isdisjoint(metavar.split("|"))
     if raw.required and not named:
         return convert
 

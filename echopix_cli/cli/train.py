@@ -241,9 +241,11 @@ def _require_run(out: Path, export: Path) -> None:
     Raises:
         UsageError: there is no run, or the folder to be written holds something.
     """
+    from echopix_cli.training.folders import is_stage
+
     if Recipe.load(out) is None:
         raise UsageError(f"there is no run in {out}", "name a folder that echopix train --out has written")
-    if export.exists() and (not export.is_dir() or any(export.iterdir())):
+    if export.exists() and (not export.is_dir() or any(not is_stage(path) for path in export.iterdir())):
         raise UsageError(f"{export} exists and is not an empty folder", "give --export a new folder")
 
 

@@ -32,7 +32,7 @@ class GenerationOptions:
                 f"temperature {self.temperature:g} is negative or not finite", "0 always takes the likeliest token"
             )
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
-            raise UsageError(f"seed {self.seed} has more than 64 bits", "choose a smaller one")
+            raise UsageError(f"seed {self.seed} is no number of 64 bits with its sign", "choose a smaller one")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from echopix_cli.media.refusals import count_refusal
 _READINGS = 4  # how often all bytes of a file may be read before that is no sign any more that reading it goes on
 _FIRST_LYRICS = 5_100  # bytes that the oldest kind of lyrics may take at most
 _LARGEST_PHOTO = 2**28  # bytes; larger ones are read as they are
-_SCAN, _END = 0xDA, 0xD9  # JPEG's marks of what is followed by a picture's data, and of its end
+# JPEG's marks of what is followed by a picture's data, and of its end; and what may stand before any mark.
+_SCAN, _END, _FILL = 0xDA, 0xD9, 0xFF
 _MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # one in that data
 # Segments of a photo in front of a gain map, a depth map or a second view, and what they hold: CIPA DC-007, and XMP.
 _SEVERAL = ((0xE2, b"MPF\0"), (0xE1, b"Container:Directory"))
@@ -91,6 +92,9 @@ def _photo_end(file: io.FileIO) -> int | None:
         mark, length = head[1], int.from_bytes(head[2:], "big")
         if mark == _SCAN:
             break
+        if mark == _FILL:
+            at += 1
+            continue
         if not several and any(mark == one for one, _ in _SEVERAL):
             several = any(mark == one and sign in bytes_at(file, at + 4, max(0, length - 2)) for one, sign in _SEVERAL)
         at += 2 + length

@@ -194,7 +194,8 @@ def _read_layout(path: str | os.PathLike[str], plan: DecodePlan) -> Layout:
             others=len(container.streams) > len(info.tracks),
             late=frozenset(late),
         )
-    again = (late and search_far(path)) or (clock.renumbered and take_as_one(path))
+    first = not (plan.video_track or plan.audio_track)  # another one than the first is gone where they are taken as one
+    again = (late and search_far(path)) or (clock.renumbered and first and take_as_one(path))
     return _read_layout(path, plan) if again else layout
 
 

@@ -69,15 +69,32 @@ class Turns:
 
     @property
     def taken(self) -> bool:
-        """Whether other tracks lie before, or behind, a chosen one in the file, and all that do are coded alike."""
-        apart = [_coding(one) == _coding(other) for one, other in self._pairs if self._apart(one.index, other.index)]
-        return bool(apart) and all(apart)
+        """Whether a chosen track goes on in another one, and none in a track of another coding or language.
+
+        FFmpeg takes as one what has the same place in two tables of the programme.
+        """
+        pairs = [pair for one in {one.index: one for one, _ in self._pairs}.values() for pair in self._followed(one)]
+        return bool(pairs) and all(_alike(one, other) for one, other in pairs)
+
+    def _followed(self, one: Stream) -> list[tuple[Stream, Stream]]:
+        """A chosen track with each that it may go on in: those of its place where as many stand beside one another
+        before as behind, else all that lie before or behind it."""
+        others = [other for chosen, other in self._pairs if chosen == one and other.index in self._reach]
+        apart = [other for other in others if self._apart(one.index, other.index)]
+        beside = [other for other in others if other not in apart]
+        place, count = sum(other.index < one.index for other in beside), len(beside) + 1
+        return [(one, other) for other in (apart if len(apart) % count else apart[place::count])]
 
     def _apart(self, one: int, other: int) -> bool:
-        if one not in self._reach or other not in self._reach:
+        if one not in self._reach:
             return False
         (first, last), (begin, end) = self._reach[one], self._reach[other]
         return last < begin or end < first
+
+
+def _alike(one: Stream, other: Stream) -> bool:
+    languages = {stream.metadata.get("language") for stream in (one, other)} - {None}
+    return _coding(one) == _coding(other) and len(languages) < 2
 
 
 def _coding(stream: Stream) -> str | None:

@@ -20,6 +20,7 @@ from echopix_cli.batch.journal import Journal
 from echopix_cli.decoding.worker import Worker
 from echopix_cli.engine import Engine
 from echopix_cli.engine.opening import open_media
+from echopix_cli.errors import DeviceError
 
 
 @pytest.fixture
@@ -125,6 +126,30 @@ def test_many_questions_are_answered_some_at_a_time(
     (alone,) = records_of(tmp_path / "alone.jsonl")
     same = ("key", "answer", "tokens", "moments", "film", "sampling", "notices")
     assert [records[33][name] for name in same] == [alone[name] for name in same]
+
+
+def test_a_question_that_is_too_much_fails_alone(
+    kept: Path, ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where the device has no room for so many at once, fewer go."""
+    passes = []
+
+    def opened(engine: Engine, path: str, plan: object, questions: list[str], *more: Any, **options: Any) -> Any:
+        passes.append(len(questions))
+        if len(questions) > 4:
+            raise DeviceError("out of memory", "take a smaller --budget")
+        return open_media(engine, path, plan, questions, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asking, "open_media", opened)
+    monkeypatch.setattr(asking, "_AT_ONCE", 8)
+    out, path, questions = tmp_path / "out.jsonl", write_clip(tmp_path / "a.mkv", seconds=1.75), tmp_path / "q.txt"
+    texts = [f"Question {number}?" if number != 5 else "word " * 40_000 for number in range(10)]
+    questions.write_text("".join(f"{text}\n" for text in texts))
+    ran = ask(path, "--questions", questions, "--window", "1", "-o", out)
+    assert ran.code == 1
+    failed = ["error" in record for record in records_of(out)]
+    assert failed == [number == 5 for number in range(10)]
+    assert passes[:3] == [8, 4, 4] and passes.count(8) == 1
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
+import pytest
 from batch_files import asked, records_of
-from journal_lines import OURS, line, reopened
+from journal_lines import OURS, line, record, reopened
 
 from echopix_cli.batch.tasks import Task
 
@@ -73,6 +75,20 @@ def test_a_failure_goes_with_its_file(tmp_path: Path) -> None:
     assert left(Task(str(new), "What?", 7)) == OURS
     os.utime(new, (1, 1))
     assert left(Task(str(new), "What?", 7)) == failed + OURS, "no more is known to be that file"
+
+
+def test_a_failure_is_known_from_another_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the place that its name leads to, where nothing is known of the file."""
+    path, below = tmp_path / "out.jsonl", tmp_path / "below"
+    below.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("none.mp4", "below/../none.mp4", "./none.mp4", str(tmp_path / "none.mp4")):
+        failed = record(Task(name, "What?"), "key", failed=True) | {"folder": str(tmp_path)}
+        path.write_text(json.dumps(failed) + "\n")
+        monkeypatch.chdir(below)
+        reopened(path, [Task("../none.mp4", "What?")]).close()
+        assert path.read_bytes() == b"", name
+        monkeypatch.chdir(tmp_path)
 
 
 def test_a_folder_that_was_moved_has_a_line_for_each_of_its_files(ask, sounds: Path, tmp_path: Path) -> None:

@@ -351,6 +351,7 @@ NAMED = [
     (path, raw)
     for path, raw in walked(typer.main.get_command(command_line()))
     if Path in (raw.type_descriptor.annotation, *get_args(raw.type_descriptor.annotation))
+    or not {"DIR", "FILE", "DATA"}.isdisjoint((raw.metavar or "").split("|"))
 ]
 
 

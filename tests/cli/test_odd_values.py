@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_said_before_anything_is_done(
         (["chat", ""], 4, "'' does not exist"),
         (["profile", ""], 4, "'' does not exist"),
         (["bench", "", "--shape", "tiny"], 4, "'' does not exist"),
-        (["ask", "demo", "What?", "--model", ""], 3, "no model named ''"),
+        (["ask", "demo", "What?", "--model", ""], 2, "--model: the name is empty"),
         *((["models", command, ""], 3, "no model named ''") for command in ("info", "path", "verify", "pull", "rm")),
     ],
 )

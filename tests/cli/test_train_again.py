@@ -208,5 +208,8 @@ def test_an_export_that_fails_leaves_nothing(command: Any, random_checkpoint: Pa
     whole = {"model.safetensors", "config.json", "recipe.toml", "tokenizer.json", "tokenizer_config.json"}
     whole |= {"chat_template.jinja", "preprocessor_config.json", "generation_config.json"}
     for target in (mine, new):
+        left = target / ".echopix-killed"  # by a process that was killed
+        left.mkdir(parents=True)
+        (left / "model.safetensors").write_text("half")
         assert command("train", "--out", run, "--export", target).code == 0
         assert set(files_in(target)) == whole

@@ -33,7 +33,7 @@ def encoded(random_engine: Engine, clips: dict[str, Path]) -> Encoded:
         (lambda: GenerationOptions(temperature=math.nan), "temperature nan is negative or not finite"),
         (lambda: GenerationOptions(temperature=math.inf), "temperature inf is negative or not finite"),
         (lambda: GenerationOptions(temperature=-0.5), "temperature -0.5 is negative or not finite"),
-        (lambda: GenerationOptions(seed=2**63), f"seed {2**63} has more than 64 bits"),
+        (lambda: GenerationOptions(seed=2**63), f"seed {2**63} is no number of 64 bits with its sign"),
         (lambda: FilmOptions(window=-2.0), "a window of -2 s is no finite time above 0"),
         (lambda: FilmOptions(window=0.0), "a window of 0 s is no finite time above 0"),
         (lambda: FilmOptions(window=math.nan), "a window of nan s is no finite time above 0"),

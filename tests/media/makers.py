@@ -135,10 +135,24 @@ def write_stretches(path: Path, stretches: Sequence[tuple[float, Array]], rate: 
 
 def write_two_tracks(path: Path, first: Array, second: Array, rate: int = 16_000) -> Path:
     """Write two mono audio tracks and nothing else."""
-    with av.open(str(path), "w") as out:
-        streams = [out.add_stream("pcm_s16le", rate=rate, layout="mono") for _ in range(2)]
-        for stream, sound in zip(streams, (first, second), strict=True):
-            _write_sound(out, stream, sound, rate, 0.0)
+    return write_tracks(path, [(first, ""), (second, "")], rate=rate)
+
+
+def write_tracks(
+    path: Path,
+    tracks: Sequence[tuple[Array, str]],
+    codec: str = "pcm_s16le",
+    rate: int = 16_000,
+    start: float = 0.0,
+    **options: str,
+) -> Path:
+    """Write mono audio tracks, each with its language where it has one; ``options`` are the muxer's."""
+    with av.open(str(path), "w", options=options) as out:
+        streams = [out.add_stream(codec, rate=rate, layout="mono") for _ in tracks]
+        for stream, (_, language) in zip(streams, tracks, strict=True):
+            stream.metadata.update({"language": language} if language else {})
+        for stream, (sound, _) in zip(streams, tracks, strict=True):
+            _write_sound(out, stream, sound, rate, start)
     return path
 
 

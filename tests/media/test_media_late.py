@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import CODED_RATE, coded, codes, seconds_heard, tones, write_clip, write_coded, write_two_tracks
+from makers import (
+    CODED_RATE,
+    coded,
+    codes,
+    seconds_heard,
+    tones,
+    write_clip,
+    write_coded,
+    write_tracks,
+    write_two_tracks,
+)
 
 from echopix_cli.media import DecodePlan, load_clip, source
 from echopix_cli.results import AudioStatus
@@ -94,3 +104,31 @@ def test_a_programme_that_goes_on_under_other_numbers(tmp_path: Path) -> None:
     # What is coded in another way cannot be the same track.
     path.write_bytes(begin + part("c.ts", 4, "700", "aac"))
     assert "the file has 2 audio tracks; track 0 was used" in load_clip(path, DecodePlan(**SMALL)).notices
+    # What is asked for by its number is read as it lies in the file.
+    other = load_clip(path, DecodePlan(audio_track=1, **SMALL))
+    assert other.waveform is not None and seconds_heard(other.waveform)[-4:] == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "heard"),
+    [
+        (("eng", "deu"), ("eng", "deu"), [10, 11, 12, 13]),  # the same tracks under other numbers
+        (("eng", "deu"), ("deu", "eng"), [10, 11]),
+        (("eng", "deu"), ("deu",), [10, 11]),
+        (("eng",), ("deu",), [10, 11]),
+        (("eng",), ("",), [10, 11, 12, 13]),  # whose language is not told
+    ],
+)
+def test_tracks_of_other_languages_are_not_taken_as_one(
+    tmp_path: Path, before: tuple[str, ...], behind: tuple[str, ...], heard: list[int]
+) -> None:
+    """The first language has seconds 10 to 14 of the tones, the other one 40 to 44."""
+
+    def part(name: str, second: int, number: str, languages: tuple[str, ...]) -> bytes:
+        sounds = [(tones(at, at + 2), own) for own in languages for at in [second + 30 * (own == "deu")]]
+        return write_tracks(tmp_path / name, sounds, "mp2", start=second, mpegts_start_pid=number).read_bytes()
+
+    path = tmp_path / "both.ts"
+    path.write_bytes(part("a.ts", 10, "256", before) + part("b.ts", 12, "700", behind))
+    clip = load_clip(path, DecodePlan(audio_track=0, **SMALL))
+    assert clip.waveform is not None and seconds_heard(clip.waveform) == heard

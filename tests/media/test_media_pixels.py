@@ -52,16 +52,17 @@ def jpeg_with_exif(folder: Path, orientation: int) -> Path:
         (0xE1, b"http://ns.adobe.com/xap/1.0/\0<Container:Directory/>"),
     ],
 )
+@pytest.mark.parametrize("filled", [b"", b"\xff\xff"])  # any mark may have such bytes before it
 @pytest.mark.parametrize("side", [96, 1600])  # FFmpeg reads large ones in another way
 def test_of_a_photo_with_a_gain_map_behind_it_the_photo_is_taken(
-    tmp_path: Path, side: int, mark: int, content: bytes
+    tmp_path: Path, side: int, filled: bytes, mark: int, content: bytes
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
     photo = write_picture(tmp_path / "photo.jpg", noise, "mjpeg", "yuvj420p").read_bytes()
     behind = write_picture(tmp_path / "map.jpg", np.full((48, 48, 3), 90, np.uint8), "mjpeg", "yuvj420p").read_bytes()
     segment = bytes([0xFF, mark]) + (len(content) + 2).to_bytes(2, "big") + content
     several = tmp_path / "several.jpg"
-    several.write_bytes(photo[:2] + segment + photo[2:] + behind)
+    several.write_bytes(photo[:2] + segment + filled + photo[2:] + behind)
     clip, alone = load_clip(several, DecodePlan(**SMALL)), load_clip(tmp_path / "photo.jpg", DecodePlan(**SMALL))
     assert clip.frames is not None and alone.frames is not None and np.array_equal(clip.frames, alone.frames)
     assert clip.info == alone.info and clip.source_size == (side, side) and clip.end == 0.04 and clip.notices == ()
