@@ -114,13 +114,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     spent.plot(
         minutes, [60 * value / 40 for value in minutes], color="#666666", ls=":", label="40 × as fast as it plays"
     )
-    spent.set(xlabel="minutes of film", ylabel="seconds, whole command", ylim=(0, None), xlim=(0, None))
+    spent.set(xlabel="minutes of film", ylabel="seconds, whole command", xlim=(0, None))
     for name, color, marker in (("own", "#0072B2", "o"), ("decoder", "#D55E00", "v")):
         label = "own process" if name == "own" else "decoding process"
         values = [row["first"][f"{name}_mib"] for row in rows]
         memory.plot(minutes, values, color=color, marker=marker, label=label)
-    memory.set(xlabel="minutes of film", ylabel="highest resident size, MiB", ylim=(0, None), xlim=(0, None))
+    memory.set(xlabel="minutes of film", ylabel="highest resident size, MiB", xlim=(0, None))
     for axes in (spent, memory):
+        axes.set_ylim(0, 1.05 * max(float(line.get_ydata().max()) for line in axes.lines))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
