@@ -56,18 +56,16 @@ class Asker:
                     left = prepared.open[place:]
                     try:
                         read = self._read(group, prepared, left[:most])
-                    except (DeviceError, UsageError) as raised:
-                        some = min(most, len(left))
-                        if prepared.film is not None and some > 1:  # one, or all of them at once, are too much
-                            most = -(-some // 2)
+                    except EchopixError as raised:
+                        film, some = prepared.film is not None, min(most, len(left))
+                        if film and some > 1 and isinstance(raised, DeviceError | UsageError):
+                            most = -(-some // 2)  # one, or all of them at once, are too much
                             continue
                         error = bare(raised)
-                        if prepared.film is not None and isinstance(raised, UsageError):
+                        if film and isinstance(raised, UsageError):
                             most = _AT_ONCE  # it is this question's
                         else:
-                            failure = error
-                    except EchopixError as raised:
-                        error = failure = bare(raised)  # what one file cannot do, its other questions cannot
+                            failure = error  # what one file cannot do, its other questions cannot
                 if error is None:
                     answer = self._answer(read.pop(0), task)
             except Stopped:

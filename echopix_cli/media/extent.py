@@ -19,7 +19,7 @@ _LARGEST_PHOTO = 2**28  # bytes; larger ones are read as they are
 _SCAN, _END, _FILL = 0xDA, 0xD9, 0xFF
 _MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # one in that data
 # Segments of a photo in front of a gain map, a depth map or a second view, and what they hold: CIPA DC-007, and XMP.
-_SEVERAL = ((0xE2, b"MPF\0"), (0xE1, b"Container:Directory"))
+_SEVERAL = {0xE2: b"MPF\0", 0xE1: b"Container:Directory"}
 
 
 class MediaFile:
@@ -95,8 +95,8 @@ def _photo_end(file: io.FileIO) -> int | None:
         if mark == _FILL:
             at += 1
             continue
-        if not several and any(mark == one for one, _ in _SEVERAL):
-            several = any(mark == one and sign in bytes_at(file, at + 4, max(0, length - 2)) for one, sign in _SEVERAL)
+        if not several and mark in _SEVERAL:
+            several = _SEVERAL[mark] in bytes_at(file, at + 4, max(0, length - 2))
         at += 2 + length
     if not several:
         return None
