@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import errno
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,25 @@ def nearest_folder(path: Path) -> Path:
     """What there is of a path that is to be made: itself, or the nearest folder above it."""
     # Unlike Path.exists, this takes folders that may not be entered.
     return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """A folder, made with those above it that are missing; each that was made goes again where it stays empty.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with ExitStack() as held:
+        for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+            held.callback(_remove_empty, missing)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def sync(path: Path) -> None:

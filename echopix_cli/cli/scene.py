@@ -4,7 +4,7 @@ import json as json_module
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,12 +209,12 @@ def _write(
         UsageError: a file has come to exist meanwhile, and is not to be replaced.
         EchopixError: the disk refuses.
     """
-    from echopix_cli.files import rename_new
+    from echopix_cli.files import made, rename_new
     from echopix_cli.scenes import Movie, write_movie, write_mp4
 
     home = folder if questions is None else questions.parent
     try:
-        with _made(folder), _staging(folder) as stage, _staging(home) as desk:
+        with made(folder), _staging(folder) as stage, _staging(home) as desk:
             # Numbers, not names: a name of the greatest length leaves the writer no room for its own suffix.
             parts = [(stage / f"{number}.mp4", path) for number, (path, _) in enumerate(scenes, 1)]
             for (part, _), (_, script) in zip(parts, scenes, strict=True):
@@ -245,21 +245,6 @@ def _write(
 def _watch(say: Callable[[str], None], number: str, count: int, duration: float) -> Callable[[float], None]:
     """Tells how much of a movie is there."""
     return lambda seconds: say(f"rendering {number} of {count}: {clock(seconds)} of {clock(duration)}")
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder unless it is there; one that was made for nothing goes again."""
-    new = not os.path.isdir(folder)
-    if new:
-        folder.mkdir()
-    try:
-        yield
-    except BaseException:  # Ctrl-C too
-        if new:
-            with suppress(OSError):  # someone else put something into it
-                folder.rmdir()
-        raise
 
 
 @contextmanager

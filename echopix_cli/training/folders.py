@@ -1,16 +1,16 @@
-"""Folders that are made for something, and go again where nothing comes of it."""
+"""Folders that are filled whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from echopix_cli.errors import EchopixError
-from echopix_cli.files import sync
+from echopix_cli.files import made, sync
 from echopix_cli.weights.checkpoint import refusals
 
 _STAGE = ".echopix-"  # how the name of a folder begins in which files wait for their places
@@ -19,20 +19,6 @@ _STAGE = ".echopix-"  # how the name of a folder begins in which files wait for 
 def is_stage(path: Path) -> bool:
     """Whether files wait there for their places, or did when the process that wrote them was killed."""
     return path.name.startswith(_STAGE) and path.is_dir()
-
-
-@contextmanager
-def made(folder: Path) -> Iterator[None]:
-    """A folder, made with those above it that are missing; each that was made goes again where it stays empty.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    with ExitStack() as held:
-        for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
-            held.callback(_remove_empty, missing)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
 
 
 @contextmanager
@@ -57,8 +43,3 @@ def filled(folder: Path) -> Iterator[Path]:
         for path in stage.iterdir():
             os.replace(path, folder / path.name)
         sync(folder)
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from echopix_cli.errors import EchopixError, UsageError
-from echopix_cli.training.folders import made
+from echopix_cli.files import made
 
 LOCK = ".lock"
 
